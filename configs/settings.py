@@ -1,0 +1,154 @@
+"""Settings: one frozen class per concern, read from the environment when constructed and never on import."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Base of every settings class: frozen, strict about its own fields, blind to other variables."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class PathSettings(Settings):
+    """Where the platform keeps its state. Every path below is derived, so that one variable moves them all."""
+
+    state_dir: Path = Field(default=Path(".recommendai"), alias="RECOMMENDAI_STATE_DIR")
+
+    @property
+    def root(self) -> Path:
+        return self.state_dir.absolute()
+
+    @property
+    def lake(self) -> Path:
+        """Parquet exports of the database, by tenant and day of ingestion."""
+        return self.root / "lake"
+
+    @property
+    def features(self) -> Path:
+        """Feature snapshots that models train on, by tenant."""
+        return self.root / "features"
+
+    @property
+    def models(self) -> Path:
+        """Work folder of training runs: checkpoints, never the registry."""
+        return self.root / "models"
+
+    @property
+    def mlflow(self) -> Path:
+        return self.root / "mlflow"
+
+    @property
+    def dagster(self) -> Path:
+        return self.root / "dagster"
+
+    @property
+    def bentoml(self) -> Path:
+        return self.root / "bentoml"
+
+    @property
+    def postgres(self) -> Path:
+        return self.root / "postgres"
+
+    @property
+    def database_url_file(self) -> Path:
+        """Written (mode 0600) by the process that owns the bundled PostgreSQL."""
+        return self.root / "database.url"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def rejects(self) -> Path:
+        """Rows that an import refused, one file per import."""
+        return self.root / "rejects"
+
+
+class DatabaseSettings(Settings):
+    """PostgreSQL. Without `DATABASE_URL` the bundled server's address is read from the state folder."""
+
+    url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
+    pool_min: int = Field(default=2, alias="DATABASE_POOL_MIN", ge=1)
+    pool_max: int = Field(default=16, alias="DATABASE_POOL_MAX", ge=1)
+
+    def resolve(self, paths: PathSettings) -> str:
+        """The libpq URL to connect to. Raises FileNotFoundError with advice when no server is known."""
+        if self.url is not None:
+            return self.url.get_secret_value()
+        if not paths.database_url_file.exists():
+            raise FileNotFoundError(
+                f"no DATABASE_URL is set and {paths.database_url_file} does not exist: "
+                "run `make demo`, start `python -m api postgres`, or set DATABASE_URL"
+            )
+        return paths.database_url_file.read_text().strip()
+
+
+class PortSettings(Settings):
+    """Loopback ports of the processes that run on one machine."""
+
+    host: str = Field(default="127.0.0.1", alias="BIND_HOST")
+    api: int = Field(default=8080, alias="API_PORT")
+    serving: int = Field(default=3000, alias="SERVING_PORT")
+    dagster: int = Field(default=3001, alias="DAGSTER_PORT")
+    mlflow: int = Field(default=5000, alias="MLFLOW_PORT")
+    postgres: int | None = Field(default=None, alias="POSTGRES_PORT", description="None: a free port, kept once chosen")
+
+
+class HistorySettings(Settings):
+    """The bound on a user's history, one for training and for requests."""
+
+    max_events: int = Field(default=200, alias="HISTORY_MAX_EVENTS", ge=1, description="newest events a model sees")
+    max_seen: int = Field(default=2_000, alias="HISTORY_MAX_SEEN", ge=1, description="newest items `excludeSeen` drops")
+
+
+class ServingSettings(Settings):
+    """How the API reaches the model server, and how the model server watches for releases."""
+
+    url: str = Field(default="http://127.0.0.1:3000", alias="SERVING_URL")
+    timeout_seconds: float = Field(default=1.0, alias="SERVING_TIMEOUT_SECONDS", gt=0)
+    poll_seconds: float = Field(default=1.0, alias="SERVING_POLL_SECONDS", gt=0)
+    threads: int = Field(default=1, alias="SERVING_THREADS", ge=1)
+
+
+class TrackingSettings(Settings):
+    """MLflow. Without a URI, a SQLite store in the state folder."""
+
+    uri: str | None = Field(default=None, alias="MLFLOW_TRACKING_URI")
+
+    def resolve(self, paths: PathSettings) -> str:
+        return self.uri or f"sqlite:///{paths.mlflow / 'mlflow.db'}"
+
+
+class PipelineSettings(Settings):
+    """When the pipeline runs itself, and what a model must reach before it may serve."""
+
+    retrain_after: int = Field(default=5_000, alias="RETRAIN_AFTER_INTERACTIONS", ge=1)
+    first_model_after: int = Field(default=1_000, alias="FIRST_MODEL_AFTER_INTERACTIONS", ge=1)
+    nightly_cron: str = Field(default="0 3 * * *", alias="RETRAIN_CRON")
+    automation: bool = Field(default=False, alias="PIPELINE_AUTOMATION", description="schedules and sensors start on")
+    train_seconds: float = Field(default=600.0, alias="TRAIN_MAX_SECONDS", gt=0, description="per model family")
+
+
+class AuthSettings(Settings):
+    """Secrets of the API. Outside the demo there is no default: the API refuses to start."""
+
+    jwt_secret: SecretStr | None = Field(default=None, alias="JWT_SECRET")
+    registration_tenant: str | None = Field(default=None, alias="REGISTRATION_TENANT")
+
+
+class LimitSettings(Settings):
+    """Requests a minute, per scope. `REDIS_URL` shares the counts among API processes."""
+
+    per_key: int = Field(default=1_000, alias="RATE_LIMIT_KEY", ge=1)
+    per_jwt: int = Field(default=200, alias="RATE_LIMIT_JWT", ge=1)
+    per_ip: int = Field(default=60, alias="RATE_LIMIT_IP", ge=1)
+    redis_url: SecretStr | None = Field(default=None, alias="REDIS_URL")
+    trusted_proxies: tuple[str, ...] = Field(default=(), alias="TRUSTED_PROXIES")
+
+
+class LogSettings(Settings):
+    level: str = Field(default="INFO", alias="LOG_LEVEL")
+    format: str = Field(default="json", alias="LOG_FORMAT", pattern="^(json|console)$")

@@ -1,0 +1,25 @@
+"""The names of columns, in one place. Files, queries and frames spell them through here."""
+
+TENANT_ID = "tenant_id"
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+INTERACTION_ID = "interaction_id"
+INTERACTION_TYPE = "interaction_type"
+VALUE = "value"
+TIMESTAMP = "timestamp"
+INGESTED_AT = "ingested_at"
+RECOMMENDATION_ID = "recommendation_id"
+
+METADATA = "metadata"
+IS_ACTIVE = "is_active"
+CREATED_AT = "created_at"
+CATALOGUE_VERSION = "catalogue_version"
+
+# Inside a feature snapshot users and items are positions, so that no id of a person reaches a model.
+USER = "user"
+ITEM = "item"
+TYPE = "type"
+WEIGHT = "weight"
+
+INTERACTION_TYPES = ("view", "click", "like", "purchase")
+"""Order matters: a type's code in arrays is its index here, and intent grows with it."""

@@ -1,0 +1,82 @@
+"""The online view of a user: one definition of a history for training and for requests.
+
+A history is the newest `max_events` events of a user, oldest first. Training builds histories from a snapshot's
+columns, serving from the events a request carries; both go through `build_histories`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store import columns as c
+
+TYPE_CODES = {name: code for code, name in enumerate(c.INTERACTION_TYPES)}
+TYPE_WEIGHTS = {"view": 0.25, "click": 0.5, "like": 0.8, "purchase": 1.0}
+_WEIGHT_OF_CODE = np.array([TYPE_WEIGHTS[name] for name in c.INTERACTION_TYPES], dtype=np.float32)
+
+
+def event_weight(interaction_type: str, value: float | None) -> float:
+    """The weight of one event in (0, 1]: its own value where the sender gave one, else that of its type."""
+    return TYPE_WEIGHTS[interaction_type] if value is None else value
+
+
+def event_weights(types: npt.NDArray[np.int8], values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """`event_weight` over columns. types: int8 [n] codes; values: float32 [n], NaN where none was given."""
+    return np.where(np.isnan(values), _WEIGHT_OF_CODE[types], values).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Histories:
+    """A ragged batch of histories. Row b is the slice offsets[b]:offsets[b + 1], oldest event first."""
+
+    items: npt.NDArray[np.int32]  # [n_events] item positions
+    types: npt.NDArray[np.int8]  # [n_events] codes of columns.INTERACTION_TYPES
+    weights: npt.NDArray[np.float32]  # [n_events] in [0, 1]
+    timestamps: npt.NDArray[np.int64]  # [n_events] microseconds since the epoch, UTC
+    offsets: npt.NDArray[np.int64]  # [batch + 1]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The batch row of every event, [n_events]."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def without(self, event: int) -> "Histories":
+        """A copy lacking the event at this flat index, as occlusion needs it."""
+        offsets = self.offsets - (self.offsets > event)
+        kept = [np.delete(column, event) for column in (self.items, self.types, self.weights, self.timestamps)]
+        return Histories(*kept, offsets)
+
+
+def build_histories(
+    rows: npt.NDArray[np.int64],
+    items: npt.NDArray[np.int32],
+    types: npt.NDArray[np.int8],
+    weights: npt.NDArray[np.float32],
+    timestamps: npt.NDArray[np.int64],
+    n_rows: int,
+    max_events: int,
+) -> Histories:
+    """Group events by row, order them by time and keep the newest `max_events` of each row.
+
+    Args:
+        rows: int64 [n], the batch row of each event, in [0, n_rows).
+        items, types, weights, timestamps: [n] columns of the events; ties in time keep the order given.
+        n_rows: number of histories; a row without events is an empty history.
+        max_events: bound on the length of a history.
+    """
+    order = np.lexsort((timestamps, rows))  # stable: equal times keep their order
+    rows = rows[order]
+    counts = np.bincount(rows, minlength=n_rows)
+    ends = np.cumsum(counts)
+    from_end = ends[rows] - np.arange(len(rows))  # 1 for the newest event of its row
+    kept = order[from_end <= max_events]
+    offsets = np.concatenate(([0], np.cumsum(np.minimum(counts, max_events)))).astype(np.int64)
+    return Histories(items[kept], types[kept], weights[kept], timestamps[kept], offsets)

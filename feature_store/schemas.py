@@ -1,0 +1,52 @@
+"""Arrow schemas of the tables that cross a boundary: database -> lake -> features."""
+
+import pyarrow as pa
+
+from feature_store import columns as c
+
+UTC_MICROS = pa.timestamp("us", tz="UTC")
+
+LAKE_INTERACTIONS = pa.schema(
+    [
+        pa.field(c.INTERACTION_ID, pa.string(), nullable=False),
+        pa.field(c.USER_ID, pa.string(), nullable=False),
+        pa.field(c.ITEM_ID, pa.string(), nullable=False),
+        pa.field(c.INTERACTION_TYPE, pa.string(), nullable=False),
+        pa.field(c.VALUE, pa.float32()),
+        pa.field(c.TIMESTAMP, UTC_MICROS, nullable=False),
+        pa.field(c.INGESTED_AT, UTC_MICROS, nullable=False),
+        pa.field(c.RECOMMENDATION_ID, pa.string()),
+    ]
+)
+"""One row per recorded interaction, as the API accepted it."""
+
+LAKE_ITEMS = pa.schema(
+    [
+        pa.field(c.ITEM_ID, pa.string(), nullable=False),
+        pa.field(c.METADATA, pa.string(), nullable=False),  # JSON object
+        pa.field(c.IS_ACTIVE, pa.bool_(), nullable=False),
+        pa.field(c.CREATED_AT, UTC_MICROS, nullable=False),
+    ]
+)
+"""The catalogue at one version: every item that is not deleted."""
+
+SNAPSHOT_INTERACTIONS = pa.schema(
+    [
+        pa.field(c.USER, pa.int32(), nullable=False),
+        pa.field(c.ITEM, pa.int32(), nullable=False),
+        pa.field(c.TYPE, pa.int8(), nullable=False),
+        pa.field(c.WEIGHT, pa.float32(), nullable=False),
+        pa.field(c.TIMESTAMP, pa.int64(), nullable=False),  # microseconds since the epoch
+    ]
+)
+"""Training events, sorted by (user, timestamp, item); users and items are dense positions."""
+
+SNAPSHOT_ITEMS = pa.schema(
+    [
+        pa.field(c.ITEM, pa.int32(), nullable=False),
+        pa.field(c.ITEM_ID, pa.string(), nullable=False),
+        pa.field(c.METADATA, pa.string(), nullable=False),
+        pa.field(c.IS_ACTIVE, pa.bool_(), nullable=False),
+    ]
+)
+"""The item table of a snapshot: row i is position i."""

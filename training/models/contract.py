@@ -1,0 +1,161 @@
+"""The contract that every model family implements, and that the contract tests hold each one to.
+
+A model is inductive: it scores *histories*, never stored users. It knows items by position in the item table it was
+trained on, and can be laid over with a newer catalogue (`with_items`) while it serves.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from feature_store.online import Histories
+from training.dataset import Dataset
+
+FloatMatrix = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+NO_ITEM = -1
+"""Padding of a ranked list that is shorter than k."""
+
+
+class ModelConfig(BaseModel):
+    """Hyper-parameters of a family: what changes the model that comes out. Read from `configs/models/<family>.yaml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How a fit runs, apart from what it computes."""
+
+    device: str = "cpu"
+    seed: int = 0
+    threads: int = 2
+    max_seconds: float = 600.0  # a fit stops improving after this long and keeps its best state
+    workdir: Path | None = None  # checkpoints of a long fit; None: none are written
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Ranked lists, best first; equal scores in order of item position; padded with NO_ITEM / -inf."""
+
+    items: Positions  # [batch, k]
+    scores: FloatMatrix  # [batch, k]
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """How much each event of one history weighs in one item's raw score; empty where no true evidence exists."""
+
+    items: Positions  # [n] positions of distinct history items
+    values: npt.NDArray[np.float32]  # [n] in units of the raw score, largest first
+
+
+class Recommender(ABC):
+    """A trained model of one family. Raw scores are float32, finite, comparable within one model only."""
+
+    family: ClassVar[str]
+    Config: ClassVar[type[ModelConfig]]
+
+    def __init__(self, config: ModelConfig | None = None) -> None:
+        self.config = config or self.Config()
+
+    @abstractmethod
+    def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
+        """Learn from the data set and return self. Raises ValueError where the data cannot carry this family."""
+
+    @property
+    @abstractmethod
+    def n_items(self) -> int:
+        """Items the model can score, those added by `with_items` included."""
+
+    @abstractmethod
+    def score(self, histories: Histories, candidates: Positions | None = None) -> FloatMatrix:
+        """Raw scores, float32 [batch, n_items], or [batch, n_candidates] for int32 [n_candidates] positions.
+
+        An empty history gets the family's cold path. Positions in a history at or past `n_items` raise IndexError.
+        """
+
+    @abstractmethod
+    def item_vectors(self) -> FloatMatrix:
+        """Unit vectors whose dot products say how alike two items are to this family, float32 [n_items, d].
+
+        Serves `similar` and the diversity of lists. An item the family knows nothing about has a zero vector.
+        """
+
+    @abstractmethod
+    def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
+        """Contributions of row b's history to the raw score of items[b], one per row. items: int32 [batch]."""
+
+    @abstractmethod
+    def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
+        """A model laid over with new or edited items; shares what it can with this one, which stays as it was.
+
+        positions: int32 [m] ascending; those below `n_items` are edits, the rest must continue it without a gap.
+        A family that reads metadata scores new items by it; any other gives them its lowest cold score.
+        """
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write config and arrays into the folder `path` as JSON, .npz, safetensors or Arrow; never pickle."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path) -> Self:
+        """The model that `save` wrote; scores are equal to the saved one's."""
+
+    def recommend(
+        self, histories: Histories, k: int, exclude: Mask | None = None, allowed: Mask | None = None
+    ) -> Ranking:
+        """The top k by (score descending, position ascending).
+
+        Args:
+            k: length of the lists; shorter ones are padded with NO_ITEM.
+            exclude: bool [batch, n_items], True where an item must not appear in that row.
+            allowed: bool [n_items], False where an item must not appear in any row.
+        """
+        scores = self.score(histories)
+        if exclude is not None:
+            scores = np.where(exclude, -np.inf, scores)
+        if allowed is not None:
+            scores = np.where(allowed, scores, -np.inf)
+        return top_k(scores, k)
+
+    def similar(self, items: Positions, k: int, allowed: Mask | None = None) -> Ranking:
+        """The k items most alike each of `items` [batch], themselves left out. Scores are cosines."""
+        vectors = self.item_vectors()
+        scores = vectors[items] @ vectors.T
+        scores[np.arange(len(items)), items] = -np.inf
+        if allowed is not None:
+            scores = np.where(allowed, scores, -np.inf)
+        return top_k(scores, k)
+
+
+def top_k(scores: FloatMatrix, k: int) -> Ranking:
+    """Exact top k of each row, stable: by score descending, then position ascending. -inf never enters a list.
+
+    scores: float [batch, n]. Returns lists of length min(k, n), padded with NO_ITEM / -inf.
+    """
+    batch, n = scores.shape
+    k = min(k, n)
+    if k == 0:
+        return Ranking(np.empty((batch, 0), np.int32), np.empty((batch, 0), np.float32))
+    # The k-th largest value bounds the list; ties at the bound are cut by position, which argpartition alone would not.
+    bound = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
+    above = scores > bound
+    tied = scores == bound
+    room = k - above.sum(axis=1, keepdims=True)
+    chosen = above | (tied & (np.cumsum(tied, axis=1) <= room))
+    items = np.nonzero(chosen)[1].reshape(batch, k).astype(np.int32)  # ascending positions
+    values = np.take_along_axis(scores, items, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    items = np.take_along_axis(items, order, axis=1)
+    values = np.take_along_axis(values, order, axis=1).astype(np.float32)
+    return Ranking(np.where(np.isneginf(values), NO_ITEM, items).astype(np.int32), values)
