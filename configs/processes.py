@@ -1,0 +1,141 @@
+"""The processes of one machine, rendered as a supervisor configuration."""
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from configs.settings import PathSettings, PortSettings
+
+SOCKET_PATH_LIMIT = 100  # the kernel's is 108 bytes, its terminating zero included
+THREADS = "2"
+
+
+@dataclass(frozen=True)
+class Program:
+    """One supervised process: a command run from the project's root, with what it alone needs in its environment."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    stop_seconds: int = 10
+
+
+def programs(ports: PortSettings, paths: PathSettings, secrets: dict[str, str]) -> list[Program]:
+    """What runs, in starting order. `secrets` go to the API alone."""
+    python = sys.executable
+    serving_url = f"http://{ports.host}:{ports.serving}"
+    mlflow_url = f"http://{ports.host}:{ports.mlflow}"
+    return [
+        Program("postgres", [python, "-m", "api", "postgres"], stop_seconds=30),
+        Program("mlflow", [python, "-m", "training", "ui"], {"MLFLOW_PORT": str(ports.mlflow)}),
+        Program("serving", [python, "-m", "serving", "serve"], {"SERVING_PORT": str(ports.serving)}),
+        Program(
+            "api",
+            [python, "-m", "api", "serve"],
+            {"API_PORT": str(ports.api), "SERVING_URL": serving_url, **secrets},
+        ),
+        Program(
+            "dagster",
+            [python, "-m", "pipelines", "ui"],
+            {"DAGSTER_PORT": str(ports.dagster), "MLFLOW_TRACKING_URI": mlflow_url},
+            stop_seconds=20,
+        ),
+    ]
+
+
+def shared_environment(paths: PathSettings) -> dict[str, str]:
+    """Variables that every process of this installation gets."""
+    return {
+        "RECOMMENDAI_STATE_DIR": str(paths.root),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", THREADS),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def configuration(all_programs: list[Program], paths: PathSettings, root: Path) -> str:
+    """The text of supervisord.conf. `postgres` starts with the supervisor, the rest when it is asked to."""
+    sections = [
+        _section("unix_http_server", {"file": str(socket_path(paths)), "chmod": "0700"}),
+        _section(
+            "supervisord",
+            {
+                "directory": str(root),
+                "logfile": str(paths.logs / "supervisord.log"),
+                "logfile_maxbytes": "10MB",
+                "pidfile": str(paths.root / "supervisord.pid"),
+                "childlogdir": str(paths.logs),
+                "silent": "true",
+            },
+        ),
+        _section(
+            "rpcinterface:supervisor",
+            {"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
+        ),
+        _section("supervisorctl", {"serverurl": f"unix://{socket_path(paths)}"}),
+    ]
+    for priority, program in enumerate(all_programs):
+        command = [sys.executable, "-m", "configs.launch", program.name, *program.command]
+        sections.append(
+            _section(
+                f"program:{program.name}",
+                {
+                    "command": " ".join(_quoted(word) for word in command),
+                    "environment": _environment({**shared_environment(paths), **program.environment}),
+                    "priority": str(priority),
+                    "autostart": "true" if program.name == "postgres" else "false",
+                    "autorestart": "true",
+                    "startsecs": "2",
+                    "startretries": "100",
+                    "stopasgroup": "true" if program.name != "postgres" else "false",
+                    "killasgroup": "true",
+                    "stopwaitsecs": str(program.stop_seconds),
+                    "redirect_stderr": "true",
+                    "stdout_logfile": str(paths.logs / f"{program.name}.log"),
+                    "stdout_logfile_maxbytes": "20MB",
+                    "stdout_logfile_backups": "2",
+                },
+            )
+        )
+    return "\n".join(sections)
+
+
+def write_configuration(all_programs: list[Program], paths: PathSettings, root: Path) -> Path:
+    """Write supervisord.conf into the state folder, readable by its owner alone since it carries secrets."""
+    target = paths.root / "supervisord.conf"
+    paths.logs.mkdir(parents=True, exist_ok=True)
+    write_private(target, configuration(all_programs, paths, root))
+    return target
+
+
+def write_private(target: Path, text: str) -> None:
+    """Replace a file's content in one step, with mode 0600 from its first byte on."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    temporary.replace(target)
+
+
+def socket_path(paths: PathSettings) -> Path:
+    """The supervisor's control socket: in the state folder, or in the temporary folder where that path is too long."""
+    path = paths.root / "supervisor.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+        return path
+    name = sha256(os.fsencode(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"recommendai-{os.getuid()}-{name}.sock"
+
+
+def _section(name: str, values: dict[str, str]) -> str:
+    # A per cent sign starts an expansion in this format.
+    lines = [f"{key} = {value.replace('%', '%%')}" for key, value in values.items()]
+    return "\n".join([f"[{name}]", *lines, ""])
+
+
+def _environment(values: dict[str, str]) -> str:
+    return ",".join(f"{key}={_quoted(value)}" for key, value in sorted(values.items()))
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
