@@ -48,11 +48,20 @@ class Histories:
         """The batch row of every event, [n_events]."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
+    def take(self, rows: npt.NDArray[np.int64]) -> "Histories":
+        """The histories of these batch rows, in this order; a row may be taken more than once. rows: int64 [m]."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        events = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
+        return self._with(events, offsets)
+
     def without(self, event: int) -> "Histories":
         """A copy lacking the event at this flat index, as occlusion needs it."""
         offsets = self.offsets - (self.offsets > event)
-        kept = [np.delete(column, event) for column in (self.items, self.types, self.weights, self.timestamps)]
-        return Histories(*kept, offsets)
+        return self._with(np.delete(np.arange(len(self.items)), event), offsets)
+
+    def _with(self, events: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> "Histories":
+        return Histories(self.items[events], self.types[events], self.weights[events], self.timestamps[events], offsets)
 
 
 def build_histories(

@@ -111,6 +111,28 @@ class Recommender(ABC):
     def load(cls, path: Path) -> Self:
         """The model that `save` wrote; scores are equal to the saved one's."""
 
+    def parts(self, histories: Histories) -> dict[str, FloatMatrix]:
+        """Raw scores split by the family that carries them, each float32 [batch, n_items]; they add up to `score`.
+
+        A blend of families (hybrid) overrides it, so that one pass gives the scores and who carried them; what
+        belongs to no family stands under the blend's own name. The model server scores through this method.
+        """
+        return {self.family: self.score(histories)}
+
+    def evidence(self, histories: Histories, items: Positions, top: int = 3) -> Positions:
+        """The history items that weigh most in each item of each row's list, int32 [batch, k, top].
+
+        Largest first, positive contributions only, padded with NO_ITEM. items: int32 [batch, k], NO_ITEM allowed.
+        The same as `explain` says item by item; a family overrides it where a whole list costs less at once.
+        """
+        found = np.full((*items.shape, top), NO_ITEM, dtype=np.int32)
+        rows, columns = np.nonzero(items != NO_ITEM)
+        explained = self.explain(histories.take(rows), items[rows, columns]) if len(rows) else []
+        for row, column, contributions in zip(rows, columns, explained, strict=True):
+            chosen = contributions.items[contributions.values > 0][:top]
+            found[row, column, : len(chosen)] = chosen
+        return found
+
     def recommend(
         self, histories: Histories, k: int, exclude: Mask | None = None, allowed: Mask | None = None
     ) -> Ranking:
