@@ -1,0 +1,182 @@
+"""Imports go one way. Every import in every package, also those inside functions, is held against one table."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("configs", "feature_store", "training", "serving", "pipelines", "api")
+
+# A unit is a package, or a part of one that the rules tell apart. The longest matching prefix names a module's unit.
+UNITS = (
+    *PACKAGES,
+    "feature_store.columns",
+    "feature_store.schemas",
+    "feature_store.online",
+    "serving.contracts",
+    "serving.client",
+    "serving.ranking",
+    "serving.explanations",
+    "serving.predictor",
+    "serving.release",
+    "serving.service",
+)
+
+_FEATURES = {"feature_store", "feature_store.columns", "feature_store.schemas", "feature_store.online"}
+_SCORING = {"configs", *_FEATURES, "training", "serving.contracts", "serving"}
+_PREDICTION = {*_SCORING, "serving.ranking", "serving.explanations"}
+ALLOWED: dict[str, set[str]] = {
+    "configs": set(),
+    "feature_store.columns": {"configs"},
+    "feature_store.schemas": {"configs", "feature_store.columns"},
+    "feature_store.online": {"configs", "feature_store.columns", "feature_store.schemas"},
+    "feature_store": {"configs", *_FEATURES},
+    "training": {"configs", *_FEATURES},
+    "serving.contracts": {"configs"},
+    "serving.client": {"configs", "serving.contracts"},
+    "serving.ranking": _SCORING,
+    "serving.explanations": _SCORING,
+    "serving.predictor": _PREDICTION,
+    "serving.release": {*_PREDICTION, "serving.predictor"},
+    "serving.service": {*_PREDICTION, "serving.predictor", "serving.release"},
+    "serving": {*_PREDICTION, "serving.predictor", "serving.release"},  # the rest: overlay, filtering, watch, __main__
+    "pipelines": {
+        *_PREDICTION,
+        "serving.predictor",
+        "serving.release",
+        "serving.service",
+    },
+    "api": {
+        "configs",
+        "feature_store.columns",
+        "feature_store.schemas",
+        "feature_store.online",
+        "serving.contracts",
+        "serving.client",
+    },
+}
+
+# A framework lives in its own room.
+HOMES = {
+    "fastapi": ("api",),
+    "starlette": ("api",),
+    "stripe": ("api",),
+    "strawberry": ("api",),
+    "slowapi": ("api",),
+    "sqlmodel": ("api",),
+    "dagster": ("pipelines",),
+    "bentoml": ("serving.service", "serving.release"),
+    "mlflow": ("training.tracking",),
+    "torchrec": ("training.models",),
+}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_of(name: str, path: Path) -> set[str]:
+    """Full names of what a module imports; `from a import b` counts as a.b where that is a module of ours."""
+    known = modules()
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+            base = node.module or ""
+            if node.level:
+                prefix = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*prefix, *filter(None, [node.module])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                found.add(full if full in known else base)
+    return found
+
+
+def unit_of(module: str) -> str:
+    return max((unit for unit in UNITS if module == unit or module.startswith(f"{unit}.")), key=len)
+
+
+MODULES = modules()
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_module_imports_only_what_the_table_allows(name: str) -> None:
+    own = unit_of(name)
+    wrong = []
+    for imported in imports_of(name, MODULES[name]):
+        top = imported.partition(".")[0]
+        if top in PACKAGES and (unit := unit_of(imported)) != own and unit not in ALLOWED[own]:
+            wrong.append(imported)
+        homes = HOMES.get(top)
+        if homes and not any(name == home or name.startswith(f"{home}.") for home in homes):
+            wrong.append(imported)
+    assert not wrong, f"{name} may not import {wrong}"
+
+
+def test_table_has_no_cycle_between_packages() -> None:
+    assert set(ALLOWED) == set(UNITS)
+    assert not ALLOWED["api"] & {"pipelines", "training"}
+    assert "api" not in ALLOWED["pipelines"]
+    order = ("configs", "feature_store", "training", "serving.predictor", "serving.release", "pipelines")
+    for position, unit in enumerate(order):
+        assert not ALLOWED[unit] & set(order[position + 1 :]), f"{unit} imports against the order"
+
+
+def test_every_init_module_is_empty() -> None:
+    written = [name for name, path in MODULES.items() if path.name == "__init__.py" and path.read_text().strip()]
+    assert not written
+
+
+def test_torchrec_is_imported_by_one_module_only() -> None:
+    importers = [
+        name
+        for name, path in MODULES.items()
+        if any(imported.partition(".")[0] == "torchrec" for imported in imports_of(name, path))
+    ]
+    assert len(importers) == 1, importers
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("api.app", {"torch", "torchrec", "mlflow", "dagster", "bentoml", "duckdb"}),
+        ("serving.predictor", {"torchrec", "mlflow", "dagster", "bentoml"}),
+        ("serving.client", {"torch", "mlflow", "dagster", "bentoml"}),
+        ("pipelines.definitions", {"torchrec", "fastapi.applications", "stripe"}),
+    ],
+)
+def test_fresh_interpreter_does_not_load(module: str, absent: set[str]) -> None:
+    code = f"import sys, {module}; print(sorted({absent!r} & set(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert result.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_every_module_makes_nothing_on_disk(package: str, tmp_path: Path) -> None:
+    """No module connects, makes folders or reads a required setting on import."""
+    names = [name for name in MODULES if name.partition(".")[0] == package and not name.endswith("__main__")]
+    # These run inside their framework: a service's and a migration's module is a program, not a library.
+    names = [name for name in names if ".migrations" not in name and name not in {"serving.service", "api.asgi"}]
+    code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=180)
+    made = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    # Frameworks' own caches under HOME are theirs.
+    assert not [path for path in made if not path.parts[0].startswith(".") and path.parts[0] != "bentoml"]
