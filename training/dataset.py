@@ -1,14 +1,21 @@
 """What models train on: the events and the item table of one feature snapshot, by position."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from feature_store.online import Histories, build_histories
+from feature_store import columns as c
+from feature_store import schemas
+from feature_store.online import TYPE_CODES, Histories, build_histories, event_weights
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.users)
 
-    def where(self, mask: npt.NDArray[np.bool_]) -> "Interactions":
+    def where(self, mask: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Interactions":
+        """The events under a mask, or at these indices in this order."""
         return Interactions(
             self.users[mask], self.items[mask], self.types[mask], self.weights[mask], self.timestamps[mask]
         )
@@ -74,6 +82,10 @@ class Dataset:
             rows, events.items, events.types, events.weights, events.timestamps, n_rows, self.max_events
         )
 
+    def where(self, mask: npt.NDArray[np.bool_]) -> "Dataset":
+        """The same users and catalogue with only the events under the mask, bool [n_events]."""
+        return replace(self, interactions=self.interactions.where(mask))
+
     @cached_property
     def seen(self) -> sp.csr_array:
         """bool [n_users, n_items]: every item a user interacted with, without the bound on histories."""
@@ -83,3 +95,102 @@ class Dataset:
         ).tocsr()
         matrix.sum_duplicates()
         return matrix
+
+
+def load_dataset(folder: Path, max_events: int = 200) -> Dataset:
+    """The data set of the feature snapshot in `folder`.
+
+    Args:
+        folder: holds interactions.parquet, items.parquet and manifest.json as `feature_store.snapshots` writes them.
+        max_events: bound on every history, `HistorySettings.max_events`.
+
+    Raises:
+        FileNotFoundError: a file of the snapshot is missing.
+        ValueError: a table has other columns than its schema, or positions out of order.
+    """
+    manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict[str, Any])
+    events = _read_table(folder / "interactions.parquet", schemas.SNAPSHOT_INTERACTIONS)
+    items = _read_table(folder / "items.parquet", schemas.SNAPSHOT_ITEMS)
+    if not np.array_equal(items[c.ITEM].to_numpy(), np.arange(items.num_rows)):
+        raise ValueError(f"{folder / 'items.parquet'}: row i must hold item position i")
+    interactions = Interactions(
+        *(events[name].to_numpy() for name in (c.USER, c.ITEM, c.TYPE, c.WEIGHT, c.TIMESTAMP)),
+    )
+    return Dataset(
+        interactions=interactions,
+        items=ItemTable(
+            ids=np.array(items[c.ITEM_ID].to_pylist(), dtype=object),
+            metadata=[msgspec.json.decode(text) for text in items[c.METADATA].to_pylist()],
+            active=items[c.IS_ACTIVE].to_numpy(zero_copy_only=False),
+        ),
+        n_users=int(manifest["n_users"]),
+        snapshot_id=str(manifest["snapshot_id"]),
+        max_events=max_events,
+    )
+
+
+def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    table = pq.read_table(path)
+    if missing := set(schema.names) - set(table.column_names):
+        raise ValueError(f"{path}: columns {sorted(missing)} are missing")
+    return table.select(schema.names).cast(schema).combine_chunks()
+
+
+def from_events(
+    events: pa.Table | pd.DataFrame,
+    items: pa.Table | pd.DataFrame | None = None,
+    max_events: int = 200,
+    snapshot_id: str = "",
+) -> Dataset:
+    """A data set from events with outside ids, for notebooks, benchmarks and tests.
+
+    Args:
+        events: user_id, item_id, timestamp (a datetime, or integer microseconds since the epoch) and, where known,
+            interaction_type (default: click) and value (0-1, null where none was given).
+        items: item_id, metadata (a dict or a JSON object as text) and, optionally, is_active. Default: the items
+            of the events, without metadata. Positions follow this table's order.
+        max_events: bound on every history.
+        snapshot_id: what to call the data in reports.
+
+    Raises:
+        ValueError: a column is missing, or an event names an item that `items` lacks.
+    """
+    frame = events.to_pandas() if isinstance(events, pa.Table) else events
+    if missing := {c.USER_ID, c.ITEM_ID, c.TIMESTAMP} - set(frame.columns):
+        raise ValueError(f"events lack the columns {sorted(missing)}")
+    table = _item_table(items, frame[c.ITEM_ID])
+    position_of = {item_id: position for position, item_id in enumerate(table.ids)}
+    positions = frame[c.ITEM_ID].map(position_of)
+    if positions.isna().any():
+        raise ValueError(f"item {frame[c.ITEM_ID][positions.isna()].iloc[0]!r} has events but is not among the items")
+    users, user_ids = pd.factorize(frame[c.USER_ID], sort=True)
+    types = frame.get(c.INTERACTION_TYPE, pd.Series("click", index=frame.index)).map(TYPE_CODES)
+    if types.isna().any():
+        raise ValueError(f"interaction_type must be one of {', '.join(c.INTERACTION_TYPES)}")
+    values = frame.get(c.VALUE, pd.Series(np.nan, index=frame.index)).to_numpy(dtype=np.float32, na_value=np.nan)
+    codes = types.to_numpy(dtype=np.int8)
+    columns = Interactions(
+        users=users.astype(np.int32),
+        items=positions.to_numpy(dtype=np.int32),
+        types=codes,
+        weights=event_weights(codes, values),
+        timestamps=_microseconds(frame[c.TIMESTAMP]),
+    )
+    order = np.lexsort((columns.items, columns.timestamps, columns.users))
+    return Dataset(columns.where(order), table, len(user_ids), snapshot_id, max_events)
+
+
+def _item_table(items: pa.Table | pd.DataFrame | None, event_items: "pd.Series[Any]") -> ItemTable:
+    if items is None:
+        ids = np.array(sorted(event_items.unique()), dtype=object)
+        return ItemTable(ids, [{} for _ in ids], np.ones(len(ids), dtype=bool))
+    frame = items.to_pandas() if isinstance(items, pa.Table) else items
+    metadata = [msgspec.json.decode(value) if isinstance(value, str) else value for value in frame[c.METADATA]]
+    active = frame.get(c.IS_ACTIVE, pd.Series(True, index=frame.index)).to_numpy(dtype=bool)
+    return ItemTable(frame[c.ITEM_ID].to_numpy(dtype=object), metadata, active)
+
+
+def _microseconds(times: "pd.Series[Any]") -> npt.NDArray[np.int64]:
+    if pd.api.types.is_integer_dtype(times):
+        return times.to_numpy(dtype=np.int64)
+    return pd.to_datetime(times, utc=True).dt.as_unit("us").astype("int64").to_numpy()

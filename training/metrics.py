@@ -1,0 +1,132 @@
+"""Ranking metrics over the full catalogue, per user. Everything derives from the exact ranks of the targets.
+
+Ranks are stable: by score descending, then item position ascending. For a user with P targets among N ranked items:
+
+    ndcg@k     sum over targets with rank r <= k of 1 / log2(r + 1), over its largest possible value
+    recall@k   targets with rank <= k, over P
+    hit_rate@k 1 where any target has rank <= k
+    mrr        1 / rank of the best target
+    auc        chance that a target outranks an item that is none, ties counting half; NaN where all items are targets
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+Floats = npt.NDArray[np.float64]
+
+CUTOFFS = {"ndcg": (10, 20), "recall": (10, 20), "hit_rate": (10,)}
+METRICS = (*(f"{name}@{k}" for name, ks in CUTOFFS.items() for k in ks), "mrr", "auc")
+
+
+@dataclass(frozen=True)
+class TargetRanks:
+    """Where the targets of a batch of users ended in their full rankings."""
+
+    rows: npt.NDArray[np.int64]  # [n_targets] the user of each target, ascending
+    items: npt.NDArray[np.int64]  # [n_targets] positions
+    ranks: npt.NDArray[np.int64]  # [n_targets] 1 is the best
+    middle: Floats  # [n_targets] ranks with ties averaged, for AUC
+    n_ranked: npt.NDArray[np.int64]  # [n_users] items in each ranking: the catalogue less what is masked
+
+    def __len__(self) -> int:
+        return len(self.n_ranked)
+
+    def among(self, items: npt.NDArray[np.bool_]) -> "TargetRanks":
+        """Only the targets under this mask [n_items]; ranks stay those among all items."""
+        kept = items[self.items]
+        return TargetRanks(self.rows[kept], self.items[kept], self.ranks[kept], self.middle[kept], self.n_ranked)
+
+
+def target_ranks(scores: npt.NDArray[np.float32], targets: sp.csr_array, masked: sp.csr_array) -> TargetRanks:
+    """Exact ranks of all targets.
+
+    Args:
+        scores: float32 [n_users, n_items], finite.
+        targets: bool [n_users, n_items].
+        masked: bool [n_users, n_items], disjoint from the targets; these items are not ranked.
+
+    Raises:
+        ValueError: a score is NaN or infinite, which no ranking can place.
+    """
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite")
+    scores = scores.copy()
+    mask = masked.tocoo()
+    scores[mask.row, mask.col] = -np.inf
+    coo = targets.tocoo()
+    order = np.lexsort((coo.col, coo.row))
+    rows, items = coo.row[order].astype(np.int64), coo.col[order].astype(np.int64)
+    values = scores[rows, items]
+    ascending = np.sort(scores, axis=1)
+    above, equal = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+    bounds = np.searchsorted(rows, np.arange(len(scores) + 1))
+    for row, (start, end) in enumerate(pairwise(bounds)):
+        found = values[start:end]
+        above[start:end] = scores.shape[1] - np.searchsorted(ascending[row], found, side="right")
+        equal[start:end] = scores.shape[1] - above[start:end] - np.searchsorted(ascending[row], found, side="left")
+    ranks = above + 1
+    for index in np.flatnonzero(equal > 1):  # ties are rare: only they need a look at positions
+        ranks[index] += np.count_nonzero(scores[rows[index], : items[index]] == values[index])
+    n_ranked = scores.shape[1] - np.bincount(mask.row, minlength=len(scores))
+    return TargetRanks(rows, items, ranks, above + (equal + 1) / 2, n_ranked.astype(np.int64))
+
+
+def per_user_metrics(found: TargetRanks) -> dict[str, Floats]:
+    """Every metric of METRICS, float64 [n_users]; NaN for a user without targets."""
+    n_users = len(found)
+    n_targets = np.bincount(found.rows, minlength=n_users).astype(np.float64)
+    absent = n_targets == 0
+    some = np.where(absent, np.nan, n_targets)
+    result: dict[str, Floats] = {}
+    for k in CUTOFFS["ndcg"]:
+        gains = np.where(found.ranks <= k, 1 / np.log2(found.ranks + 1), 0.0)
+        result[f"ndcg@{k}"] = np.bincount(found.rows, gains, n_users) / ideal_gain(some, k)
+    for k in CUTOFFS["recall"]:
+        result[f"recall@{k}"] = np.bincount(found.rows, found.ranks <= k, n_users) / some
+    for k in CUTOFFS["hit_rate"]:
+        hits = np.bincount(found.rows, found.ranks <= k, n_users) > 0
+        result[f"hit_rate@{k}"] = np.where(absent, np.nan, hits)
+    best = np.full(n_users, np.inf)
+    np.minimum.at(best, found.rows, found.ranks)
+    result["mrr"] = np.where(absent, np.nan, 1 / best)
+    below = np.bincount(found.rows, found.n_ranked[found.rows] - found.middle, n_users) - some * (some - 1) / 2
+    pairs = some * (found.n_ranked - n_targets)
+    result["auc"] = np.divide(below, pairs, out=np.full(n_users, np.nan), where=pairs > 0)
+    return result
+
+
+def ideal_gain(n_targets: Floats, k: int) -> Floats:
+    """The largest DCG@k with so many targets, [n]; NaN stays NaN."""
+    cumulative = np.concatenate(([np.nan], np.cumsum(1 / np.log2(np.arange(2, k + 2)))))
+    places = np.minimum(np.nan_to_num(n_targets), k).astype(np.int64)
+    return cumulative[places]
+
+
+def random_ndcg(n_ranked: npt.NDArray[np.int64], n_targets: npt.NDArray[np.int64], k: int) -> Floats:
+    """The expected NDCG@k of a ranking in random order, [n_users]: each place holds a target with chance P / N."""
+    discounts = np.concatenate(([0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))))
+    gains = discounts[np.minimum(n_ranked, k)] * n_targets / n_ranked
+    return gains / ideal_gain(n_targets.astype(np.float64), k)
+
+
+def bootstrap_means(values: Floats, n_resamples: int, seed: int) -> Floats:
+    """Means of the columns over users drawn with replacement, float64 [n_resamples, n_metrics].
+
+    values: float64 [n_users, n_metrics]; a NaN is left out of its column's mean.
+    """
+    rng = np.random.default_rng(seed)
+    n_users = len(values)
+    known = ~np.isnan(values)
+    filled = np.where(known, values, 0.0)
+    means = np.empty((n_resamples, values.shape[1]))
+    chunk = max(1, 4_000_000 // n_users)  # bounds the memory of the draws
+    for start in range(0, n_resamples, chunk):
+        size = min(chunk, n_resamples - start)
+        draws = rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=size).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            means[start : start + size] = (draws @ filled) / (draws @ known)
+    return means
