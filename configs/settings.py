@@ -86,6 +86,13 @@ class DatabaseSettings(Settings):
         return paths.database_url_file.read_text().strip()
 
 
+class PostgresSettings(Settings):
+    """The bundled PostgreSQL."""
+
+    shared_buffers: str = Field(default="256MB", alias="POSTGRES_SHARED_BUFFERS")
+    options: str = Field(default="", alias="POSTGRES_OPTIONS", description="more settings: `name=value name=value`")
+
+
 class PortSettings(Settings):
     """Loopback ports of the processes that run on one machine."""
 

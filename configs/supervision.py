@@ -56,6 +56,10 @@ class Supervisor:
             if fault.faultCode != Faults.ALREADY_STARTED:
                 raise
 
+    def stop_program(self, name: str) -> None:
+        """Stop one program and wait until it has ended."""
+        self._remote().stopProcess(name, True)
+
     def wait(self) -> int:
         """Block until supervisord ends; its exit status."""
         if self._process is None:
