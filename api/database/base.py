@@ -1,0 +1,49 @@
+"""What every table shares: one metadata with named constraints, and the column types of PostgreSQL."""
+
+from typing import Any
+
+from sqlalchemy import Boolean, Column, DateTime, MetaData, Text, func, true
+from sqlalchemy.types import UserDefinedType
+from sqlmodel import Field, SQLModel
+
+
+class Table(SQLModel):
+    """Base of the table classes. Names of constraints follow PostgreSQL's own, so that migrations can spell them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "fk": "%(table_name)s_%(column_0_name)s_fkey",
+            "uq": "%(table_name)s_%(column_0_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+        }
+    )
+
+
+class Xid8(UserDefinedType[int]):
+    """A transaction's 64-bit id, which never wraps around; psycopg reads it as text."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "XID8"
+
+
+def moment(*, nullable: bool = False, default_now: bool = False) -> Any:
+    """A column of type timestamptz; the database's clock where `default_now`."""
+    return Field(
+        default=None,
+        sa_column=Column(
+            DateTime(timezone=True), nullable=nullable, server_default=func.now() if default_now else None
+        ),
+    )
+
+
+def text_column(**options: Any) -> Any:
+    """A column of type text, which in PostgreSQL costs nothing over a bounded one."""
+    return Field(sa_type=Text, **options)
+
+
+def flag() -> Any:
+    """A boolean column that is true unless told otherwise."""
+    return Field(default=True, sa_column=Column(Boolean, nullable=False, server_default=true()))

@@ -1,0 +1,67 @@
+"""Migrations: revisions are files in `migrations/versions`, applied one caller at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from api.database.engine import sqlalchemy_url
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+LOCK = 0x7265636F6D6D656E
+"""The advisory lock that whoever migrates holds: "recommen" in ASCII."""
+
+
+def upgrade(url: str, revision: str = "head") -> str:
+    """Bring the database at this libpq URL up to `revision` and return the revision it is at.
+
+    Callers that arrive while another migrates wait for it, and then find nothing left to do.
+    """
+    with _locked(url) as connection:
+        command.upgrade(_config(connection), revision)
+        return _revision_of(connection)
+
+
+def downgrade(url: str, revision: str) -> str:
+    """Take the database back to `revision` (`base`: to nothing) and return the revision it is at."""
+    with _locked(url) as connection:
+        command.downgrade(_config(connection), revision)
+        return _revision_of(connection)
+
+
+@cache
+def head_revision() -> str:
+    """The newest revision of this code."""
+    head = ScriptDirectory.from_config(_config(None)).get_current_head()
+    assert head is not None, f"no revision in {MIGRATIONS}"
+    return head
+
+
+def _revision_of(connection: Connection) -> str:
+    return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+@contextmanager
+def _locked(url: str) -> Iterator[Connection]:
+    engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
+    with engine.connect() as connection:
+        # The lock belongs to the session, so that it outlives the transactions of the revisions.
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+        connection.commit()
+        yield connection
+        connection.commit()
+        connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
+
+
+def _config(connection: Connection | None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,50 @@
+"""Interactions: what users did, as the API acknowledged it."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Column, Index, text
+from sqlalchemy.types import REAL
+from sqlmodel import Field
+
+from api.database.base import Table, Xid8, moment, text_column
+
+
+class Interaction(Table, table=True):
+    """No foreign keys: each insert would lock its tenant's row, and many at once would queue on it."""
+
+    __tablename__ = "interactions"
+    __table_args__ = (
+        CheckConstraint("interaction_type IN ('view', 'click', 'like', 'purchase')", name="interaction_type"),
+        CheckConstraint("value BETWEEN 0 AND 1", name="value"),
+        # A user's newest events come from the index alone.
+        Index(
+            "interactions_user_idx",
+            "tenant_id",
+            "user_id",
+            text("occurred_at DESC"),
+            postgresql_include=["item_id", "interaction_type", "value"],
+        ),
+        Index("interactions_xid_idx", "tenant_id", "xid"),
+        Index(
+            "interactions_recent_idx",
+            "tenant_id",
+            text("occurred_at DESC"),
+            postgresql_include=["item_id", "interaction_type", "value"],
+        ),
+    )
+
+    tenant_id: str = text_column(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    user_id: str = text_column()
+    item_id: str = text_column()
+    interaction_type: str = text_column()
+    value: float | None = Field(default=None, sa_column=Column(REAL, nullable=True))
+    occurred_at: datetime = moment()
+    ingested_at: datetime = moment(default_now=True)
+    recommendation_id: UUID | None = Field(default=None)
+    # The transaction that wrote the row: an export takes the rows of transactions that have ended, and no row whose
+    # transaction commits late is passed over, as a sequence or a clock would.
+    xid: int | None = Field(
+        default=None, sa_column=Column(Xid8, nullable=False, server_default=text("pg_current_xact_id()"))
+    )

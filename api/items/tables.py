@@ -1,0 +1,54 @@
+"""Items, and the version counter of each tenant's catalogue."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Computed, Index
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlmodel import Field
+
+from api.database.base import Table, flag, moment, text_column
+
+
+class Catalogue(Table, table=True):
+    """One row per tenant.
+
+    A transaction that writes items first runs `UPDATE catalogues SET version = version + 1 ... RETURNING version`.
+    The row lock holds back the tenant's other writers until commit, so versions appear in the order of commits and a
+    reader at version v misses nothing up to v.
+    """
+
+    __tablename__ = "catalogues"
+
+    tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
+    version: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+
+
+class Item(Table, table=True):
+    """A deleted item keeps its row, with empty metadata, so that a delta of the catalogue can say that it is gone."""
+
+    __tablename__ = "items"
+    __table_args__ = (
+        Index("items_tenant_id_version_idx", "tenant_id", "version"),
+        Index("items_metadata_idx", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
+        Index("items_search_idx", "search", postgresql_using="gin"),
+    )
+
+    tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
+    id: str = text_column(primary_key=True)
+    # SQLModel keeps the name `metadata` for itself; the column has it.
+    attributes: dict[str, Any] = Field(sa_column=Column("metadata", JSONB, nullable=False))
+    is_active: bool = flag()
+    version: int = Field(sa_column=Column(BigInteger, nullable=False))
+    created_at: datetime = moment(default_now=True)
+    updated_at: datetime = moment(default_now=True)
+    deleted_at: datetime | None = moment(nullable=True)
+    search: Any = Field(
+        default=None,
+        sa_column=Column(
+            TSVECTOR,
+            Computed(
+                """jsonb_to_tsvector('english'::regconfig, metadata, '["string", "numeric"]'::jsonb)""", persisted=True
+            ),
+        ),
+    )

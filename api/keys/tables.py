@@ -1,0 +1,26 @@
+"""API keys. Only a key's SHA-256 is kept: 256 random bits need no slow hash."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Column, Index, LargeBinary, Text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlmodel import Field
+
+from api.database.base import Table, moment, text_column
+
+
+class ApiKey(Table, table=True):
+    __tablename__ = "api_keys"
+    __table_args__ = (Index("api_keys_tenant_id_idx", "tenant_id"),)
+
+    id: UUID = Field(primary_key=True)
+    tenant_id: str = text_column(foreign_key="tenants.id")
+    name: str = text_column()
+    prefix: str = text_column()
+    key_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False, unique=True))
+    scopes: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
+    rate_limit: int | None = Field(default=None, description="requests a minute; None: the setting's")
+    created_at: datetime = moment(default_now=True)
+    last_used_at: datetime | None = moment(nullable=True)
+    revoked_at: datetime | None = moment(nullable=True)

@@ -1,0 +1,31 @@
+"""Impressions: one row per answer of the recommender, written behind the request."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Column, Index, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import REAL
+from sqlmodel import Field
+
+from api.database.base import Table, moment, text_column
+
+
+class Impression(Table, table=True):
+    """What one answer showed, best first. `release` and `algorithm` say who answered; `degraded` why a fallback did."""
+
+    __tablename__ = "impressions"
+    __table_args__ = (
+        Index("impressions_created_at_idx", "tenant_id", text("created_at DESC")),
+        Index("impressions_user_idx", "tenant_id", "user_id", text("created_at DESC")),
+    )
+
+    tenant_id: str = text_column(primary_key=True)
+    recommendation_id: UUID = Field(primary_key=True)
+    user_id: str = text_column()
+    algorithm: str = text_column()
+    release: str | None = text_column(default=None, nullable=True)
+    degraded: str | None = text_column(default=None, nullable=True)
+    item_ids: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
+    scores: list[float] = Field(sa_column=Column(ARRAY(REAL), nullable=False))
+    created_at: datetime = moment(default_now=True)
