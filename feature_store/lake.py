@@ -1,0 +1,183 @@
+"""The lake: what the database recorded, as immutable Parquet files by tenant and day of ingestion.
+
+    <lake>/tenant=<t>/cursor.json
+    <lake>/tenant=<t>/interactions/ingested_day=YYYY-MM-DD/<lower>-<upper>.parquet
+    <lake>/tenant=<t>/items/<catalogue version>.parquet
+
+A file covers the transaction ids `lower <= xid < upper`. Readers see only files below the cursor, which is replaced
+after the files of an export are in place; what a crash left above it is removed by the next export.
+"""
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby, pairwise
+from operator import itemgetter
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store import columns as c
+from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
+
+TENANT_ID = re.compile(r"[a-z][a-z0-9-]{1,31}")
+_COVERS = re.compile(r"(\d+)-(\d+)\.parquet")
+_DAY_MICROS = 86_400_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def tenant_folder(root: Path, tenant_id: str) -> Path:
+    """The folder of one tenant below `root`. Raises ValueError for a text that is no tenant id."""
+    if not TENANT_ID.fullmatch(tenant_id):
+        raise ValueError(f"not a tenant id: {tenant_id!r}")
+    return root / f"tenant={tenant_id}"
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far the exports of a tenant have come."""
+
+    next_xid: int = 0  # lower bound of the next export; every committed row below it is in the lake
+    rows: int = 0  # interactions in the lake
+    exported_at: str | None = None  # RFC 3339, UTC; None before the first export
+
+
+@dataclass(frozen=True)
+class TenantLake:
+    """The files of one tenant."""
+
+    root: Path
+    tenant_id: str
+
+    @property
+    def folder(self) -> Path:
+        return tenant_folder(self.root, self.tenant_id)
+
+    def cursor(self) -> Cursor:
+        path = self.folder / "cursor.json"
+        return Cursor(**json.loads(path.read_text())) if path.exists() else Cursor()
+
+    def interaction_files(self) -> list[Path]:
+        """Parquet files (schema LAKE_INTERACTIONS) of finished exports, oldest day first."""
+        bound = self.cursor().next_xid
+        return sorted(path for path, upper in self._interaction_files() if upper <= bound)
+
+    def items_file(self) -> tuple[int, Path]:
+        """The newest catalogue version in the lake and its file (LAKE_ITEMS). Raises FileNotFoundError without one."""
+        versions = [int(path.stem) for path in (self.folder / "items").glob("[0-9]*.parquet")]
+        if not versions:
+            raise FileNotFoundError(f"no catalogue of tenant {self.tenant_id} in {self.folder}: export it first")
+        return max(versions), self.folder / "items" / f"{max(versions)}.parquet"
+
+    @contextmanager
+    def exporting(self) -> Iterator[None]:
+        """Hold the tenant's export lock, and sweep what an export that died left behind. Waits for its turn."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._sweep()
+            yield
+
+    def append_interactions(self, batches: Iterable[pa.RecordBatch], upper_xid: int) -> int:
+        """Write the rows of `cursor <= xid < upper_xid` and move the cursor. Returns the number of rows.
+
+        batches: schema LAKE_INTERACTIONS, ordered by `ingested_at`, so that one day is open at a time.
+        Call within `exporting`.
+        """
+        cursor = self.cursor()
+        name = f"{cursor.next_xid}-{upper_xid}.parquet"
+        rows = 0
+        for day, day_batches in _by_day(batches):
+            folder = self.folder / "interactions" / f"ingested_day={day}"
+            rows += write_parquet(folder / name, day_batches, LAKE_INTERACTIONS)
+        moved = Cursor(upper_xid, cursor.rows + rows, datetime.now(UTC).isoformat())
+        write_atomic(self.folder / "cursor.json", lambda file: file.write(json.dumps(asdict(moved)).encode()))
+        return rows
+
+    def write_items(self, batches: Iterable[pa.RecordBatch], catalogue_version: int) -> int:
+        """Write the catalogue at one version (schema LAKE_ITEMS). Returns the number of items."""
+        return write_parquet(self.folder / "items" / f"{catalogue_version}.parquet", batches, LAKE_ITEMS)
+
+    def _interaction_files(self) -> Iterator[tuple[Path, int]]:
+        for path in (self.folder / "interactions").glob("ingested_day=*/*.parquet"):
+            if match := _COVERS.fullmatch(path.name):
+                yield path, int(match[2])
+
+    def _sweep(self) -> None:
+        bound = self.cursor().next_xid
+        for path, upper in self._interaction_files():
+            if upper > bound:
+                path.unlink()
+        for path in self.folder.rglob(".tmp-*"):
+            path.unlink()
+
+
+def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
+    """Stream batches into one Parquet file that appears whole or not at all. Returns the number of rows.
+
+    Raises pa.ArrowInvalid where a batch does not fit the schema, null in a required column included.
+    """
+    rows = 0
+
+    def write(file: IO[bytes]) -> None:
+        nonlocal rows
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for batch in batches:
+                table = pa.Table.from_batches([batch]).cast(schema)
+                table.validate()
+                writer.write_table(table)
+                rows += table.num_rows
+
+    write_atomic(path, write)
+    return rows
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file under a temporary name in the same folder, sync it to disk and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".tmp-{uuid4().hex}"
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside the folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _by_day(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
+    """Group a stream ordered by `ingested_at` into (YYYY-MM-DD, its batches), lazily: use each group up in turn."""
+    for day, pieces in groupby(_split_at_midnight(batches), key=itemgetter(0)):
+        yield (_EPOCH + timedelta(days=day)).date().isoformat(), (batch for _, batch in pieces)
+
+
+def _split_at_midnight(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        micros = batch.column(c.INGESTED_AT).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        days = micros // _DAY_MICROS
+        starts = [0, *(np.flatnonzero(np.diff(days)) + 1), len(days)]
+        for start, end in pairwise(starts):
+            yield int(days[start]), batch.slice(start, end - start)

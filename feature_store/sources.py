@@ -1,0 +1,147 @@
+"""Reads of the product's database, as Arrow through ADBC. With `sinks`, the only way from here to the database.
+
+Queries name tables and columns as text; a contract test holds them against the tables of the API.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from adbc_driver_postgresql import StatementOptions, dbapi
+
+from feature_store import columns as c
+from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
+
+INTERACTION_COLUMNS = {
+    c.INTERACTION_ID: "id::text",
+    c.USER_ID: "user_id",
+    c.ITEM_ID: "item_id",
+    c.INTERACTION_TYPE: "interaction_type",
+    c.VALUE: "value",
+    c.TIMESTAMP: "occurred_at",
+    c.INGESTED_AT: "ingested_at",
+    c.RECOMMENDATION_ID: "recommendation_id::text",
+}
+"""Column of the lake -> SQL over the table `interactions`."""
+
+ITEM_COLUMNS = {
+    c.ITEM_ID: "id",
+    c.METADATA: "metadata::text",
+    c.IS_ACTIVE: "is_active",
+    c.CREATED_AT: "created_at",
+}
+"""Column of the lake -> SQL over the table `items`."""
+
+BATCH_ROWS = 100_000
+"""Rows held in memory at a time."""
+
+
+@dataclass(frozen=True)
+class NewInteractions:
+    """The interactions of `lower <= xid < upper_xid`, once: `batches` reads while its transaction is open."""
+
+    upper_xid: int
+    batches: Iterator[pa.RecordBatch]  # LAKE_INTERACTIONS, ordered by (ingested_at, id)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Every item that is not deleted, at one catalogue version."""
+
+    version: int
+    batches: Iterator[pa.RecordBatch]  # LAKE_ITEMS, ordered by id
+
+
+@contextmanager
+def new_interactions(url: str, tenant_id: str, lower_xid: int) -> Iterator[NewInteractions]:
+    """The interactions that committed since the export that ended at `lower_xid`.
+
+    The upper bound is the snapshot's xmin: every transaction below it has ended, so no row can appear there later,
+    and a transaction that is still open is left whole to a later export. Bound and rows are read in one snapshot.
+    Raises ValueError where the database is behind the cursor, as after a restore or a change of database.
+    """
+    with _repeatable_read(url) as cursor:
+        upper = int(_value(cursor, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"))
+        if upper < lower_xid:
+            raise ValueError(
+                f"the lake of tenant {tenant_id} ends at transaction {lower_xid}, the database has come to {upper} "
+                "only: it is another database, or one restored from a backup. Move the tenant's folder out of the "
+                "lake to export everything anew"
+            )
+        query = (
+            f"SELECT {_select(INTERACTION_COLUMNS)} FROM interactions "  # noqa: S608
+            "WHERE tenant_id = $1 AND xid >= $2::text::xid8 AND xid < $3::text::xid8 ORDER BY ingested_at, id"
+        )
+        yield NewInteractions(upper, _stream(cursor, query, (tenant_id, str(lower_xid), str(upper)), LAKE_INTERACTIONS))
+
+
+@contextmanager
+def catalogue(url: str, tenant_id: str) -> Iterator[Catalogue]:
+    """The tenant's items and the catalogue version they are at, read in one snapshot."""
+    with _repeatable_read(url) as cursor:
+        version = int(
+            _value(cursor, "SELECT coalesce(max(version), 0) FROM catalogues WHERE tenant_id = $1", tenant_id)
+        )
+        query = (
+            f"SELECT {_select(ITEM_COLUMNS)} FROM items "  # noqa: S608
+            'WHERE tenant_id = $1 AND deleted_at IS NULL ORDER BY id COLLATE "C"'
+        )
+        yield Catalogue(version, _stream(cursor, query, (tenant_id,), LAKE_ITEMS))
+
+
+def tenants(url: str) -> list[str]:
+    """Ids of the tenants that are not deleted, sorted."""
+    with _repeatable_read(url) as cursor:
+        cursor.execute("SELECT id FROM tenants WHERE deleted_at IS NULL ORDER BY id")
+        return cursor.fetch_arrow_table().column("id").to_pylist()
+
+
+def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: int) -> int:
+    """Interactions at or past `lower_xid`, those of open transactions left out; counting stops at `at_most`."""
+    with _repeatable_read(url) as cursor:
+        return _value(
+            cursor,
+            "SELECT count(*) FROM (SELECT FROM interactions "
+            "WHERE tenant_id = $1 AND xid >= $2::text::xid8 LIMIT $3::bigint) AS counted",
+            tenant_id,
+            str(lower_xid),
+            at_most,
+        )
+
+
+@contextmanager
+def _repeatable_read(url: str) -> Iterator[dbapi.Cursor]:
+    with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            yield cursor
+        finally:
+            cursor.execute("ROLLBACK")
+
+
+def _select(columns: Mapping[str, str]) -> str:
+    return ", ".join(f'{sql} AS "{name}"' for name, sql in columns.items())
+
+
+def _value(cursor: dbapi.Cursor, query: str, *parameters: Any) -> Any:
+    cursor.execute(query, parameters or None)
+    row = cursor.fetchone()
+    if row is None:
+        raise LookupError(f"no row for: {query}")
+    return row[0]
+
+
+def _stream(
+    cursor: dbapi.Cursor, query: str, parameters: tuple[Any, ...], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a query in batches: without a cursor, a query with parameters comes as one batch of any size."""
+    cursor.execute(f"DECLARE rows NO SCROLL CURSOR FOR {query}", parameters)
+    while True:
+        cursor.adbc_statement.set_options(**{StatementOptions.USE_COPY.value: "false"})  # COPY cannot wrap a FETCH
+        cursor.execute(f"FETCH FORWARD {BATCH_ROWS} FROM rows")
+        table = cursor.fetch_arrow_table().cast(schema)
+        if table.num_rows == 0:
+            return
+        yield from table.to_batches()
