@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: a SQLAlchemy engine for sessions, and a psycopg pool for the few queries every request runs."""
+"""Connections to PostgreSQL: a SQLAlchemy engine for sessions, a psycopg pool for what every request runs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ class Database:
 
     engine: AsyncEngine
     pool: Pool
-    """psycopg connections in autocommit: one statement, one round trip. For `recommend`, `similar` and `interactions`."""
+    """psycopg in autocommit: one statement, one round trip. For `recommend`, `similar` and `interactions`."""
 
     @classmethod
     async def open(cls, url: str, *, pool_min: int = 2, pool_max: int = 16) -> "Database":

@@ -40,7 +40,8 @@ def downgrade(url: str, revision: str) -> str:
 def head_revision() -> str:
     """The newest revision of this code."""
     head = ScriptDirectory.from_config(_config(None)).get_current_head()
-    assert head is not None, f"no revision in {MIGRATIONS}"
+    if head is None:
+        raise LookupError(f"no revision in {MIGRATIONS}")
     return head
 
 

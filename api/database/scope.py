@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class TenantScope:
     """Every repository takes one, so that no query can be written without saying of which tenant it is.
 
-    It is made in one place for a request, from the credential (`api.edge.auth`), and by the command line from `--tenant`.
+    For a request it is made in one place, from the credential (`api.edge.auth`); the command line makes it from
+    `--tenant`.
     """
 
     tenant_id: str

@@ -62,7 +62,7 @@ class _Owner:
     def __init__(self, cluster: Cluster, account: Account, programs: Path, settings: PostgresSettings) -> None:
         options = SETTINGS | {"port": str(cluster.port), "shared_buffers": settings.shared_buffers}
         options |= dict(pair.split("=", 1) for pair in settings.options.split())
-        self._command = [programs / "postgres", "-D", cluster.data]
+        self._command: list[str | Path] = [programs / "postgres", "-D", cluster.data]
         for name, value in options.items():
             self._command += ["-c", f"{name}={value}"]
         self._cluster = cluster

@@ -80,8 +80,9 @@ TABLES = (
         created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
         updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
         deleted_at TIMESTAMP WITH TIME ZONE,
-        search TSVECTOR
-            GENERATED ALWAYS AS (jsonb_to_tsvector('english'::regconfig, metadata, '["string", "numeric"]'::jsonb)) STORED,
+        search TSVECTOR GENERATED ALWAYS AS (
+            jsonb_to_tsvector('english'::regconfig, metadata, '["string", "numeric"]'::jsonb)
+        ) STORED,
         CONSTRAINT items_pkey PRIMARY KEY (tenant_id, id),
         CONSTRAINT items_tenant_id_fkey FOREIGN KEY(tenant_id) REFERENCES tenants (id)
     )
@@ -108,7 +109,8 @@ TABLES = (
         recommendation_id UUID,
         xid XID8 DEFAULT pg_current_xact_id() NOT NULL,
         CONSTRAINT interactions_pkey PRIMARY KEY (tenant_id, id),
-        CONSTRAINT interactions_interaction_type_check CHECK (interaction_type IN ('view', 'click', 'like', 'purchase')),
+        CONSTRAINT interactions_interaction_type_check
+            CHECK (interaction_type IN ('view', 'click', 'like', 'purchase')),
         CONSTRAINT interactions_value_check CHECK (value BETWEEN 0 AND 1)
     )
     """,
