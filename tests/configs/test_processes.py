@@ -1,0 +1,128 @@
+"""The supervisor's configuration, the launcher that ends leftovers, and what the demo remembers."""
+
+import configparser
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.demo import Demo, DemoSettings, DemoState
+from configs.launch import survivors
+from configs.plans import plans
+from configs.processes import SOCKET_PATH_LIMIT, programs, socket_path, write_configuration, write_private
+from configs.settings import DatabaseSettings, PathSettings, PortSettings
+from tests.fixtures.platform import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> PathSettings:
+    return PathSettings(state_dir=tmp_path / "with space and 100%")
+
+
+def rendered(paths: PathSettings) -> configparser.RawConfigParser:
+    all_programs = programs(
+        PortSettings(api=18080), paths, api={"JWT_SECRET": "per%cent"}, pipeline={"PIPELINE_AUTOMATION": "true"}
+    )
+    parser = configparser.RawConfigParser()
+    parser.read(write_configuration(all_programs, paths, ROOT))
+    return parser
+
+
+def test_programs_are_those_of_the_design_and_come_back_when_they_die(paths: PathSettings) -> None:
+    parser = rendered(paths)
+    names = {section.partition(":")[2] for section in parser.sections() if section.startswith("program:")}
+    assert names == {"postgres", "mlflow", "serving", "api", "dagster"}
+    assert all(parser[f"program:{name}"]["autorestart"] == "true" for name in names)
+
+
+def test_secrets_reach_the_api_alone_and_the_file_is_private(paths: PathSettings) -> None:
+    parser = rendered(paths)
+    holders = [section for section in parser.sections() if "JWT_SECRET" in parser[section].get("environment", "")]
+    assert holders == ["program:api"]
+    assert "per%%cent" in parser["program:api"]["environment"]
+    assert stat.S_IMODE((paths.root / "supervisord.conf").stat().st_mode) == 0o600
+
+
+def test_socket_moves_when_the_state_folder_is_deep(tmp_path: Path) -> None:
+    deep = PathSettings(state_dir=tmp_path / ("d" * 120))
+    assert len(str(socket_path(deep))) <= SOCKET_PATH_LIMIT
+    assert socket_path(deep) != socket_path(PathSettings(state_dir=tmp_path / ("e" * 120)))
+    shallow = PathSettings(state_dir=Path("/s"))
+    assert socket_path(shallow).parent == shallow.root
+
+
+def test_a_private_file_is_replaced_whole_and_never_readable_by_others(tmp_path: Path) -> None:
+    target = tmp_path / "secret"
+    target.write_text("old")
+    target.chmod(0o644)
+    write_private(target, "new")
+    assert target.read_text() == "new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_launch_ends_the_children_that_a_killed_parent_left(tmp_path: Path) -> None:
+    """A parent killed outright leaves a child that holds its port; the next launch ends the child first."""
+    environment = {**os.environ, "RECOMMENDAI_STATE_DIR": str(tmp_path)}
+    sleeper = f"{sys.executable} -c 'import time; time.sleep(60)' & wait"
+
+    def launch() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "configs.launch", "sleeper", "/bin/sh", "-c", sleeper]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, process_group=0)
+
+    identity = f"sleeper@{tmp_path}"
+    first = launch()
+    wait_until("parent and child", lambda: len(survivors(first.pid, identity)) == 2, 10)
+    first.kill()
+    first.wait()
+    assert len(survivors(first.pid, identity)) == 1
+    second = launch()
+    wait_until("the second pair", lambda: len(survivors(second.pid, identity)) == 2, 10)
+    assert not survivors(first.pid, identity)
+    os.killpg(second.pid, signal.SIGKILL)
+    second.wait()
+
+
+def test_demo_state_makes_a_secret_once_and_keeps_it(tmp_path: Path) -> None:
+    state = DemoState(tmp_path / "demo.state")
+    made = state.keep("KEY", lambda: "first=value")
+    assert made == "first=value"
+    again = DemoState(tmp_path / "demo.state")
+    assert again.keep("KEY", lambda: "second") == "first=value"
+    assert again.get("absent") == ""
+
+
+def test_demo_names_the_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        demo = Demo(PathSettings(state_dir=tmp_path), PortSettings(dagster=port), DemoSettings())
+        with pytest.raises(SystemExit, match=rf"port {port} is not free .*DAGSTER_PORT"):
+            demo.run()
+
+
+def test_without_a_database_the_message_says_what_to_do(paths: PathSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with pytest.raises(FileNotFoundError, match="make demo"):
+        DatabaseSettings().resolve(paths)
+
+
+def test_plans_are_those_of_the_reference() -> None:
+    starter, growth = plans()["plan-starter"], plans()["plan-growth"]
+    assert (starter.monthly_price, starter.annual_price) == (49, 470)
+    assert (starter.request_limit, starter.item_limit, starter.user_limit) == (10_000, 1_000, 500)
+    assert (growth.monthly_price, growth.annual_price) == (149, 1_430)
+    assert (growth.request_limit, growth.item_limit, growth.user_limit) == (100_000, 10_000, 5_000)
+    free, unlimited = plans()["free"], plans()["unlimited"]
+    assert (free.request_limit, free.item_limit, free.user_limit) == (1_000, 100, 100)
+    assert (unlimited.request_limit, unlimited.item_limit, unlimited.user_limit) == (None, None, None)
+    assert not free.listed
+    assert not unlimited.listed
