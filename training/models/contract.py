@@ -5,7 +5,7 @@ trained on, and can be laid over with a newer catalogue (`with_items`) while it 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -158,6 +158,42 @@ class Recommender(ABC):
         if allowed is not None:
             scores = np.where(allowed, scores, -np.inf)
         return top_k(scores, k)
+
+
+class Blend(Recommender):
+    """A family that learns how to weigh fitted models of other families, and holds them while it serves.
+
+    What it learns must be out of time: the components it is fitted with know only events before `known_until`, and
+    `fit` is given later ones too. It then serves with components that were refitted on everything (`with_components`).
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig | None = None,
+        components: Mapping[str, Recommender] | None = None,
+        known_until: int | None = None,
+    ) -> None:
+        """components: fitted models by family. known_until: microseconds; None: `config` says how to choose it."""
+        super().__init__(config)
+        self.components = dict(components or {})
+        self.known_until = known_until
+
+    @property
+    @abstractmethod
+    def kept_component(self) -> str | None:
+        """The component that the blend became because no blend of all beat it on held-out questions; else None."""
+
+    @abstractmethod
+    def with_components(self, components: Mapping[str, Recommender], dataset: Dataset) -> Self:
+        """The same learned weights over other fitted models of the same families.
+
+        dataset: what those were fitted on; constants that belong to a component's scores are measured on it again.
+        """
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path, components: Mapping[str, Recommender] | None = None) -> Self:
+        """The blend that `save` wrote, over `components`. Raises ValueError where one of its families is missing."""
 
 
 def top_k(scores: FloatMatrix, k: int) -> Ranking:

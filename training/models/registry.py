@@ -1,0 +1,93 @@
+"""Which families there are, and saved models by family.
+
+Families of this package are found by reading its modules, not by importing them: a process that serves one family
+must not pay for the libraries of the others. Families of other packages join through the entry-point group
+`recommendai.models` (name: the family, value: `module:Class`).
+"""
+
+import ast
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from training.models.contract import Blend, Recommender
+
+ENTRY_POINT_GROUP = "recommendai.models"
+MODEL_FILE = "model.json"
+_PACKAGE = __name__.rpartition(".")[0]
+
+
+def families() -> tuple[str, ...]:
+    """Names of all families, sorted."""
+    return tuple(sorted(_locations()))
+
+
+def family_class(family: str) -> type[Recommender]:
+    """The class of a family; imports its module. Raises KeyError for an unknown name, TypeError for a foreign class."""
+    locations = _locations()
+    if family not in locations:
+        raise KeyError(f"no model family {family!r}; there are {', '.join(sorted(locations))}")
+    module, _, name = locations[family].partition(":")
+    found = getattr(import_module(module), name)
+    if not (isinstance(found, type) and issubclass(found, Recommender)):
+        raise TypeError(f"{locations[family]} of family {family!r} is no Recommender")
+    return found
+
+
+def save_model(model: Recommender, path: Path) -> None:
+    """Write a fitted model into the folder `path`, with a `model.json` that says what it is."""
+    path.mkdir(parents=True, exist_ok=True)
+    model.save(path)
+    description = {"family": model.family, "config": model.config.model_dump(mode="json"), "n_items": model.n_items}
+    (path / MODEL_FILE).write_text(json.dumps(description, indent=2))
+
+
+def load_model(path: Path, components: Mapping[str, Recommender] | None = None) -> Recommender:
+    """The model that `save_model` wrote into `path`.
+
+    Args:
+        path: the folder.
+        components: fitted models by family, for a `Blend`, which says what it lacks.
+    """
+    description = json.loads((path / MODEL_FILE).read_text())
+    found = family_class(description["family"])
+    return found.load(path, components) if issubclass(found, Blend) else found.load(path)
+
+
+@cache
+def _locations() -> dict[str, str]:
+    """Family -> `module:Class`. Raises ValueError where two classes claim one name."""
+    found: dict[str, str] = {}
+    installed = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    for family, location in [*_scan(Path(__file__).parent), *installed.items()]:
+        if found.setdefault(family, location) != location:
+            raise ValueError(f"model family {family!r} is claimed by {found[family]} and {location}")
+    return found
+
+
+def _scan(package: Path) -> list[tuple[str, str]]:
+    """(family, location) of every class in the package's sources whose body sets `family` to a string."""
+    found = []
+    for source in sorted(package.rglob("*.py")):
+        parts = source.relative_to(package).with_suffix("").parts
+        module = ".".join((_PACKAGE, *(part for part in parts if part != "__init__")))
+        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                found += [(family, f"{module}:{node.name}") for family in map(_family_of, node.body) if family]
+    return found
+
+
+def _family_of(statement: ast.stmt) -> str | None:
+    """The name that `family = "..."` or `family: ClassVar[str] = "..."` gives, where the statement is one."""
+    if isinstance(statement, ast.AnnAssign):
+        targets: list[ast.expr] = [statement.target]
+    elif isinstance(statement, ast.Assign):
+        targets = statement.targets
+    else:
+        return None
+    named = any(isinstance(target, ast.Name) and target.id == "family" for target in targets)
+    value = statement.value
+    return value.value if named and isinstance(value, ast.Constant) and isinstance(value.value, str) else None
