@@ -83,7 +83,7 @@ class Answer(msgspec.Struct, frozen=True):
     """The answer to one query; `error` where that query alone could not be answered."""
 
     items: list[RankedItem] = []
-    error: Literal["unknown_item", "no_model"] | None = None
+    error: Literal["unknown_item", "no_model", "failed"] | None = None
 
 
 class BatchResponse(msgspec.Struct, frozen=True):

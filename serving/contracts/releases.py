@@ -1,0 +1,38 @@
+"""What a release holds: `release.json` of the immutable folder that one BentoML model is.
+
+```
+release.json                  this manifest
+items.parquet                 the item table (feature_store.schemas.SNAPSHOT_ITEMS), row i is position i
+models/<family>-<version>/    saved models, each once, whoever uses it
+```
+"""
+
+import msgspec
+
+MANIFEST_FILE = "release.json"
+ITEMS_FILE = "items.parquet"
+MODELS_FOLDER = "models"
+
+
+class BrokenReleaseError(Exception):
+    """A release folder that does not hold what its manifest says, or that cannot answer."""
+
+
+class SavedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model of a release: its registry version, its folder, and the folders of the models that it blends."""
+
+    version: str
+    folder: str
+    components: dict[str, str] = {}  # family -> folder
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of `release.json`."""
+
+    release: str
+    tenant_id: str
+    created_at: str  # RFC 3339, UTC
+    catalogue_version: int  # of items.parquet
+    families: dict[str, SavedModel]  # what answers, by family
+    files: dict[str, int]  # bytes of every file by relative path, so that half a copy is seen
+    notes: dict[str, str] = {}

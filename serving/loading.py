@@ -1,0 +1,82 @@
+"""Reading a release folder: manifest, item table, models and their score maps."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+
+from feature_store import columns as c
+from serving.contracts.releases import ITEMS_FILE, MANIFEST_FILE, BrokenReleaseError, Manifest
+from serving.overlay import Catalogue
+from training.calibration import ScoreMap
+from training.models.contract import Recommender
+from training.models.registry import load_model
+
+
+@dataclass(frozen=True)
+class LoadedRelease:
+    """A release in memory."""
+
+    manifest: Manifest
+    catalogue: Catalogue
+    score_maps: dict[str, ScoreMap]  # by family
+
+
+def read_release(folder: Path) -> LoadedRelease:
+    """Read a release folder; each saved model once, whoever uses it.
+
+    Raises BrokenReleaseError where files are missing, cut short or disagree.
+    """
+    try:
+        manifest = read_manifest(folder)
+        models = _models(folder, manifest)
+        score_maps = {family: ScoreMap.load(folder / saved.folder) for family, saved in manifest.families.items()}
+        return LoadedRelease(manifest, _catalogue(folder, manifest, models), score_maps)
+    except BrokenReleaseError:
+        raise
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        raise BrokenReleaseError(f"{folder}: {error!r}") from error
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest, held against the folder. Raises BrokenReleaseError where a file is missing or of another size."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST_FILE).read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise BrokenReleaseError(f"{folder}: {error}") from error
+    for path, size in manifest.files.items():
+        if not (folder / path).is_file() or (folder / path).stat().st_size != size:
+            raise BrokenReleaseError(f"{folder / path} is not there with its {size} bytes")
+    return manifest
+
+
+def _models(folder: Path, manifest: Manifest) -> dict[str, Recommender]:
+    loaded: dict[str, Recommender] = {}  # by folder
+
+    def load(saved: str, components: dict[str, str]) -> Recommender:
+        if saved not in loaded:
+            parts = {family: load(part, {}) for family, part in components.items()}
+            loaded[saved] = load_model(folder / saved, parts)
+        return loaded[saved]
+
+    models = {family: load(saved.folder, saved.components) for family, saved in manifest.families.items()}
+    for family, model in models.items():
+        if model.family != family:
+            raise BrokenReleaseError(f"{folder}: the model of {family} is of the family {model.family}")
+    return models
+
+
+def _catalogue(folder: Path, manifest: Manifest, models: dict[str, Recommender]) -> Catalogue:
+    table = pq.read_table(folder / ITEMS_FILE)
+    if not np.array_equal(table[c.ITEM].to_numpy(), np.arange(len(table))):
+        raise BrokenReleaseError(f"{folder / ITEMS_FILE}: row i is not position i")
+    decode = msgspec.json.Decoder().decode
+    return Catalogue.of_release(
+        manifest.catalogue_version,
+        table[c.ITEM_ID].to_pylist(),
+        [decode(text) for text in table[c.METADATA].to_pylist()],
+        table[c.IS_ACTIVE].to_numpy().astype(bool),
+        models,
+    )

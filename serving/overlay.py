@@ -1,0 +1,90 @@
+"""A tenant's catalogue as it is served: a release's items and models, laid over with what changed since."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from serving.contracts.messages import CatalogueDelta, ItemChange
+from serving.filtering import LayeredColumns, MetadataColumns, lay_over
+from training.models.contract import FloatMatrix, Mask, Recommender
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items and models at one catalogue version. Positions only ever grow, so those of a release stay true."""
+
+    version: int
+    ids: list[str]  # [n_items]
+    position_of: dict[str, int]
+    metadata: list[Mapping[str, Any]]  # [n_items]
+    visible: Mask  # bool [n_items], False where an item is inactive or deleted
+    columns: MetadataColumns | LayeredColumns
+    models: dict[str, Recommender]  # by family, each scoring n_items items
+    _vectors: dict[str, FloatMatrix] = field(default_factory=dict)
+
+    @classmethod
+    def of_release(
+        cls, version: int, ids: list[str], metadata: list[dict[str, Any]], active: Mask, models: dict[str, Recommender]
+    ) -> "Catalogue":
+        """The catalogue that a release was built from. Raises ValueError where a model knows other items."""
+        for family, model in models.items():
+            if model.n_items != len(ids):
+                raise ValueError(f"{family} scores {model.n_items} items, the item table has {len(ids)}")
+        position_of = {item_id: position for position, item_id in enumerate(ids)}
+        return cls(version, ids, position_of, list(metadata), active, MetadataColumns(metadata), models)
+
+    def vectors(self, family: str) -> FloatMatrix:
+        """Unit item vectors of a family, float32 [n_items, d], computed once."""
+        if family not in self._vectors:
+            self._vectors[family] = self.models[family].item_vectors()
+        return self._vectors[family]
+
+    def overlaid(self, delta: CatalogueDelta) -> "Catalogue":
+        """This catalogue at the delta's version; itself where the delta is not newer.
+
+        Raises ValueError where the delta starts after this version, which would leave changes out.
+        """
+        if delta.version <= self.version:
+            return self
+        if delta.since > self.version:
+            raise ValueError(f"the delta starts at version {delta.since}, after {self.version}")
+        changes = {change.item_id: change for change in sorted(delta.changes, key=lambda change: change.version)}
+        edits = self._edits(changes)
+        ids, position_of, metadata = self.ids, self.position_of, self.metadata
+        added = [position for position in edits if position >= len(ids)]
+        if edits:
+            metadata = metadata + [{}] * len(added)
+            for position, change in edits.items():
+                metadata[position] = change.metadata or {}
+        if added:
+            ids = ids + [edits[position].item_id for position in added]
+            position_of = position_of | {ids[position]: position for position in added}
+        visible = np.concatenate((self.visible, np.zeros(len(added), dtype=bool)))
+        for change in changes.values():
+            known = position_of.get(change.item_id)
+            if known is not None:
+                visible[known] = change.is_active and change.metadata is not None
+        columns, models = self.columns, self.models
+        if edits:
+            positions = np.array(sorted(edits), dtype=np.int32)
+            edited = [metadata[position] for position in positions]
+            columns = lay_over(columns, positions, metadata)
+            models = {family: model.with_items(positions, edited) for family, model in models.items()}
+        return Catalogue(delta.version, ids, position_of, metadata, visible, columns, models)
+
+    def _edits(self, changes: dict[str, ItemChange]) -> dict[int, ItemChange]:
+        """Changes of metadata by position, new items after the last one; what was only hidden or shown is none."""
+        edits = {}
+        n_items = len(self.ids)
+        for change in changes.values():
+            if change.metadata is None:
+                continue
+            position = self.position_of.get(change.item_id, n_items)
+            if position == n_items:
+                n_items += 1
+            elif change.metadata == self.metadata[position]:
+                continue
+            edits[position] = change
+        return edits

@@ -1,0 +1,101 @@
+"""From scores to a list: who may enter, the top k, and diversity."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from training.models.contract import NO_ITEM, FloatMatrix, Mask, Positions, Ranking, top_k
+
+POOL_FACTOR = 10
+MIN_POOL = 100
+"""Diversity chooses among the best max(MIN_POOL, POOL_FACTOR * k) items."""
+
+
+def admit(scores: FloatMatrix, allowed: list[Mask], excluded: list[list[int]]) -> FloatMatrix:
+    """A copy of the scores with -inf wherever an item may not enter that row's list.
+
+    scores: float32 [batch, n]; allowed: one bool [n] per row, True where an item may enter;
+    excluded: positions that may not, per row.
+    """
+    admitted = np.full_like(scores, -np.inf)
+    for row, (mask, positions) in enumerate(zip(allowed, excluded, strict=True)):
+        np.copyto(admitted[row], scores[row], where=mask)
+        admitted[row, positions] = -np.inf
+    return admitted
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """What choosing a diverse set takes."""
+
+    weights: npt.NDArray[np.float64]  # [batch] in [0, 1], 0 where a row is ranked by score alone
+    relevance: Callable[[FloatMatrix], npt.NDArray[np.float64]]  # the model's map of raw scores to [0, 1]
+    vectors: Callable[[], FloatMatrix]  # unit item vectors, float32 [n, d], asked only where a weight is above 0
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(self.weights)
+
+    def pools(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many of the best items each row's list is chosen from, int64 [batch]."""
+        return np.where(self.weights > 0, np.maximum(counts * POOL_FACTOR, MIN_POOL), counts)
+
+    def choose(self, row: int, candidates: Positions, raw: FloatMatrix, k: int) -> npt.NDArray[np.int64]:
+        """Indices into `candidates` (best first, with their raw scores) of the k that make the row's set, ascending."""
+        return diversify(self.relevance(raw), self.vectors()[candidates], k, float(self.weights[row]))
+
+
+def rank(scores: FloatMatrix, counts: npt.NDArray[np.int64], diversity: Diversity | None = None) -> Ranking:
+    """The list of each row, best first, cut to its own count and padded with NO_ITEM / -inf.
+
+    With diversity a row's set is chosen by maximal marginal relevance and then sorted by score.
+
+    scores: float32 [batch, n], -inf where an item may not enter; counts: int64 [batch].
+    """
+    pools = counts if diversity is None else diversity.pools(counts)
+    pool = top_k(scores, int(pools.max(initial=0)))
+    k = min(int(counts.max(initial=0)), pool.items.shape[1])
+    items, values = pool.items[:, :k].copy(), pool.scores[:, :k].copy()
+    for row in diversity.rows if diversity is not None else ():
+        size = int(np.isfinite(pool.scores[row, : pools[row]]).sum())
+        candidates, raw = pool.items[row, :size], pool.scores[row, :size]
+        length = min(int(counts[row]), size)
+        chosen = diversity.choose(row, candidates, raw, length)
+        items[row, :length] = candidates[chosen]
+        values[row, :length] = raw[chosen]
+    beyond = np.arange(k) >= counts[:, np.newaxis]
+    items[beyond] = NO_ITEM
+    values[beyond] = -np.inf
+    return Ranking(items, values)
+
+
+def diversify(
+    relevance: npt.NDArray[np.float64], vectors: FloatMatrix, k: int, diversity: float
+) -> npt.NDArray[np.int64]:
+    """Maximal marginal relevance: indices of k candidates, ascending, so sorted as the candidates are.
+
+    Each step takes the candidate with the largest (1 - diversity) * relevance - diversity * (largest cosine to one
+    already taken). Carbonell and Goldstein, "The use of MMR, diversity-based reranking" (SIGIR 1998).
+
+    relevance: float64 [pool] in [0, 1], best first; vectors: unit or zero, float32 [pool, d]; k <= pool.
+    """
+    alike = np.zeros(len(relevance))
+    taken = np.zeros(len(relevance), dtype=bool)
+    for step in range(k):
+        gain = (1 - diversity) * relevance - diversity * alike
+        gain[taken] = -np.inf
+        best = int(np.argmax(gain))
+        taken[best] = True
+        cosines = vectors @ vectors[best]
+        alike = cosines.astype(np.float64) if step == 0 else np.maximum(alike, cosines)
+    return np.flatnonzero(taken)
+
+
+def similar(vectors: FloatMatrix, items: Positions) -> FloatMatrix:
+    """Cosines of each of `items` to every item, float32 [batch, n]; -inf to itself and to what is not alike at all."""
+    cosines = vectors[items] @ vectors.T
+    cosines[np.arange(len(items)), items] = -np.inf
+    cosines[cosines <= 0] = -np.inf
+    return cosines
