@@ -1,0 +1,40 @@
+"""Sessions of a request: one transaction, committed once, at its edge."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.database.engine import Database
+
+
+async def _database(request: Request) -> Database:
+    found: Database = request.app.state.database
+    return found
+
+
+CurrentDatabase = Annotated[Database, Depends(_database)]
+"""For hot paths: `async with database.pool.connection() as connection` around a query, and no longer.
+
+The connections are in autocommit, so that a single statement is a transaction and one round trip.
+"""
+
+
+@asynccontextmanager
+async def transaction(database: Database) -> AsyncIterator[AsyncSession]:
+    """A session that commits when the block ends and rolls back when it raises."""
+    async with AsyncSession(database.engine, expire_on_commit=False) as session:
+        yield session
+        await session.commit()
+
+
+async def _session(database: CurrentDatabase) -> AsyncIterator[AsyncSession]:
+    async with transaction(database) as session:
+        yield session
+
+
+# With the scope "function" the commit comes before the answer is sent; with the default one it would come after.
+Session = Annotated[AsyncSession, Depends(_session, scope="function")]
+"""A route's session: services and repositories use it, and neither commits."""
