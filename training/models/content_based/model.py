@@ -1,0 +1,111 @@
+"""The content-based family: what items are, and which kinds of items are chosen by the same users."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from pydantic import Field
+
+from training.dataset import Dataset
+from training.models.coconsumption import prior_scores, training_matrix, unit_rows
+from training.models.content.encoder import ContentEncoder, EncoderConfig
+from training.models.contract import FloatMatrix, Positions, RuntimeOptions
+from training.models.kernels import Factors
+from training.models.linear import LinearConfig, LinearRecommender
+
+MIXING_FILE = "mixing.npz"
+Doubles = npt.NDArray[np.floating[Any]]
+
+
+class ContentBasedConfig(LinearConfig):
+    encoder: EncoderConfig = EncoderConfig()
+    user_regularisation: float = Field(default=1_000.0, gt=0, description="ridge on the profiles' side of the map")
+    item_regularisation: float = Field(default=1.0, gt=0, description="ridge on the items' side of the map")
+    likeness: float = Field(
+        default=0.5, ge=0, description="weight of plain likeness of content beside the learned map, both of unit spread"
+    )
+
+
+class ContentBased(LinearRecommender):
+    """K = F M F' over content features F, so that an item without a single event is scored like any other.
+
+    F is the unit content vector and a constant. M is the sum of the plain likeness of content and of the map that best
+    predicts users' items from their profiles of content, a ridge on both sides:
+    (P'P + a)^-1 P'X F (F'F + b)^-1 with profiles P = X F (a bilinear model as in Chu and Park, 2009, in closed form).
+    The constant lets the map learn which content is chosen often, and by how much in general.
+    """
+
+    family = "content-based"
+    Config = ContentBasedConfig
+    config: ContentBasedConfig
+    kernel: Factors
+    encoder: ContentEncoder
+    mixing: FloatMatrix  # M, [d + 1, d + 1]
+
+    def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
+        matrix = training_matrix(dataset)
+        self.encoder = ContentEncoder(self.config.encoder).fit(dataset.items.metadata, options.seed)
+        features = self._features(dataset.items.metadata)
+        self.mixing = self._mix(matrix, features)
+        self.base = prior_scores(dataset, self.config.prior)
+        self._lay(features)
+        return self
+
+    def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
+        if not len(positions):
+            return self
+        model = self._copy()
+        added = int((positions >= self.n_items).sum())
+        model.base = np.concatenate([self.base, np.full(added, self.base.min(), np.float32)])
+        features = np.vstack([self.kernel.right, np.zeros((added, self.kernel.right.shape[1]), np.float32)])
+        features[positions] = self._features(metadata)
+        model._lay(features)
+        return model
+
+    def save(self, path: Path) -> None:
+        super().save(path)
+        self.encoder.save(path)
+        np.savez(path / MIXING_FILE, mixing=self.mixing)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        model = super().load(path)
+        model.encoder = ContentEncoder.load(path)
+        with np.load(path / MIXING_FILE, allow_pickle=False) as arrays:
+            model.mixing = arrays["mixing"]
+        return model
+
+    def _features(self, metadata: Sequence[dict[str, Any]]) -> FloatMatrix:
+        """float32 [n, d + 1]: the unit content vector, then 1."""
+        content = unit_rows(self.encoder.transform(metadata))
+        return np.hstack([content, np.ones((len(content), 1), np.float32)])
+
+    def _lay(self, features: FloatMatrix) -> None:
+        self.kernel = Factors(features @ self.mixing, features)
+        self.vectors = features[:, :-1]
+
+    def _mix(self, matrix: sp.csr_array, features: FloatMatrix) -> FloatMatrix:
+        width = features.shape[1]
+        exact = features.astype(np.float64)
+        profiles = matrix @ exact  # [n_users, d + 1]
+        gram = exact.T @ exact
+        targets = profiles.T @ (matrix @ exact)
+        mapped = np.linalg.solve(profiles.T @ profiles + self.config.user_regularisation * np.eye(width), targets)
+        learned = np.linalg.solve(gram + self.config.item_regularisation * np.eye(width), mapped.T).T
+        plain = np.eye(width)
+        plain[-1, -1] = 0
+        mean = exact.mean(axis=0)
+        mixed = _unit_spread(learned, gram, mean, len(exact))
+        return (mixed + self.config.likeness * _unit_spread(plain, gram, mean, len(exact))).astype(np.float32)
+
+
+def _unit_spread(mixing: Doubles, gram: Doubles, mean: Doubles, n: int) -> Doubles:
+    """M scaled so that the entries of F M F' have unit variance, without computing them.
+
+    gram: F'F. mean: of the rows of F. n: number of rows. Where all entries are equal M comes back as it is.
+    """
+    variance = float(np.sum((mixing @ gram @ mixing.T) * gram)) / n**2 - float(mean @ mixing @ mean) ** 2
+    return mixing / np.sqrt(variance) if variance > 1e-12 else mixing

@@ -1,0 +1,48 @@
+"""Baseline: items whose users overlap most with those of the history's items."""
+
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from pydantic import Field
+
+from training.dataset import Dataset
+from training.models.coconsumption import column_norms, item_vectors, prior_scores, training_matrix
+from training.models.contract import RuntimeOptions
+from training.models.kernels import Sparse, strongest
+from training.models.linear import LinearConfig, LinearRecommender
+
+
+class ItemKnnConfig(LinearConfig):
+    neighbours: int = Field(default=100, ge=1, description="items that one item speaks for")
+    shrinkage: float = Field(default=20.0, ge=0, description="added to the denominator of the cosine")
+    dimensions: int = Field(default=64, ge=1, description="width of the vectors that `similar` compares")
+
+
+class ItemKnn(LinearRecommender):
+    """Neighbourhood model with the shrunk cosine of two items' users (Deshpande and Karypis, 2004)."""
+
+    family = "item-knn"
+    Config = ItemKnnConfig
+    config: ItemKnnConfig
+
+    def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
+        matrix = training_matrix(dataset)
+        self.kernel = Sparse(self._neighbours(matrix))
+        self.base = prior_scores(dataset, self.config.prior)
+        self.vectors = item_vectors(matrix, self.config.dimensions, options.seed)
+        return self
+
+    def _neighbours(self, matrix: sp.csr_array, chunk: int = 1_024) -> sp.csr_array:
+        """[n_items, n_items], in slices of `chunk` rows to bound memory."""
+        norms = column_norms(matrix)
+        columns = matrix.T.tocsr()
+        blocks = []
+        for start in range(0, matrix.shape[1], chunk):
+            rows = np.arange(start, min(start + chunk, matrix.shape[1]))
+            overlap: npt.NDArray[np.float32] = (columns[rows] @ matrix).toarray()
+            overlap[np.arange(len(rows)), rows] = 0
+            cosine = overlap / (norms[rows, None] * norms + self.config.shrinkage)
+            blocks.append(strongest(cosine.astype(np.float32), self.config.neighbours))
+        return sp.vstack(blocks, format="csr")

@@ -1,0 +1,139 @@
+"""Item-to-item weights K[j, i], how much item j of a history speaks for item i, in the form that fits their size."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from training.models.contract import FloatMatrix, Positions
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+class Kernel(ABC):
+    """Weights among `size` items."""
+
+    form: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def size(self) -> int: ...
+
+    @abstractmethod
+    def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
+        """profiles @ K. profiles: float32 [batch, size]; returns float32 [batch, size]."""
+
+    @abstractmethod
+    def block(self, rows: Positions, columns: Positions) -> FloatMatrix:
+        """K[rows][:, columns], float32 [n_rows, n_columns]."""
+
+    @abstractmethod
+    def arrays(self) -> Arrays:
+        """What `from_arrays` needs."""
+
+    @classmethod
+    @abstractmethod
+    def from_arrays(cls, arrays: Arrays) -> Self: ...
+
+
+class Dense(Kernel):
+    """Every pair has its weight: float32 [size, size]."""
+
+    form = "dense"
+
+    def __init__(self, weights: FloatMatrix) -> None:
+        self.weights = weights
+
+    @property
+    def size(self) -> int:
+        return len(self.weights)
+
+    def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
+        return profiles @ self.weights
+
+    def block(self, rows: Positions, columns: Positions) -> FloatMatrix:
+        return self.weights[rows[:, None], columns]
+
+    def arrays(self) -> Arrays:
+        return {"weights": self.weights}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        return cls(arrays["weights"].astype(np.float32, copy=False))
+
+
+class Sparse(Kernel):
+    """Few pairs have a weight, the others zero: CSR of float32 with sorted indices."""
+
+    form = "sparse"
+
+    def __init__(self, weights: sp.csr_array) -> None:
+        weights.sort_indices()
+        self.weights = weights
+
+    @property
+    def size(self) -> int:
+        return self.weights.shape[0]
+
+    def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
+        return (profiles @ self.weights).toarray()
+
+    def block(self, rows: Positions, columns: Positions) -> FloatMatrix:
+        block = np.zeros((len(rows), self.size), dtype=np.float32)
+        starts, ends = self.weights.indptr[rows], self.weights.indptr[rows + 1]
+        for out, start, end in zip(block, starts, ends, strict=True):
+            out[self.weights.indices[start:end]] = self.weights.data[start:end]
+        return block[:, columns]
+
+    def arrays(self) -> Arrays:
+        return {"data": self.weights.data, "indices": self.weights.indices, "indptr": self.weights.indptr}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        size = len(arrays["indptr"]) - 1
+        return cls(sp.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size)))
+
+
+class Factors(Kernel):
+    """K = left @ right.T, both float32 [size, d]."""
+
+    form = "factors"
+
+    def __init__(self, left: FloatMatrix, right: FloatMatrix) -> None:
+        self.left, self.right = left, right
+
+    @property
+    def size(self) -> int:
+        return len(self.left)
+
+    def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
+        return (profiles @ self.left) @ self.right.T
+
+    def block(self, rows: Positions, columns: Positions) -> FloatMatrix:
+        return self.left[rows] @ self.right[columns].T
+
+    def arrays(self) -> Arrays:
+        return {"left": self.left, "right": self.right}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        return cls(arrays["left"].astype(np.float32, copy=False), arrays["right"].astype(np.float32, copy=False))
+
+
+FORMS: dict[str, type[Kernel]] = {kernel.form: kernel for kernel in (Dense, Sparse, Factors)}
+
+
+def strongest(weights: FloatMatrix, per_row: int) -> sp.csr_array:
+    """The `per_row` entries of largest magnitude in each row of float32 [n, m], as CSR; the rest become zero."""
+    n, m = weights.shape
+    if per_row >= m:
+        return sp.csr_array(weights)
+    columns = np.argpartition(-np.abs(weights), per_row - 1, axis=1)[:, :per_row]
+    columns.sort(axis=1)
+    values = np.take_along_axis(weights, columns, axis=1)
+    kept = sp.csr_array((values.ravel(), columns.ravel(), np.arange(n + 1) * per_row), shape=(n, m))
+    kept.eliminate_zeros()
+    return kept

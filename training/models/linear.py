@@ -1,0 +1,133 @@
+"""Linear families: score(history, i) = prior[i] + sum over history items j of weight(j) * K[j, i].
+
+They differ in where K comes from. Being linear, they say exactly what each item of a history did to a score.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from feature_store.online import Histories
+from training.models.contract import NO_ITEM, Contributions, FloatMatrix, ModelConfig, Positions, Recommender
+from training.models.kernels import FORMS, Kernel
+from training.models.profiles import Profiles, build_profiles
+
+CONFIG_FILE = "linear.json"
+ARRAYS_FILE = "linear.npz"
+
+
+class LinearConfig(ModelConfig):
+    """What linear families share."""
+
+    half_life: float | None = Field(
+        default=50.0, gt=0, description="distinct items after which an item of a history counts half; null: no ageing"
+    )
+    prior: float = Field(
+        default=0.01, ge=0, description="how much the time-decayed popularity of items adds to every score, cold or not"
+    )
+
+
+class LinearRecommender(Recommender):
+    """A recommender over a kernel. Subclasses fit `kernel`, `base` and `vectors`.
+
+    Attributes:
+        kernel: weights among the items of the training data (or of the catalogue, where content gives them).
+        base: float32 [n_items], the score of an empty history.
+        vectors: float32 [n_items, d] unit or zero vectors for `similar`.
+    """
+
+    config: LinearConfig
+    kernel: Kernel
+    base: npt.NDArray[np.float32]
+    vectors: FloatMatrix
+
+    @property
+    def n_items(self) -> int:
+        return len(self.base)
+
+    def score(self, histories: Histories, candidates: Positions | None = None) -> FloatMatrix:
+        profiles = build_profiles(histories, self.n_items, self.config.half_life)
+        scores = self.kernel.propagate(profiles.matrix(self.kernel.size))
+        if self.kernel.size < self.n_items:
+            scores = np.hstack([scores, np.zeros((len(scores), self.n_items - self.kernel.size), np.float32)])
+        scores += self.base
+        return scores if candidates is None else scores[:, candidates]
+
+    def item_vectors(self) -> FloatMatrix:
+        return self.vectors
+
+    def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
+        """What the score would lose without each item of the history, exactly; negative where it would gain."""
+        profiles = build_profiles(histories, self.n_items, self.config.half_life)
+        explained = []
+        for row, item in enumerate(items):
+            found, losses = self._losses(profiles, row, np.array([item], dtype=np.int32))
+            order = np.argsort(-losses[:, 0], kind="stable")
+            explained.append(Contributions(found[order], losses[order, 0]))
+        return explained
+
+    def evidence(self, histories: Histories, items: Positions, top: int = 3) -> Positions:
+        found = np.full((*items.shape, top), NO_ITEM, dtype=np.int32)
+        profiles = build_profiles(histories, self.n_items, self.config.half_life)
+        for row, ranked in enumerate(items):
+            listed = np.flatnonzero(ranked != NO_ITEM)
+            history, losses = self._losses(profiles, row, ranked[listed])
+            for place, order in zip(listed, np.argsort(-losses, axis=0, kind="stable")[:top].T, strict=True):
+                chosen = order[losses[order, np.searchsorted(listed, place)] > 0]
+                found[row, place, : len(chosen)] = history[chosen]
+        return found
+
+    def _losses(self, profiles: Profiles, row: int, items: Positions) -> tuple[Positions, FloatMatrix]:
+        """The items of one history [n] and what each adds to the scores of `items` [m], float32 [n, m].
+
+        Without item j the older ones are one place nearer to the present and count 1 / decay as much: its own share
+        less that gain is the whole difference.
+        """
+        span = slice(profiles.offsets[row], profiles.offsets[row + 1])
+        history, weights = profiles.items[span], profiles.weights[span]
+        shares = np.zeros((len(history), len(items)), dtype=np.float32)
+        old, new = np.flatnonzero(history < self.kernel.size), np.flatnonzero(items < self.kernel.size)
+        if len(old) and len(new):
+            shares[np.ix_(old, new)] = weights[old, None] * self.kernel.block(history[old], items[new])
+        if self.config.half_life is not None:
+            gain = 2.0 ** (1 / self.config.half_life) - 1
+            older = np.cumsum(shares, axis=0) - shares
+            shares = (shares - gain * older).astype(np.float32)
+        return history, shares
+
+    def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
+        added = int((positions >= self.n_items).sum())
+        if not added:
+            return self
+        model = self._copy()
+        model.base = np.concatenate([self.base, np.full(added, self.base.min(), np.float32)])
+        model.vectors = np.vstack([self.vectors, np.zeros((added, self.vectors.shape[1]), np.float32)])
+        return model
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        description = {"config": self.config.model_dump(mode="json"), "kernel": self.kernel.form}
+        (path / CONFIG_FILE).write_text(json.dumps(description))
+        arrays: dict[str, Any] = {f"kernel_{name}": array for name, array in self.kernel.arrays().items()}
+        np.savez(path / ARRAYS_FILE, base=self.base, vectors=self.vectors, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        description = json.loads((path / CONFIG_FILE).read_text())
+        model = cls(cls.Config.model_validate(description["config"]))
+        with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
+            model.base, model.vectors = arrays["base"], arrays["vectors"]
+            prefix = "kernel_"
+            kernel = {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
+        model.kernel = FORMS[description["kernel"]].from_arrays(kernel)
+        return model
+
+    def _copy(self) -> Self:
+        model = type(self)(self.config)
+        model.__dict__.update(self.__dict__)
+        return model

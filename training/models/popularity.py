@@ -1,0 +1,83 @@
+"""Baseline: what everybody has been choosing lately. The floor that every model must clear."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from feature_store.online import Histories
+from training.dataset import Dataset
+from training.models.contract import Contributions, FloatMatrix, ModelConfig, Positions, Recommender, RuntimeOptions
+
+CONFIG_FILE = "popularity.json"
+ARRAYS_FILE = "popularity.npz"
+MICROS_PER_DAY = 86_400_000_000
+
+
+class PopularityConfig(ModelConfig):
+    half_life_days: float = Field(default=14.0, gt=0, description="age at which an event counts half")
+
+
+class Popularity(Recommender):
+    """One ranking for all: log2(1 + time-decayed event weights) of each item."""
+
+    family = "popularity"
+    Config = PopularityConfig
+    config: PopularityConfig
+    values: npt.NDArray[np.float32]  # [n_items]
+
+    def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
+        self.values = decayed_popularity(dataset, self.config.half_life_days)
+        return self
+
+    @property
+    def n_items(self) -> int:
+        return len(self.values)
+
+    def score(self, histories: Histories, candidates: Positions | None = None) -> FloatMatrix:
+        if len(histories.items) and histories.items.max() >= self.n_items:
+            raise IndexError(f"a history names an item outside the catalogue of {self.n_items}")
+        values = self.values if candidates is None else self.values[candidates]
+        return np.tile(values, (len(histories), 1))
+
+    def item_vectors(self) -> FloatMatrix:
+        """Zero vectors: popularity knows nothing about what items are like."""
+        return np.zeros((self.n_items, 1), dtype=np.float32)
+
+    def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
+        """Empty: no history weighs in these scores."""
+        return [Contributions(np.empty(0, np.int32), np.empty(0, np.float32)) for _ in items]
+
+    def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
+        added = int((positions >= self.n_items).sum())
+        if not added:
+            return self
+        model = type(self)(self.config)
+        model.values = np.concatenate([self.values, np.full(added, self.values.min(), np.float32)])
+        return model
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / CONFIG_FILE).write_text(json.dumps(self.config.model_dump(mode="json")))
+        np.savez(path / ARRAYS_FILE, values=self.values)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        model = cls(PopularityConfig.model_validate(json.loads((path / CONFIG_FILE).read_text())))
+        with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
+            model.values = arrays["values"]
+        return model
+
+
+def decayed_popularity(dataset: Dataset, half_life_days: float) -> npt.NDArray[np.float32]:
+    """log2(1 + sum of event weights, each halved every `half_life_days` before the newest event), float32 [n_items]."""
+    events = dataset.interactions
+    if not len(events):
+        raise ValueError("popularity cannot be learned without interactions: record some first")
+    age_days = (events.timestamps.max() - events.timestamps) / MICROS_PER_DAY
+    mass = np.bincount(events.items, events.weights * 0.5 ** (age_days / half_life_days), dataset.n_items)
+    return np.log2(1 + mass).astype(np.float32)
