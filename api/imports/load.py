@@ -1,0 +1,159 @@
+"""The use case: files or a data set into one tenant, all of it or nothing."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import psycopg
+
+from api.database.scope import TenantScope
+from api.imports import prepare
+from api.imports.datasets import locate
+from api.imports.mapping import DatasetMapping, Mapping
+from api.imports.problems import ImportRefusedError, Reject, Rejects
+from api.imports.readers import PLACE, Staged, describe, literal, quoted, stage
+from api.imports.store import Counts, ImportStore
+
+Step = Callable[[str], None]
+"""Told what begins now."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an import did. `rejected` is the first few; `rejects_file` has all of them, and is None where there is none."""
+
+    counts: Counts
+    records: dict[str, int]  # file -> records in it
+    n_rejected: int = 0
+    rejected: list[Reject] = field(default_factory=list)
+    rejects_file: Path | None = None
+
+
+def load_dataset(url: str, scope: TenantScope, dataset: DatasetMapping, rejects: Path, step: Step) -> Report:
+    """Load a data set of `configs/datasets`. rejects: folder of rejects files. Raises ImportRefusedError."""
+    files = locate(dataset)
+    with _workspace() as (db, folder):
+        step("reading the files")
+        for table, path in files.items():
+            db.execute(f"CREATE TABLE {quoted(table)} AS SELECT * FROM read_parquet({literal(str(path))})")
+        _confine(db, folder)
+        staged = {}
+        for kind, query in (("items", dataset.items.query), ("interactions", dataset.interactions.query)):
+            if query is None:
+                raise ImportRefusedError(f"the data set has no query for its {kind}")
+            db.execute(f"CREATE TABLE raw_{kind} AS SELECT row_number() OVER () AS {PLACE}, * FROM ({query})")
+            staged[kind] = describe(db, f"{dataset.wheel.name} {kind}", f"raw_{kind}", "parquet")
+        return _load(db, folder, url, scope, dataset, staged, rejects, step)
+
+
+def load_files(
+    url: str,
+    scope: TenantScope,
+    mapping: Mapping,
+    items: Path | None,
+    interactions: Path | None,
+    rejects: Path,
+    step: Step,
+) -> Report:
+    """Load an items file, an interactions file, or both. rejects: folder of rejects files. Raises ImportRefusedError."""
+    with _workspace() as (db, folder):
+        staged = {}
+        for kind, path in (("items", items), ("interactions", interactions)):
+            if path is not None:
+                step(f"reading {path.name}")
+                staged[kind] = stage(db, path, f"raw_{kind}", mapping.delimiter)
+        if not staged:
+            raise ImportRefusedError("there is nothing to import; name --items, --interactions or both")
+        _confine(db, folder)
+        return _load(db, folder, url, scope, mapping, staged, rejects, step)
+
+
+def _load(
+    db: duckdb.DuckDBPyConnection,
+    folder: Path,
+    url: str,
+    scope: TenantScope,
+    mapping: Mapping,
+    staged: dict[str, Staged],
+    rejects_folder: Path,
+    step: Step,
+) -> Report:
+    rejects = Rejects(db)
+    for file in staged.values():
+        rejects.add(file.unread)
+    with psycopg.connect(url) as connection, connection.transaction():
+        store = ImportStore(connection, scope)
+        store.require_tenant()
+        step("checking the rows")
+        if "items" in staged:
+            prepare.prepare_items(db, staged["items"], mapping.items)
+        else:
+            db.execute(f"CREATE TABLE {prepare.ITEMS} (id VARCHAR)")
+        if "interactions" in staged:
+            store.read_known_items(db, folder)
+            prepare.prepare_interactions(db, staged["interactions"], mapping.interactions, scope.tenant_id)
+        report = _report_of(rejects, staged, scope, rejects_folder)
+        _require_some(db, staged, report)
+        counts = Counts()
+        added = changed = version = users = interactions = 0
+        if "items" in staged:
+            step("writing the items")
+            added, changed, version = store.merge_items(db, folder)
+        if "interactions" in staged:
+            step("writing the interactions")
+            users, interactions = store.merge_interactions(db, folder)
+        if mapping.exclude_seen is not None:
+            store.set_exclude_seen(mapping.exclude_seen)
+        counts = Counts(added, changed, users, interactions, version)
+    step("refreshing the statistics")
+    with psycopg.connect(url, autocommit=True) as connection:
+        ImportStore(connection, scope).refresh_statistics()
+    return Report(counts, report.records, report.n_rejected, report.rejected, report.rejects_file)
+
+
+def _report_of(rejects: Rejects, staged: dict[str, Staged], scope: TenantScope, folder: Path) -> Report:
+    records = {file.file: file.rows + len(file.unread) for file in staged.values()}
+    count = rejects.count()
+    if count == 0:
+        return Report(Counts(), records)
+    path = folder / f"{scope.tenant_id}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.jsonl"
+    rejects.write(path)
+    return Report(Counts(), records, count, rejects.first(), path)
+
+
+def _require_some(db: duckdb.DuckDBPyConnection, staged: dict[str, Staged], report: Report) -> None:
+    """Refuse an import where a whole file is bad: that is a wrong mapping, not a few bad rows."""
+    tables = {"items": prepare.ITEMS, "interactions": prepare.INTERACTIONS}
+    for kind, file in staged.items():
+        row = db.execute(f"SELECT count(*) FROM {tables[kind]}").fetchone()
+        if row is None or row[0] == 0:
+            shown = "\n".join(f"  {reject}" for reject in report.rejected)
+            raise ImportRefusedError(
+                f"{file.file}: none of its {report.records[file.file]} records can be used; all are in "
+                f"{report.rejects_file}, and the first are\n{shown}"
+            )
+
+
+@contextmanager
+def _workspace() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A DuckDB on disk, so that a file need not fit in memory, in a folder that goes afterwards."""
+    with tempfile.TemporaryDirectory(prefix="recommendai-import-") as name:
+        folder = Path(name)
+        with duckdb.connect(
+            str(folder / "import.duckdb"),
+            config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"},
+        ) as db:
+            db.execute("SET TimeZone = 'UTC'")
+            db.execute("SET enable_progress_bar = false")
+            yield db, folder
+
+
+def _confine(db: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """From here on expressions of a mapping run: they see the staged tables, and no file or network."""
+    db.execute(f"SET allowed_directories = [{literal(str(folder) + '/')}]")
+    db.execute("SET enable_external_access = false")
+    db.execute("SET lock_configuration = true")

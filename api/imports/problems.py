@@ -1,0 +1,66 @@
+"""What an import refuses: the whole of it, or single rows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import msgspec
+
+SHOWN = 20
+"""Rejected rows that are printed; the file has all of them."""
+CHUNK = 10_000
+
+
+class ImportRefusedError(Exception):
+    """Nothing was loaded. The message names the file, what is wrong in it and what to do."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One row that is not loaded."""
+
+    file: str
+    word: str  # "line" of text, "row" of Parquet
+    place: int
+    column: str
+    reason: str
+    row: str = ""  # as JSON, as far as it could be read
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.word} {self.place}{', column ' + self.column if self.column else ''}: {self.reason}"
+
+
+class Rejects:
+    """The rejected rows of one import, kept in its DuckDB, so that a file of bad rows alone fits as well."""
+
+    def __init__(self, db: duckdb.DuckDBPyConnection) -> None:
+        self._db = db
+        db.execute(
+            'CREATE TABLE rejects (file VARCHAR, word VARCHAR, place BIGINT, "column" VARCHAR, reason VARCHAR, row VARCHAR)'
+        )
+
+    def add(self, rejects: Iterable[Reject]) -> None:
+        rows = [[r.file, r.word, r.place, r.column, r.reason, r.row] for r in rejects]
+        if rows:
+            self._db.executemany("INSERT INTO rejects VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def count(self, file: str | None = None) -> int:
+        row = self._db.execute("SELECT count(*) FROM rejects WHERE ? IS NULL OR file = ?", [file, file]).fetchone()
+        return int(row[0]) if row else 0
+
+    def first(self, file: str | None = None, limit: int = SHOWN) -> list[Reject]:
+        rows = self._db.execute(
+            "SELECT * FROM rejects WHERE ? IS NULL OR file = ? ORDER BY file, place LIMIT ?", [file, file, limit]
+        ).fetchall()
+        return [Reject(*row) for row in rows]
+
+    def write(self, path: Path) -> None:
+        """One JSON object a line, readable by the owner alone, since the rows may name people."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        result = self._db.execute("SELECT * FROM rejects ORDER BY file, place")
+        names = [name for name, *_ in result.description]
+        with path.open("wb") as file:
+            while rows := result.fetchmany(CHUNK):
+                file.writelines(msgspec.json.encode(dict(zip(names, row, strict=True))) + b"\n" for row in rows)
