@@ -34,15 +34,11 @@ class Diversity:
     relevance: Callable[[FloatMatrix], npt.NDArray[np.float64]]  # the model's map of raw scores to [0, 1]
     vectors: Callable[[], FloatMatrix]  # unit item vectors, float32 [n, d], asked only where a weight is above 0
 
-    @property
-    def rows(self) -> npt.NDArray[np.int64]:
-        return np.flatnonzero(self.weights)
-
     def pools(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """How many of the best items each row's list is chosen from, int64 [batch]."""
         return np.where(self.weights > 0, np.maximum(counts * POOL_FACTOR, MIN_POOL), counts)
 
-    def choose(self, row: int, candidates: Positions, raw: FloatMatrix, k: int) -> npt.NDArray[np.int64]:
+    def choose(self, row: int | np.int64, candidates: Positions, raw: FloatMatrix, k: int) -> npt.NDArray[np.int64]:
         """Indices into `candidates` (best first, with their raw scores) of the k that make the row's set, ascending."""
         return diversify(self.relevance(raw), self.vectors()[candidates], k, float(self.weights[row]))
 
@@ -58,13 +54,14 @@ def rank(scores: FloatMatrix, counts: npt.NDArray[np.int64], diversity: Diversit
     pool = top_k(scores, int(pools.max(initial=0)))
     k = min(int(counts.max(initial=0)), pool.items.shape[1])
     items, values = pool.items[:, :k].copy(), pool.scores[:, :k].copy()
-    for row in diversity.rows if diversity is not None else ():
-        size = int(np.isfinite(pool.scores[row, : pools[row]]).sum())
-        candidates, raw = pool.items[row, :size], pool.scores[row, :size]
-        length = min(int(counts[row]), size)
-        chosen = diversity.choose(row, candidates, raw, length)
-        items[row, :length] = candidates[chosen]
-        values[row, :length] = raw[chosen]
+    if diversity is not None:
+        for row in np.flatnonzero(diversity.weights):
+            size = int(np.isfinite(pool.scores[row, : pools[row]]).sum())
+            candidates, raw = pool.items[row, :size], pool.scores[row, :size]
+            length = min(int(counts[row]), size)
+            chosen = diversity.choose(row, candidates, raw, length)
+            items[row, :length] = candidates[chosen]
+            values[row, :length] = raw[chosen]
     beyond = np.arange(k) >= counts[:, np.newaxis]
     items[beyond] = NO_ITEM
     values[beyond] = -np.inf

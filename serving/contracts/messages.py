@@ -5,7 +5,7 @@ the server does not hold it, the server answers `delta_needed` with the version 
 API sends the batch again with the catalogue delta since then.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -14,7 +14,12 @@ from serving.contracts.filters import Filter
 Algorithm = Literal["collaborative", "content-based", "hybrid", "deep-learning"]
 ALGORITHMS: tuple[Algorithm, ...] = ("collaborative", "content-based", "hybrid", "deep-learning")
 BATCH_PATH = "/v1/batch"
+MEDIA_TYPE = "application/vnd.msgpack"
+MAX_COUNT = 100
 RELEASES_PATH = "/v1/releases"  # GET: {tenant: ReleaseInfo} of what is loaded
+
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
@@ -28,17 +33,17 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 class RecommendQuery(msgspec.Struct, frozen=True, tag="recommend"):
     algorithm: Algorithm
-    count: int
+    count: Count
     history: list[Event] = []  # oldest first, at most HistorySettings.max_events
     exclude: list[str] = []  # item ids that must not appear: the caller's and, by `excludeSeen`, the seen ones
     filter: Filter | None = None
-    diversity: float = 0.0
+    diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     trace_id: str = ""
 
 
 class SimilarQuery(msgspec.Struct, frozen=True, tag="similar"):
     item_id: str
-    count: int
+    count: Count
     exclude: list[str] = []
     filter: Filter | None = None
     trace_id: str = ""

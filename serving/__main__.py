@@ -1,0 +1,60 @@
+"""The model server's command line: `python -m serving serve`, `python -m serving releases`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from configs.settings import PathSettings, PortSettings, ServingSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+KEEP_ALIVE_SECONDS = 75
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The model server.")
+
+
+@app.command()
+def serve(
+    port: Annotated[int | None, typer.Option(help="Instead of SERVING_PORT.")] = None,
+) -> None:
+    """Serve the newest release of every tenant with BentoML; this process becomes the server."""
+    ports, paths, threads = PortSettings(), PathSettings(), str(ServingSettings().threads)
+    paths.bentoml.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "BENTOML_HOME": str(paths.bentoml),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        # One batch is answered at a time; threads of BLAS beside it would only fight the API for cores.
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
+    }
+    command = [
+        *(sys.executable, "-m", "bentoml", "serve", "serving.service:Recommender", "--working-dir", str(ROOT)),
+        *("--host", ports.host, "--port", str(port or ports.serving)),
+        *("--timeout-keep-alive", str(KEEP_ALIVE_SECONDS)),
+    ]
+    os.execve(command[0], command, environment)  # noqa: S606
+
+
+@app.command()
+def releases() -> None:
+    """List the releases in the store, newest first; the first of a tenant is what is served."""
+    from serving.loading import read_manifest
+    from serving.release import release_folder
+    from serving.release import releases as found
+
+    home = PathSettings().bentoml
+    table = Table("tenant", "release", "catalogue", "families")
+    for tenant_id, versions in sorted(found(home).items()):
+        for version in versions:
+            manifest = read_manifest(release_folder(home, tenant_id, version))
+            families = ", ".join(f"{family} {saved.version}" for family, saved in manifest.families.items())
+            table.add_row(tenant_id, version, str(manifest.catalogue_version), families)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    app()

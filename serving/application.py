@@ -1,0 +1,126 @@
+"""The model server's own routes, as a small ASGI application: MessagePack in, MessagePack out.
+
+`POST /v1/batch` answers a `BatchRequest`, `GET /v1/releases` says what is loaded. Answers are made in one thread beside
+the event loop, so that probes and connections are served while arithmetic runs.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import structlog
+
+from serving.contracts.messages import BATCH_PATH, MEDIA_TYPE, RELEASES_PATH, BatchRequest, BatchResponse
+from serving.watch import ReleaseWatch
+
+MAX_BODY_BYTES = 128 * 1024 * 1024
+"""A catalogue delta may carry every item of a large catalogue."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+
+class RefusedRequestError(Exception):
+    """A request that gets no answer."""
+
+    def __init__(self, status: int, detail: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.headers = headers or []
+
+
+class BatchApplication:
+    """Routes over the releases of a watch, which is given when the server starts (`open`)."""
+
+    def __init__(self) -> None:
+        self._watch: ReleaseWatch | None = None
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answer")
+        self._decode = msgspec.msgpack.Decoder(BatchRequest).decode
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def open(self, watch: ReleaseWatch) -> None:
+        self._watch = watch
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            media_type, body = await self._respond(scope, receive)
+            await _send(send, 200, media_type, body)
+        except RefusedRequestError as refused:
+            problem = {"type": "about:blank", "status": refused.status, "detail": str(refused)}
+            await _send(send, refused.status, "application/problem+json", msgspec.json.encode(problem), refused.headers)
+
+    async def _respond(self, scope: Scope, receive: Receive) -> tuple[str, bytes]:
+        if scope["type"] != "http":
+            raise RefusedRequestError(400, "only HTTP is spoken here")
+        watch = self._watch
+        if watch is None or not watch.ready:
+            raise RefusedRequestError(503, "the releases are being loaded")
+        match scope["path"], scope["method"]:
+            case (path, "POST") if path == BATCH_PATH:
+                content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
+                if content_type != MEDIA_TYPE:
+                    raise RefusedRequestError(415, f"a batch is {MEDIA_TYPE}, not {content_type!r}")
+                body = await _body(receive)
+                return MEDIA_TYPE, await asyncio.get_running_loop().run_in_executor(
+                    self._executor, self._answer, watch, body
+                )
+            case (path, "GET") if path == RELEASES_PATH:
+                infos = {tenant: predictor.info for tenant, predictor in watch.predictors.items()}
+                return "application/json", msgspec.json.encode(infos)
+            case (path, _) if path in (BATCH_PATH, RELEASES_PATH):
+                allowed = b"POST" if path == BATCH_PATH else b"GET"
+                raise RefusedRequestError(405, "wrong method", [(b"allow", allowed)])
+        raise RefusedRequestError(404, "no such route")
+
+    def _answer(self, watch: ReleaseWatch, body: bytes) -> bytes:
+        started = time.perf_counter()
+        try:
+            request = self._decode(body)
+        except (msgspec.DecodeError, RecursionError) as error:  # a ValidationError is a DecodeError
+            raise RefusedRequestError(400, f"not a batch: {error}") from error
+        predictor = watch.predictors.get(request.tenant_id)
+        response = BatchResponse("no_release") if predictor is None else predictor.answer(request)
+        encoded = self._encode(response)
+        milliseconds = round((time.perf_counter() - started) * 1000, 2)
+        if response.status == "ok":
+            for query, answer in zip(request.queries, response.answers, strict=True):
+                log.info(
+                    "answered",
+                    trace_id=query.trace_id,
+                    tenant_id=request.tenant_id,
+                    release=response.release,
+                    items=len(answer.items),
+                    error=answer.error,
+                    batch=len(request.queries),
+                    milliseconds=milliseconds,
+                )
+        return encoded
+
+
+async def _body(receive: Receive) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RefusedRequestError(400, "the request ended early")
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > MAX_BODY_BYTES:
+            raise RefusedRequestError(413, f"a batch is at most {MAX_BODY_BYTES} bytes")
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+async def _send(
+    send: Send, status: int, media_type: str, body: bytes, headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    own = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": own + (headers or [])})
+    await send({"type": "http.response.body", "body": body})

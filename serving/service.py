@@ -1,0 +1,54 @@
+"""The BentoML service: the newest release of every tenant, answering batches. Started by `python -m serving serve`."""
+
+import logging
+import sys
+from functools import partial
+
+import bentoml
+
+from configs import logging as logs
+from configs.settings import HistorySettings, PathSettings, ServingSettings
+from serving.application import BatchApplication
+from serving.predictor import Predictor
+from serving.release import release_folder, releases
+from serving.watch import ReleaseWatch, load_release
+
+application = BatchApplication()
+
+
+@bentoml.service(
+    name="recommender",
+    workers=1,
+    traffic={"timeout": 30},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
+@bentoml.asgi_app(application, path="/v1")
+class Recommender:
+    """Answers ranked lists for the API. Holds no state but the releases; reads no database."""
+
+    def __init__(self) -> None:
+        logs.configure("serving")
+        # BentoML gives its loggers handlers of their own; ours writes every line in one form.
+        for name in ("bentoml", "uvicorn", "uvicorn.error", "circus"):
+            logging.getLogger(name).handlers.clear()
+            logging.getLogger(name).propagate = True
+        paths, serving, history = PathSettings(), ServingSettings(), HistorySettings()
+
+        def load(tenant_id: str, release: str) -> Predictor:
+            predictor = load_release(release_folder(paths.bentoml, tenant_id, release), tenant_id, history.max_events)
+            if "torch" in sys.modules:
+                sys.modules["torch"].set_num_threads(serving.threads)
+            return predictor
+
+        self._watch = ReleaseWatch(partial(releases, paths.bentoml), load, serving.poll_seconds)
+        application.open(self._watch)
+        self._watch.start()
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        self._watch.stop()
+
+    def __is_ready__(self) -> bool:
+        """Ready when the store has been read, also where it holds no release yet."""
+        return self._watch.ready
