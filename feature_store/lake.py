@@ -81,9 +81,7 @@ class TenantLake:
     @contextmanager
     def exporting(self) -> Iterator[None]:
         """Hold the tenant's export lock, and sweep what an export that died left behind. Waits for its turn."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder):
             self._sweep()
             yield
 
@@ -155,6 +153,15 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder and hold its lock against other processes. Waits for its turn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """What must hold of a tenant's lake before features are built from it. Each check counts and says what it found."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store import columns as c
-from feature_store.lake import Cursor
+from feature_store.lake import Cursor, TenantLake
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
 
 MAX_ID_LENGTH = 256
@@ -28,6 +28,44 @@ class Finding:
     passed: bool
     description: str
     counts: dict[str, int | str]
+
+
+def check_lake(lake: TenantLake, at_least: int, now: datetime) -> dict[tuple[str, str], Finding]:
+    """Every check of one tenant's lake, by (what is checked, name of the check).
+
+    Where a schema is another one, the rest cannot be read and has not passed.
+
+    Args:
+        at_least: interactions that training needs.
+        now: with a time zone.
+    """
+    interactions, (_, items) = lake.interaction_files(), lake.items_file()
+    schemas = {
+        ("interactions", "schema"): check_schema(interactions, LAKE_INTERACTIONS),
+        ("items", "schema"): check_schema([items], LAKE_ITEMS),
+    }
+    rest: dict[tuple[str, str], Callable[[], Finding]] = {
+        ("interactions", "keys"): lambda: check_interaction_keys(interactions),
+        ("interactions", "volume"): lambda: check_volume(interactions, items, at_least),
+        ("interactions", "freshness"): lambda: check_freshness(interactions, lake.cursor(), now),
+        ("interactions", "duplicates"): lambda: check_duplicates(interactions),
+        ("items", "keys"): lambda: check_item_keys(items),
+    }
+    if all(finding.passed for finding in schemas.values()):
+        return schemas | {name: check() for name, check in rest.items()}
+    return schemas | dict.fromkeys(rest, Finding(False, "not checked: a file has another schema", {}))
+
+
+CHECKS = {
+    ("interactions", "schema"): "Every file has the columns and types of the lake.",
+    ("interactions", "keys"): "Ids are legal, types are known, values lie between 0 and 1.",
+    ("interactions", "volume"): "There are enough interactions with items of the catalogue to train on.",
+    ("interactions", "freshness"): "The last export is no older than a day.",
+    ("interactions", "duplicates"): "No interaction id stands for two different interactions.",
+    ("items", "schema"): "The catalogue's file has the columns and types of the lake.",
+    ("items", "keys"): "Item ids are legal and unique, and metadata is a JSON object.",
+}
+"""What `check_lake` promises, for whoever lists the checks before they run."""
 
 
 def check_schema(files: Sequence[Path], schema: pa.Schema) -> Finding:

@@ -49,4 +49,7 @@ SNAPSHOT_ITEMS = pa.schema(
         pa.field(c.IS_ACTIVE, pa.bool_(), nullable=False),
     ]
 )
-"""The item table of a snapshot: row i is position i."""
+"""The item table of a snapshot: row i is position i.
+
+An item keeps its position in every later snapshot; a deleted one keeps its row, inactive and without metadata.
+"""

@@ -17,9 +17,12 @@ import duckdb
 import pyarrow as pa
 
 from feature_store import columns as c
-from feature_store.lake import TenantLake, sync_folder, tenant_folder, write_atomic, write_parquet
+from feature_store.lake import TenantLake, locked, sync_folder, tenant_folder, write_atomic, write_parquet
 from feature_store.online import TYPE_CODES, TYPE_WEIGHTS
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
+
+POSITIONS = pa.schema([SNAPSHOT_ITEMS.field(c.ITEM), SNAPSHOT_ITEMS.field(c.ITEM_ID)])
+"""Every item that ever was in a snapshot of the tenant, by position."""
 
 BATCH_ROWS = 122_880
 """Rows held in Arrow at a time: the row group of DuckDB."""
@@ -27,11 +30,21 @@ BATCH_ROWS = 122_880
 _TYPE_CODE = " ".join(f"WHEN '{name}' THEN {code}" for name, code in TYPE_CODES.items())
 _TYPE_WEIGHT = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in TYPE_WEIGHTS.items())
 
-# Positions follow the item id, so that ties in a score, cut by position, are cut by id.
+# New items are appended by id, so that in a first snapshot ties in a score, cut by position, are cut by id.
+_NEW_POSITIONS = f"""
+INSERT INTO positions
+SELECT (SELECT count(*) FROM positions) + row_number() OVER (ORDER BY {c.ITEM_ID}) - 1, {c.ITEM_ID}
+FROM read_parquet(?) ANTI JOIN positions USING ({c.ITEM_ID})
+"""  # noqa: S608
+
 _ITEMS = f"""
-CREATE TABLE items AS
-SELECT (row_number() OVER (ORDER BY {c.ITEM_ID}) - 1)::INTEGER AS {c.ITEM}, {c.ITEM_ID}, {c.METADATA}, {c.IS_ACTIVE}
-FROM read_parquet(?)
+SELECT
+    {c.ITEM},
+    {c.ITEM_ID},
+    coalesce({c.METADATA}, '{{}}') AS {c.METADATA},
+    coalesce({c.IS_ACTIVE}, false) AS {c.IS_ACTIVE}
+FROM positions LEFT JOIN read_parquet(?) USING ({c.ITEM_ID})
+ORDER BY {c.ITEM}
 """  # noqa: S608
 
 # The order is total over the columns that are written, so that equal content is written in equal order.
@@ -40,7 +53,10 @@ WITH accepted AS (
     SELECT * FROM read_parquet(?)
     QUALIFY row_number() OVER (PARTITION BY {c.INTERACTION_ID} ORDER BY {c.INGESTED_AT}) = 1
 ),
-known AS (SELECT accepted.*, items.{c.ITEM} FROM accepted JOIN items USING ({c.ITEM_ID}))
+known AS (
+    SELECT accepted.*, positions.{c.ITEM}
+    FROM accepted JOIN positions USING ({c.ITEM_ID}) SEMI JOIN read_parquet(?) AS catalogue USING ({c.ITEM_ID})
+)
 SELECT
     (dense_rank() OVER (ORDER BY {c.USER_ID}) - 1)::INTEGER AS "{c.USER}",
     {c.ITEM},
@@ -87,17 +103,15 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
     if not files:
         raise FileNotFoundError(f"no interactions of tenant {tenant_id} in {tenant.folder}: export them first")
     parent = tenant_folder(features, tenant_id)
-    parent.mkdir(parents=True, exist_ok=True)
-    with _work_folder(parent) as work, duckdb.connect(config={"temp_directory": str(work / "spill")}) as database:
-        database.execute("SET TimeZone = 'UTC'")
-        database.execute(_ITEMS, [str(items_file)])
+    with locked(parent), _work_folder(parent) as work, _database(work) as database:
+        _place(database, parent / "positions.parquet", items_file)
         items, interactions = _Digest(), _Digest()
         built = work / "snapshot"
-        rows = _batches(database.sql(f"SELECT * FROM items ORDER BY {c.ITEM}"))  # noqa: S608
-        n_items = write_parquet(built / "items.parquet", items.of(rows, SNAPSHOT_ITEMS), SNAPSHOT_ITEMS)
-        rows = _batches(database.sql(_INTERACTIONS, params=[[str(file) for file in files]]))
-        events = interactions.of(rows, SNAPSHOT_INTERACTIONS)
-        n_interactions = write_parquet(built / "interactions.parquet", events, SNAPSHOT_INTERACTIONS)
+        rows = items.of(_batches(database.sql(_ITEMS, params=[str(items_file)])), SNAPSHOT_ITEMS)
+        n_items = write_parquet(built / "items.parquet", rows, SNAPSHOT_ITEMS)
+        events = database.sql(_INTERACTIONS, params=[[str(file) for file in files], str(items_file)])
+        rows = interactions.of(_batches(events), SNAPSHOT_INTERACTIONS)
+        n_interactions = write_parquet(built / "interactions.parquet", rows, SNAPSHOT_INTERACTIONS)
         n_users, first, last = _summary(database, built / "interactions.parquet")
         content = f"{version} {items.hexdigest()} {interactions.hexdigest()}"
         manifest = Manifest(
@@ -119,6 +133,26 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
         built.rename(folder)
         sync_folder(parent)
         return manifest
+
+
+def _place(database: duckdb.DuckDBPyConnection, positions_file: Path, items_file: Path) -> None:
+    """Give every item of the catalogue that has none a position, and make the table `positions` of all."""
+    if not positions_file.exists():
+        write_parquet(positions_file, [], POSITIONS)
+    database.execute(
+        f"CREATE TABLE positions AS SELECT {c.ITEM}, {c.ITEM_ID} FROM read_parquet(?)",  # noqa: S608
+        [str(positions_file)],
+    )
+    database.execute(_NEW_POSITIONS, [str(items_file)])
+    rows = database.sql(f"SELECT {c.ITEM}, {c.ITEM_ID} FROM positions ORDER BY {c.ITEM}")  # noqa: S608
+    write_parquet(positions_file, _batches(rows), POSITIONS)
+
+
+@contextmanager
+def _database(work: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(config={"temp_directory": str(work / "spill")}) as database:
+        database.execute("SET TimeZone = 'UTC'")
+        yield database
 
 
 def _batches(relation: duckdb.DuckDBPyRelation) -> Iterator[pa.RecordBatch]:

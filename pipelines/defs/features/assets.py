@@ -1,0 +1,46 @@
+"""From the lake to what models train on."""
+
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+
+from feature_store import snapshots, statistics
+from pipelines.defs.ingestion.assets import lake_interactions, lake_items
+from pipelines.partitions import tenants
+from pipelines.presentation import SUMMARY, line_plot, rank_plot, table
+from pipelines.resources import Installation
+
+
+@dg.asset(
+    group_name="features", partitions_def=tenants, kinds={"duckdb", "parquet"}, deps=[lake_interactions, lake_items]
+)
+def feature_snapshot(
+    context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
+) -> dg.MaterializeResult[dict[str, Any]]:
+    """The tenant's interactions and items by position, deduplicated, under a name made from their content."""
+    features = installation.paths.features
+    manifest = snapshots.build_snapshot(installation.paths.lake, features, context.partition_key)
+    folder = snapshots.snapshot_folder(features, context.partition_key, manifest.snapshot_id)
+    days, counts = statistics.interactions_per_day(folder)
+    return dg.MaterializeResult(
+        value=asdict(manifest),
+        data_version=dg.DataVersion(manifest.snapshot_id),
+        metadata={
+            SUMMARY: f"{manifest.n_interactions:,} interactions of {manifest.n_users:,} users "
+            f"with {manifest.n_items:,} items",
+            "dagster/partition_row_count": manifest.n_interactions,
+            "snapshot": manifest.snapshot_id,
+            "users": manifest.n_users,
+            "items": manifest.n_items,
+            "catalogue_version": manifest.catalogue_version,
+            "first_interaction": manifest.first_timestamp or "none",
+            "last_interaction": manifest.last_timestamp or "none",
+            "most_popular_items": table(statistics.most_popular_items(folder)),
+            "interactions_per_day": line_plot(days, counts, xlabel="day (UTC)", ylabel="interactions"),
+            "item_popularity": rank_plot(
+                statistics.item_popularity(folder), xlabel="items by popularity", ylabel="interactions"
+            ),
+            "folder": dg.MetadataValue.path(folder),
+        },
+    )

@@ -1,0 +1,52 @@
+"""From the product's database to the lake."""
+
+import dagster as dg
+
+from feature_store import exports, statistics
+from feature_store.lake import TenantLake
+from pipelines.partitions import tenants
+from pipelines.presentation import SUMMARY, table
+from pipelines.resources import Installation
+
+
+@dg.asset(group_name="ingestion", partitions_def=tenants, kinds={"postgres", "parquet"})
+def lake_interactions(
+    context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
+) -> dg.MaterializeResult[None]:
+    """Every interaction the tenant's users made, appended to Parquet files by day of arrival, each once."""
+    lake = installation.paths.lake
+    exported = exports.export_interactions(installation.database_url(), lake, context.partition_key)
+    files = TenantLake(lake, context.partition_key).interaction_files()
+    return dg.MaterializeResult(
+        metadata={
+            SUMMARY: f"{exported.new_rows:,} new interactions, {exported.total_rows:,} in the lake",
+            "dagster/partition_row_count": exported.total_rows,
+            "new_rows": exported.new_rows,
+            "first_transaction": exported.lower_xid,
+            "next_transaction": exported.upper_xid,
+            "files": len(files),
+            "bytes": sum(file.stat().st_size for file in files),
+            "interactions_by_type": table(statistics.interactions_by_type(files)),
+            "folder": dg.MetadataValue.path(lake / f"tenant={context.partition_key}" / "interactions"),
+        }
+    )
+
+
+@dg.asset(group_name="ingestion", partitions_def=tenants, kinds={"postgres", "parquet"})
+def lake_items(
+    context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
+) -> dg.MaterializeResult[None]:
+    """The tenant's catalogue at its newest version, with the metadata of every item."""
+    lake = installation.paths.lake
+    exported = exports.export_items(installation.database_url(), lake, context.partition_key)
+    _, file = TenantLake(lake, context.partition_key).items_file()
+    return dg.MaterializeResult(
+        metadata={
+            SUMMARY: f"{exported.items:,} items at catalogue version {exported.catalogue_version}",
+            "dagster/partition_row_count": exported.items,
+            "catalogue_version": exported.catalogue_version,
+            "bytes": file.stat().st_size,
+            "preview": table(statistics.items_preview(file)),
+            "file": dg.MetadataValue.path(file),
+        }
+    )

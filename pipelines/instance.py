@@ -1,0 +1,49 @@
+"""The Dagster instance of this installation, in the state folder."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+import yaml
+
+from configs.settings import PathSettings
+from pipelines.partitions import TENANT_TAG
+
+MAX_RUN_SECONDS = 6 * 3600
+
+
+def instance_settings() -> dict[str, object]:
+    """The content of dagster.yaml: nothing phones home, and a tenant has one run at a time."""
+    return {
+        "telemetry": {"enabled": False},
+        "nux": {"enabled": False},
+        "concurrency": {
+            "runs": {
+                "max_concurrent_runs": max(1, (os.cpu_count() or 2) // 2),
+                "tag_concurrency_limits": [
+                    {"key": TENANT_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
+                ],
+            }
+        },
+        "run_monitoring": {"enabled": True, "max_runtime_seconds": MAX_RUN_SECONDS},
+        "retention": {"sensor": {"purge_after_days": {"skipped": 1, "failure": 30, "success": 30}}},
+    }
+
+
+def prepare_home(paths: PathSettings) -> Path:
+    """Write dagster.yaml where it is not there yet, and point this process and its children at its folder."""
+    home = paths.dagster
+    home.mkdir(parents=True, exist_ok=True)
+    target = home / "dagster.yaml"
+    if not target.exists():
+        temporary = home / f".dagster.yaml.{os.getpid()}"
+        temporary.write_text(yaml.safe_dump(instance_settings(), sort_keys=False))
+        temporary.replace(target)
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def open_instance(paths: PathSettings) -> dg.DagsterInstance:
+    """The instance that the UI shows. Close it, or use it as a context."""
+    prepare_home(paths)
+    return dg.DagsterInstance.get()

@@ -1,0 +1,9 @@
+"""Tenants are the only dimension of a partition: days are folders of the lake."""
+
+import dagster as dg
+
+TENANTS = "tenants"
+tenants = dg.DynamicPartitionsDefinition(name=TENANTS)
+
+TENANT_TAG = "dagster/partition"
+"""The tag by which Dagster marks a run with its partition, that is its tenant."""

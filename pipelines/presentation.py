@@ -1,0 +1,73 @@
+"""Metadata that people read in the UI: tables, and plots as pictures inside Markdown."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import numpy.typing as npt
+
+SUMMARY = "summary"
+"""The metadata entry that says in one line what an asset came to; the command line prints it."""
+
+Cell = str | int | float | bool | None
+
+
+def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
+    """Rows of equal columns as a table."""
+    return dg.MetadataValue.table(
+        [dg.TableRecord({name: "" if value is None else value for name, value in row.items()}) for row in rows],
+        schema=dg.TableSchema([dg.TableColumn(name) for name in (rows[0] if rows else [])]),
+    )
+
+
+def line_plot(
+    x: Sequence[Any] | npt.NDArray[Any], y: npt.NDArray[Any], *, xlabel: str, ylabel: str
+) -> dg.MetadataValue:
+    """One line."""
+    figure, axes = _axes(xlabel, ylabel)
+    axes.plot(x, y, linewidth=1.2)
+    axes.set_ylim(bottom=0)
+    if figure.autofmt_xdate and len(x) and hasattr(x[0], "year"):
+        figure.autofmt_xdate()
+    return _picture(figure)
+
+
+def rank_plot(values: npt.NDArray[Any], *, xlabel: str, ylabel: str) -> dg.MetadataValue:
+    """Values in falling order against their rank, both on logarithmic axes, where a power law is a straight line."""
+    figure, axes = _axes(xlabel, ylabel)
+    positive = values[values > 0]
+    axes.loglog(range(1, len(positive) + 1), positive, linewidth=1.2)
+    return _picture(figure)
+
+
+def interval_plot(
+    names: Sequence[str], means: Sequence[float], lows: Sequence[float], highs: Sequence[float], *, xlabel: str
+) -> dg.MetadataValue:
+    """One bar a name, with its interval."""
+    figure, axes = _axes(xlabel, "")
+    errors = [
+        [mean - low for mean, low in zip(means, lows, strict=True)],
+        [high - mean for mean, high in zip(means, highs, strict=True)],
+    ]
+    axes.barh(names, means, xerr=errors, capsize=3, height=0.6)
+    axes.invert_yaxis()
+    return _picture(figure)
+
+
+def _axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # half a second that loading the definitions need not pay
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _picture(figure: Any) -> dg.MetadataValue:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})")
