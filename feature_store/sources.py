@@ -98,6 +98,12 @@ def tenants(url: str) -> list[str]:
         return cursor.fetch_arrow_table().column("id").to_pylist()
 
 
+def exclude_seen(url: str, tenant_id: str) -> str:
+    """The tenant's own `excludeSeen`: "none", "bought" or "all". Raises LookupError for an unknown tenant."""
+    with _repeatable_read(url) as cursor:
+        return _value(cursor, "SELECT exclude_seen FROM tenants WHERE id = $1 AND deleted_at IS NULL", tenant_id)
+
+
 def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: int) -> int:
     """Interactions at or past `lower_xid`, those of open transactions left out; counting stops at `at_most`."""
     with _repeatable_read(url) as cursor:
@@ -129,7 +135,7 @@ def _value(cursor: dbapi.Cursor, query: str, *parameters: Any) -> Any:
     cursor.execute(query, parameters or None)
     row = cursor.fetchone()
     if row is None:
-        raise LookupError(f"no row for: {query}")
+        raise LookupError(f"no row for {parameters}: {query}")
     return row[0]
 
 
