@@ -103,10 +103,10 @@ class _Owner:
 def _ensure_database(cluster: Cluster) -> None:
     role, database = sql.Identifier(ROLE), sql.Identifier(DATABASE)
     with psycopg.connect(cluster.superuser_url, autocommit=True) as connection:
-        if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone() is None:
             create = sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}")
             connection.execute(create.format(role, sql.Literal(cluster.password)))
-        if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+        if connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone() is None:
             connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
 
 
