@@ -53,6 +53,7 @@ class Split:
     validation: Holdout  # its histories lie in `train`
     before_test: Dataset  # events before the test window, those of the validation window included
     test: Holdout  # its histories lie in `before_test`
+    known_until: int | None  # microseconds; `train` holds exactly the events before it; None: no such moment
     hash: str  # equal hashes: same earlier events, same questions, same answers, same masks
 
 
@@ -89,7 +90,7 @@ def temporal_split(
         f"a query is the user's newest {dataset.max_events} events before the window, empty for a cold user; targets "
         f"are the distinct items of the window; {_MASK_WORDS[mask]}; full ranking of {dataset.n_items} items"
     )
-    return _split(protocol, train, validation_questions, before_test, test_questions)
+    return _split(protocol, train, validation_questions, before_test, test_questions, int(first))
 
 
 def leave_one_out_split(dataset: Dataset, mask: SeenPolicy = "all", max_users: int = 20_000) -> Split:
@@ -115,7 +116,7 @@ def leave_one_out_split(dataset: Dataset, mask: SeenPolicy = "all", max_users: i
         f"moment in seeded random order); a query is the newest {dataset.max_events} events before the target; "
         f"{_MASK_WORDS[mask]}; full ranking of {dataset.n_items} items"
     )
-    return _split(protocol, *parts[0], *parts[1])
+    return _split(protocol, *parts[0], *parts[1], known_until=None)
 
 
 def take_histories(histories: Histories, rows: npt.NDArray[np.int64]) -> Histories:
@@ -149,7 +150,14 @@ def _masked_items(past: Dataset, mask: SeenPolicy) -> sp.csr_array:
     return sp.csr_array((past.n_users, past.n_items), dtype=bool)
 
 
-def _split(protocol: str, train: Dataset, validation: Holdout, before_test: Dataset, test: Holdout) -> Split:
+def _split(
+    protocol: str,
+    train: Dataset,
+    validation: Holdout,
+    before_test: Dataset,
+    test: Holdout,
+    known_until: int | None,
+) -> Split:
     digest = hashlib.blake2b(protocol.encode(), digest_size=8)
     events = before_test.interactions
     columns = [events.users, events.items, events.types, events.weights, events.timestamps]
@@ -160,7 +168,7 @@ def _split(protocol: str, train: Dataset, validation: Holdout, before_test: Data
             columns += [matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)]
     for column in columns:
         digest.update(np.ascontiguousarray(column).tobytes())
-    return Split(protocol, train, validation, before_test, test, digest.hexdigest())
+    return Split(protocol, train, validation, before_test, test, known_until, digest.hexdigest())
 
 
 def _moment(micros: int) -> str:

@@ -71,6 +71,13 @@ class Recommender(ABC):
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         """Learn from the data set and return self. Raises ValueError where the data cannot carry this family."""
 
+    def refit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
+        """A new model of the same recipe for a data set that holds this one's events and later ones.
+
+        By default a fit anew; a family whose fits are long may go on from what it has learned.
+        """
+        return type(self)(self.config).fit(dataset, options)
+
     @property
     @abstractmethod
     def n_items(self) -> int:

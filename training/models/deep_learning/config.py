@@ -1,0 +1,29 @@
+"""Hyper-parameters of the sequential transformer."""
+
+from pydantic import Field
+
+from training.models.content.encoder import EncoderConfig
+from training.models.contract import ModelConfig
+
+
+class DeepLearningConfig(ModelConfig):
+    """Network, loss and schedule. Time and device are runtime options, not part of the model."""
+
+    dimensions: int = Field(default=64, ge=4, description="width of item, event and user vectors")
+    blocks: int = Field(default=2, ge=1, description="transformer blocks")
+    heads: int = Field(default=2, ge=1, description="attention heads; must divide `dimensions`")
+    max_length: int = Field(default=100, ge=1, description="newest events of a history that are read")
+    dropout: float = Field(default=0.25, ge=0, lt=1)
+    id_dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="share of items per step known by content alone, so that cold ones score"
+    )
+    candidates: int = Field(
+        default=8_192, ge=2, description="softmax over the whole catalogue up to here, over a corrected sample past it"
+    )
+    batch_size: int = Field(default=64, ge=1, description="sequences per step")
+    learning_rate: float = Field(default=2e-3, gt=0, description="peak; warm-up, then cosine decay")
+    weight_decay: float = Field(default=0.01, ge=0)
+    epochs: int = Field(default=40, ge=1, description="at most; fewer where they would not fit into the time given")
+    patience: int = Field(default=6, ge=1, description="epochs without a better validation NDCG before the fit ends")
+    refit_epochs: int = Field(default=4, ge=0, description="over all events after the validated fit, at a low rate")
+    content: EncoderConfig = EncoderConfig()

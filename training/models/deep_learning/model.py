@@ -1,0 +1,228 @@
+"""The `deep-learning` family: a sequential two-tower model. Scores, explains and saves; `loop` trains it."""
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from feature_store.online import Histories
+from training.dataset import Dataset
+from training.models.content.encoder import ContentEncoder
+from training.models.contract import Contributions, FloatMatrix, Positions, Recommender, RuntimeOptions, top_k
+from training.models.deep_learning import attribution
+from training.models.deep_learning.attribution import Evidence
+from training.models.deep_learning.config import DeepLearningConfig
+from training.models.deep_learning.network import Network, scores
+from training.models.deep_learning.user_vectors import user_vectors
+from training.splits import Holdout, leave_one_out_split, take_histories
+
+DESCRIPTION_FILE = "deep_learning.json"
+WEIGHTS_FILE = "weights.safetensors"
+CONTENT_FOLDER = "content"
+BATCH = 256
+"""Histories encoded at once; bounds the memory of attention."""
+
+_VALIDATED_SHARE = 0.8  # of a fit's time, the rest is for the pass over all events
+_MIN_VALIDATION_USERS = 20
+_MEASURED_USERS = 150
+
+
+class DeepLearning(Recommender):
+    """A causal transformer over a user's newest events meets item vectors made of an id and of content.
+
+    `fit` holds every user's last event out, stops early on its NDCG, then gives the held-out events back for a few
+    epochs at a low rate. An empty history is the learned start alone, so a new user gets what users start with.
+    """
+
+    family = "deep-learning"
+    Config = DeepLearningConfig
+    config: DeepLearningConfig
+    encoder: ContentEncoder
+    network: Network  # on the CPU, frozen, in evaluation mode
+    ids: Tensor  # float32 [n_items, d], zero where an item had no event
+    items: Tensor  # float32 [n_items, d] ids and projected content together
+    evidence: Evidence
+    training: dict[str, Any]  # what the last fit went through: losses, validation, epochs
+
+    def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
+        if not len(dataset.interactions):
+            raise ValueError("a sequential model cannot be learned without interactions: record some first")
+        self.encoder = ContentEncoder(self.config.content).fit(dataset.items.metadata, options.seed)
+        with _reproducible(options):
+            self.network = Network(self.encoder.dimensions, self.config)
+            self._train(dataset, options, warm=False)
+        return self
+
+    def refit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
+        """A model that goes on from this one's weights for `refit_epochs` over events that include those it knows.
+
+        Anew would cost a whole fit for little; what is measured of a refitted model is measured of this procedure.
+        """
+        model = copy.copy(self)
+        model.network = copy.deepcopy(self.network).requires_grad_(True)
+        with _reproducible(options):
+            model._train(dataset, options, warm=True)
+        return model
+
+    def _train(self, dataset: Dataset, options: RuntimeOptions, warm: bool) -> None:
+        from training.models.deep_learning.loop import Trainer  # torchrec: only who trains pays for it
+
+        config = self.config
+        content = self.encoder.transform(dataset.items.metadata)
+        seconds = options.max_seconds
+        ids: FloatMatrix | None = None
+        self.network.types.requires_grad_(False)
+        if warm:
+            ids = np.zeros((dataset.n_items, config.dimensions), np.float32)
+            ids[: len(self.ids)] = self.ids.numpy()
+            self.training = {**self.training}
+        else:
+            split = leave_one_out_split(dataset, max_users=1_000)
+            validated = len(split.test) >= _MIN_VALIDATION_USERS
+            trainer = Trainer(self.network, None, content, split.before_test if validated else dataset, config, options)
+            progress = trainer.run(
+                config.epochs,
+                config.learning_rate,
+                seconds * _VALIDATED_SHARE,
+                split.test if validated else None,
+            )
+            ids = trainer.export()
+            self.training = {**asdict(progress), "parameters": sum(p.numel() for p in self.network.parameters())}
+            seconds *= 1 - _VALIDATED_SHARE
+        if config.refit_epochs:
+            trainer = Trainer(self.network, ids, content, dataset, config, options)
+            progress = trainer.run(config.refit_epochs, config.learning_rate / 10, seconds)
+            ids = trainer.export()
+            self.training["refit_losses"] = progress.losses
+        self.network.requires_grad_(False)
+        self.ids = torch.from_numpy(ids)
+        self.items = self._vectors(self.ids, content)
+        self.evidence = Evidence(threshold=0.0, agreement=None, pairs=0)
+        self.evidence = self._measure_evidence(leave_one_out_split(dataset, max_users=_MEASURED_USERS).test)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.items)
+
+    def score(self, histories: Histories, candidates: Positions | None = None) -> FloatMatrix:
+        self._check(histories)
+        items = self.items if candidates is None else self.items[torch.from_numpy(candidates.astype(np.int64))]
+        with torch.inference_mode():
+            return scores(self._users(histories), items).numpy()
+
+    def item_vectors(self) -> FloatMatrix:
+        lengths = self.items.norm(dim=1, keepdim=True)
+        return torch.where(lengths > 0, self.items / lengths.clamp(min=1e-12), 0.0).numpy()
+
+    def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
+        self._check(histories)
+        none = Contributions(np.empty(0, np.int32), np.empty(0, np.float32))
+        threshold = self.evidence.threshold
+        if threshold is None or not len(histories.items):
+            return [none] * len(items)
+        gradients = attribution.presence_gradients(
+            self.network.users,
+            histories,
+            self.items[torch.from_numpy(items.astype(np.int64))],
+            self.items,
+            self.network.types,
+            self.config.max_length,
+        )
+        return attribution.contributions(histories, gradients, max(threshold, np.finfo(np.float32).tiny))
+
+    def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
+        if not len(positions):
+            return self
+        added = int((positions >= self.n_items).sum())
+        if not np.array_equal(positions[len(positions) - added :], np.arange(self.n_items, self.n_items + added)):
+            raise ValueError(f"new items must take the positions from {self.n_items} on without a gap")
+        model = copy.copy(self)
+        index = torch.from_numpy(positions.astype(np.int64))
+        model.ids = torch.cat([self.ids, self.ids.new_zeros(added, self.ids.shape[1])])
+        model.items = torch.cat([self.items, self.items.new_zeros(added, self.items.shape[1])])
+        model.items[index] = self._vectors(model.ids[index], self.encoder.transform(metadata))
+        return model
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        weights = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
+        save_file({**weights, "ids": self.ids, "items": self.items}, path / WEIGHTS_FILE)
+        self.encoder.save(path / CONTENT_FOLDER)
+        description = {
+            "config": self.config.model_dump(mode="json"),
+            "evidence": asdict(self.evidence),
+            "training": self.training,
+        }
+        (path / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        description = json.loads((path / DESCRIPTION_FILE).read_text())
+        model = cls(DeepLearningConfig.model_validate(description["config"]))
+        model.encoder = ContentEncoder.load(path / CONTENT_FOLDER)
+        weights = load_file(path / WEIGHTS_FILE)
+        model.ids, model.items = weights.pop("ids"), weights.pop("items")
+        model.network = Network(model.encoder.dimensions, model.config)
+        model.network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
+        model.network.eval().requires_grad_(False)
+        model.evidence = Evidence(**description["evidence"])
+        model.training = description["training"]
+        return model
+
+    def _vectors(self, ids: Tensor, content: FloatMatrix) -> Tensor:
+        with torch.inference_mode():
+            vectors = self.network.items(ids, torch.from_numpy(content), torch.ones(len(ids)))
+        return vectors.clone()
+
+    def _users(self, histories: Histories) -> Tensor:
+        parts = [
+            user_vectors(
+                self.network.users,
+                take_histories(histories, np.arange(start, min(start + BATCH, len(histories)))),
+                self.items,
+                self.network.types,
+                self.config.max_length,
+            )
+            for start in range(0, len(histories), BATCH)
+        ]
+        return torch.cat(parts) if parts else self.items.new_zeros(0, self.config.dimensions)
+
+    def _check(self, histories: Histories) -> None:
+        if len(histories.items) and histories.items.max() >= self.n_items:
+            raise IndexError(f"a history names an item outside the catalogue of {self.n_items}")
+
+    def _measure_evidence(self, questions: Holdout) -> Evidence:
+        """Judge attribution on what this model would answer: the best five unseen items of each question."""
+        if not len(questions):
+            return Evidence(None, None, 0)
+        answers = top_k(np.where(questions.masked.toarray(), -np.inf, self.score(questions.histories)), 5).items
+        rows, places = np.nonzero(answers >= 0)
+
+        def score_pairs(histories: Histories, items: Positions) -> Any:
+            with torch.inference_mode():
+                return (self._users(histories) * self.items[torch.from_numpy(items.astype(np.int64))]).sum(1).numpy()
+
+        return attribution.measure(
+            self.explain, score_pairs, take_histories(questions.histories, rows), answers[rows, places]
+        )
+
+
+@contextmanager
+def _reproducible(options: RuntimeOptions) -> Iterator[None]:
+    """Seeded draws and a fixed number of threads inside, the process's own again afterwards."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        torch.set_num_threads(options.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
