@@ -79,13 +79,13 @@ def test_launch_ends_the_children_that_a_killed_parent_left(tmp_path: Path) -> N
 
     identity = f"sleeper@{tmp_path}"
     first = launch()
-    wait_until("parent and child", lambda: len(survivors(first.pid, identity)) == 2, 10)
+    wait_until("parent and child", lambda: len(survivors(identity)) == 2, 10)
     first.kill()
     first.wait()
-    assert len(survivors(first.pid, identity)) == 1
+    (orphan,) = survivors(identity)
     second = launch()
-    wait_until("the second pair", lambda: len(survivors(second.pid, identity)) == 2, 10)
-    assert not survivors(first.pid, identity)
+    wait_until("the second pair", lambda: len(survivors(identity)) == 2 and second.pid in survivors(identity), 10)
+    assert orphan not in survivors(identity)
     os.killpg(second.pid, signal.SIGKILL)
     second.wait()
 
