@@ -1,0 +1,67 @@
+"""The catalogue's state as the recommender needs it: its version, what changed since one, and which items are live."""
+
+from psycopg.rows import tuple_row
+
+from api.database.engine import Pool
+from api.database.scope import TenantScope
+from serving.contracts.messages import CatalogueDelta, ItemChange
+
+
+class CatalogueReader:
+    """Reads of one statement each, so that what they return is of one moment."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def delta(self, scope: TenantScope, since: int) -> CatalogueDelta:
+        """Every item that changed after version `since`, as it is now. Raises LookupError where the tenant is gone."""
+        async with self._pool.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(_DELTA, {"tenant": scope.tenant_id, "since": since})
+            rows = await cursor.fetchall()
+        if not rows:
+            raise LookupError(f"tenant {scope.tenant_id} has no catalogue")
+        changes = [
+            ItemChange(id_, version, active, metadata)
+            for _, id_, version, active, metadata in rows
+            if id_ is not None  # the outer join's row where nothing changed
+        ]
+        return CatalogueDelta(since, rows[0][0], changes)
+
+    async def live(self, scope: TenantScope, ids: list[str]) -> tuple[int, set[str]]:
+        """The catalogue's version, and those of the ids that may be shown."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(_LIVE, {"tenant": scope.tenant_id, "ids": ids})
+            row = await cursor.fetchone()
+        if row is None:
+            raise LookupError(f"tenant {scope.tenant_id} has no catalogue")
+        return row[0], set(row[1])
+
+    async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool]:
+        """The catalogue's version, and whether there is such an item, active or not."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(_FIND, {"tenant": scope.tenant_id, "id": id_})
+            row = await cursor.fetchone()
+        if row is None:
+            raise LookupError(f"tenant {scope.tenant_id} has no catalogue")
+        return row[0], row[1]
+
+
+_DELTA = """
+SELECT catalogue.version, item.id, item.version, item.is_active AND item.deleted_at IS NULL,
+    CASE WHEN item.deleted_at IS NULL THEN item.metadata END
+FROM catalogues AS catalogue
+LEFT JOIN items AS item ON item.tenant_id = catalogue.tenant_id AND item.version > %(since)s
+WHERE catalogue.tenant_id = %(tenant)s
+"""
+
+_LIVE = """
+SELECT version, ARRAY(
+    SELECT id FROM items WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s::text[]) AND is_active AND deleted_at IS NULL
+)
+FROM catalogues WHERE tenant_id = %(tenant)s
+"""
+
+_FIND = """
+SELECT version, EXISTS (SELECT FROM items WHERE tenant_id = %(tenant)s AND id = %(id)s AND deleted_at IS NULL)
+FROM catalogues WHERE tenant_id = %(tenant)s
+"""

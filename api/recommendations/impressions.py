@@ -1,0 +1,112 @@
+"""What was shown to whom, written behind the requests."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import psycopg
+import structlog
+from psycopg_pool import PoolTimeout
+
+from api.database.engine import Pool
+
+BATCH = 1_000
+CAPACITY = 50_000
+"""Answers that are kept while the database is away; past it the oldest go, and the log says how many."""
+FLUSH_SECONDS = 0.25
+RETRY_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One answer."""
+
+    recommendation_id: UUID
+    tenant_id: str
+    user_id: str
+    algorithm: str
+    release: str | None
+    degraded: str | None
+    item_ids: list[str]
+    scores: list[float]
+    created_at: datetime
+
+
+class ImpressionLog:
+    """Gathers answers and writes them together: a request pays for an append to a list."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._waiting: deque[Shown] = deque(maxlen=CAPACITY)
+        self._lost = 0
+        self._lock = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    def record(self, shown: Shown) -> None:
+        self._lost += len(self._waiting) == CAPACITY
+        self._waiting.append(shown)
+
+    async def flush(self) -> None:
+        """Write what waits. Raises what PostgreSQL raises; what was not written waits on."""
+        async with self._lock:
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                try:
+                    await self._write(batch)
+                except BaseException:
+                    self._waiting.extendleft(reversed(batch))
+                    raise
+
+    async def close(self) -> None:
+        """Stop, and write what waits if the database is there."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            await self.flush()
+        except (psycopg.Error, PoolTimeout) as error:
+            log.error("impressions are lost", count=len(self._waiting), reason=str(error))
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            if self._lost:
+                log.error("impressions are lost", count=self._lost, reason="the database is away")
+                self._lost = 0
+            try:
+                await self.flush()
+            except (psycopg.Error, PoolTimeout) as error:
+                log.warning("impressions wait for the database", count=len(self._waiting), reason=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _write(self, batch: list[Shown]) -> None:
+        async with self._pool.connection() as connection, connection.cursor() as cursor:
+            async with cursor.copy(_COPY) as copy:
+                copy.set_types(["uuid", "text", "text", "text", "text", "text", "text[]", "float4[]", "timestamptz"])
+                for shown in batch:
+                    await copy.write_row(
+                        (
+                            shown.recommendation_id,
+                            shown.tenant_id,
+                            shown.user_id,
+                            shown.algorithm,
+                            shown.release,
+                            shown.degraded,
+                            shown.item_ids,
+                            shown.scores,
+                            shown.created_at,
+                        )
+                    )
+
+
+_COPY = """
+COPY impressions (recommendation_id, tenant_id, user_id, algorithm, release, degraded, item_ids, scores, created_at)
+FROM STDIN
+"""

@@ -1,0 +1,111 @@
+"""Requests and answers of `recommend` and `similar`."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import ConfigDict, Field
+
+from api.edge.schemas import OpaqueId, Schema
+from serving.contracts.messages import MAX_COUNT, Algorithm
+
+MAX_EXCLUDE = 1_000
+MAX_SESSION = 200
+
+Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT, description="Number of items wanted", examples=[10])]
+Filter = Annotated[
+    dict[str, Any] | None,
+    Field(
+        description="Condition on item metadata, MongoDB style: equality, `$in`, `$nin`, `$gt`, `$gte`, `$lt`, `$lte`, "
+        "`$exists`, `$and`, `$or`, `$not`, dotted paths",
+        examples=[{"genres": "Comedy", "year": {"$gte": 1990}}],
+    ),
+]
+Exclude = Annotated[
+    list[OpaqueId], Field(max_length=MAX_EXCLUDE, description="Ids of items that must not appear", examples=[["50"]])
+]
+ExcludeSeen = Literal["none", "bought", "all"]
+
+
+class RecommendContext(Schema):
+    """The situation of the request."""
+
+    session_items: list[OpaqueId] = Field(
+        default=[],
+        max_length=MAX_SESSION,
+        description="Items of the current session, oldest first; they count like clicks of this moment",
+        examples=[["172"]],
+    )
+
+
+class RecommendRequest(Schema):
+    """Whom to recommend to, how many items, and by which family of models."""
+
+    user_id: OpaqueId = Field(description="Your id of the user, who may be unknown", examples=["user-abc"])
+    count: Count
+    algorithm: Algorithm = Field(default="hybrid", description="The family of models that answers")
+    filter: Filter = None
+    exclude: Exclude = []
+    exclude_seen: ExcludeSeen | None = Field(
+        default=None, description="Which of the user's items not to show again; the tenant's setting where left out"
+    )
+    diversity: float = Field(
+        default=0.0,
+        strict=True,
+        ge=0,
+        le=1,
+        description="0: the best items; towards 1: the less alike the list's items",
+    )
+    context: RecommendContext | None = None
+
+
+class SimilarRequest(Schema):
+    """Which item to find the like of."""
+
+    item_id: OpaqueId = Field(examples=["50"])
+    count: Count
+    filter: Filter = None
+    exclude: Exclude = []
+
+
+class RecommendedItem(Schema):
+    """One element of an answer, as documented; `Recommended` is what is sent."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "itemId": "172",
+                    "score": 0.94,
+                    "algorithm": "hybrid",
+                    "explanation": "Because of what you liked before",
+                    "evidence": ["50", "181"],
+                }
+            ]
+        }
+    )
+
+    item_id: str
+    score: float = Field(ge=0, le=1, description="Not increasing down the list; comparable within one model")
+    algorithm: str = Field(description="The family that carried the item; `popularity` in a fallback")
+    explanation: str
+    evidence: list[str] = Field(description="At most three of the user's items that weigh most in this one")
+
+
+class SimilarItem(Schema):
+    item_id: str
+    score: float = Field(ge=0, le=1)
+
+
+class Recommended(msgspec.Struct, frozen=True, rename="camel"):
+    """One element of an answer on the wire."""
+
+    item_id: str
+    score: float
+    algorithm: str
+    explanation: str
+    evidence: list[str]
+
+
+class Similar(msgspec.Struct, frozen=True, rename="camel"):
+    item_id: str
+    score: float

@@ -1,0 +1,167 @@
+"""`recommend` and `similar`: the user's view from the database, the model's answer, a look whether it still holds."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+
+from api.database.engine import Pool
+from api.database.scope import TenantScope
+from api.edge.problems import NotFound
+from api.edge.tracing import trace_id
+from api.items.catalogue import CatalogueReader
+from api.recommendations.fallback import ALGORITHM as POPULARITY
+from api.recommendations.fallback import Fallback
+from api.recommendations.history import HistoryReader, UserView
+from api.recommendations.impressions import ImpressionLog, Shown
+from api.recommendations.schemas import RecommendRequest, SimilarRequest
+from configs.settings import HistorySettings
+from feature_store.online import TYPE_WEIGHTS
+from serving.client import ServingClient, ServingUnavailable
+from serving.contracts.filters import Filter
+from serving.contracts.messages import Answer, CatalogueDelta, Event, RankedItem, RecommendQuery, SimilarQuery
+
+SESSION_TYPE = "click"
+"""A session item counts like an event of this type: the user went to it."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An answer with what its headers say."""
+
+    recommendation_id: UUID
+    items: list[RankedItem]
+    release: str | None
+    degraded: str | None
+
+
+class Recommender:
+    """One per process."""
+
+    def __init__(
+        self,
+        catalogue: CatalogueReader,
+        histories: HistoryReader,
+        models: ServingClient,
+        fallback: Fallback,
+        impressions: ImpressionLog,
+        max_events: int,
+    ) -> None:
+        self._catalogue = catalogue
+        self._histories = histories
+        self._models = models
+        self._fallback = fallback
+        self.impressions = impressions
+        self._max_events = max_events
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, pool: Pool, models: ServingClient, history: HistorySettings) -> AsyncIterator["Recommender"]:
+        """A recommender over this pool; on leaving, impressions that still wait are written."""
+        impressions = ImpressionLog(pool)
+        impressions.start()
+        try:
+            yield cls(
+                CatalogueReader(pool),
+                HistoryReader(pool, history),
+                models,
+                Fallback(pool),
+                impressions,
+                history.max_events,
+            )
+        finally:
+            await impressions.close()
+
+    async def recommend(self, scope: TenantScope, request: RecommendRequest, filter_: Filter | None) -> Outcome:
+        """Items for a user, by the model that was asked for or, labelled, by popularity."""
+        view = await self._histories.view(scope, request.user_id, request.exclude_seen)
+        query = self._query(view, request, filter_)
+        try:
+            items, release = await self._ask(scope, view.catalogue_version, query)
+            degraded = None
+        except ServingUnavailable as unavailable:
+            session = request.context.session_items if request.context else []
+            ignored = [name for name, used in (("diversity", request.diversity), ("sessionItems", session)) if used]
+            degraded, release = _label(unavailable, ignored), None
+            items = await self._fallback.rank(scope, request.count, query.exclude, filter_)
+        algorithm = request.algorithm if degraded is None else POPULARITY
+        outcome = Outcome(uuid4(), items, release, degraded)
+        self.impressions.record(
+            Shown(
+                outcome.recommendation_id,
+                scope.tenant_id,
+                request.user_id,
+                algorithm,
+                release,
+                degraded,
+                [item.item_id for item in items],
+                [item.score for item in items],
+                datetime.now(UTC),
+            )
+        )
+        return outcome
+
+    async def similar(self, scope: TenantScope, request: SimilarRequest, filter_: Filter | None) -> Outcome:
+        """Items like an item. Raises NotFound where the tenant has no such item."""
+        version, exists = await self._catalogue.find(scope, request.item_id)
+        if not exists:
+            raise NotFound("There is no such item")
+        query = SimilarQuery(request.item_id, request.count, request.exclude, filter_, trace_id())
+        try:
+            items, release = await self._ask(scope, version, query)
+            return Outcome(uuid4(), items, release, None)
+        except ServingUnavailable as unavailable:
+            exclude = [*request.exclude, request.item_id]
+            items = await self._fallback.rank(scope, request.count, exclude, filter_)
+            return Outcome(uuid4(), items, None, _label(unavailable, ["itemId"]))
+
+    def _query(self, view: UserView, request: RecommendRequest, filter_: Filter | None) -> RecommendQuery:
+        session = request.context.session_items if request.context else []
+        history = view.events
+        if session:
+            now = int(datetime.now(UTC).timestamp() * 1_000_000)
+            events = [Event(id_, SESSION_TYPE, TYPE_WEIGHTS[SESSION_TYPE], now) for id_ in session]
+            history = [*history, *events][-self._max_events :]
+        # What the session shows, its user is looking at: seen as much as anything.
+        seen = [*view.seen, *session] if view.exclude_seen == "all" else view.seen
+        exclude = list(dict.fromkeys([*request.exclude, *seen]))
+        return RecommendQuery(
+            request.algorithm, request.count, history, exclude, filter_, request.diversity, trace_id()
+        )
+
+    async def _ask(
+        self, scope: TenantScope, version: int, query: RecommendQuery | SimilarQuery
+    ) -> tuple[list[RankedItem], str]:
+        """The model's items that may be shown at the moment after it answered; asked once more where some may not."""
+        answer, release = await self._put(scope, version, query)
+        wanted = [item.item_id for item in answer.items]
+        if not wanted:
+            return answer.items, release
+        version, live = await self._catalogue.live(scope, wanted)
+        if len(live) == len(wanted):
+            return answer.items, release
+        gone = [id_ for id_ in wanted if id_ not in live]
+        log.info("asking again: items left the catalogue meanwhile", count=len(gone))
+        again = msgspec.structs.replace(query, exclude=[*query.exclude, *gone])
+        answer, release = await self._put(scope, version, again)
+        _, live = await self._catalogue.live(scope, [item.item_id for item in answer.items])
+        return [item for item in answer.items if item.item_id in live], release
+
+    async def _put(self, scope: TenantScope, version: int, query: RecommendQuery | SimilarQuery) -> tuple[Answer, str]:
+        async def load_delta(since: int) -> CatalogueDelta:
+            return await self._catalogue.delta(scope, since)
+
+        answer, release = await self._models.ask(scope.tenant_id, version, query, load_delta)
+        if answer.error is not None:  # the database knows the item, and the models do not yet
+            raise ServingUnavailable("no-model", "the release does not know the item")
+        return answer, release
+
+
+def _label(unavailable: ServingUnavailable, ignored: list[str]) -> str:
+    return f"{unavailable.reason}; ignored={','.join(ignored)}" if ignored else unavailable.reason
