@@ -1,9 +1,17 @@
 """Settings: one frozen class per concern, read from the environment when constructed and never on import."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Words = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value),
+]
+"""Several words in one variable, between commas or spaces."""
 
 
 class Settings(BaseSettings):
@@ -139,10 +147,21 @@ class PipelineSettings(Settings):
     train_seconds: float = Field(default=600.0, alias="TRAIN_MAX_SECONDS", gt=0, description="per model family")
 
 
+class ApiSettings(Settings):
+    """The API process itself."""
+
+    cors_origins: Words = Field(
+        default=(), alias="CORS_ORIGINS", description="none: browsers of other sites are shut out"
+    )
+    benchmark_routes: bool = Field(default=False, alias="BENCHMARK_ROUTES", description="a no-op to measure against")
+
+
 class AuthSettings(Settings):
     """Secrets of the API. Outside the demo there is no default: the API refuses to start."""
 
     jwt_secret: SecretStr | None = Field(default=None, alias="JWT_SECRET")
+    jwt_issuer: str = Field(default="recommendai", alias="JWT_ISSUER")
+    token_seconds: int = Field(default=3_600, alias="JWT_SECONDS", ge=60, description="life of an access token")
     registration_tenant: str | None = Field(default=None, alias="REGISTRATION_TENANT")
 
 
@@ -153,7 +172,7 @@ class LimitSettings(Settings):
     per_jwt: int = Field(default=200, alias="RATE_LIMIT_JWT", ge=1)
     per_ip: int = Field(default=60, alias="RATE_LIMIT_IP", ge=1)
     redis_url: SecretStr | None = Field(default=None, alias="REDIS_URL")
-    trusted_proxies: tuple[str, ...] = Field(default=(), alias="TRUSTED_PROXIES")
+    trusted_proxies: Words = Field(default=(), alias="TRUSTED_PROXIES", description="addresses or networks")
 
 
 class LogSettings(Settings):

@@ -1,7 +1,6 @@
 """Connections to PostgreSQL: a SQLAlchemy engine for sessions, a psycopg pool for what every request runs."""
 
-from dataclasses import dataclass
-from typing import Any
+import asyncio
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -20,34 +19,40 @@ def sqlalchemy_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-@dataclass(frozen=True)
 class Database:
-    """The open database of a process."""
+    """The database of a process. `open` it within the event loop that uses it, and `close` it there."""
 
-    engine: AsyncEngine
-    pool: Pool
-    """psycopg in autocommit: one statement, one round trip. For `recommend`, `similar` and `interactions`."""
-
-    @classmethod
-    async def open(cls, url: str, *, pool_min: int = 2, pool_max: int = 16) -> "Database":
-        """Open both pools without waiting for a connection: a database that is away fails requests, not the start."""
-        engine = create_async_engine(sqlalchemy_url(url), pool_size=pool_min, max_overflow=pool_max - pool_min)
-        pool: Pool = AsyncConnectionPool(
+    def __init__(self, url: str, pool_min: int = 2, pool_max: int = 16) -> None:
+        self.engine: AsyncEngine = create_async_engine(
+            sqlalchemy_url(url),
+            pool_size=pool_min,
+            max_overflow=pool_max - pool_min,
+            pool_timeout=5,
+            pool_pre_ping=True,
+        )
+        self.pool: Pool = AsyncConnectionPool(
             url,
             min_size=pool_min,
             max_size=pool_max,
             timeout=5.0,
             open=False,
-            kwargs=_connection_options(),
+            kwargs={"autocommit": True, "application_name": "recommendai-api", "connect_timeout": 5},
             name="requests",
         )
-        await pool.open(wait=False)
-        return cls(engine, pool)
+        """psycopg in autocommit: one statement, one round trip. For `recommend`, `similar` and `interactions`."""
+        self._check: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Does not wait for a connection: a database that is away fails requests, not the start."""
+        await self.pool.open(wait=False)
+
+    def recheck(self) -> None:
+        """Have the pool replace the connections that a restart of the server broke, behind the caller's back."""
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self.pool.check())
 
     async def close(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
         await self.pool.close()
         await self.engine.dispose()
-
-
-def _connection_options() -> dict[str, Any]:
-    return {"autocommit": True, "application_name": "recommendai-api", "connect_timeout": 5}

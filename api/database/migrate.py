@@ -1,5 +1,6 @@
 """Migrations: revisions are files in `migrations/versions`, applied one caller at a time."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -45,6 +46,12 @@ def head_revision() -> str:
     return head
 
 
+@cache
+def known_revisions() -> frozenset[str]:
+    """Every revision of this code."""
+    return frozenset(script.revision for script in ScriptDirectory.from_config(_config(None)).walk_revisions())
+
+
 def _revision_of(connection: Connection) -> str:
     return MigrationContext.configure(connection).get_current_revision() or ""
 
@@ -62,6 +69,7 @@ def _locked(url: str) -> Iterator[Connection]:
 
 
 def _config(connection: Connection | None) -> Config:
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # it announces each of its own parts
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection

@@ -103,10 +103,12 @@ class _Owner:
 def _ensure_database(cluster: Cluster) -> None:
     role, database = sql.Identifier(ROLE), sql.Identifier(DATABASE)
     with psycopg.connect(cluster.superuser_url, autocommit=True) as connection:
-        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone() is None:
+        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
+            # Hashed here: a statement that fails is written to the server's log.
+            verifier = connection.pgconn.encrypt_password(cluster.password.encode(), ROLE.encode(), b"scram-sha-256")
             create = sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}")
-            connection.execute(create.format(role, sql.Literal(cluster.password)))
-        if connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone() is None:
+            connection.execute(create.format(role, sql.Literal(verifier.decode())))
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
             connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
 
 

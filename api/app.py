@@ -1,0 +1,116 @@
+"""The API as one ASGI application.
+
+A domain is a folder beside this file; its `router.py` is found by name and its `router` mounted. Where a domain needs
+something for as long as the application lives (a writer behind the requests, say), it gives its router a lifespan: it
+starts after what `app.state` holds has been opened, and ends before that is closed.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from api.auth.tokens import TokenDirectory, Tokens
+from api.benchmark import routes as benchmark
+from api.database.engine import Database
+from api.edge import handlers
+from api.edge.auth import Authenticators, Credentials
+from api.edge.bodies import BodyLimits
+from api.edge.limits import Limits, MemoryCounts, RedisCounts
+from api.edge.openapi import describe
+from api.edge.requests import Requests
+from api.keys.directory import KeyDirectory
+from api.users.passwords import Passwords
+from configs.settings import (
+    ApiSettings,
+    AuthSettings,
+    DatabaseSettings,
+    HistorySettings,
+    LimitSettings,
+    PathSettings,
+    ServingSettings,
+)
+from serving.client import ServingClient
+
+DOMAINS = Path(__file__).parent
+UNLIMITED = ("/health", benchmark.PATH)
+EXPOSED_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Every setting that the API reads, from the environment unless given."""
+
+    paths: PathSettings = field(default_factory=PathSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    history: HistorySettings = field(default_factory=HistorySettings)
+    serving: ServingSettings = field(default_factory=ServingSettings)
+
+
+def create_app(configuration: Configuration | None = None) -> FastAPI:
+    """The application. Raises MissingSecretError without a JWT secret, FileNotFoundError where no database is known.
+
+    `app.state` holds, while it runs: `configuration`, `database`, `serving`, `keys`, `tokens`, `passwords`.
+    """
+    configuration = configuration or Configuration()
+    url = configuration.database.resolve(configuration.paths)
+    tokens = Tokens(configuration.auth)
+    database = Database(url, configuration.database.pool_min, configuration.database.pool_max)
+    keys = KeyDirectory(database)
+    redis_url = configuration.limits.redis_url
+    counts = RedisCounts(redis_url.get_secret_value()) if redis_url else MemoryCounts()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await database.open()
+            stack.push_async_callback(database.close)
+            app.state.serving = ServingClient(configuration.serving)
+            stack.push_async_callback(app.state.serving.close)
+            app.state.passwords = Passwords()
+            stack.push_async_callback(counts.close)
+            await stack.enter_async_context(keys.noting_use())
+            yield
+
+    app = FastAPI(title="RecommendAI", version="1", lifespan=lifespan, redoc_url=None)
+    app.state.configuration = configuration
+    app.state.database = database
+    app.state.keys = keys
+    app.state.tokens = tokens
+    for router in _routers():
+        app.include_router(router)
+    if configuration.api.benchmark_routes:
+        app.include_router(benchmark.router)
+    handlers.install(app)
+    describe(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimits)
+    app.add_middleware(
+        Credentials,
+        authenticators=Authenticators(keys.find, TokenDirectory(tokens, database).find),
+        limits=Limits(counts),
+        settings=configuration.limits,
+        exempt=UNLIMITED,
+    )
+    if configuration.api.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=configuration.api.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    app.add_middleware(Requests)
+    return app
+
+
+def _routers() -> list[APIRouter]:
+    modules = sorted(path.parent.name for path in DOMAINS.glob("*/router.py"))
+    return [import_module(f"api.{domain}.router").router for domain in modules]

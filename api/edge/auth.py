@@ -1,0 +1,89 @@
+"""Credentials and limits: who is calling, and whether it may call once more."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from slowapi.wrappers import Limit
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.edge.client import ClientAddress
+from api.edge.headers import header
+from api.edge.limits import Limits, per_minute
+from api.edge.principal import STATE_KEY, KeyPrincipal, Principal
+from api.edge.problems import Problem, problem_response
+from configs.settings import LimitSettings
+
+RESPONSE_HEADERS = "response_headers"
+"""Key of the request's state: headers that whatever answers must carry (see `api.edge.requests`)."""
+
+FindKey = Callable[[str], Awaitable[Principal | None]]
+
+
+@dataclass(frozen=True)
+class Authenticators:
+    """How credentials become principals. Each returns None for one that is not valid."""
+
+    api_key: FindKey
+    token: FindKey
+
+
+class Credentials:
+    """ASGI middleware: finds the principal and charges the request to its limit, or to its address where it has none.
+
+    It refuses nobody but who is over a limit: whether a route needs a credential is the route's to say.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticators: Authenticators,
+        limits: Limits,
+        settings: LimitSettings,
+        exempt: tuple[str, ...],
+    ) -> None:
+        self._app = app
+        self._authenticators = authenticators
+        self._limits = limits
+        self._settings = settings
+        self._exempt = exempt
+        self._address = ClientAddress(settings.trusted_proxies)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(self._exempt):
+            await self._app(scope, receive, send)
+            return
+        try:
+            principal = await self._principal(scope)
+            if (refusal := await self._charge(scope, principal)) is None:
+                scope["state"][STATE_KEY] = principal
+        except Problem as problem:
+            refusal = problem
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await problem_response(refusal)(scope, receive, send)
+
+    async def _principal(self, scope: Scope) -> Principal | None:
+        if (key := header(scope, b"x-api-key")) is not None:
+            return await self._authenticators.api_key(key)
+        scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
+        if scheme.lower() == "bearer":
+            return await self._authenticators.token(token.strip())
+        return None
+
+    async def _charge(self, scope: Scope, principal: Principal | None) -> Problem | None:
+        limit, identity = self._limit_of(scope, principal)
+        if limit is None:
+            return None
+        verdict = await self._limits.charge(limit, identity)
+        scope["state"][RESPONSE_HEADERS] = verdict.headers
+        return None if verdict.allowed else Problem(429, str(limit.error_message))
+
+    def _limit_of(self, scope: Scope, principal: Principal | None) -> tuple[Limit | None, str]:
+        if principal is None:
+            address = self._address.of(scope, header(scope, b"x-forwarded-for"))
+            return per_minute(self._settings.per_ip, "address"), address
+        if isinstance(principal, KeyPrincipal):
+            amount = self._settings.per_key if principal.rate_limit is None else principal.rate_limit
+            return (per_minute(amount, "key") if amount else None), principal.key_id.hex
+        return per_minute(self._settings.per_jwt, "user"), f"{principal.tenant.id}/{principal.user_id}"

@@ -1,0 +1,50 @@
+"""The address a request came from."""
+
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from starlette.types import Scope
+
+Network = IPv4Network | IPv6Network
+
+
+class ClientAddress:
+    """Finds the client behind the proxies that are trusted; nobody else's `X-Forwarded-For` is believed."""
+
+    def __init__(self, trusted_proxies: tuple[str, ...]) -> None:
+        self._trusted: list[Network] = [ip_network(proxy) for proxy in trusted_proxies]
+
+    def of(self, scope: Scope, forwarded: str | None) -> str:
+        """The client's address, an IPv6 one as its /64: whoever has one address of that size has all of them."""
+        peer = scope["client"][0] if scope.get("client") else ""
+        if self._trusted and forwarded and self._is_trusted(peer):
+            for hop in reversed([hop.strip() for hop in forwarded.split(",")]):
+                if not _is_address(hop):
+                    break
+                peer = hop
+                if not self._is_trusted(hop):
+                    break
+        return _group(peer)
+
+    def _is_trusted(self, address: str) -> bool:
+        return _is_address(address) and any(ip_address(address) in network for network in self._trusted)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)
+def _group(address: str) -> str:
+    if not _is_address(address):
+        return address
+    parsed = ip_address(address)
+    if not isinstance(parsed, IPv6Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ip_network((int(parsed) >> 64 << 64, 64)))

@@ -1,0 +1,71 @@
+"""The outermost layer: a trace and a log line for every request, headers and an answer for whatever happens."""
+
+import time
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.edge.auth import RESPONSE_HEADERS
+from api.edge.headers import SECURITY, header
+from api.edge.paths import decode_path
+from api.edge.principal import STATE_KEY
+from api.edge.problems import Invalid, Problem, problem_response
+from api.edge.tracing import begin
+
+log = structlog.get_logger("api.access")
+QUIET = ("/health", "/benchmark/")
+
+
+class Requests:
+    """ASGI middleware. A log line holds the route's template and never the path, in which there may be a user's id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        begin(header(scope, b"traceparent"))
+        state = scope.setdefault("state", {})
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *SECURITY, *state.get(RESPONSE_HEADERS, ())]
+            await send(message)
+
+        try:
+            if decode_path(scope):
+                await self._app(scope, receive, send_with_headers)
+            else:
+                await problem_response(Invalid("The path is not valid UTF-8"))(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("unhandled", method=scope["method"], route=_route(scope))
+            if status:
+                raise  # the answer has begun: the server can only cut the connection
+            problem = Problem(500, "The server failed on this request; its log has the reason under the trace id")
+            await problem_response(problem)(scope, receive, send_with_headers)
+        finally:
+            self._report(scope, status, time.perf_counter() - started)
+
+    def _report(self, scope: Scope, status: int, seconds: float) -> None:
+        if scope["path"].startswith(QUIET) and status < 400:
+            return
+        principal = scope["state"].get(STATE_KEY)
+        log.info(
+            "request",
+            method=scope["method"],
+            route=_route(scope),
+            status=status,
+            ms=round(seconds * 1000, 2),
+            tenant=principal.tenant.id if principal else None,
+        )
+
+
+def _route(scope: Scope) -> str:
+    route = scope.get("route")
+    return getattr(route, "path", "") if route else ""

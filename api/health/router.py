@@ -1,0 +1,29 @@
+"""`/health`: whether the process lives, and whether it can do its work. Public, uncounted, names no tenant."""
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from api.database.session import CurrentDatabase
+from api.health.schemas import Readiness
+from api.health.service import readiness
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.head("", include_in_schema=False)
+@router.get("", summary="Is the process alive", response_class=PlainTextResponse)
+async def health() -> str:
+    return "Healthy"
+
+
+@router.head("/ready", include_in_schema=False)
+@router.get(
+    "/ready",
+    summary="Can it do its work",
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "The database is unreachable or not migrated"}},
+)
+async def ready(request: Request, database: CurrentDatabase) -> Response:
+    """A model server that is down does not count against readiness: the fallback answers for it."""
+    found = await readiness(database, request.app.state.serving)
+    return JSONResponse(found.model_dump(mode="json"), 200 if found.is_ready else 503)

@@ -1,0 +1,71 @@
+"""The rows of API keys."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, update
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.database.engine import Pool
+from api.database.scope import TenantScope
+from api.edge.principal import KeyPrincipal, TenantInfo
+from api.keys.tables import ApiKey
+from api.tenants.tables import Tenant
+
+FIND_LIVE = """
+    SELECT keys.id, keys.scopes, keys.rate_limit, tenants.id, tenants.plan, tenants.exclude_seen
+    FROM api_keys AS keys JOIN tenants ON tenants.id = keys.tenant_id
+    WHERE keys.key_hash = %s AND keys.revoked_at IS NULL AND tenants.deleted_at IS NULL
+"""
+NOTE_USE = """
+    UPDATE api_keys SET last_used_at = greatest(last_used_at, used.at)
+    FROM unnest(%s::uuid[], %s::timestamptz[]) AS used (id, at) WHERE api_keys.id = used.id
+"""
+
+
+class KeyRepository:
+    """The keys of one tenant."""
+
+    def __init__(self, session: AsyncSession, scope: TenantScope) -> None:
+        self._session = session
+        self._tenant_id = scope.tenant_id
+
+    async def add(self, key: ApiKey) -> None:
+        self._session.add(key)
+        await self._session.flush()
+
+    async def lock_and_count_live(self) -> int:
+        """How many live keys the tenant has; until the transaction ends nobody else adds one."""
+        await self._session.exec(select(Tenant.id).where(Tenant.id == self._tenant_id).with_for_update())
+        live = select(func.count()).where(ApiKey.tenant_id == self._tenant_id, col(ApiKey.revoked_at).is_(None))
+        return (await self._session.exec(live)).one()
+
+    async def revoke(self, key_id: UUID) -> datetime | None:
+        """When the key was revoked, just now; None where the tenant has no such live key."""
+        statement = (
+            update(ApiKey)
+            .where(col(ApiKey.tenant_id) == self._tenant_id, col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None))
+            .values(revoked_at=func.now())
+            .returning(col(ApiKey.revoked_at))
+        )
+        row = (await self._session.exec(statement)).one_or_none()
+        return row[0] if row else None
+
+
+async def find_live(pool: Pool, key_hash: bytes) -> KeyPrincipal | None:
+    """Whose key this is: the one query that starts from a credential instead of a tenant."""
+    async with pool.connection() as connection:
+        cursor = await connection.execute(FIND_LIVE, [key_hash])
+        row = await cursor.fetchone()
+    if row is None:
+        return None
+    key_id, scopes, rate_limit, *tenant = row
+    return KeyPrincipal(TenantInfo(*tenant), key_id, frozenset(scopes), rate_limit)
+
+
+async def note_use(pool: Pool, last_used: Mapping[UUID, datetime]) -> None:
+    """Record when these keys were last used."""
+    async with pool.connection() as connection:
+        await connection.execute(NOTE_USE, [list(last_used), list(last_used.values())])

@@ -1,0 +1,67 @@
+"""API keys: made once, shown once, kept as a hash."""
+
+import hashlib
+import secrets
+from collections.abc import Collection
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.database.scope import TenantScope
+from api.edge.principal import SCOPES
+from api.edge.problems import Conflict, Invalid, NotFound
+from api.keys.repository import KeyRepository
+from api.keys.tables import ApiKey
+
+PREFIX = "rk_"
+SHOWN = len(PREFIX) + 6
+MAX_LIVE_KEYS = 20
+
+
+def hash_of(key: str) -> bytes:
+    """What is kept of a key. Its 256 random bits make a slow hash needless."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+async def create_key(
+    session: AsyncSession,
+    scope: TenantScope,
+    name: str,
+    scopes: Collection[str] = SCOPES,
+    rate_limit: int | None = None,
+) -> tuple[ApiKey, str]:
+    """Make a key and return its row and the key itself, which is nowhere afterwards.
+
+    rate_limit: requests a minute; None: the setting's; 0: no limit.
+    Raises Invalid for a name or scope that is none, Conflict past the 20 live keys of a tenant.
+    """
+    if not 1 <= len(name.strip()) <= 100:
+        raise Invalid.field("name", "1 to 100 characters")
+    if not scopes or not set(scopes) <= set(SCOPES):
+        raise Invalid.field("scopes", f"one or more of: {', '.join(SCOPES)}")
+    if rate_limit is not None and rate_limit < 0:
+        raise Invalid.field("rateLimit", "requests a minute, 0 or more")
+    keys = KeyRepository(session, scope)
+    if await keys.lock_and_count_live() >= MAX_LIVE_KEYS:
+        raise Conflict(f"A tenant has at most {MAX_LIVE_KEYS} live API keys: revoke one first")
+    key = PREFIX + secrets.token_urlsafe(32)
+    row = ApiKey(
+        id=uuid4(),
+        tenant_id=scope.tenant_id,
+        name=name.strip(),
+        prefix=key[:SHOWN],
+        key_hash=hash_of(key),
+        scopes=[known for known in SCOPES if known in scopes],
+        rate_limit=rate_limit,
+    )
+    await keys.add(row)
+    return row, key
+
+
+async def revoke_key(session: AsyncSession, scope: TenantScope, key_id: UUID) -> datetime:
+    """Revoke a key: within 5 seconds no process accepts it. Raises NotFound where the tenant has no such live key."""
+    revoked_at = await KeyRepository(session, scope).revoke(key_id)
+    if revoked_at is None:
+        raise NotFound("There is no such live API key")
+    return revoked_at

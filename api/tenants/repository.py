@@ -1,0 +1,40 @@
+"""The rows of tenants."""
+
+from sqlalchemy import delete, func, update
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.database.scope import TenantScope
+from api.database.tables import all_tables
+from api.items.tables import Catalogue
+from api.tenants.tables import Tenant
+
+
+class TenantRepository:
+    """Tenants themselves, so without a scope; only the command line gets here."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def find(self, tenant_id: str) -> Tenant | None:
+        """The tenant, deleted or not."""
+        return await self._session.get(Tenant, tenant_id)
+
+    async def list_live(self) -> list[Tenant]:
+        statement = select(Tenant).where(col(Tenant.deleted_at).is_(None)).order_by(Tenant.id)
+        return list(await self._session.exec(statement))
+
+    async def add(self, tenant: Tenant) -> None:
+        """Add a tenant and its catalogue, which is at version 0."""
+        self._session.add(tenant)
+        await self._session.flush()
+        self._session.add(Catalogue(tenant_id=tenant.id))
+        await self._session.flush()
+
+    async def erase(self, scope: TenantScope) -> None:
+        """Delete the tenant's rows in every table there is and keep its own, so that the id is not used again."""
+        for table in reversed(all_tables().sorted_tables):
+            if "tenant_id" in table.c:
+                await self._session.exec(delete(table).where(table.c.tenant_id == scope.tenant_id))
+        statement = update(Tenant).where(col(Tenant.id) == scope.tenant_id).values(deleted_at=func.now())
+        await self._session.exec(statement)

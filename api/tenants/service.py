@@ -1,0 +1,46 @@
+"""Tenants: made and deleted by the command line."""
+
+import re
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.database.scope import TenantScope
+from api.edge.problems import Conflict, Invalid, NotFound
+from api.tenants.repository import TenantRepository
+from api.tenants.tables import Tenant
+from configs.plans import plans
+
+FORM = re.compile(r"[a-z][a-z0-9-]{1,31}")
+
+
+async def create_tenant(session: AsyncSession, tenant_id: str, plan: str = "free") -> Tenant:
+    """Make a tenant. Raises Invalid for an id or plan that is none, Conflict for an id that was ever used."""
+    if FORM.fullmatch(tenant_id) is None:
+        raise Invalid.field("id", "2 to 32 lower-case letters, digits and hyphens, a letter first")
+    if plan not in plans():
+        raise Invalid.field("plan", f"one of {', '.join(plans())}")
+    tenants = TenantRepository(session)
+    if (existing := await tenants.find(tenant_id)) is not None:
+        state = "exists" if existing.deleted_at is None else "was deleted, and an id is never used again"
+        raise Conflict(f"The tenant {tenant_id} {state}")
+    tenant = Tenant(id=tenant_id, plan=plan)
+    await tenants.add(tenant)
+    return tenant
+
+
+async def list_tenants(session: AsyncSession) -> list[Tenant]:
+    """The tenants that are not deleted, by id."""
+    return await TenantRepository(session).list_live()
+
+
+async def live_tenant(session: AsyncSession, tenant_id: str) -> TenantScope:
+    """The scope of a tenant that exists. Raises NotFound where there is none or it was deleted."""
+    tenant = await TenantRepository(session).find(tenant_id)
+    if tenant is None or tenant.deleted_at is not None:
+        raise NotFound(f"There is no tenant {tenant_id}; create it with `python -m api create-tenant --id {tenant_id}`")
+    return TenantScope(tenant.id)
+
+
+async def delete_tenant(session: AsyncSession, tenant_id: str) -> None:
+    """Erase a tenant's data and close its id for good. Its keys are dead within 5 seconds."""
+    await TenantRepository(session).erase(await live_tenant(session, tenant_id))
