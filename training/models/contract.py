@@ -7,6 +7,7 @@ trained on, and can be laid over with a newer catalogue (`with_items`) while it 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -56,6 +57,14 @@ class Contributions:
 
     items: Positions  # [n] positions of distinct history items
     values: npt.NDArray[np.float32]  # [n] in units of the raw score, largest first
+
+
+@dataclass(frozen=True)
+class ListContributions:
+    """How much each event of one history weighs in the raw scores of one ranked list."""
+
+    items: Positions  # [n] positions of distinct history items
+    values: npt.NDArray[np.float32]  # [n, k] in units of the raw score; zero under NO_ITEM and where nothing is known
 
 
 class Recommender(ABC):
@@ -126,18 +135,33 @@ class Recommender(ABC):
         """
         return {self.family: self.score(histories)}
 
+    def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
+        """What `explain` says of every item of each row's list, one per row. items: int32 [batch, k], NO_ITEM allowed.
+
+        A family overrides it where a whole list costs less at once.
+        """
+        rows, columns = np.nonzero(items != NO_ITEM)
+        explained = self.explain(histories.take(rows), items[rows, columns]) if len(rows) else []
+        lists = []
+        for start, end in pairwise(np.searchsorted(rows, np.arange(len(items) + 1))):
+            found = explained[start:end]
+            sources = np.unique(np.concatenate([one.items for one in found] or [np.empty(0, np.int32)]))
+            values = np.zeros((len(sources), items.shape[1]), dtype=np.float32)
+            for column, one in zip(columns[start:end], found, strict=True):
+                values[np.searchsorted(sources, one.items), column] = one.values
+            lists.append(ListContributions(sources.astype(np.int32), values))
+        return lists
+
     def evidence(self, histories: Histories, items: Positions, top: int = 3) -> Positions:
         """The history items that weigh most in each item of each row's list, int32 [batch, k, top].
 
         Largest first, positive contributions only, padded with NO_ITEM. items: int32 [batch, k], NO_ITEM allowed.
-        The same as `explain` says item by item; a family overrides it where a whole list costs less at once.
         """
         found = np.full((*items.shape, top), NO_ITEM, dtype=np.int32)
-        rows, columns = np.nonzero(items != NO_ITEM)
-        explained = self.explain(histories.take(rows), items[rows, columns]) if len(rows) else []
-        for row, column, contributions in zip(rows, columns, explained, strict=True):
-            chosen = contributions.items[contributions.values > 0][:top]
-            found[row, column, : len(chosen)] = chosen
+        for row, explained in enumerate(self.explain_lists(histories, items)):
+            best = np.argsort(-explained.values, axis=0, kind="stable")[:top]  # [<= top, k]
+            weighs = np.take_along_axis(explained.values, best, axis=0) > 0
+            found[row, :, : len(best)] = np.where(weighs, explained.items[best], NO_ITEM).T
         return found
 
     def recommend(

@@ -13,7 +13,15 @@ import numpy.typing as npt
 from pydantic import Field
 
 from feature_store.online import Histories
-from training.models.contract import NO_ITEM, Contributions, FloatMatrix, ModelConfig, Positions, Recommender
+from training.models.contract import (
+    NO_ITEM,
+    Contributions,
+    FloatMatrix,
+    ListContributions,
+    ModelConfig,
+    Positions,
+    Recommender,
+)
 from training.models.kernels import FORMS, Kernel
 from training.models.profiles import Profiles, build_profiles
 
@@ -71,16 +79,16 @@ class LinearRecommender(Recommender):
             explained.append(Contributions(found[order], losses[order, 0]))
         return explained
 
-    def evidence(self, histories: Histories, items: Positions, top: int = 3) -> Positions:
-        found = np.full((*items.shape, top), NO_ITEM, dtype=np.int32)
+    def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
         profiles = build_profiles(histories, self.n_items, self.config.half_life)
+        explained = []
         for row, ranked in enumerate(items):
-            listed = np.flatnonzero(ranked != NO_ITEM)
+            listed = ranked != NO_ITEM
             history, losses = self._losses(profiles, row, ranked[listed])
-            for place, order in zip(listed, np.argsort(-losses, axis=0, kind="stable")[:top].T, strict=True):
-                chosen = order[losses[order, np.searchsorted(listed, place)] > 0]
-                found[row, place, : len(chosen)] = history[chosen]
-        return found
+            values = np.zeros((len(history), len(ranked)), dtype=np.float32)
+            values[:, listed] = losses
+            explained.append(ListContributions(history, values))
+        return explained
 
     def _losses(self, profiles: Profiles, row: int, items: Positions) -> tuple[Positions, FloatMatrix]:
         """The items of one history [n] and what each adds to the scores of `items` [m], float32 [n, m].
