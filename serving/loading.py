@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ from feature_store import columns as c
 from serving.contracts.releases import ITEMS_FILE, MANIFEST_FILE, BrokenReleaseError, Manifest
 from serving.overlay import Catalogue
 from training.calibration import ScoreMap
-from training.models.contract import Recommender
+from training.models.contract import Mask, Recommender
 from training.models.registry import load_model
 
 
@@ -31,9 +32,11 @@ def read_release(folder: Path) -> LoadedRelease:
     """
     try:
         manifest = read_manifest(folder)
-        models = _models(folder, manifest)
+        ids, metadata, active = _items(folder)
+        models = _models(folder, manifest, metadata)
         score_maps = {family: ScoreMap.load(folder / saved.folder) for family, saved in manifest.families.items()}
-        return LoadedRelease(manifest, _catalogue(folder, manifest, models), score_maps)
+        catalogue = Catalogue.of_release(manifest.catalogue_version, ids, metadata, active, models)
+        return LoadedRelease(manifest, catalogue, score_maps)
     except BrokenReleaseError:
         raise
     except Exception as error:  # whatever a damaged file makes its reader raise
@@ -52,13 +55,29 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _models(folder: Path, manifest: Manifest) -> dict[str, Recommender]:
+def _items(folder: Path) -> tuple[list[str], list[dict[str, Any]], Mask]:
+    """Ids, metadata and activity by position."""
+    table = pq.read_table(folder / ITEMS_FILE)
+    if not np.array_equal(table[c.ITEM].to_numpy(), np.arange(len(table))):
+        raise BrokenReleaseError(f"{folder / ITEMS_FILE}: row i is not position i")
+    decode = msgspec.json.Decoder().decode
+    metadata = [decode(text) for text in table[c.METADATA].to_pylist()]
+    return table[c.ITEM_ID].to_pylist(), metadata, table[c.IS_ACTIVE].to_numpy().astype(bool)
+
+
+def _models(folder: Path, manifest: Manifest, metadata: list[dict[str, Any]]) -> dict[str, Recommender]:
+    """The models by family, each knowing every item: one that was trained before the last of them came learns those.
+
+    Items keep their positions from one snapshot to the next, so an older model knows the first part of the table.
+    """
     loaded: dict[str, Recommender] = {}  # by folder
 
     def load(saved: str, components: dict[str, str]) -> Recommender:
         if saved not in loaded:
             parts = {family: load(part, {}) for family, part in components.items()}
-            loaded[saved] = load_model(folder / saved, parts)
+            model = load_model(folder / saved, parts)
+            newer = np.arange(model.n_items, len(metadata), dtype=np.int32)
+            loaded[saved] = model.with_items(newer, metadata[model.n_items :]) if len(newer) else model
         return loaded[saved]
 
     models = {family: load(saved.folder, saved.components) for family, saved in manifest.families.items()}
@@ -66,17 +85,3 @@ def _models(folder: Path, manifest: Manifest) -> dict[str, Recommender]:
         if model.family != family:
             raise BrokenReleaseError(f"{folder}: the model of {family} is of the family {model.family}")
     return models
-
-
-def _catalogue(folder: Path, manifest: Manifest, models: dict[str, Recommender]) -> Catalogue:
-    table = pq.read_table(folder / ITEMS_FILE)
-    if not np.array_equal(table[c.ITEM].to_numpy(), np.arange(len(table))):
-        raise BrokenReleaseError(f"{folder / ITEMS_FILE}: row i is not position i")
-    decode = msgspec.json.Decoder().decode
-    return Catalogue.of_release(
-        manifest.catalogue_version,
-        table[c.ITEM_ID].to_pylist(),
-        [decode(text) for text in table[c.METADATA].to_pylist()],
-        table[c.IS_ACTIVE].to_numpy().astype(bool),
-        models,
-    )

@@ -33,6 +33,7 @@ class Recommender:
         for name in ("bentoml", "uvicorn", "uvicorn.error", "circus"):
             logging.getLogger(name).handlers.clear()
             logging.getLogger(name).propagate = True
+        logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # answers are logged by query, with trace ids
         paths, serving, history = PathSettings(), ServingSettings(), HistorySettings()
 
         def load(tenant_id: str, release: str) -> Predictor:
