@@ -7,6 +7,9 @@ import structlog
 
 from configs.settings import LogSettings
 
+CHATTY = ("alembic.runtime.plugins",)
+"""Loggers that announce each of their own parts on import."""
+
 
 def configure(program: str, settings: LogSettings | None = None) -> None:
     """Route structlog and the standard library's loggers through one renderer on stderr.
@@ -47,6 +50,8 @@ def configure(program: str, settings: LogSettings | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _add_program(program: str) -> structlog.typing.Processor:

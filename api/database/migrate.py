@@ -1,6 +1,5 @@
 """Migrations: revisions are files in `migrations/versions`, applied one caller at a time."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -69,7 +68,6 @@ def _locked(url: str) -> Iterator[Connection]:
 
 
 def _config(connection: Connection | None) -> Config:
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # it announces each of its own parts
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection

@@ -36,6 +36,9 @@ SETTINGS = {
     "random_page_cost": "1.1",
     "timezone": "UTC",
     "log_timezone": "UTC",
+    # Statements and their details hold ids and addresses of people, which no log may.
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
 }
 
 log = structlog.get_logger(__name__)
