@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from feature_store.online import Histories
 from training.models.contract import Recommender
-from training.splits import take_histories
 
 FILE = "score_map.json"
 TOP_SCORE = 0.9
@@ -55,7 +54,7 @@ def fit_score_map(model: Recommender, histories: Histories, max_users: int = 512
     rows = np.arange(len(histories))
     if len(rows) > max_users:
         rows = np.sort(np.random.default_rng(seed).choice(rows, max_users, replace=False))
-    scores = model.score(take_histories(histories, rows)).astype(np.float64)
+    scores = model.score(histories.take(rows)).astype(np.float64)
     center = float(np.quantile(scores, 0.95))
     reach = float(np.median(scores.max(axis=1))) - center
     soft = 2 * TOP_SCORE - 1

@@ -35,7 +35,7 @@ class Holdout:
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Holdout":
         """The questions at these rows, in this order."""
-        return Holdout(self.users[rows], take_histories(self.histories, rows), self.targets[rows], self.masked[rows])
+        return Holdout(self.users[rows], self.histories.take(rows), self.targets[rows], self.masked[rows])
 
     def sample(self, n: int, seed: int) -> "Holdout":
         """At most n of the questions, drawn with the seed and kept in order."""
@@ -117,20 +117,6 @@ def leave_one_out_split(dataset: Dataset, mask: SeenPolicy = "all", max_users: i
         f"{_MASK_WORDS[mask]}; full ranking of {dataset.n_items} items"
     )
     return _split(protocol, *parts[0], *parts[1], known_until=None)
-
-
-def take_histories(histories: Histories, rows: npt.NDArray[np.int64]) -> Histories:
-    """The histories at these rows, in this order. rows: int64 [n]."""
-    lengths = histories.lengths[rows]
-    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    events = np.repeat(histories.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return Histories(
-        histories.items[events],
-        histories.types[events],
-        histories.weights[events],
-        histories.timestamps[events],
-        offsets,
-    )
 
 
 def _questions(past: Dataset, chosen: Interactions, mask: SeenPolicy) -> Holdout:

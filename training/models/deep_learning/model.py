@@ -16,13 +16,21 @@ from torch import Tensor
 from feature_store.online import Histories
 from training.dataset import Dataset
 from training.models.content.encoder import ContentEncoder
-from training.models.contract import Contributions, FloatMatrix, Positions, Recommender, RuntimeOptions, top_k
+from training.models.contract import (
+    NO_ITEM,
+    Contributions,
+    FloatMatrix,
+    Positions,
+    Recommender,
+    RuntimeOptions,
+    top_k,
+)
 from training.models.deep_learning import attribution
-from training.models.deep_learning.attribution import Evidence
+from training.models.deep_learning.attribution import FloatVector, Trust
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network, scores
 from training.models.deep_learning.user_vectors import user_vectors
-from training.splits import Holdout, leave_one_out_split, take_histories
+from training.splits import Holdout, leave_one_out_split
 
 DESCRIPTION_FILE = "deep_learning.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -33,6 +41,7 @@ BATCH = 256
 _VALIDATED_SHARE = 0.8  # of a fit's time, the rest is for the pass over all events
 _MIN_VALIDATION_USERS = 20
 _MEASURED_USERS = 150
+_MEASURED_ITEMS = 5
 
 
 class DeepLearning(Recommender):
@@ -49,7 +58,7 @@ class DeepLearning(Recommender):
     network: Network  # on the CPU, frozen, in evaluation mode
     ids: Tensor  # float32 [n_items, d], zero where an item had no event
     items: Tensor  # float32 [n_items, d] ids and projected content together
-    evidence: Evidence
+    trust: Trust  # in `explain`
     training: dict[str, Any]  # what the last fit went through: losses, validation, epochs
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
@@ -105,8 +114,8 @@ class DeepLearning(Recommender):
         self.network.requires_grad_(False)
         self.ids = torch.from_numpy(ids)
         self.items = self._vectors(self.ids, content)
-        self.evidence = Evidence(threshold=0.0, agreement=None, pairs=0)
-        self.evidence = self._measure_evidence(leave_one_out_split(dataset, max_users=_MEASURED_USERS).test)
+        self.trust = Trust(threshold=0.0, agreement=None, pairs=0)
+        self.trust = self._measure_trust(leave_one_out_split(dataset, max_users=_MEASURED_USERS).test)
 
     @property
     def n_items(self) -> int:
@@ -123,20 +132,15 @@ class DeepLearning(Recommender):
         return torch.where(lengths > 0, self.items / lengths.clamp(min=1e-12), 0.0).numpy()
 
     def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
-        self._check(histories)
-        none = Contributions(np.empty(0, np.int32), np.empty(0, np.float32))
-        threshold = self.evidence.threshold
-        if threshold is None or not len(histories.items):
-            return [none] * len(items)
-        gradients = attribution.presence_gradients(
-            self.network.users,
-            histories,
-            self.items[torch.from_numpy(items.astype(np.int64))],
-            self.items,
-            self.network.types,
-            self.config.max_length,
-        )
-        return attribution.contributions(histories, gradients, max(threshold, np.finfo(np.float32).tiny))
+        return [found[0] for found in self._contributions(histories, items[:, None])]
+
+    def evidence(self, histories: Histories, items: Positions, top: int = 3) -> Positions:
+        listed = np.full((*items.shape, top), NO_ITEM, dtype=np.int32)
+        for row, found in enumerate(self._contributions(histories, items)):
+            for column in np.flatnonzero(items[row] != NO_ITEM):
+                chosen = found[column].items[:top]
+                listed[row, column, : len(chosen)] = chosen
+        return listed
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
         if not len(positions):
@@ -158,7 +162,7 @@ class DeepLearning(Recommender):
         self.encoder.save(path / CONTENT_FOLDER)
         description = {
             "config": self.config.model_dump(mode="json"),
-            "evidence": asdict(self.evidence),
+            "attribution": asdict(self.trust),
             "training": self.training,
         }
         (path / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
@@ -173,7 +177,7 @@ class DeepLearning(Recommender):
         model.network = Network(model.encoder.dimensions, model.config)
         model.network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
         model.network.eval().requires_grad_(False)
-        model.evidence = Evidence(**description["evidence"])
+        model.trust = Trust(**description["attribution"])
         model.training = description["training"]
         return model
 
@@ -186,7 +190,7 @@ class DeepLearning(Recommender):
         parts = [
             user_vectors(
                 self.network.users,
-                take_histories(histories, np.arange(start, min(start + BATCH, len(histories)))),
+                histories.take(np.arange(start, min(start + BATCH, len(histories)))),
                 self.items,
                 self.network.types,
                 self.config.max_length,
@@ -199,19 +203,40 @@ class DeepLearning(Recommender):
         if len(histories.items) and histories.items.max() >= self.n_items:
             raise IndexError(f"a history names an item outside the catalogue of {self.n_items}")
 
-    def _measure_evidence(self, questions: Holdout) -> Evidence:
-        """Judge attribution on what this model would answer: the best five unseen items of each question."""
-        if not len(questions):
-            return Evidence(None, None, 0)
-        answers = top_k(np.where(questions.masked.toarray(), -np.inf, self.score(questions.histories)), 5).items
-        rows, places = np.nonzero(answers >= 0)
+    def _contributions(self, histories: Histories, items: Positions) -> list[list[Contributions]]:
+        """Trusted contributions to each of k items a history. items: int32 [batch, k]; at NO_ITEM without meaning."""
+        self._check(histories)
+        if self.trust.threshold is None:
+            nothing = Contributions(np.empty(0, np.int32), np.empty(0, np.float32))
+            return [[nothing] * items.shape[1]] * len(items)
+        threshold = max(self.trust.threshold, float(np.finfo(np.float32).tiny))
+        explained = []
+        for start in range(0, len(histories), BATCH):
+            rows = np.arange(start, min(start + BATCH, len(histories)))
+            wanted = self.items[torch.from_numpy(items[rows].T.astype(np.int64))]  # [k, rows, d]
+            batch = histories.take(rows)
+            gradients = attribution.presence_gradients(
+                self.network.users, batch, wanted, self.items, self.network.types, self.config.max_length
+            )
+            for row in range(len(rows)):
+                events = batch.items[batch.offsets[row] : batch.offsets[row + 1]]
+                explained.append([attribution.contributions(events, g, threshold) for g in gradients[:, row]])
+        return explained
 
-        def score_pairs(histories: Histories, items: Positions) -> Any:
+    def _measure_trust(self, questions: Holdout) -> Trust:
+        """Judge attribution on what this model would answer: the best unseen items of each question."""
+        if not len(questions):
+            return Trust(None, None, 0)
+        scored = np.where(questions.masked.toarray(), -np.inf, self.score(questions.histories))
+        answers = top_k(scored, _MEASURED_ITEMS).items
+
+        def score_pairs(histories: Histories, items: Positions) -> FloatVector:
             with torch.inference_mode():
                 return (self._users(histories) * self.items[torch.from_numpy(items.astype(np.int64))]).sum(1).numpy()
 
+        listed = answers[:, (answers != NO_ITEM).all(axis=0)]
         return attribution.measure(
-            self.explain, score_pairs, take_histories(questions.histories, rows), answers[rows, places]
+            self._contributions(questions.histories, listed), score_pairs, questions.histories, listed
         )
 
 
