@@ -1,0 +1,209 @@
+"""The API's client against the real server: gathering, the catalogue handshake, and a server that is away."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from serving.client import ServingClient, ServingUnavailable
+from serving.contracts.messages import CatalogueDelta, ItemChange, RecommendQuery, SimilarQuery
+from tests.fixtures.model_server import ModelServer, model_server
+from tests.fixtures.platform import ROOT
+from tests.fixtures.releases import CATALOGUE_VERSION, TENANT, delta, item_id, likes, publish_small
+
+COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
+QUERY = RecommendQuery("collaborative", 5, likes(*COMEDIES))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    with model_server(tmp_path_factory.mktemp("state")) as server:
+        publish_small(server.paths.bentoml, server.paths.root / "work")
+        server.start()
+        yield server
+
+
+@asynccontextmanager
+async def client_of(server: ModelServer, seconds: float = 1.0) -> AsyncIterator[ServingClient]:
+    client = ServingClient(server.settings.model_copy(update={"timeout_seconds": seconds}))
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def no_delta(since: int) -> CatalogueDelta:
+    raise AssertionError(f"asked for a delta since {since}")
+
+
+def test_a_lone_query_is_answered(server: ModelServer) -> None:
+    async def scenario() -> None:
+        async with client_of(server) as client:
+            answer, release = await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
+            assert len(answer.items) == 5
+            assert release == (await client.releases())[TENANT].release
+            answer, _ = await client.ask(TENANT, CATALOGUE_VERSION, SimilarQuery("unheard-of", 3), no_delta)
+            assert answer.error == "unknown_item"
+
+    asyncio.run(scenario())
+
+
+def test_queries_that_come_while_a_call_is_in_flight_leave_together(server: ModelServer) -> None:
+    async def scenario() -> list[str]:
+        async with client_of(server) as client:
+            traces = [f"{number:032x}" for number in range(1, 41)]
+            queries = [RecommendQuery("collaborative", 3, likes(*COMEDIES), trace_id=trace) for trace in traces]
+            answers = await asyncio.gather(*(ask_later(client, query) for query in queries))
+            assert all(answer == answers[0] for answer in answers)
+            return traces
+
+    async def ask_later(client: ServingClient, query: RecommendQuery) -> object:
+        await asyncio.sleep(int(query.trace_id, 16) * 0.0001)
+        return await client.ask(TENANT, CATALOGUE_VERSION, query, no_delta)
+
+    traces = asyncio.run(scenario())
+    time.sleep(0.3)
+    lines = [line for line in server.log.splitlines() if any(trace in line for trace in traces)]
+    sizes = [int(line.partition('"batch": ')[2].partition(",")[0]) for line in lines]
+    assert len(lines) == 40
+    calls = sum(1 / size for size in sizes)
+    assert calls < 40
+    assert max(sizes) > 1
+
+
+def test_the_delta_is_read_once_for_queries_that_leave_together(server: ModelServer) -> None:
+    asked: list[int] = []
+
+    async def load_delta(since: int) -> CatalogueDelta:
+        asked.append(since)
+        return delta(11, ("horror-5", None, False), since=since)
+
+    async def scenario() -> None:
+        async with client_of(server) as client:
+            queries = [SimilarQuery("horror-3", 100) for _ in range(8)]
+            answers = await asyncio.gather(*(client.ask(TENANT, 11, query, load_delta) for query in queries))
+            assert all("horror-5" not in {item.item_id for item in answer.items} for answer, _ in answers)
+
+    asyncio.run(scenario())
+    assert asked == [CATALOGUE_VERSION]
+
+
+def test_metadata_with_numbers_past_64_bits_travels(server: ModelServer) -> None:
+    async def load_delta(since: int) -> CatalogueDelta:
+        metadata = {"title": "horror horror3", "genres": ["horror"], "views": [2**80, -(10**400), {"deep": 10**400}]}
+        return CatalogueDelta(since, 12, [ItemChange("large", 12, True, metadata)])
+
+    async def scenario() -> None:
+        async with client_of(server) as client:
+            answer, _ = await client.ask(TENANT, 12, SimilarQuery("horror-3", 100), load_delta)
+            assert "large" in {item.item_id for item in answer.items}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("tenant", "query", "reason"),
+    [("nobody", QUERY, "no-release"), (TENANT, RecommendQuery("deep-learning", 3), "no-model")],
+)
+def test_without_a_model_the_reason_is_named_and_others_are_served(
+    server: ModelServer, tenant: str, query: RecommendQuery, reason: str
+) -> None:
+    async def scenario() -> None:
+        async with client_of(server) as client:
+            with pytest.raises(ServingUnavailable) as caught:
+                await client.ask(tenant, CATALOGUE_VERSION, query, no_delta)
+            assert caught.value.reason == reason
+            answer, _ = await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
+            assert answer.items
+
+    asyncio.run(scenario())
+
+
+def test_what_reading_the_delta_raises_reaches_the_caller_and_nobody_else(server: ModelServer) -> None:
+    async def failing(since: int) -> CatalogueDelta:
+        raise ConnectionError("the database is away")
+
+    async def scenario() -> None:
+        async with client_of(server) as client:
+            with pytest.raises(ConnectionError, match="the database is away"):
+                await client.ask(TENANT, 1_000, QUERY, failing)
+            answer, _ = await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
+            assert answer.items
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_that_goes_away_spoils_nothing(server: ModelServer) -> None:
+    async def scenario() -> None:
+        async with client_of(server) as client:
+            tasks = [asyncio.create_task(client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)) for _ in range(6)]
+            await asyncio.sleep(0)
+            for task in tasks[::2]:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
+            assert all(len(result[0].items) == 5 for result in results[1::2])  # type: ignore[index, union-attr]
+
+    asyncio.run(scenario())
+
+
+async def unavailable(client: ServingClient) -> float:
+    """Seconds until the client says that the server is away."""
+    started = time.perf_counter()
+    with pytest.raises(ServingUnavailable) as caught:
+        await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
+    assert caught.value.reason == "serving-unavailable"
+    return time.perf_counter() - started
+
+
+async def back(client: ServingClient, within: float) -> None:
+    deadline = time.perf_counter() + within
+    while True:
+        try:
+            await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
+            return
+        except ServingUnavailable:
+            assert time.perf_counter() < deadline, f"not back within {within} s"
+            await asyncio.sleep(0.02)
+
+
+def outage(server: ModelServer, lose: Callable[[], None], give_back: Callable[[], object], first: float) -> None:
+    async def scenario() -> None:
+        async with client_of(server, seconds=0.5) as client:
+            await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
+            lose()
+            waited = await asyncio.gather(*(unavailable(client) for _ in range(20)))
+            assert max(waited) < first
+            assert max([await unavailable(client) for _ in range(100)]) < 0.02
+            await asyncio.to_thread(give_back)
+            await back(client, 1.5)
+
+    asyncio.run(scenario())
+
+
+def test_a_hung_server_costs_one_timeout_and_then_nothing_until_it_wakes(server: ModelServer) -> None:
+    outage(
+        server,
+        lambda: server.signal_worker(signal.SIGSTOP),
+        lambda: server.signal_worker(signal.SIGCONT),
+        first=1.2,
+    )
+
+
+def test_a_dead_server_costs_nothing_and_is_found_again(server: ModelServer) -> None:
+    outage(server, server.kill, server.start, first=0.3)
+
+
+def test_importing_the_client_loads_no_model_library() -> None:
+    absent = ("torch", "bentoml", "mlflow", "dagster", "numpy", "pyarrow", "scipy")
+    code = f"import sys, serving.client; print([name for name in {absent!r} if name in sys.modules])"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert run.stdout.strip() == "[]"
