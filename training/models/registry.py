@@ -37,6 +37,13 @@ def family_class(family: str) -> type[Recommender]:
     return found
 
 
+def is_blend(family: str) -> bool:
+    """Whether a family is a `Blend`, told from its source where it is of this package. Raises KeyError as above."""
+    if family in (sources := _sources()):
+        return any(isinstance(base, ast.Name) and base.id == Blend.__name__ for base in sources[family].bases)
+    return issubclass(family_class(family), Blend)
+
+
 def save_model(model: Recommender, path: Path) -> None:
     """Write a fitted model into the folder `path`, with a `model.json` that says what it is."""
     path.mkdir(parents=True, exist_ok=True)
@@ -62,21 +69,28 @@ def _locations() -> dict[str, str]:
     """Family -> `module:Class`. Raises ValueError where two classes claim one name."""
     found: dict[str, str] = {}
     installed = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
-    for family, location in [*_scan(Path(__file__).parent), *installed.items()]:
+    own = [(family, location) for family, location, _ in _scan(Path(__file__).parent)]
+    for family, location in [*own, *installed.items()]:
         if found.setdefault(family, location) != location:
             raise ValueError(f"model family {family!r} is claimed by {found[family]} and {location}")
     return found
 
 
-def _scan(package: Path) -> list[tuple[str, str]]:
-    """(family, location) of every class in the package's sources whose body sets `family` to a string."""
+@cache
+def _sources() -> dict[str, ast.ClassDef]:
+    """Family -> the source of its class, for those of this package."""
+    return {family: node for family, _, node in _scan(Path(__file__).parent)}
+
+
+def _scan(package: Path) -> list[tuple[str, str, ast.ClassDef]]:
+    """(family, location, class) of every class in the package's sources whose body sets `family` to a string."""
     found = []
     for source in sorted(package.rglob("*.py")):
         parts = source.relative_to(package).with_suffix("").parts
         module = ".".join((_PACKAGE, *(part for part in parts if part != "__init__")))
         for node in ast.parse(source.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
-                found += [(family, f"{module}:{node.name}") for family in map(_family_of, node.body) if family]
+                found += [(family, f"{module}:{node.name}", node) for family in map(_family_of, node.body) if family]
     return found
 
 
