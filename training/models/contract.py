@@ -87,6 +87,10 @@ class Recommender(ABC):
         """
         return type(self)(self.config).fit(dataset, options)
 
+    def record(self) -> dict[str, Any]:
+        """What the fit found out about itself, for the run's record: numbers, words, and lists of floats as curves."""
+        return {}
+
     @property
     @abstractmethod
     def n_items(self) -> int:
@@ -213,6 +217,11 @@ class Blend(Recommender):
     @abstractmethod
     def kept_component(self) -> str | None:
         """The component that the blend became because no blend of all beat it on held-out questions; else None."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> dict[str, float]:
+        """What the fit found, for a record of the run: weights, and held-out figures of the blend and its parts."""
 
     @abstractmethod
     def with_components(self, components: Mapping[str, Recommender], dataset: Dataset) -> Self:

@@ -1,0 +1,256 @@
+"""The hybrid family: a learned linear ranker over what the other families say."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from feature_store.online import Histories
+from training.dataset import Dataset
+from training.models.coconsumption import unit_rows
+from training.models.contract import (
+    Blend,
+    Contributions,
+    FloatMatrix,
+    ListContributions,
+    ModelConfig,
+    Positions,
+    Recommender,
+    RuntimeOptions,
+)
+from training.models.hybrid.learning import Learned, as_summary, learn
+from training.models.hybrid.questions import ask
+from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
+from training.models.popularity import decayed_popularity
+
+DESCRIPTION_FILE = "hybrid.json"
+ARRAYS_FILE = "hybrid.npz"
+
+
+class HybridConfig(ModelConfig):
+    window: float = Field(
+        default=0.1, gt=0, lt=1, description="share of the newest events asked about where no moment is given"
+    )
+    questions_per_user: int = Field(default=8, ge=1, description="moments asked about, evenly spaced")
+    max_questions: int = Field(default=2_000, ge=1)
+    candidates: int = Field(default=100, ge=10, description="best items of each component that are ranked")
+    mask_seen: bool = Field(default=True, description="ask only for items that are new to the user")
+    popularity_half_life_days: float = Field(default=30.0, gt=0)
+    popularity_weights: tuple[float, ...] = Field(
+        default=(0.0, 0.15, 0.3, 0.5),
+        min_length=1,
+        description="tried weights of popularity beside a total of 1 for the components",
+    )
+    tolerance: float = Field(
+        default=0.001, ge=0, description="share of the best NDCG given up for a smaller weight of popularity"
+    )
+    l2: float = Field(default=1e-3, ge=0)
+    folds: int = Field(default=5, ge=2)
+    scale_users: int = Field(default=512, ge=1, description="histories that scales are measured on")
+
+
+class Hybrid(Blend):
+    """score = sum over components of w * (s - center) / spread, plus a weight times popularity, in one scale.
+
+    The scale is that of the linear families: their scores grow with a history of n items as n ** growth, and whatever
+    does not is multiplied by the missing power of n. So a short history weighs as much as a long one against
+    popularity, and what one item of a history did to a score adds up over the components.
+    Weights are non-negative and learned listwise on questions that came after everything the components know.
+    """
+
+    family = "hybrid"
+    Config = HybridConfig
+    config: HybridConfig
+    learned: Learned
+    growth: float
+    scales: dict[str, Scale]
+    popularity: npt.NDArray[np.float32]  # [n_items] of unit spread, not negative
+
+    def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
+        if not self.components:
+            raise ValueError("hybrid needs fitted components")
+        times = dataset.interactions.timestamps
+        if not len(times):
+            raise ValueError("hybrid cannot learn without interactions: record some first")
+        since = self.known_until
+        if since is None:
+            since = int(np.quantile(times, 1 - self.config.window, method="higher"))
+        past = dataset.where(times < since)
+        if not len(past.interactions) or len(past.interactions) == len(times):
+            raise ValueError("hybrid needs events before and after the moment until which its components know")
+        rng = np.random.default_rng(options.seed)
+        questions = ask(
+            dataset, since, self.config.questions_per_user, self.config.max_questions, self.config.mask_seen, rng
+        )
+        self._check_sizes(dataset.n_items)
+        self._measure(past, measure_growth(self.components, self._sample(past)))
+        self.learned = learn(
+            list(self.components),
+            self._features,
+            questions,
+            self.config.popularity_weights,
+            width=self.config.candidates,
+            tolerance=self.config.tolerance,
+            l2=self.config.l2,
+            folds=self.config.folds,
+            rng=rng,
+        )
+        return self
+
+    def with_components(self, components: Mapping[str, Recommender], dataset: Dataset) -> Self:
+        blend = self._over(components)
+        blend._check_sizes(dataset.n_items)
+        blend._measure(dataset, self.growth)
+        return blend
+
+    @property
+    def kept_component(self) -> str | None:
+        return self.learned.kept_component
+
+    @property
+    def summary(self) -> dict[str, float]:
+        return as_summary(self.learned)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.popularity)
+
+    def parts(self, histories: Histories) -> dict[str, FloatMatrix]:
+        """What each component adds, and under this family's own name what popularity adds."""
+        sizes = history_sizes(histories, self.n_items)
+        parts = {}
+        for family, model in self._weighty.items():
+            scale = self.scales[family]
+            centered = model.score(histories) - np.float32(scale.center)
+            parts[family] = centered * self._factors(family, sizes)[:, None]
+        if self.learned.popularity_weight > 0:
+            lift = np.float32(self.learned.popularity_weight) * sizes**self.growth
+            parts[self.family] = lift[:, None] * self.popularity
+        return parts
+
+    def score(self, histories: Histories, candidates: Positions | None = None) -> FloatMatrix:
+        first, *others = self.parts(histories).values()
+        scores = sum(others, start=first)
+        return scores if candidates is None else scores[:, candidates]
+
+    def item_vectors(self) -> FloatMatrix:
+        """Vectors whose products are the components' cosines, weighted as the components are."""
+        weights = self.learned.weights
+        return unit_rows(
+            np.hstack([np.sqrt(weights[family]) * model.item_vectors() for family, model in self._weighty.items()])
+        )
+
+    def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
+        explained = []
+        for found in self.explain_lists(histories, items[:, None]):
+            order = np.argsort(-found.values[:, 0], kind="stable")
+            explained.append(Contributions(found.items[order], found.values[order, 0]))
+        return explained
+
+    def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
+        """The components' contributions, weighted.
+
+        A longer history also adds weight to popularity: without an item the score of a list's item falls by what is
+        said here and that little more, which no item of the history has to itself.
+        """
+        sizes = history_sizes(histories, self.n_items)
+        found = [
+            (self._factors(family, sizes), model.explain_lists(histories, items))
+            for family, model in self._weighty.items()
+        ]
+        explained = []
+        for row in range(len(histories)):
+            together = [(factors[row], lists[row]) for factors, lists in found]
+            sources, place = np.unique(np.concatenate([one.items for _, one in together]), return_inverse=True)
+            values = np.zeros((len(sources), items.shape[1]), dtype=np.float32)
+            np.add.at(values, place, np.concatenate([factor * one.values for factor, one in together]))
+            explained.append(ListContributions(sources.astype(np.int32), values))
+        return explained
+
+    def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
+        if not len(positions):
+            return self
+        return self._over({family: model.with_items(positions, metadata) for family, model in self.components.items()})
+
+    def save(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        description = {
+            "config": self.config.model_dump(mode="json"),
+            "learned": self.learned.model_dump(mode="json"),
+            "growth": self.growth,
+            "scales": {family: asdict(scale) for family, scale in self.scales.items()},
+        }
+        (path / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
+        np.savez(path / ARRAYS_FILE, popularity=self.popularity)
+
+    @classmethod
+    def load(cls, path: Path, components: Mapping[str, Recommender] | None = None) -> Self:
+        description = json.loads((path / DESCRIPTION_FILE).read_text())
+        model = cls(cls.Config.model_validate(description["config"]))
+        model.learned = Learned.model_validate(description["learned"])
+        model.growth = description["growth"]
+        model.scales = {family: Scale(**scale) for family, scale in description["scales"].items()}
+        with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
+            model.popularity = arrays["popularity"]
+        return model._over(components or {})
+
+    @property
+    def _weighty(self) -> dict[str, Recommender]:
+        """The components that have a say."""
+        return {family: self.components[family] for family, weight in self.learned.weights.items() if weight > 0}
+
+    def _factors(self, family: str, sizes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What a component's scores are multiplied by, float32 [batch], for histories of so many distinct items."""
+        scale = self.scales[family]
+        return (self.learned.weights[family] / scale.spread * sizes ** (self.growth - scale.growth)).astype(np.float32)
+
+    def _features(self, histories: Histories) -> FloatMatrix:
+        """What the ranker learns from: the parts before their weights, each row divided by size ** growth."""
+        sizes = history_sizes(histories, self.n_items)[:, None]
+        features = np.empty((len(histories), self.n_items, len(self.components) + 1), dtype=np.float32)
+        for index, (family, model) in enumerate(self.components.items()):
+            scale = self.scales[family]
+            features[:, :, index] = (model.score(histories) - scale.center) / (scale.spread * sizes**scale.growth)
+        features[:, :, -1] = self.popularity
+        return features
+
+    def _measure(self, dataset: Dataset, growth: float) -> None:
+        """Set what belongs to the components' scores and to the moment: scales and popularity."""
+        histories = self._sample(dataset)
+        self.growth = growth
+        self.scales = {family: measure_scale(model, histories, growth) for family, model in self.components.items()}
+        popularity = decayed_popularity(dataset, self.config.popularity_half_life_days)
+        self.popularity = popularity / (popularity.std() or np.float32(1))
+
+    def _sample(self, dataset: Dataset) -> Histories:
+        """Histories of users who have one."""
+        users = np.unique(dataset.interactions.users)
+        if len(users) > self.config.scale_users:
+            users = np.sort(np.random.default_rng(0).choice(users, self.config.scale_users, replace=False))
+        return dataset.histories(users)
+
+    def _over(self, components: Mapping[str, Recommender]) -> Self:
+        """This blend over other components; items that came after the fit have the median popularity."""
+        missing = sorted(set(self.learned.weights) - set(components))
+        if missing:
+            raise ValueError(f"this hybrid blends {', '.join(self.learned.weights)}; {', '.join(missing)} missing")
+        blend = type(self)(self.config)
+        blend.__dict__.update(self.__dict__)
+        blend.components = {family: components[family] for family in self.learned.weights}
+        n_items = next(iter(blend.components.values())).n_items
+        blend._check_sizes(n_items)
+        added = max(0, n_items - len(self.popularity))
+        blend.popularity = np.concatenate(
+            [self.popularity[:n_items], np.full(added, np.median(self.popularity), np.float32)]
+        )
+        return blend
+
+    def _check_sizes(self, n_items: int) -> None:
+        sizes = {family: model.n_items for family, model in self.components.items()}
+        if set(sizes.values()) - {n_items}:
+            raise ValueError(f"components must score the same {n_items} items, not {sizes}")

@@ -1,0 +1,61 @@
+"""What makes scores of different families comparable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.online import Histories
+from training.models.contract import FloatMatrix, Recommender
+from training.models.linear import LinearRecommender
+from training.models.profiles import build_profiles
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The spread of a family's scores over the items, for a history of n items: `spread` * n ** `growth`."""
+
+    center: float  # mean score
+    spread: float
+    growth: float
+
+
+def history_sizes(histories: Histories, n_items: int) -> npt.NDArray[np.float32]:
+    """Distinct items of each history, at least 1, float32 [batch]."""
+    return np.maximum(np.diff(build_profiles(histories, n_items).offsets), 1).astype(np.float32)
+
+
+def measure_growth(components: Mapping[str, Recommender], histories: Histories) -> float:
+    """How the spread of the linear families' scores grows with the history, as an exponent in [0, 1].
+
+    One exponent for all of them: what a blend of them owes to one item of a history stays exact only if nothing but a
+    common factor depends on the history's size. 0 where no component is linear.
+    """
+    slopes = [_fit_growth(model, histories) for model in components.values() if isinstance(model, LinearRecommender)]
+    return float(np.clip(np.mean(slopes), 0, 1)) if slopes else 0.0
+
+
+def measure_scale(model: Recommender, histories: Histories, growth: float) -> Scale:
+    """The scale of one component. growth: that of the linear families, which any other family's is measured beside."""
+    own = growth if isinstance(model, LinearRecommender) else float(np.clip(_fit_growth(model, histories), 0, 1))
+    scores = model.score(histories)
+    spreads = _spreads(scores)
+    sizes = history_sizes(histories, model.n_items)
+    known = spreads > 0
+    if not known.any():  # all items alike to everybody: nothing to compare
+        return Scale(float(scores.mean()), 1.0, own)
+    spread = np.exp(np.mean(np.log(spreads[known]) - own * np.log(sizes[known])))
+    return Scale(float(scores.mean()), float(spread), own)
+
+
+def _fit_growth(model: Recommender, histories: Histories) -> float:
+    spreads, sizes = _spreads(model.score(histories)), history_sizes(histories, model.n_items)
+    known = spreads > 0
+    if len(np.unique(sizes[known])) < 2:
+        return 0.0
+    return float(np.polyfit(np.log(sizes[known]), np.log(spreads[known]), 1)[0])
+
+
+def _spreads(scores: FloatMatrix) -> npt.NDArray[np.float64]:
+    return scores.std(axis=1, dtype=np.float64)
