@@ -218,11 +218,6 @@ class Blend(Recommender):
     def kept_component(self) -> str | None:
         """The component that the blend became because no blend of all beat it on held-out questions; else None."""
 
-    @property
-    @abstractmethod
-    def summary(self) -> dict[str, float]:
-        """What the fit found, for a record of the run: weights, and held-out figures of the blend and its parts."""
-
     @abstractmethod
     def with_components(self, components: Mapping[str, Recommender], dataset: Dataset) -> Self:
         """The same learned weights over other fitted models of the same families.

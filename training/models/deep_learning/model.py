@@ -117,6 +117,13 @@ class DeepLearning(Recommender):
         self.trust = Trust(threshold=0.0, agreement=None, pairs=0)
         self.trust = self._measure_trust(leave_one_out_split(dataset, max_users=_MEASURED_USERS).test)
 
+    def record(self) -> dict[str, Any]:
+        agreement = {
+            "attribution_agreement": self.trust.agreement,
+            "attribution_trusted": self.trust.threshold is not None,
+        }
+        return {**self.training, **agreement}
+
     @property
     def n_items(self) -> int:
         return len(self.items)

@@ -1,0 +1,182 @@
+"""The use case of training: one family, one snapshot, one recorded protocol.
+
+A family is fitted three times, each time on more of the data:
+
+    tuned      on the events before the validation window; what a blend learns its weights with, out of time
+    evaluated  on the events before the test window; every figure of the report is of this one
+    model      on all events; this one serves
+
+A linear family fits anew each time. The sequential one fits once, with early stopping, and goes on from there; since
+`evaluated` comes out of the same steps as `model`, one window earlier, the report judges the procedure that made the
+model that serves. The served model itself is never scored on the window: it has learned from it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from training.calibration import ScoreMap, fit_score_map
+from training.config import load_config
+from training.dataset import Dataset
+from training.evaluation import EvaluationReport, evaluate
+from training.measure import Usage, measured
+from training.models.contract import Blend, ModelConfig, Recommender, RuntimeOptions
+from training.models.registry import family_class, load_model, save_model
+from training.splits import SeenPolicy, Split, temporal_split
+
+FIT_PROTOCOL = (
+    "the evaluated model was fitted on the events before the test window, the served one on all events "
+    "with the same hyper-parameters"
+)
+REPORT_FILE = "report.json"
+_FIT_SHARE, _REFIT_SHARE = 0.6, 0.2  # of max_seconds: one fit, two refits
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What `train_family` returns: the served model, the two earlier ones, and what was measured."""
+
+    tuned: Recommender
+    evaluated: Recommender
+    model: Recommender
+    report: EvaluationReport
+    score_map: ScoreMap
+    seed: int
+    usage: Usage  # of all fits together
+
+    @property
+    def family(self) -> str:
+        return self.model.family
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+    def save_served(self, folder: Path) -> None:
+        """Write the folder that a registry keeps and a release serves: the model and its score map."""
+        save_model(self.model, folder)
+        self.score_map.save(folder)
+
+    def save(self, folder: Path) -> None:
+        """Write all three models and the report, so that a later step of a pipeline can take over."""
+        save_model(self.tuned, folder / "tuned")
+        save_model(self.evaluated, folder / "evaluated")
+        self.save_served(folder / "model")
+        facts = {
+            "report": self.report.model_dump(mode="json"),
+            "seed": self.seed,
+            "fit_seconds": self.usage.seconds,
+            "peak_mb": self.usage.peak_mb,
+        }
+        (folder / REPORT_FILE).write_text(json.dumps(facts))
+
+    @classmethod
+    def load(cls, folder: Path, components: Mapping[str, "TrainedModel"] | None = None) -> Self:
+        """What `save` wrote. components: those of a blend."""
+        facts = json.loads((folder / REPORT_FILE).read_text())
+        tuned, evaluated, served = (
+            load_model(folder / stage, {name: getattr(one, stage) for name, one in (components or {}).items()})
+            for stage in ("tuned", "evaluated", "model")
+        )
+        return cls(
+            tuned=tuned,
+            evaluated=evaluated,
+            model=served,
+            report=EvaluationReport.model_validate(facts["report"]),
+            score_map=ScoreMap.load(folder / "model"),
+            seed=facts["seed"],
+            usage=Usage(facts["fit_seconds"], facts["peak_mb"]),
+        )
+
+
+def train_family(
+    family: str,
+    dataset: Dataset,
+    *,
+    options: RuntimeOptions,
+    config: ModelConfig | None = None,
+    components: Mapping[str, TrainedModel] | None = None,
+    exclude_seen: SeenPolicy = "all",
+    split: Split | None = None,
+) -> TrainedModel:
+    """Fit a family, measure it on the held-out window and refit it for serving.
+
+    Args:
+        family: a name of `registry.families()`.
+        dataset: a whole snapshot.
+        options: `max_seconds` bounds the three fits together.
+        config: hyper-parameters; default those of `configs/models/<family>.yaml`.
+        components: what a blend blends, trained on the same data set and split.
+        exclude_seen: the tenant's `excludeSeen`, which decides what the metrics mask.
+        split: where the caller has made `temporal_split(dataset, exclude_seen)` already.
+
+    Raises:
+        KeyError: no such family.
+        ValueError: the data cannot be split in time, or cannot carry the family.
+    """
+    split = split or temporal_split(dataset, exclude_seen)
+    config = config or load_config(family)
+    with measured() as usage:
+        tuned, evaluated = _fit_before_test(family, config, split, options, components or {})
+    until_test = usage.result
+    with measured() as usage:
+        if isinstance(evaluated, Blend):
+            served = {name: one.model for name, one in (components or {}).items()}
+            model: Recommender = evaluated.with_components(served, dataset)
+        else:
+            model = evaluated.refit(dataset, _share(options, _REFIT_SHARE))
+    return TrainedModel(
+        tuned=tuned,
+        evaluated=evaluated,
+        model=model,
+        report=_report(evaluated, split, options, until_test),
+        score_map=fit_score_map(model, dataset.histories(), seed=options.seed),
+        seed=options.seed,
+        usage=Usage(until_test.seconds + usage.result.seconds, max(until_test.peak_mb, usage.result.peak_mb)),
+    )
+
+
+def evaluate_configuration(
+    family: str,
+    config: ModelConfig,
+    split: Split,
+    options: RuntimeOptions,
+    components: Mapping[str, TrainedModel] | None = None,
+) -> EvaluationReport:
+    """What a configuration reaches on this window: fitted before it, measured on it, nothing kept.
+
+    This is how an earlier champion is compared on a new window without a leak: its weights may have learned from the
+    window's events, its hyper-parameters have not.
+    """
+    with measured() as usage:
+        _, evaluated = _fit_before_test(family, config, split, options, components or {})
+    return _report(evaluated, split, options, usage.result)
+
+
+def _fit_before_test(
+    family: str, config: ModelConfig, split: Split, options: RuntimeOptions, components: Mapping[str, TrainedModel]
+) -> tuple[Recommender, Recommender]:
+    """The model fitted before the validation window and the one fitted before the test window."""
+    found = family_class(family)
+    if not issubclass(found, Blend):
+        tuned = found(config).fit(split.train, _share(options, _FIT_SHARE))
+        return tuned, tuned.refit(split.before_test, _share(options, _REFIT_SHARE))
+    earlier = {name: one.tuned for name, one in components.items()}
+    blend = found(config, earlier, split.known_until).fit(split.before_test, options)
+    return blend, blend.with_components({name: one.evaluated for name, one in components.items()}, split.before_test)
+
+
+def _report(evaluated: Recommender, split: Split, options: RuntimeOptions, usage: Usage) -> EvaluationReport:
+    notes: dict[str, Any] = {"config": evaluated.config.model_dump(mode="json"), **evaluated.record()}
+    if isinstance(evaluated, Blend):
+        notes["kept_component"] = evaluated.kept_component
+    report = evaluate(
+        evaluated, split, seed=options.seed, fit_seconds=usage.seconds, peak_mb=usage.peak_mb, notes=notes
+    )
+    return report.model_copy(update={"protocol": f"{report.protocol}; {FIT_PROTOCOL}"})
+
+
+def _share(options: RuntimeOptions, share: float) -> RuntimeOptions:
+    return replace(options, max_seconds=options.max_seconds * share)
