@@ -103,6 +103,7 @@ def _tell(console: Console, report: Report) -> None:
         say(f"{file}: {records:,} records read")
     counts = report.counts
     say(
-        f"added {counts.items_added:,} items, {counts.users_added:,} users and {counts.interactions_added:,} interactions; "
-        f"changed {counts.items_changed:,} items; the rest was there already"
+        f"added: {counts.items_added:,} items, {counts.users_added:,} users, "
+        f"{counts.interactions_added:,} interactions; "
+        f"changed: {counts.items_changed:,} items; the rest was there already"
     )

@@ -59,7 +59,7 @@ class Raw:
 def missing(staged: Staged, column: str, purpose: str, where: str) -> str:
     """The message for a column that the file does not have."""
     return (
-        f"{staged.file}: has no column {column!r} for {purpose}; its columns are {', '.join(staged.columns) or 'none'}. "
+        f"{staged.file}: has no column {column!r} for {purpose}; it has {', '.join(staged.columns) or 'none'}. "
         f"Rename it, or name another under `{where}` in the mapping"
     )
 
@@ -93,7 +93,8 @@ def type_column(source: Raw, words: dict[str, str]) -> Column:
     cases = " ".join(f"WHEN {literal(word)} THEN {literal(type_)}" for word, type_ in words.items())
     value = f"CASE {source.text} {cases} ELSE {source.text} END" if cases else source.text
     allowed = ", ".join(map(literal, c.INTERACTION_TYPES))
-    reason = f"coalesce('is ''' || left({value}, 40) || '''', 'is empty') || '; must be {known}; translate other words with `map`'"
+    advice = f"; must be {known}; translate other words with `map`"
+    reason = f"coalesce('is ''' || left({value}, 40) || '''', 'is empty') || {literal(advice)}"
     return Column(source.name, value, ((f"coalesce({value}, '') NOT IN ({allowed})", reason),))
 
 
@@ -117,7 +118,7 @@ def timestamp_column(staged: Staged, source: Raw, mapping: TimestampSource, mixe
     elif source.type in NAIVE_TIMES:
         if zone is None:
             raise ImportRefusedError(
-                f"{staged.file}: column {source.name!r} is {source.type}, which has no time zone; say which one it is in, "
+                f"{staged.file}: column {source.name!r} is {source.type}, which has no time zone; say which it is, "
                 "such as `timestamp: {column: " + source.name + ", timezone: UTC}` in the mapping"
             )
         value, bad, reason = f"timezone({zone}, CAST({source.sql} AS TIMESTAMP))", "FALSE", "''"

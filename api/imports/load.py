@@ -1,4 +1,5 @@
 """The use case: files or a data set into one tenant, all of it or nothing."""
+# ruff: noqa: S608 -- names are this package's own or quoted, and a mapping is as trusted as the command line
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ Step = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What an import did. `rejected` is the first few; `rejects_file` has all of them, and is None where there is none."""
+    """What an import did. `rejected` is the first few; `rejects_file`, where there are any, has all of them."""
 
     counts: Counts
     records: dict[str, int]  # file -> records in it
@@ -59,7 +60,7 @@ def load_files(
     rejects: Path,
     step: Step,
 ) -> Report:
-    """Load an items file, an interactions file, or both. rejects: folder of rejects files. Raises ImportRefusedError."""
+    """Load an items file, an interactions file, or both. rejects: folder for them. Raises ImportRefusedError."""
     with _workspace() as (db, folder):
         staged = {}
         for kind, path in (("items", items), ("interactions", interactions)):

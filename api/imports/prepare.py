@@ -11,7 +11,7 @@ from api.imports.mapping import ColumnSource, InteractionMapping, ItemMapping, T
 from api.imports.problems import ImportRefusedError
 from api.imports.readers import PLACE, Staged, literal
 from api.imports.resolve import Resolver
-from api.items.metadata import MAX_BYTES, metadata_problem
+from api.items.metadata import metadata_problem, size_problem
 
 ITEMS = "ready_items"
 """(id, metadata JSON text, is_active or NULL), one row per item."""
@@ -68,8 +68,8 @@ def prepare_interactions(
     said = ["user_id", "item_id", "interaction_type", "coalesce(CAST(value AS VARCHAR), '')", "epoch_us(occurred_at)"]
     db.execute("ALTER TABLE checked_interactions ADD COLUMN id UUID")
     db.execute(
-        f"UPDATE checked_interactions SET id = CAST(md5(concat_ws(chr(31), {literal(tenant_id)}, {', '.join(said)})) AS UUID) "
-        "WHERE problem IS NULL"
+        "UPDATE checked_interactions SET id = "
+        f"CAST(md5(concat_ws(chr(31), {literal(tenant_id)}, {', '.join(said)})) AS UUID) WHERE problem IS NULL"
     )
     _refuse_unknown_items(db, item.name)
     _refuse_repeated(db, staged, "checked_interactions", "says the same as", "")
@@ -117,8 +117,7 @@ def _refuse_repeated(db: duckdb.DuckDBPyConnection, staged: Staged, table: str, 
 def _report(db: duckdb.DuckDBPyConnection, staged: Staged, table: str) -> None:
     db.execute(
         f"INSERT INTO rejects SELECT ?, ?, {PLACE}, problem['column'], problem['reason'], left(to_json(raw), 4000) "
-        f"FROM {table} JOIN (SELECT {PLACE}, (COLUMNS(* EXCLUDE ({PLACE}))) FROM {staged.table}) AS raw USING ({PLACE}) "
-        "WHERE problem IS NOT NULL",
+        f"FROM {table} JOIN {staged.table} AS raw USING ({PLACE}) WHERE problem IS NOT NULL",
         [staged.file, staged.word],
     )
 
@@ -145,10 +144,12 @@ def _object(fields: dict[str, Column]) -> str:
     """The JSON text of an object; a field without a value is left out."""
     if "" in fields:
         return fields[""].value
-    parts = [
-        f"{literal(msgspec.json.encode(name).decode() + ':')} || ({field.value})" for name, field in fields.items()
-    ]
+    parts = [f"{literal(_key(name))} || ({field.value})" for name, field in fields.items()]
     return f"'{{' || concat_ws(',', {', '.join(parts)}) || '}}'" if parts else "'{}'"
+
+
+def _key(name: str) -> str:
+    return msgspec.json.encode(name).decode() + ":"
 
 
 def _check_metadata(db: duckdb.DuckDBPyConnection) -> None:
@@ -178,11 +179,9 @@ def _metadata_of(text: str) -> tuple[str, str | None]:
         return "{}", f"is no JSON that can be stored: {error}"
     if not isinstance(document, dict):
         return "{}", "is no JSON object"
-    encoded = msgspec.json.encode(document)
-    if len(encoded) > MAX_BYTES:
-        return "{}", f"has {len(encoded)} bytes; at most {MAX_BYTES} are kept"
-    problem = metadata_problem(document)
-    return ("{}", problem) if problem else (encoded.decode(), None)
+    if (problem := metadata_problem(document) or size_problem(document)) is not None:
+        return "{}", problem
+    return msgspec.json.encode(document).decode(), None
 
 
 def _mixed(db: duckdb.DuckDBPyConnection, staged: Staged, time: Raw) -> bool:

@@ -37,7 +37,8 @@ class Rejects:
     def __init__(self, db: duckdb.DuckDBPyConnection) -> None:
         self._db = db
         db.execute(
-            'CREATE TABLE rejects (file VARCHAR, word VARCHAR, place BIGINT, "column" VARCHAR, reason VARCHAR, row VARCHAR)'
+            "CREATE TABLE rejects "
+            '(file VARCHAR, word VARCHAR, place BIGINT, "column" VARCHAR, reason VARCHAR, row VARCHAR)'
         )
 
     def add(self, rejects: Iterable[Reject]) -> None:

@@ -38,7 +38,7 @@ class Resolver:
         return found
 
     def optional(self, source: ColumnSource | None, where: str, purpose: str) -> Raw | None:
-        """The source, or the default column of `where`, or None. Raises ImportRefusedError where a named column is missing."""
+        """The source, or the default column of `where`, or None. Raises where a named column is missing."""
         if source is None:
             name = next((name for name in DEFAULTS.get(where, ()) if name in self._staged.columns), None)
             return None if name is None else self.optional(ColumnSource(column=name), where, purpose)

@@ -4,6 +4,8 @@ import math
 import re
 from typing import Any
 
+import msgspec
+
 MAX_BYTES = 256 * 1024
 """Of the encoded JSON; its full-text vector then stays within PostgreSQL's megabyte."""
 MAX_DEPTH = 16
@@ -13,18 +15,32 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 def metadata_problem(value: Any, depth: int = 0) -> str | None:
     """Why PostgreSQL and MessagePack could not hold this decoded JSON value, or None where they can."""
+    problem: str | None = None
     match value:
         case bool() | None:
-            return None
+            pass
         case str():
-            return "holds a NUL or half of a surrogate pair" if _UNSTORABLE.search(value) else None
+            if _UNSTORABLE.search(value):
+                problem = "holds a NUL or half of a surrogate pair"
         case float():
-            return None if math.isfinite(value) else "holds a number that is not finite"
+            if not math.isfinite(value):
+                problem = "holds a number that is not finite"
         case int():
-            return None if MIN_INTEGER <= value <= MAX_INTEGER else "holds a whole number past 64 bits"
-        case dict() | list():
-            if depth >= MAX_DEPTH:
-                return f"is nested deeper than {MAX_DEPTH} levels"
-            parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-            return next((problem for part in parts if (problem := metadata_problem(part, depth + 1))), None)
-    return f"holds a {type(value).__name__}"
+            if not MIN_INTEGER <= value <= MAX_INTEGER:
+                problem = "holds a whole number past 64 bits"
+        case dict() | list() if depth >= MAX_DEPTH:
+            problem = f"is nested deeper than {MAX_DEPTH} levels"
+        case dict():
+            parts = (part for entry in value.items() for part in entry)
+            problem = next(filter(None, (metadata_problem(part, depth + 1) for part in parts)), None)
+        case list():
+            problem = next(filter(None, (metadata_problem(part, depth + 1) for part in value)), None)
+        case _:
+            problem = f"holds a {type(value).__name__}"
+    return problem
+
+
+def size_problem(value: dict[str, Any]) -> str | None:
+    """Whether storable metadata is too large to keep."""
+    size = len(msgspec.json.encode(value))
+    return f"has {size} bytes; at most {MAX_BYTES} are kept" if size > MAX_BYTES else None

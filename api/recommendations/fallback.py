@@ -15,6 +15,7 @@ EXPLANATION = "Popular with other users lately"
 WINDOW = 50_000
 """Newest interactions of the tenant that popularity is computed from."""
 HALF_LIFE_DAYS = 30.0
+"""An event of this age weighs half of a new one."""
 FRESH_SECONDS = 10.0
 CHUNKS = (500, 5_000, WINDOW)
 """Popular items are asked for in growing pieces: the first mostly suffices, whatever is excluded or filtered."""
@@ -97,15 +98,16 @@ def _ranked(id_: str, score: float) -> RankedItem:
 
 _TYPE_WEIGHT = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in TYPE_WEIGHTS.items())
 
-# Ages count from the newest event, not from now: the order is the same, and data that is years old does not vanish.
+# An event of age t weighs 1 / (1 + t / T): unlike an exponential, it leaves the order of what is years old legible
+# beside one event of today. Ages count from the newest event, so that a quiet tenant's scores do not melt away.
 _POPULARITY = f"""
 WITH newest AS (
     SELECT item_id, coalesce(value, CASE interaction_type {_TYPE_WEIGHT} END) AS weight, occurred_at
     FROM interactions WHERE tenant_id = %(tenant)s ORDER BY occurred_at DESC LIMIT %(window)s
 ), decayed AS (
-    SELECT item_id, sum(weight * exp(-ln(2) * extract(epoch FROM last - occurred_at)::float8 / %(half_life)s)) AS weight
+    SELECT item_id, sum(weight / (1 + extract(epoch FROM last - occurred_at)::float8 / %(half_life)s)) AS weight
     FROM newest CROSS JOIN (SELECT max(occurred_at) AS last FROM newest) AS clock
     GROUP BY item_id
 )
-SELECT item_id, weight / (1 + weight) FROM decayed ORDER BY weight DESC, item_id COLLATE "C"
+SELECT item_id, round((weight / (1 + weight))::numeric, 6)::float8 FROM decayed ORDER BY weight DESC, item_id COLLATE "C"
 """  # noqa: S608 - the weights are numbers of this code base

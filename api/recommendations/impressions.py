@@ -17,6 +17,17 @@ CAPACITY = 50_000
 """Answers that are kept while the database is away; past it the oldest go, and the log says how many."""
 FLUSH_SECONDS = 0.25
 RETRY_SECONDS = 1.0
+COLUMNS = {
+    "recommendation_id": "uuid",
+    "tenant_id": "text",
+    "user_id": "text",
+    "algorithm": "text",
+    "release": "text",
+    "degraded": "text",
+    "item_ids": "text[]",
+    "scores": "float4[]",
+    "created_at": "timestamptz",
+}
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +71,8 @@ class ImpressionLog:
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
                 try:
                     await self._write(batch)
+                except psycopg.DataError as error:  # it would fail again and hold up all the others
+                    log.error("impressions are lost", count=len(batch), reason=str(error))
                 except BaseException:
                     self._waiting.extendleft(reversed(batch))
                     raise
@@ -87,26 +100,11 @@ class ImpressionLog:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _write(self, batch: list[Shown]) -> None:
-        async with self._pool.connection() as connection, connection.cursor() as cursor:
-            async with cursor.copy(_COPY) as copy:
-                copy.set_types(["uuid", "text", "text", "text", "text", "text", "text[]", "float4[]", "timestamptz"])
-                for shown in batch:
-                    await copy.write_row(
-                        (
-                            shown.recommendation_id,
-                            shown.tenant_id,
-                            shown.user_id,
-                            shown.algorithm,
-                            shown.release,
-                            shown.degraded,
-                            shown.item_ids,
-                            shown.scores,
-                            shown.created_at,
-                        )
-                    )
-
-
-_COPY = """
-COPY impressions (recommendation_id, tenant_id, user_id, algorithm, release, degraded, item_ids, scores, created_at)
-FROM STDIN
-"""
+        async with (
+            self._pool.connection() as connection,
+            connection.cursor() as cursor,
+            cursor.copy(f"COPY impressions ({', '.join(COLUMNS)}) FROM STDIN") as copy,
+        ):
+            copy.set_types(list(COLUMNS.values()))
+            for shown in batch:
+                await copy.write_row(tuple(getattr(shown, column) for column in COLUMNS))

@@ -21,7 +21,13 @@ Filter = Annotated[
     ),
 ]
 Exclude = Annotated[
-    list[OpaqueId], Field(max_length=MAX_EXCLUDE, description="Ids of items that must not appear", examples=[["50"]])
+    list[OpaqueId],
+    Field(
+        default_factory=list,
+        max_length=MAX_EXCLUDE,
+        description="Ids of items that must not appear",
+        examples=[["50"]],
+    ),
 ]
 ExcludeSeen = Literal["none", "bought", "all"]
 
@@ -44,7 +50,7 @@ class RecommendRequest(Schema):
     count: Count
     algorithm: Algorithm = Field(default="hybrid", description="The family of models that answers")
     filter: Filter = None
-    exclude: Exclude = []
+    exclude: Exclude
     exclude_seen: ExcludeSeen | None = Field(
         default=None, description="Which of the user's items not to show again; the tenant's setting where left out"
     )
@@ -64,7 +70,7 @@ class SimilarRequest(Schema):
     item_id: OpaqueId = Field(examples=["50"])
     count: Count
     filter: Filter = None
-    exclude: Exclude = []
+    exclude: Exclude
 
 
 class RecommendedItem(Schema):

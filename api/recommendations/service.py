@@ -101,7 +101,7 @@ class Recommender:
                 release,
                 degraded,
                 [item.item_id for item in items],
-                [item.score for item in items],
+                [round(item.score, 6) for item in items],
                 datetime.now(UTC),
             )
         )

@@ -1,0 +1,125 @@
+"""The rows of items. A deleted item keeps a row without metadata, which no read here returns."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, CursorResult, Executable, Row, bindparam, func, select, text, update
+from sqlalchemy.dialects import postgresql
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.database.base import Table
+from api.database.scope import TenantScope
+from api.items.tables import Catalogue, Item
+
+items = Table.metadata.tables[Item.__tablename__]
+catalogues = Table.metadata.tables[Catalogue.__tablename__]
+SHOWN = [items.c[name] for name in ("tenant_id", "id", "metadata", "is_active", "created_at", "updated_at")]
+# Scripts that are written without spaces between words, where a search is for any part of the text.
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+    "\U00020000-\U0003ffff]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """An item as the database has it."""
+
+    tenant_id: str
+    id: str
+    metadata: dict[str, Any]
+    is_active: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class ItemRepository:
+    """The items of one tenant."""
+
+    def __init__(self, session: AsyncSession, scope: TenantScope) -> None:
+        self._session = session
+        self._tenant_id = scope.tenant_id
+        self._live = (items.c.tenant_id == scope.tenant_id) & items.c.deleted_at.is_(None)
+
+    async def next_version(self) -> int:
+        """A new version of the catalogue. Until the transaction ends, the tenant's other writers of items wait."""
+        statement = (
+            update(catalogues)
+            .where(catalogues.c.tenant_id == self._tenant_id)
+            .values(version=catalogues.c.version + 1)
+            .returning(catalogues.c.version)
+        )
+        return int((await self._execute(statement)).scalar_one())
+
+    async def find(self, id_: str) -> StoredItem | None:
+        found = (await self._execute(select(*SHOWN).where(self._live, items.c.id == id_))).one_or_none()
+        return None if found is None else _item(found)
+
+    async def add(self, new: Sequence[tuple[str, dict[str, Any], bool]], version: int) -> list[StoredItem]:
+        """Add (id, metadata, active) with distinct ids; those that exist are left out. A deleted id comes back new."""
+        rows = [
+            {"tenant_id": self._tenant_id, "id": id_, "metadata": metadata, "is_active": active, "version": version}
+            for id_, metadata, active in new
+        ]
+        statement = postgresql.insert(items)
+        taken = {name: statement.excluded[name] for name in ("metadata", "is_active", "version")}
+        upsert = statement.on_conflict_do_update(
+            index_elements=["tenant_id", "id"],
+            set_={**taken, "created_at": func.now(), "updated_at": func.now(), "deleted_at": None},
+            where=items.c.deleted_at.is_not(None),
+        ).returning(*SHOWN)
+        return [_item(row) for row in (await self._execute(upsert, rows)).all()]
+
+    async def replace(self, id_: str, metadata: dict[str, Any], active: bool, version: int) -> StoredItem | None:
+        """The item with new metadata and activity; None where there is none."""
+        statement = (
+            update(items)
+            .where(self._live, items.c.id == id_)
+            .values(metadata=metadata, is_active=active, version=version, updated_at=func.now())
+            .returning(*SHOWN)
+        )
+        found = (await self._execute(statement)).one_or_none()
+        return None if found is None else _item(found)
+
+    async def delete(self, id_: str, version: int) -> bool:
+        """Leave a row that says the item is gone; False where there is none."""
+        statement = (
+            update(items)
+            .where(self._live, items.c.id == id_)
+            .values(metadata={}, is_active=False, version=version, updated_at=func.now(), deleted_at=func.now())
+        )
+        return (await self._execute(statement)).rowcount == 1
+
+    async def page(self, search: str | None, offset: int, limit: int) -> tuple[list[StoredItem], int]:
+        """A page of items by id, or those that match the search by rank; and how many there are in all."""
+        condition = self._live
+        order: list[ColumnElement[Any]] = [items.c.id]
+        if search:
+            words = func.websearch_to_tsquery(text("'english'::regconfig"), search)
+            match = items.c.search.op("@@")(words)
+            if UNSPACED.search(search):
+                match |= _contains(search)
+            condition &= match
+            order = [func.ts_rank_cd(items.c.search, words).desc(), items.c.id]
+        total = (await self._execute(select(func.count()).select_from(items).where(condition))).scalar_one()
+        statement = select(*SHOWN).where(condition).order_by(*order).offset(offset).limit(limit)
+        return [_item(row) for row in (await self._execute(statement)).all()], total
+
+    async def _execute(self, statement: Executable, rows: list[dict[str, Any]] | None = None) -> CursorResult[Any]:
+        return await (await self._session.connection()).execute(statement, rows)
+
+
+def _contains(search: str) -> Any:
+    """Whether some text anywhere in the metadata has the search in it, in any case."""
+    pattern = "%" + re.sub(r"([\\%_])", r"\\\1", search) + "%"
+    return text(
+        "EXISTS (SELECT FROM jsonb_path_query(items.metadata, 'strict $.**') AS part "
+        "WHERE jsonb_typeof(part) = 'string' AND part #>> '{}' ILIKE :pattern)"
+    ).bindparams(bindparam("pattern", pattern))
+
+
+def _item(row: Row[Any]) -> StoredItem:
+    return StoredItem(**row._mapping)

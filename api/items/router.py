@@ -1,0 +1,64 @@
+"""`/api/items`."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from api.database.session import Session
+from api.edge.batches import BatchOut
+from api.edge.principal import ReadKey, WriteKey
+from api.edge.schemas import Page, Paging, PathId, PlainText
+from api.items import service
+from api.items.schemas import ItemBatch, ItemOut, ItemPatch, ItemReplacement, NewItem
+
+router = APIRouter(prefix="/api/items", tags=["items"])
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "Not Found"}}
+_TAKEN: dict[int | str, dict[str, Any]] = {409: {"description": "Conflict"}}
+
+
+@router.get("", summary="List items")
+async def list_items(
+    key: ReadKey,
+    session: Session,
+    paging: Paging,
+    search: Annotated[PlainText | None, Query(description="Full-text search in item metadata")] = None,
+) -> Page[ItemOut]:
+    """The catalogue by id, or the items that match `search`, best first. Inactive items are in the list."""
+    found, total = await service.list_items(session, key.scope, search, paging.offset, paging.page_size)
+    data = [ItemOut.model_validate(item) for item in found]
+    return Page[ItemOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
+
+
+@router.post("", status_code=201, summary="Add an item", responses=_TAKEN)
+async def create_item(body: NewItem, key: WriteKey, session: Session) -> ItemOut:
+    """The item counts in the next recommendation."""
+    return ItemOut.model_validate(await service.create_item(session, key.scope, body))
+
+
+@router.post("/batch", summary="Add up to 1,000 items", response_model_exclude_none=True)
+async def create_items(body: ItemBatch, key: WriteKey, session: Session) -> BatchOut:
+    """One result per row: 201, 400, or 409 where the id is taken. The good rows are added whatever the others are."""
+    return await service.create_items(session, key.scope, body.items)
+
+
+@router.get("/{item_id}", summary="Get an item", responses=_NOT_FOUND)
+async def get_item(item_id: PathId, key: ReadKey, session: Session) -> ItemOut:
+    return ItemOut.model_validate(await service.get_item(session, key.scope, item_id))
+
+
+@router.put("/{item_id}", summary="Replace an item", responses=_NOT_FOUND)
+async def replace_item(item_id: PathId, body: ItemReplacement, key: WriteKey, session: Session) -> ItemOut:
+    return ItemOut.model_validate(await service.replace_item(session, key.scope, item_id, body))
+
+
+@router.patch("/{item_id}", summary="Change parts of an item", responses=_NOT_FOUND)
+async def patch_item(item_id: PathId, body: ItemPatch, key: WriteKey, session: Session) -> ItemOut:
+    """A JSON merge patch: metadata fields that are null go, those that are not named stay."""
+    return ItemOut.model_validate(await service.patch_item(session, key.scope, item_id, body))
+
+
+@router.delete("/{item_id}", status_code=204, summary="Delete an item", responses=_NOT_FOUND)
+async def delete_item(item_id: PathId, key: WriteKey, session: Session) -> Response:
+    """The item leaves every answer at once."""
+    await service.delete_item(session, key.scope, item_id)
+    return Response(status_code=204)

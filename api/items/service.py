@@ -1,0 +1,108 @@
+"""What can be done with items. Each change is one step of the catalogue's version."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.database.scope import TenantScope
+from api.edge.batches import BatchOut, BatchResult, read_rows
+from api.edge.problems import Conflict, Invalid, NotFound
+from api.items.metadata import metadata_problem, size_problem
+from api.items.repository import ItemRepository, StoredItem
+from api.items.schemas import ItemPatch, ItemReplacement, NewItem
+
+TAKEN = "There is an item with this id already"
+
+
+async def create_item(session: AsyncSession, scope: TenantScope, new: NewItem) -> StoredItem:
+    """Raises Conflict where the id is taken."""
+    repository = ItemRepository(session, scope)
+    version = await repository.next_version()
+    added = await repository.add([(new.id or str(uuid4()), new.metadata, new.is_active)], version)
+    if not added:
+        raise Conflict(TAKEN)
+    return added[0]
+
+
+async def create_items(session: AsyncSession, scope: TenantScope, rows: list[Any]) -> BatchOut:
+    """Each row as `create_item` would have it: 201, 400, or 409 where the id is taken, by an earlier row too."""
+    valid, results = read_rows(NewItem, rows)
+    first: dict[str, int] = {}
+    for index, row in valid.items():
+        id_ = row.id or str(uuid4())
+        if id_ in first:
+            results.append(BatchResult(index=index, status=409, error=TAKEN))
+        else:
+            first[id_] = index
+    if first:
+        repository = ItemRepository(session, scope)
+        version = await repository.next_version()
+        new = [(id_, valid[index].metadata, valid[index].is_active) for id_, index in first.items()]
+        added = {item.id for item in await repository.add(new, version)}
+        for id_, index in first.items():
+            taken = None if id_ in added else TAKEN
+            results.append(BatchResult(index=index, status=409 if taken else 201, id=id_, error=taken))
+    return BatchOut.of(results)
+
+
+async def get_item(session: AsyncSession, scope: TenantScope, id_: str) -> StoredItem:
+    """Raises NotFound."""
+    return _found(await ItemRepository(session, scope).find(id_))
+
+
+async def list_items(
+    session: AsyncSession, scope: TenantScope, search: str | None, offset: int, limit: int
+) -> tuple[list[StoredItem], int]:
+    """A page of the catalogue, inactive items included, and how many items there are in all."""
+    return await ItemRepository(session, scope).page(search, offset, limit)
+
+
+async def replace_item(session: AsyncSession, scope: TenantScope, id_: str, item: ItemReplacement) -> StoredItem:
+    """Raises NotFound."""
+    repository = ItemRepository(session, scope)
+    version = await repository.next_version()
+    return _found(await repository.replace(id_, item.metadata, item.is_active, version))
+
+
+async def patch_item(session: AsyncSession, scope: TenantScope, id_: str, patch: ItemPatch) -> StoredItem:
+    """Raises NotFound, and Invalid where the merged metadata cannot be stored."""
+    repository = ItemRepository(session, scope)
+    version = await repository.next_version()  # first: it holds other writers off what is read next
+    item = _found(await repository.find(id_))
+    metadata = merge_patch(item.metadata, patch.metadata)
+    if (problem := metadata_problem(metadata) or size_problem(metadata)) is not None:
+        raise Invalid.field("metadata", problem)
+    active = item.is_active if patch.is_active is None else patch.is_active
+    return _found(await repository.replace(id_, metadata, active, version))
+
+
+async def delete_item(session: AsyncSession, scope: TenantScope, id_: str) -> None:
+    """Raises NotFound."""
+    repository = ItemRepository(session, scope)
+    if not await repository.delete(id_, await repository.next_version()):
+        raise NotFound("There is no such item")
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """The target with the patch applied, as RFC 7396 defines it. Neither argument changes.
+
+    >>> merge_patch({"a": 1, "b": {"c": 2, "d": 3}}, {"a": None, "b": {"c": 4}})
+    {'b': {'c': 4, 'd': 3}}
+    """
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge_patch(merged.get(key), value)
+    return merged
+
+
+def _found(item: StoredItem | None) -> StoredItem:
+    if item is None:
+        raise NotFound("There is no such item")
+    return item
