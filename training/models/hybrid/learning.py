@@ -150,14 +150,3 @@ def _stack(blocks: list[npt.NDArray[Entry]], width: int) -> npt.NDArray[Entry]:
         padding[1] = (0, width - block.shape[1])
         padded.append(np.pad(block, padding))
     return np.concatenate(padded)
-
-
-def as_summary(learned: Learned) -> dict[str, float]:
-    """The figures of a fit by name."""
-    return {
-        "ndcg": learned.ndcg,
-        "questions": float(learned.n_questions),
-        "popularity_weight": learned.popularity_weight,
-        **{f"weight_{family}": weight for family, weight in learned.weights.items()},
-        **{f"ndcg_{family}": figure for family, figure in learned.component_ndcg.items()},
-    }

@@ -23,7 +23,7 @@ from training.models.contract import (
     Recommender,
     RuntimeOptions,
 )
-from training.models.hybrid.learning import Learned, as_summary, learn
+from training.models.hybrid.learning import Learned, learn
 from training.models.hybrid.questions import ask
 from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
 from training.models.popularity import decayed_popularity
@@ -112,9 +112,16 @@ class Hybrid(Blend):
     def kept_component(self) -> str | None:
         return self.learned.kept_component
 
-    @property
-    def summary(self) -> dict[str, float]:
-        return as_summary(self.learned)
+    def record(self) -> dict[str, Any]:
+        """The weights, and NDCG@10 of the blend and of each component on the questions it learned from."""
+        learned = self.learned
+        return {
+            "ranker_questions": learned.n_questions,
+            "ranker_ndcg": learned.ndcg,
+            "weight_popularity": learned.popularity_weight,
+            **{f"weight_{family}": weight for family, weight in learned.weights.items()},
+            **{f"ranker_ndcg_{family}": figure for family, figure in learned.component_ndcg.items()},
+        }
 
     @property
     def n_items(self) -> int:
