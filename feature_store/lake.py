@@ -30,6 +30,9 @@ from feature_store import columns as c
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
 
 TENANT_ID = re.compile(r"[a-z][a-z0-9-]{1,31}")
+KEPT_CATALOGUES = 10
+"""Versions of a catalogue that stay in the lake: each is whole, so a change of one item makes a new file of all."""
+
 _COVERS = re.compile(r"(\d+)-(\d+)\.parquet")
 _DAY_MICROS = 86_400_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -73,10 +76,10 @@ class TenantLake:
 
     def items_file(self) -> tuple[int, Path]:
         """The newest catalogue version in the lake and its file (LAKE_ITEMS). Raises FileNotFoundError without one."""
-        versions = [int(path.stem) for path in (self.folder / "items").glob("[0-9]*.parquet")]
+        versions = self._catalogue_versions()
         if not versions:
             raise FileNotFoundError(f"no catalogue of tenant {self.tenant_id} in {self.folder}: export it first")
-        return max(versions), self.folder / "items" / f"{max(versions)}.parquet"
+        return versions[-1], self._catalogue_file(versions[-1])
 
     @contextmanager
     def exporting(self) -> Iterator[None]:
@@ -102,8 +105,17 @@ class TenantLake:
         return rows
 
     def write_items(self, batches: Iterable[pa.RecordBatch], catalogue_version: int) -> int:
-        """Write the catalogue at one version (schema LAKE_ITEMS). Returns the number of items."""
-        return write_parquet(self.folder / "items" / f"{catalogue_version}.parquet", batches, LAKE_ITEMS)
+        """Write the catalogue at one version (schema LAKE_ITEMS), keep a few earlier ones, return its size."""
+        items = write_parquet(self._catalogue_file(catalogue_version), batches, LAKE_ITEMS)
+        for version in self._catalogue_versions()[:-KEPT_CATALOGUES]:
+            self._catalogue_file(version).unlink()
+        return items
+
+    def _catalogue_versions(self) -> list[int]:
+        return sorted(int(path.stem) for path in (self.folder / "items").glob("[0-9]*.parquet"))
+
+    def _catalogue_file(self, version: int) -> Path:
+        return self.folder / "items" / f"{version}.parquet"
 
     def _interaction_files(self) -> Iterator[tuple[Path, int]]:
         for path in (self.folder / "interactions").glob("ingested_day=*/*.parquet"):

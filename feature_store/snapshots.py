@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -80,7 +80,7 @@ class Manifest:
     n_interactions: int
     first_timestamp: str | None
     last_timestamp: str | None
-    created_at: str
+    created_at: str  # when it was last built
 
 
 def snapshot_folder(features: Path, tenant_id: str, snapshot_id: str) -> Path:
@@ -91,11 +91,21 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest(**json.loads((folder / "manifest.json").read_text()))
 
 
+def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
+    """Delete all but the tenant's `keep` snapshots built last. Returns the ids that went."""
+    manifests = [read_manifest(path.parent) for path in tenant_folder(features, tenant_id).glob("*/manifest.json")]
+    newest_first = sorted(manifests, key=lambda manifest: manifest.created_at, reverse=True)
+    dropped = [manifest.snapshot_id for manifest in newest_first[keep:]]
+    for snapshot_id in dropped:
+        shutil.rmtree(snapshot_folder(features, tenant_id, snapshot_id))
+    return dropped
+
+
 def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
     """Write the snapshot of everything the tenant's lake holds, and return its manifest.
 
     Interactions are kept once by id and where their item is in the catalogue. The same lake gives the same
-    snapshot, which is then found and not written again. Raises FileNotFoundError where the lake has no catalogue.
+    snapshot, of which then only the date is new. Raises FileNotFoundError where the lake has no catalogue.
     """
     tenant = TenantLake(lake, tenant_id)
     version, items_file = tenant.items_file()
@@ -125,11 +135,12 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
             last_timestamp=last,
             created_at=datetime.now(UTC).isoformat(),
         )
-        text = json.dumps(asdict(manifest), indent=1)
-        write_atomic(built / "manifest.json", lambda file: file.write(text.encode()))
+        write_atomic(built / "manifest.json", lambda file: file.write(_json(manifest)))
         folder = parent / manifest.snapshot_id
         if folder.exists():
-            return read_manifest(folder)
+            manifest = replace(read_manifest(folder), created_at=manifest.created_at)
+            write_atomic(folder / "manifest.json", lambda file: file.write(_json(manifest)))
+            return manifest
         built.rename(folder)
         sync_folder(parent)
         return manifest
@@ -169,6 +180,10 @@ def _summary(database: duckdb.DuckDBPyConnection, interactions: Path) -> tuple[i
         raise LookupError(f"no summary of {interactions}")
     n_users, first, last = summary
     return n_users, _rfc3339(first), _rfc3339(last)
+
+
+def _json(manifest: Manifest) -> bytes:
+    return json.dumps(asdict(manifest), indent=1).encode()
 
 
 def _rfc3339(micros: int | None) -> str | None:

@@ -177,6 +177,16 @@ def test_the_catalogue_is_exported_at_its_version_without_deleted_items(
     assert table.column(c.METADATA).to_pylist() == ['{"n": 1}', '{"title": "Ä"}']
 
 
+def test_old_versions_of_the_catalogue_go(
+    database_url: str, connection: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    for n in range(12):
+        add_items(connection, TENANT, {"a": {"n": n}})
+        export_items(database_url, tmp_path, TENANT)
+    versions = sorted(int(file.stem) for file in tmp_path.rglob("items/*.parquet"))
+    assert versions == list(range(3, 13))  # by number: 9 is older than 10
+
+
 def test_only_living_tenants_are_listed(database_url: str, connection: psycopg.Connection[Any]) -> None:
     add_tenant(connection, "gone")
     connection.execute("UPDATE tenants SET deleted_at = now() WHERE id = 'gone'")

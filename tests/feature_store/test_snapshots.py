@@ -12,7 +12,7 @@ from feature_store import columns as c
 from feature_store.lake import TenantLake
 from feature_store.online import TYPE_CODES, event_weights
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
-from feature_store.snapshots import build_snapshot, read_manifest, snapshot_folder
+from feature_store.snapshots import build_snapshot, prune_snapshots, read_manifest, snapshot_folder
 from tests.feature_store.lakes import TENANT, interaction, write_lake
 
 CATALOGUE = {"x": '{"title": "X"}', "y": "{}", "z": "{}"}
@@ -108,6 +108,18 @@ def test_weights_are_those_of_the_online_view(
     values = np.array([np.nan if value is None else value for _, value in events], dtype=np.float32)
     assert [row[c.TYPE] for row in interactions] == types.tolist()
     assert [row[c.WEIGHT] for row in interactions] == event_weights(types, values).tolist()
+
+
+def test_only_the_snapshots_built_last_are_kept(tmp_path: Path) -> None:
+    ids = []
+    for number in range(3):
+        write_lake(tmp_path / "lake", [interaction(number, "ann", "x", number)], CATALOGUE)
+        ids.append(built(tmp_path)[0])
+    assert prune_snapshots(tmp_path / "features", TENANT, keep=2) == ids[:1]
+    assert sorted(path.parent.name for path in (tmp_path / "features").rglob("manifest.json")) == sorted(ids[1:])
+    write_lake(tmp_path / "lake", [interaction(3, "ann", "x", 3)])
+    built(tmp_path)
+    assert prune_snapshots(tmp_path / "features", TENANT, keep=9) == []
 
 
 def test_a_lake_without_exports_makes_no_snapshot(tmp_path: Path) -> None:
