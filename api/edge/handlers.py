@@ -1,4 +1,4 @@
-"""How exceptions become problems."""
+"""How exceptions become problems: those of routes through FastAPI, those of the layers around it directly."""
 
 from typing import Any, cast
 
@@ -16,6 +16,8 @@ from api.edge.problems import FieldError, Invalid, Problem, Unavailable, problem
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
+UNREACHABLE = (psycopg.OperationalError, PoolTimeout, EngineTimeout)
+
 log = structlog.get_logger(__name__)
 
 
@@ -23,9 +25,8 @@ def install(app: FastAPI) -> None:
     """Make the app answer its exceptions as problems. What is not named here is `api.edge.requests`'s: a 500."""
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
-    for unreachable in (psycopg.OperationalError, PoolTimeout, EngineTimeout):
+    for unreachable in (*UNREACHABLE, DBAPIError):
         app.add_exception_handler(unreachable, _database)
-    app.add_exception_handler(DBAPIError, _wrapped_database)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -66,14 +67,18 @@ def _field_error(found: dict[str, Any]) -> FieldError:
     return {"field": ".".join(str(part) for part in place[1:]), "message": message}
 
 
-async def _wrapped_database(request: Request, error: Exception) -> Response:
-    cause = cast(DBAPIError, error).orig
-    if isinstance(cause, psycopg.OperationalError):
-        return await _database(request, cause)
-    raise error
-
-
 async def _database(request: Request, error: Exception) -> Response:
-    log.warning("the database does not answer", error=repr(error))
-    request.app.state.database.recheck()
-    return problem_response(Unavailable("The database does not answer"))
+    problem = database_problem(request.app, error)
+    if problem is None:
+        raise error
+    return problem_response(problem)
+
+
+def database_problem(app: FastAPI, error: Exception) -> Problem | None:
+    """A 503 where the error says that the database does not answer; None where it says anything else."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(cause, UNREACHABLE):
+        return None
+    log.warning("the database does not answer", error=repr(cause))
+    app.state.database.recheck()
+    return Unavailable("The database does not answer")

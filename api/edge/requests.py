@@ -6,6 +6,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.edge.auth import RESPONSE_HEADERS
+from api.edge.handlers import database_problem
 from api.edge.headers import SECURITY, header
 from api.edge.paths import decode_path
 from api.edge.principal import STATE_KEY
@@ -43,11 +44,13 @@ class Requests:
                 await self._app(scope, receive, send_with_headers)
             else:
                 await problem_response(Invalid("The path is not valid UTF-8"))(scope, receive, send_with_headers)
-        except Exception:
-            log.exception("unhandled", method=scope["method"], route=_route(scope))
+        except Exception as error:
+            problem = database_problem(scope["app"], error)
+            if problem is None:
+                log.exception("unhandled", method=scope["method"], route=_route(scope))
+                problem = Problem(500, "The server failed on this request; its log has the reason under the trace id")
             if status:
                 raise  # the answer has begun: the server can only cut the connection
-            problem = Problem(500, "The server failed on this request; its log has the reason under the trace id")
             await problem_response(problem)(scope, receive, send_with_headers)
         finally:
             self._report(scope, status, time.perf_counter() - started)

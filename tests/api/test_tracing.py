@@ -1,0 +1,108 @@
+"""Every request belongs to a trace, and every line it logs says to which."""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from fastapi import FastAPI
+
+from configs import logging as logs
+from configs.settings import LogSettings
+from tests.api.conftest import OpenClient, Tenants
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+def _routes(app: FastAPI) -> None:
+    @app.get("/api/users/{user}")
+    async def get(user: str) -> None:
+        structlog.get_logger("domain").info("working")
+        logging.getLogger("library").warning("a library speaks")
+
+    @app.get("/fails")
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What was logged since the last call, decoded."""
+    before = structlog.get_config(), logging.getLogger().handlers[:], logging.getLogger().level
+    written = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", written)
+        logs.configure("api", LogSettings(level="INFO", format="json"))
+
+    def take() -> list[dict[str, Any]]:
+        taken = [json.loads(line) for line in written.getvalue().splitlines()]
+        written.seek(0)
+        written.truncate()
+        return taken
+
+    yield take
+    structlog.configure(**before[0])
+    logging.getLogger().handlers = before[1]
+    logging.getLogger().setLevel(before[2])
+
+
+def test_an_incoming_trace_is_joined(open_client: OpenClient) -> None:
+    with open_client() as client:
+        answers = [client.get("/nothing", headers={"traceparent": PARENT}).json()["traceId"] for _ in range(2)]
+    assert all(answer.startswith(f"00-{TRACE}-") for answer in answers)
+    assert len({*answers, PARENT}) == 3  # each request is a span of its own
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "nonsense",
+        f"00-{'0' * 32}-00f067aa0ba902b7-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"ff-{TRACE}-00f067aa0ba902b7-01",
+    ],
+)
+def test_a_malformed_trace_is_replaced(open_client: OpenClient, header: str) -> None:
+    with open_client() as client:
+        trace_id = client.get("/nothing", headers={"traceparent": header}).json()["traceId"]
+    assert TRACE not in trace_id
+    assert len(trace_id) == len(PARENT)
+
+
+def test_every_line_of_a_request_has_its_trace_id(open_client: OpenClient, lines: Any) -> None:
+    with open_client(adapt=_routes) as client:
+        lines()
+        client.get("/api/users/ada", headers={"traceparent": PARENT})
+        logged = [line for line in lines() if line["logger"] in {"domain", "library", "api.access"}]
+    assert [line["event"] for line in logged] == ["working", "a library speaks", "request"]
+    assert {line["trace_id"] for line in logged} == {TRACE}
+
+
+def test_the_access_line_names_the_route_the_status_and_the_tenant_and_no_id_of_a_user(
+    open_client: OpenClient, tenants: Tenants, lines: Any
+) -> None:
+    key = tenants.key(tenants.create("acme"))
+    with open_client(adapt=_routes) as client:
+        lines()
+        client.get("/api/users/ada", headers=key)
+        (line,) = [line for line in lines() if line["logger"] == "api.access"]
+    assert (line["method"], line["route"], line["status"], line["tenant"]) == ("GET", "/api/users/{user}", 200, "acme")
+    assert line["ms"] > 0
+    assert "ada" not in json.dumps(line)
+
+
+def test_an_unhandled_exception_is_logged_with_its_traceback_under_the_trace_of_the_answer(
+    open_client: OpenClient, lines: Any
+) -> None:
+    with open_client(adapt=_routes) as client:
+        lines()
+        trace_id = client.get("/fails").json()["traceId"].split("-")[1]
+        (line,) = [line for line in lines() if line["event"] == "unhandled"]
+    assert "ZeroDivisionError" in line["exception"]
+    assert line["trace_id"] == trace_id
