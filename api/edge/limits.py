@@ -80,7 +80,8 @@ class MemoryCounts:
 class RedisCounts:
     """Counts that API processes share; memory's while Redis does not answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, breaker_seconds: float = BREAKER_SECONDS) -> None:
+        self._breaker_seconds = breaker_seconds
         self._client = Redis.from_url(
             url,
             socket_timeout=SOCKET_SECONDS,
@@ -101,14 +102,14 @@ class RedisCounts:
             return await self._memory.increment(key, window, seconds)
         probing = self._open_until > 0
         if probing:
-            self._open_until = now + BREAKER_SECONDS  # this request alone tries; the others need not wait with it
+            self._open_until = now + self._breaker_seconds  # this request alone tries; the others need not wait with it
         try:
             async with asyncio.timeout(SOCKET_SECONDS):
                 count = await self._redis.incr(f"{key}/{window}", seconds)
         except (RedisError, OSError, TimeoutError) as error:
             if self._open_until == 0.0:
                 log.warning("redis does not answer; limits are counted in this process", error=repr(error))
-            self._open_until = time.monotonic() + BREAKER_SECONDS
+            self._open_until = time.monotonic() + self._breaker_seconds
             return await self._memory.increment(key, window, seconds)
         if probing:
             self._open_until = 0.0

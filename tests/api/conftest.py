@@ -18,6 +18,9 @@ from api.database.session import transaction
 from api.keys.service import create_key
 from api.tenants.service import create_tenant
 from configs.settings import ApiSettings, AuthSettings, DatabaseSettings, LimitSettings, PathSettings, ServingSettings
+from tests.fixtures.redis import redis_server
+
+__all__ = ["redis_server"]
 
 NOBODY_LISTENS = "http://127.0.0.1:9"
 SECRET = "a secret of the tests, of more than 32 bytes"
