@@ -9,7 +9,8 @@ import msgspec
 MAX_BYTES = 256 * 1024
 """Of the encoded JSON; its full-text vector then stays within PostgreSQL's megabyte."""
 MAX_DEPTH = 16
-MIN_INTEGER, MAX_INTEGER = -(2**63), 2**64 - 1
+MAX_NUMBER = int(1.7976931348623157e308)
+"""What a float64 holds; JSONB gives large floats back as whole numbers, so both have one bound."""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -26,8 +27,8 @@ def metadata_problem(value: Any, depth: int = 0) -> str | None:
             if not math.isfinite(value):
                 problem = "holds a number that is not finite"
         case int():
-            if not MIN_INTEGER <= value <= MAX_INTEGER:
-                problem = "holds a whole number past 64 bits"
+            if not -MAX_NUMBER <= value <= MAX_NUMBER:
+                problem = "holds a number past the range of a double"
         case dict() | list() if depth >= MAX_DEPTH:
             problem = f"is nested deeper than {MAX_DEPTH} levels"
         case dict():

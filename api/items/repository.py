@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Executable, Row, bindparam, func, select, text, update
+from sqlalchemy import ColumnElement, CursorResult, Executable, Row, bindparam, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -101,7 +101,7 @@ class ItemRepository:
             words = func.websearch_to_tsquery(text("'english'::regconfig"), search)
             match = items.c.search.op("@@")(words)
             if UNSPACED.search(search):
-                match |= _contains(search)
+                match = or_(match, _contains(search))
             condition &= match
             order = [func.ts_rank_cd(items.c.search, words).desc(), items.c.id]
         total = (await self._execute(select(func.count()).select_from(items).where(condition))).scalar_one()

@@ -109,5 +109,6 @@ WITH newest AS (
     FROM newest CROSS JOIN (SELECT max(occurred_at) AS last FROM newest) AS clock
     GROUP BY item_id
 )
-SELECT item_id, round((weight / (1 + weight))::numeric, 6)::float8 FROM decayed ORDER BY weight DESC, item_id COLLATE "C"
+SELECT item_id, round((weight / (1 + weight))::numeric, 6)::float8
+FROM decayed ORDER BY weight DESC, item_id COLLATE "C"
 """  # noqa: S608 - the weights are numbers of this code base

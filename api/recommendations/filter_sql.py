@@ -52,10 +52,14 @@ def _in(tree: In, column: str) -> Condition:
 def _compare(tree: Compare, column: str) -> Condition:
     field = _field(tree.path, column)
     kind = "string" if isinstance(tree.value, str) else "number"
-    # `type()` keeps an array inside the array out, which a lax comparison would unwrap. Strings compare by code point.
-    path = f'lax $[*] ? (@.type() == "{kind}" && @ {RELATIONS[tree.relation]} $operand)'
-    text = f"COALESCE(jsonb_path_exists({field.text}, '{path}', %s::jsonb), FALSE)"
-    return Condition(text, [*field.values, Jsonb({"operand": tree.value})])
+    # A strict path takes the elements as they are, where a lax one would look into an array inside the array too.
+    candidates = (
+        f"CASE jsonb_typeof({field.text}) WHEN 'array' THEN {field.text} ELSE jsonb_build_array({field.text}) END"
+    )
+    # Strings of a path compare by code point, whatever the database's collation.
+    path = f'strict $[*] ? (@.type() == "{kind}" && @ {RELATIONS[tree.relation]} $operand)'
+    text = f"jsonb_path_exists({candidates}, '{path}', %s::jsonb)"
+    return Condition(text, [*field.values * 3, Jsonb({"operand": tree.value})])
 
 
 def _joined(filters: tuple[Filter, ...], column: str, word: str, empty: str) -> Condition:
