@@ -1,5 +1,6 @@
 """Settings: one frozen class per concern, read from the environment when constructed and never on import."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -145,6 +146,8 @@ class PipelineSettings(Settings):
     nightly_cron: str = Field(default="0 3 * * *", alias="RETRAIN_CRON")
     automation: bool = Field(default=False, alias="PIPELINE_AUTOMATION", description="schedules and sensors start on")
     train_seconds: float = Field(default=600.0, alias="TRAIN_MAX_SECONDS", gt=0, description="per model family")
+    train_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, alias="TRAIN_THREADS", ge=1)
+    train_device: str = Field(default="cpu", alias="TRAIN_DEVICE", description="cpu, cuda or cuda:<n>")
 
 
 class ApiSettings(Settings):

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from feature_store import columns as c
 from feature_store.lake import TenantLake, locked, sync_folder, tenant_folder, write_atomic, write_parquet
@@ -23,6 +24,8 @@ from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
 
 POSITIONS = pa.schema([SNAPSHOT_ITEMS.field(c.ITEM), SNAPSHOT_ITEMS.field(c.ITEM_ID)])
 """Every item that ever was in a snapshot of the tenant, by position."""
+
+POSITIONS_ID = b"positions_id"
 
 BATCH_ROWS = 122_880
 """Rows held in Arrow at a time: the row group of DuckDB."""
@@ -74,6 +77,7 @@ class Manifest:
 
     snapshot_id: str
     tenant_id: str
+    positions_id: str  # equal ids: one item table is a prefix of the other
     catalogue_version: int
     n_users: int
     n_items: int
@@ -114,7 +118,7 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
         raise FileNotFoundError(f"no interactions of tenant {tenant_id} in {tenant.folder}: export them first")
     parent = tenant_folder(features, tenant_id)
     with locked(parent), _work_folder(parent) as work, _database(work) as database:
-        _place(database, parent / "positions.parquet", items_file)
+        positions_id = _place(database, parent / "positions.parquet", items_file)
         items, interactions = _Digest(), _Digest()
         built = work / "snapshot"
         rows = items.of(_batches(database.sql(_ITEMS, params=[str(items_file)])), SNAPSHOT_ITEMS)
@@ -127,6 +131,7 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
         manifest = Manifest(
             snapshot_id=hashlib.sha256(content.encode()).hexdigest()[:16],
             tenant_id=tenant_id,
+            positions_id=positions_id,
             catalogue_version=version,
             n_users=n_users,
             n_items=n_items,
@@ -146,17 +151,24 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
         return manifest
 
 
-def _place(database: duckdb.DuckDBPyConnection, positions_file: Path, items_file: Path) -> None:
-    """Give every item of the catalogue that has none a position, and make the table `positions` of all."""
-    if not positions_file.exists():
-        write_parquet(positions_file, [], POSITIONS)
+def _place(database: duckdb.DuckDBPyConnection, positions_file: Path, items_file: Path) -> str:
+    """Give every item of the catalogue that has none a position, and make the table `positions` of all.
+
+    Returns the id of this order of items, made with the first snapshot and kept.
+    """
+    if positions_file.exists():
+        schema = pq.read_schema(positions_file)
+    else:
+        schema = POSITIONS.with_metadata({POSITIONS_ID: uuid4().hex})
+        write_parquet(positions_file, [], schema)
     database.execute(
         f"CREATE TABLE positions AS SELECT {c.ITEM}, {c.ITEM_ID} FROM read_parquet(?)",  # noqa: S608
         [str(positions_file)],
     )
     database.execute(_NEW_POSITIONS, [str(items_file)])
     rows = database.sql(f"SELECT {c.ITEM}, {c.ITEM_ID} FROM positions ORDER BY {c.ITEM}")  # noqa: S608
-    write_parquet(positions_file, _batches(rows), POSITIONS)
+    write_parquet(positions_file, _batches(rows), schema)
+    return schema.metadata[POSITIONS_ID].decode()
 
 
 @contextmanager

@@ -88,6 +88,15 @@ def test_an_item_keeps_its_position_when_others_come_and_go(tmp_path: Path) -> N
     assert [row[c.ITEM] for row in interactions] == [1]  # the deleted item's event is gone
 
 
+def test_snapshots_tell_whether_their_positions_agree(tmp_path: Path) -> None:
+    write_lake(tmp_path / "lake", [interaction(1, "ann", "x")], CATALOGUE)
+    first = build_snapshot(tmp_path / "lake", tmp_path / "features", TENANT)
+    write_lake(tmp_path / "lake", items={**CATALOGUE, "a": "{}"}, version=2)
+    second = build_snapshot(tmp_path / "lake", tmp_path / "features", TENANT)
+    started_anew = build_snapshot(tmp_path / "lake", tmp_path / "other", TENANT)
+    assert first.positions_id == second.positions_id != started_anew.positions_id
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(

@@ -5,11 +5,14 @@ from typing import Any
 
 import dagster as dg
 
-from feature_store import snapshots, statistics
+from feature_store import snapshots, sources, statistics
 from pipelines.defs.ingestion.assets import lake_interactions, lake_items
 from pipelines.partitions import tenants
 from pipelines.presentation import SUMMARY, line_plot, rank_plot, table
 from pipelines.resources import Installation
+
+KEPT_SNAPSHOTS = 10
+"""Snapshots of a tenant that stay on disk, to train on again or to compare."""
 
 
 @dg.asset(
@@ -20,11 +23,14 @@ def feature_snapshot(
 ) -> dg.MaterializeResult[dict[str, Any]]:
     """The tenant's interactions and items by position, deduplicated, under a name made from their content."""
     features = installation.paths.features
+    exclude_seen = sources.exclude_seen(installation.database_url(), context.partition_key)
     manifest = snapshots.build_snapshot(installation.paths.lake, features, context.partition_key)
+    snapshots.prune_snapshots(features, context.partition_key, KEPT_SNAPSHOTS)
     folder = snapshots.snapshot_folder(features, context.partition_key, manifest.snapshot_id)
     days, counts = statistics.interactions_per_day(folder)
     return dg.MaterializeResult(
-        value=asdict(manifest),
+        # The policy travels with the snapshot: it decides what metrics mask, so all families must be held to one.
+        value={**asdict(manifest), "exclude_seen": exclude_seen},
         data_version=dg.DataVersion(manifest.snapshot_id),
         metadata={
             SUMMARY: f"{manifest.n_interactions:,} interactions of {manifest.n_users:,} users "

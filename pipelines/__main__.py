@@ -1,0 +1,118 @@
+"""`python -m pipelines`: run the pipeline, tell it of a tenant, or serve its UI."""
+
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Annotated, NoReturn
+from uuid import uuid4
+
+import typer
+from rich.console import Console
+
+from configs.logging import configure
+from configs.settings import LogSettings, PathSettings, PortSettings
+
+if TYPE_CHECKING:
+    import dagster as dg  # two seconds that `--help` need not take
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console(stderr=True)
+
+Tenant = Annotated[str, typer.Option("--tenant", help="Id of a tenant in the database.")]
+
+
+@app.command()
+def run(
+    tenant: Tenant, verbose: Annotated[bool, typer.Option(help="Show Dagster's and the models' logs.")] = False
+) -> None:
+    """Run the whole pipeline of one tenant here and now; the run shows in Dagster's UI."""
+    from pipelines.definitions import build_definitions
+    from pipelines.instance import open_instance
+    from pipelines.jobs import RETRAIN
+    from pipelines.progress import RunProgress
+    from pipelines.resources import Installation
+    from pipelines.runs import PROCESS_TAG, active_run, this_process
+
+    configure("pipelines", LogSettings() if verbose else LogSettings(level="WARNING", format="console"))
+    installation = Installation()
+    _refuse_unknown(installation.database_url(), tenant)
+    with open_instance(installation.paths) as instance, RunProgress(console) as progress:
+        _add_partition(instance, tenant)
+        if busy := active_run(instance, tenant):
+            _fail(f"tenant {tenant} is being trained already: run {busy.run_id} is {busy.status.value.lower()}")
+        run_id = str(uuid4())
+        instance.add_event_listener(run_id, progress)
+        result = (
+            build_definitions(installation)
+            .resolve_job_def(RETRAIN)
+            .execute_in_process(
+                instance=instance,
+                run_id=run_id,
+                partition_key=tenant,
+                raise_on_error=False,
+                tags={PROCESS_TAG: this_process(), "trigger": "command line"},
+                run_config=None if verbose else {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+        )
+    if not result.success:
+        for step, message in progress.failures.items():
+            console.print(f"\n{step} failed:", style="bold red")
+            console.print(message, markup=False, highlight=False, soft_wrap=True)
+        _fail(f"run {run_id} of tenant {tenant} failed")
+
+
+@app.command("add-tenant")
+def add_tenant(tenant: Annotated[str, typer.Argument(help="Id of a tenant in the database.")]) -> None:
+    """Give a tenant its partition, as the sensor `new_tenants` does."""
+    from pipelines.instance import open_instance
+    from pipelines.resources import Installation
+
+    installation = Installation()
+    _refuse_unknown(installation.database_url(), tenant)
+    with open_instance(installation.paths) as instance:
+        _add_partition(instance, tenant)
+
+
+@app.command()
+def ui() -> None:
+    """Serve Dagster's UI, and the daemon that runs schedules and sensors; replaces this process."""
+    from pipelines.instance import open_instance
+    from pipelines.runs import fail_abandoned
+
+    ports = PortSettings()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ports.host, ports.dagster))
+        except OSError as error:
+            _fail(f"port {ports.dagster} is not free ({error.strerror}): stop what uses it or set DAGSTER_PORT")
+    with open_instance(PathSettings()) as instance:
+        for run_id in fail_abandoned(instance):
+            console.print(f"run {run_id} had been cut off and is marked failed")
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions"]
+    os.execv(  # noqa: S606 - signals must reach Dagster itself
+        sys.executable, [*command, "-h", ports.host, "-p", str(ports.dagster)]
+    )
+
+
+def _refuse_unknown(database_url: str, tenant: str) -> None:
+    from feature_store import sources
+
+    if tenant not in sources.tenants(database_url):
+        _fail(f"there is no tenant {tenant!r}: make one with `python -m api create-tenant --id {tenant}`")
+
+
+def _add_partition(instance: "dg.DagsterInstance", tenant: str) -> None:
+    from pipelines.partitions import TENANTS
+
+    if not instance.has_dynamic_partition(TENANTS, tenant):
+        instance.add_dynamic_partitions(TENANTS, [tenant])
+
+
+def _fail(message: str) -> NoReturn:
+    console.print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,39 @@
+"""What Dagster loads: every asset, check, sensor and schedule of the pipeline."""
+
+import dagster as dg
+
+from pipelines.defs.features.assets import feature_snapshot
+from pipelines.defs.ingestion.assets import lake_interactions, lake_items
+from pipelines.defs.ingestion.checks import lake_quality
+from pipelines.defs.ingestion.sensors import new_tenants
+from pipelines.defs.publishing.assets import release
+from pipelines.defs.training.assets import training_assets
+from pipelines.defs.training.schedules import nightly
+from pipelines.defs.training.sensors import retrain_after_interactions
+from pipelines.jobs import retrain
+from pipelines.resources import Installation
+from pipelines.values import JsonFiles
+
+
+def build_definitions(installation: Installation) -> dg.Definitions:
+    """The pipeline over this installation. Sensors and the schedule start on only where its settings say so."""
+    on = installation.pipeline.automation
+    sensor_status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
+    schedule_status = dg.DefaultScheduleStatus.RUNNING if on else dg.DefaultScheduleStatus.STOPPED
+    return dg.Definitions(
+        assets=[lake_interactions, lake_items, feature_snapshot, *training_assets(), release],
+        asset_checks=[lake_quality],
+        jobs=[retrain],
+        sensors=[new_tenants(sensor_status), retrain_after_interactions(sensor_status)],
+        schedules=[nightly(installation.pipeline.nightly_cron, schedule_status)],
+        resources={
+            "installation": installation,
+            "io_manager": JsonFiles(folder=str(installation.paths.dagster / "values")),
+        },
+    )
+
+
+@dg.definitions
+def definitions() -> dg.Definitions:
+    """The pipeline of the installation that the environment describes."""
+    return build_definitions(Installation())

@@ -1,0 +1,59 @@
+"""What the publishing assets do, without Dagster: champions become a release."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from feature_store.lake import tenant_folder
+from pipelines.defs.training.steps import TrainingRun, servable_champion
+from serving.contracts.messages import ALGORITHMS
+from serving.release import ReleaseMember, publish
+from training.tracking import ModelRef
+
+
+@dataclass(frozen=True)
+class Published:
+    release: str
+    champions: Mapping[str, ModelRef]  # by family
+    left_out: list[str]  # families without a champion that can serve on this snapshot's items
+
+
+def publish_champions(run: TrainingRun) -> Published:
+    """Release the tenant's champions of the families that answer queries.
+
+    Raises LookupError where none of them has a champion, so that the release before goes on serving.
+    """
+    served: tuple[str, ...] = ALGORITHMS
+    found = {family: servable_champion(run, family) for family in served}
+    champions = {family: ref for family, ref in found.items() if ref is not None}
+    if not champions:
+        raise LookupError(f"no family of {run.tenant} has a champion: the reasons are with the asset `champions`")
+    work = tenant_folder(run.installation.paths.models, run.tenant)
+    work.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=work, prefix=".release-") as folder:
+        release = publish(
+            run.tenant,
+            {family: _member(run, ref, Path(folder)) for family, ref in champions.items()},
+            run.snapshot / "items.parquet",
+            run.manifest.catalogue_version,
+            home=run.installation.paths.bentoml,
+            notes={"snapshot": run.manifest.snapshot_id},
+        )
+    return Published(release, champions, [family for family in served if family not in champions])
+
+
+def drop_earlier_work(run: TrainingRun) -> None:
+    """Delete what the trainings on earlier snapshots kept between their steps."""
+    for folder in tenant_folder(run.installation.paths.models, run.tenant).iterdir():
+        if folder.name != run.manifest.snapshot_id:
+            shutil.rmtree(folder)
+
+
+def _member(run: TrainingRun, ref: ModelRef, work: Path) -> ReleaseMember:
+    folder = work / f"{ref.family}-{ref.version}"
+    if not folder.exists():
+        run.tracking.download(ref, folder)
+    components = {family: _member(run, part, work) for family, part in run.tracking.components(ref).items()}
+    return ReleaseMember(ref.version, folder, components)

@@ -1,0 +1,187 @@
+"""From a feature snapshot to champions: one asset per model family, their comparison, and the decision.
+
+The steps are imported where they run: they load MLflow and the models' libraries, which Dagster's UI, sensors and
+schedules do without.
+"""
+
+from typing import Any
+
+import dagster as dg
+
+from pipelines.defs.training.families import asset_name, components_of
+from pipelines.defs.training.presentation import comparison, curves, model_links
+from pipelines.partitions import tenants
+from pipelines.presentation import SUMMARY, interval_plot, table
+from pipelines.resources import Installation
+from training.evaluation import EvaluationReport
+from training.models.registry import families, is_blend
+
+
+def training_assets() -> list[dg.AssetsDefinition]:
+    """The assets of every family in the registry, and what compares them."""
+    names = families()
+    return [*(_family_asset(family) for family in names), _evaluation_asset(names), _champions_asset(names)]
+
+
+def _family_asset(family: str) -> dg.AssetsDefinition:
+    components = components_of(family)
+    kind = "a learned blend of " + ", ".join(components) if is_blend(family) else "trained on the snapshot"
+
+    @dg.asset(
+        name=asset_name(family),
+        description=f"The newest {family} model: {kind}, measured on its last days and registered in MLflow.",
+        group_name="training",
+        partitions_def=tenants,
+        kinds={"mlflow"},
+        ins={"feature_snapshot": dg.AssetIn(), **{asset_name(name): dg.AssetIn() for name in components}},
+    )
+    def trained(
+        context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation], **inputs: dict[str, Any]
+    ) -> dg.MaterializeResult[dict[str, Any]]:
+        from pipelines.defs.training import steps
+
+        run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])
+        versions = {name: inputs[asset_name(name)]["version"] for name in components}
+        model, ref = steps.train(run, family, versions, {"dagster_run": context.run_id})
+        found = steps.figures(model.report)
+        return dg.MaterializeResult(
+            value={
+                "family": family,
+                "version": ref.version,
+                "run_id": ref.run_id,
+                "snapshot": run.manifest.snapshot_id,
+            },
+            metadata={
+                SUMMARY: f"ndcg@10 {found.get('ndcg@10', float('nan')):.3f} of {found['users']} users, "
+                f"version {ref.version}",
+                **{name.replace("@", "_at_"): value for name, value in found.items()},
+                "fit_seconds": model.usage.seconds,
+                "peak_mb": model.usage.peak_mb,
+                "protocol": dg.MetadataValue.text(model.report.protocol),
+                "hyper_parameters": dg.MetadataValue.json(model.config.model_dump(mode="json")),
+                **model_links(run.tracking, ref),
+                **curves(model),
+            },
+        )
+
+    return trained
+
+
+def _evaluation_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
+    @dg.asset(
+        name="evaluation",
+        group_name="training",
+        partitions_def=tenants,
+        ins={"feature_snapshot": dg.AssetIn(), **{asset_name(name): dg.AssetIn() for name in names}},
+    )
+    def evaluation(
+        installation: dg.ResourceParam[Installation], **inputs: dict[str, Any]
+    ) -> dg.MaterializeResult[dict[str, Any]]:
+        """Every family beside the baselines and the champions, on one window under one protocol."""
+        from pipelines.defs.training import steps
+
+        run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])
+        reports = {name: steps.report_of(run, name) for name in names}
+        champions = {name: steps.champion_report(run, name, report) for name, report in reports.items()}
+        shown = {name: steps.figures(report) for name, report in reports.items()}
+        best = max(shown, key=lambda name: shown[name].get("ndcg@10", 0.0))
+        return dg.MaterializeResult(
+            value={
+                "reports": {name: report.model_dump(mode="json") for name, report in reports.items()},
+                "champions": {
+                    name: None if report is None else report.model_dump(mode="json")
+                    for name, report in champions.items()
+                },
+            },
+            metadata={
+                SUMMARY: f"best ndcg@10 is {shown[best].get('ndcg@10', float('nan')):.3f}, of {best}",
+                "comparison": table(comparison(reports.values())),
+                "ndcg_at_10": _ndcg_plot(reports, {name: found["segment"] for name, found in shown.items()}),
+                "champions_on_this_window": table(
+                    [
+                        {
+                            "family": name,
+                            "champion": report is not None,
+                            **({} if report is None else steps.figures(report)),
+                        }
+                        for name, report in champions.items()
+                    ]
+                ),
+                "protocol": next(iter(reports.values())).protocol,
+                "split": next(iter(reports.values())).split_hash,
+            },
+        )
+
+    return evaluation
+
+
+def _champions_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
+    @dg.asset(
+        name="champions",
+        group_name="training",
+        partitions_def=tenants,
+        kinds={"mlflow"},
+        ins={
+            "feature_snapshot": dg.AssetIn(),
+            "evaluation": dg.AssetIn(),
+            **{asset_name(name): dg.AssetIn() for name in names},
+        },
+    )
+    def champions(
+        installation: dg.ResourceParam[Installation], **inputs: dict[str, Any]
+    ) -> dg.MaterializeResult[dict[str, Any]]:
+        """The version of every family that serves, moved by a rule: over the floor, and no worse than before."""
+        from pipelines.defs.training import steps
+
+        run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])
+        found = inputs["evaluation"]
+        versions = {name: inputs[asset_name(name)]["version"] for name in names}
+        decisions = steps.promote(
+            run,
+            versions,
+            {name: EvaluationReport.model_validate(report) for name, report in found["reports"].items()},
+            {
+                name: None if report is None else EvaluationReport.model_validate(report)
+                for name, report in found["champions"].items()
+            },
+        )
+        refs = {name: run.tracking.champion(run.tenant, name) for name in names}
+        promoted = [name for name, decision in decisions.items() if decision.promote]
+        return dg.MaterializeResult(
+            value={
+                name: {"promoted": decision.promote, "reason": decision.reason} for name, decision in decisions.items()
+            },
+            metadata={
+                SUMMARY: f"{len(promoted)} of {len(names)} new versions promoted: {', '.join(promoted) or 'none'}",
+                "decisions": table(
+                    [
+                        {
+                            "family": name,
+                            "new_version": versions[name],
+                            "promoted": decision.promote,
+                            "champion": "" if (ref := refs[name]) is None else ref.version,
+                            "reason": decision.reason,
+                        }
+                        for name, decision in decisions.items()
+                    ]
+                ),
+            },
+        )
+
+    return champions
+
+
+def _ndcg_plot(reports: dict[str, EvaluationReport], segments: dict[str, str]) -> dg.MetadataValue:
+    rows = [
+        (name, result.metrics["ndcg@10"])
+        for name, report in reports.items()
+        for result in report.results
+        if result.segment == segments[name] and result.model == name and "ndcg@10" in result.metrics
+    ]
+    return interval_plot(
+        [name for name, _ in rows],
+        [each.mean for _, each in rows],
+        [each.mean if each.low is None else each.low for _, each in rows],
+        [each.mean if each.high is None else each.high for _, each in rows],
+        xlabel="NDCG@10 with its 95 % interval",
+    )

@@ -1,0 +1,51 @@
+"""Trainings as metadata that people read in the UI."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+
+from pipelines.presentation import Cell, line_plot
+from training.evaluation import EvaluationReport
+
+if TYPE_CHECKING:
+    from training.tracking import ModelRef, Tracking
+    from training.train import TrainedModel
+
+SHOWN = ("ndcg@10", "recall@10", "hit_rate@10", "mrr", "auc", "coverage@10")
+
+
+def comparison(reports: Iterable[EvaluationReport]) -> list[dict[str, Cell]]:
+    """One row per model and segment, the expected figures of a random order once per segment."""
+    rows: dict[tuple[str, str], dict[str, Cell]] = {}
+    for report in reports:
+        for result in report.results:
+            row: dict[str, Cell] = {"model": result.model, "segment": result.segment, "users": result.n_users}
+            for name in SHOWN:
+                row[name] = round(result.metrics[name].mean, 4) if name in result.metrics else None
+            row["fit_seconds"] = None if result.fit_seconds is None else round(result.fit_seconds, 1)
+            rows.setdefault((result.segment, result.model), row)
+    return [rows[key] for key in sorted(rows)]
+
+
+def curves(trained: "TrainedModel") -> dict[str, dg.MetadataValue]:
+    """A plot of every figure that a fit recorded more than once, as a loss over epochs is."""
+    found = {}
+    for name, values in trained.report.notes.items():
+        if isinstance(values, list) and len(values) > 1 and all(isinstance(value, int | float) for value in values):
+            epochs = range(1, len(values) + 1)
+            found[f"curve_{name}"] = line_plot(epochs, np.array(values), xlabel="epoch", ylabel=name)
+    return found
+
+
+def model_links(tracking: "Tracking", ref: "ModelRef") -> dict[str, Any]:
+    """Where the run and the registered version are to be seen; names alone where no server serves them."""
+    if not tracking.uri.startswith("http"):
+        return {"mlflow_run": ref.run_id, "registered_model": f"{ref.name} version {ref.version}"}
+    experiment = tracking.client.get_run(ref.run_id).info.experiment_id
+    base = tracking.uri.rstrip("/")
+    return {
+        "mlflow_run": dg.MetadataValue.url(f"{base}/#/experiments/{experiment}/runs/{ref.run_id}"),
+        "registered_model": dg.MetadataValue.url(f"{base}/#/models/{ref.name}/versions/{ref.version}"),
+    }

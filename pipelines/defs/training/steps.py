@@ -1,0 +1,184 @@
+"""What the training assets do, without Dagster: train and register a family, compare all, decide on the champions."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self, cast
+
+from pydantic import ValidationError
+
+from feature_store.lake import tenant_folder
+from feature_store.snapshots import Manifest, snapshot_folder
+from pipelines.defs.training.families import components_of
+from pipelines.resources import Installation
+from training.dataset import Dataset, load_dataset
+from training.evaluation import EvaluationReport
+from training.models.contract import RuntimeOptions
+from training.models.registry import family_class
+from training.promotion import Decision, decide, load_policy
+from training.splits import SeenPolicy, Split, temporal_split
+from training.tracking import ModelRef, Tracking
+from training.train import TrainedModel, evaluate_configuration, train_family
+
+POSITIONS_TAG = "positions_id"
+SNAPSHOT_TAG = "snapshot_id"
+CATALOGUE_TAG = "catalogue_version"
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One tenant's training on one snapshot."""
+
+    installation: Installation
+    manifest: Manifest
+    exclude_seen: SeenPolicy
+
+    @classmethod
+    def on(cls, installation: Installation, feature_snapshot: Mapping[str, Any]) -> Self:
+        """The run on the snapshot that the asset `feature_snapshot` described."""
+        manifest = Manifest(**{field.name: feature_snapshot[field.name] for field in fields(Manifest)})
+        return cls(installation, manifest, _seen_policy(feature_snapshot["exclude_seen"]))
+
+    @property
+    def tenant(self) -> str:
+        return self.manifest.tenant_id
+
+    @property
+    def tracking(self) -> Tracking:
+        paths = self.installation.paths
+        paths.mlflow.mkdir(parents=True, exist_ok=True)
+        return Tracking(self.installation.tracking.resolve(paths), paths.mlflow / "artifacts")
+
+    @property
+    def options(self) -> RuntimeOptions:
+        settings = self.installation.pipeline
+        return RuntimeOptions(
+            device=settings.train_device, threads=settings.train_threads, max_seconds=settings.train_seconds
+        )
+
+    @property
+    def snapshot(self) -> Path:
+        return snapshot_folder(self.installation.paths.features, self.tenant, self.manifest.snapshot_id)
+
+    def data(self) -> tuple[Dataset, Split]:
+        """The snapshot, and the one cut of it that every family is judged on."""
+        return _data(self.snapshot, self.installation.history.max_events, self.exclude_seen)
+
+    def folder(self, family: str) -> Path:
+        """Where a family's training lies between the steps of a run."""
+        return tenant_folder(self.installation.paths.models, self.tenant) / self.manifest.snapshot_id / family
+
+    def load(self, family: str) -> TrainedModel:
+        """What an earlier step trained. Raises FileNotFoundError where it has not."""
+        return TrainedModel.load(self.folder(family), {name: self.load(name) for name in components_of(family)})
+
+
+@lru_cache(maxsize=1)  # the steps of a run share one snapshot, whose content never changes
+def _data(snapshot: Path, max_events: int, exclude_seen: SeenPolicy) -> tuple[Dataset, Split]:
+    dataset = load_dataset(snapshot, max_events)
+    return dataset, temporal_split(dataset, exclude_seen)
+
+
+def train(
+    run: TrainingRun, family: str, component_versions: Mapping[str, str], tags: Mapping[str, str]
+) -> tuple[TrainedModel, ModelRef]:
+    """Train a family, keep it for the next steps, log it and register it as a new version.
+
+    component_versions: registered versions of `components_of(family)`, trained on the same snapshot.
+    """
+    dataset, split = run.data()
+    trained = train_family(
+        family,
+        dataset,
+        options=run.options,
+        components={name: run.load(name) for name in component_versions},
+        exclude_seen=run.exclude_seen,
+        split=split,
+    )
+    folder = run.folder(family)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    trained.save(folder)
+    facts = {POSITIONS_TAG: run.manifest.positions_id, CATALOGUE_TAG: str(run.manifest.catalogue_version)}
+    return trained, run.tracking.log(trained, run.tenant, component_versions, {**facts, **tags})
+
+
+def report_of(run: TrainingRun, family: str) -> EvaluationReport:
+    """The report of a family that this run trained."""
+    return run.load(family).report
+
+
+def champion_report(run: TrainingRun, family: str, challenger: EvaluationReport) -> EvaluationReport | None:
+    """What the champion's configuration reaches on the challenger's window, or None without a comparable champion.
+
+    A champion with the challenger's configuration ties with it: fitted before the same window, it is the same model.
+    One whose configuration today's code does not know, or whose item positions are of another feature store, cannot
+    be built or served again and does not compare.
+    """
+    champion = servable_champion(run, family)
+    if champion is None:
+        return None
+    values = run.tracking.report(champion).notes["config"]
+    if values == challenger.notes["config"]:
+        return challenger
+    try:
+        config = family_class(family).Config.model_validate(values)
+    except ValidationError:
+        return None
+    _, split = run.data()
+    components = {name: run.load(name) for name in components_of(family)}
+    return evaluate_configuration(family, config, split, run.options, components)
+
+
+def servable_champion(run: TrainingRun, family: str) -> ModelRef | None:
+    """The champion, where its item positions are those of this snapshot."""
+    champion = run.tracking.champion(run.tenant, family)
+    if champion is None:
+        return None
+    tags: dict[str, str] = run.tracking.client.get_run(champion.run_id).data.tags
+    return champion if tags.get(POSITIONS_TAG) == run.manifest.positions_id else None
+
+
+def promote(
+    run: TrainingRun,
+    versions: Mapping[str, str],
+    reports: Mapping[str, EvaluationReport],
+    champions: Mapping[str, EvaluationReport | None],
+) -> dict[str, Decision]:
+    """Apply the promotion rule to every family's new version, and move the aliases that it moves.
+
+    Args:
+        versions: the challengers' registered versions, by family.
+        reports: the challengers' reports, by family.
+        champions: the champions' reports on the same window, by family.
+    """
+    policy, tracking = load_policy(), run.tracking
+    decisions = {}
+    for family, version in versions.items():
+        others = {name: report for name, report in reports.items() if name != family}
+        decision = decide(reports[family], champions[family], others, policy.floor(family), policy)
+        tracking.decided(tracking.version(run.tenant, family, version), decision)
+        decisions[family] = decision
+    return decisions
+
+
+def figures(report: EvaluationReport) -> dict[str, Any]:
+    """The figures of a report that a person looks at first, on the segment that decides."""
+    policy = load_policy()
+    segment = next((each for each in policy.segments if report.n_users(each) >= policy.min_users), "all")
+    result = next((each for each in report.results if each.segment == segment), None)
+    metrics = {} if result is None else result.metrics
+    return {
+        "segment": segment,
+        "users": report.n_users(segment),
+        **{name: metrics[name].mean for name in ("ndcg@10", "recall@10", "auc", "coverage@10") if name in metrics},
+    }
+
+
+def _seen_policy(text: str) -> SeenPolicy:
+    if text not in ("none", "bought", "all"):
+        raise ValueError(f"no such policy of seen items: {text!r}")
+    return cast(SeenPolicy, text)
