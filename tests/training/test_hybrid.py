@@ -1,0 +1,227 @@
+"""The ranker: what it learns, when it gives up, and that its contributions are exact over linear components."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.training.catalogue import N_ITEMS, build_dataset, histories, items_of, metadata_of
+from training.dataset import Dataset, Interactions, ItemTable
+from training.models.collaborative.model import Collaborative
+from training.models.content_based.model import ContentBased
+from training.models.contract import Recommender, RuntimeOptions
+from training.models.hybrid.learning import Learned, learn
+from training.models.hybrid.model import Hybrid, HybridConfig
+from training.models.hybrid.questions import Questions, ask
+from training.models.hybrid.ranker import Candidates, fit_weights, ndcg
+from training.models.popularity import Popularity
+
+OPTIONS = RuntimeOptions(threads=1)
+
+
+def until(dataset: Dataset, share: float = 0.8) -> int:
+    return int(np.quantile(dataset.interactions.timestamps, share, method="higher"))
+
+
+def parts(dataset: Dataset, *families: type[Recommender]) -> dict[str, Recommender]:
+    return {family.family: family().fit(dataset, OPTIONS) for family in families}
+
+
+@pytest.fixture(scope="module")
+def hybrid() -> Hybrid:
+    """Fitted, then given weights that leave no part out."""
+    dataset = build_dataset()
+    moment = until(dataset)
+    past = dataset.where(dataset.interactions.timestamps < moment)
+    blend = Hybrid(None, parts(past, Collaborative, ContentBased), moment).fit(dataset, OPTIONS)
+    shares = {"collaborative": 0.6, "content-based": 0.4}
+    chosen = {"weights": shares, "popularity_weight": 0.3, "kept_component": None}
+    blend.learned = blend.learned.model_copy(update=chosen)
+    return blend.with_components(parts(dataset, Collaborative, ContentBased), dataset)
+
+
+def candidates(seed: int = 0) -> Candidates:
+    """Two features, of which only the first tells chosen from not."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(80, 20, 2)).astype(np.float32)
+    chosen = np.zeros((80, 20), bool)
+    chosen[np.arange(80), features[:, :, 0].argmax(axis=1)] = True
+    valid = np.ones((80, 20), bool)
+    return Candidates(features, chosen, valid, np.ones(80, np.int64))
+
+
+def test_weight_goes_to_the_feature_that_tells() -> None:
+    weights = fit_weights(candidates(), l2=1e-3)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] > 0.95
+
+
+def test_a_misleading_feature_gets_no_weight_rather_than_a_negative_one() -> None:
+    turned = candidates()
+    turned.features[:, :, 1] = -turned.features[:, :, 0]
+    np.testing.assert_allclose(fit_weights(turned, l2=1e-3), [1, 0])
+
+
+def test_ndcg_of_lists_checked_by_hand() -> None:
+    features = np.array([[[3.0], [2.0], [1.0]], [[3.0], [2.0], [9.0]]], np.float32)
+    chosen = np.array([[False, True, False], [True, False, False]])
+    valid = np.array([[True, True, True], [True, True, False]])
+    figures = ndcg(Candidates(features, chosen, valid, np.array([2, 1])), np.ones(1))
+    assert figures.tolist() == pytest.approx([1 / np.log2(3) / (1 + 1 / np.log2(3)), 1.0])
+
+
+def test_questions_ask_for_what_came_after_the_moment_only() -> None:
+    events = Interactions(
+        users=np.array([0, 0, 0, 0, 1, 2], np.int32),
+        items=np.array([5, 6, 5, 7, 8, 9], np.int32),
+        types=np.zeros(6, np.int8),
+        weights=np.ones(6, np.float32),
+        timestamps=np.array([10, 20, 30, 40, 35, 10], np.int64),
+    )
+    dataset = Dataset(events, ItemTable(np.arange(10).astype(object), [{}] * 10, np.ones(10, bool)), 3)
+    questions = ask(dataset, 20, 2, 100, mask_seen=True, rng=np.random.default_rng(0))
+    assert questions.users.tolist() == [0, 0, 1]
+    told = [questions.histories.items[a:b].tolist() for a, b in zip(*_bounds(questions.histories.offsets), strict=True)]
+    assert told == [[5], [5, 6], []]
+    assert [row.nonzero()[0].tolist() for row in questions.targets.toarray()] == [[6, 7], [7], [8]]
+    assert [row.nonzero()[0].tolist() for row in questions.masked.toarray()] == [[5], [5, 6], []]
+
+
+def _bounds(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return offsets[:-1], offsets[1:]
+
+
+def learn_from(signals: np.ndarray, popularity: np.ndarray, chosen: np.ndarray) -> Learned:
+    """Learn from one question per user. signals: [users, items, families]; popularity: [items]; chosen: [users]."""
+    n_users, n_items, n_families = signals.shape
+    everyone = np.broadcast_to(popularity[None, :, None], (n_users, n_items, 1))
+    features = np.concatenate([signals, everyone], axis=2).astype(np.float32)
+    users = np.arange(n_users, dtype=np.int32)
+    targets = sp.csr_array((np.ones(n_users, bool), (users, chosen)), shape=(n_users, n_items))
+    masked = sp.csr_array((n_users, n_items), dtype=bool)
+    questions = Questions(users, histories(*([user] for user in range(n_users))), targets, masked)
+    return learn(
+        ["first", "second", "third"][:n_families],
+        lambda rows: features[rows.items],
+        questions,
+        (0.0, 0.5),
+        width=20,
+        tolerance=0.001,
+        l2=1e-3,
+        folds=4,
+        rng=np.random.default_rng(0),
+    )
+
+
+def test_a_blend_is_of_all_that_help_and_of_nothing_else() -> None:
+    signals = np.random.default_rng(0).normal(size=(150, 60, 3))
+    chosen = (signals[:, :, 0] + 0.6 * signals[:, :, 1]).argmax(axis=1)
+    learned = learn_from(signals, np.zeros(60), chosen)
+    assert learned.kept_component is None
+    assert learned.weights["first"] > learned.weights["second"] > 0.2
+    assert learned.weights["third"] < 0.1
+    assert learned.ndcg > max(learned.component_ndcg.values())
+
+
+def test_popularity_gets_weight_where_it_tells_what_components_do_not() -> None:
+    signals = np.random.default_rng(1).normal(size=(150, 60, 2))
+    popularity = np.random.default_rng(2).normal(size=60)
+    without = learn_from(signals, popularity, signals.sum(axis=2).argmax(axis=1))
+    needed = learn_from(signals, popularity, (signals.sum(axis=2) + popularity).argmax(axis=1))
+    assert (without.popularity_weight, needed.popularity_weight) == (0.0, 0.5)
+
+
+def test_one_component_is_kept_where_the_others_only_disturb() -> None:
+    signals = np.random.default_rng(3).normal(size=(150, 60, 2))
+    learned = learn_from(signals, np.zeros(60), signals[:, :, 1].argmax(axis=1))
+    assert learned.kept_component == "second"
+    assert learned.weights == {"first": 0.0, "second": 1.0}
+    assert learned.popularity_weight == 0
+
+
+def test_too_few_people_to_tell_components_apart_get_even_weights() -> None:
+    signals = np.random.default_rng(4).normal(size=(3, 60, 2))
+    assert learn_from(signals, np.zeros(60), np.array([1, 2, 3])).weights == {"first": 0.5, "second": 0.5}
+
+
+def test_a_blend_that_kept_one_component_answers_as_that_component() -> None:
+    dataset = build_dataset()
+    moment = until(dataset)
+    past = dataset.where(dataset.interactions.timestamps < moment)
+    config = HybridConfig(popularity_weights=(0.0,))
+    blend = Hybrid(config, {"collaborative": Collaborative().fit(past, OPTIONS)}, moment).fit(dataset, OPTIONS)
+    assert blend.kept_component == "collaborative"
+    liked = histories(items_of(2)[:3].tolist(), [])
+    alone = blend.components["collaborative"].recommend(liked, N_ITEMS).items
+    np.testing.assert_array_equal(blend.recommend(liked, N_ITEMS).items, alone)
+    assert set(blend.parts(liked)) == {"collaborative"}
+
+
+def test_scores_of_one_history_are_no_larger_than_its_size_warrants(hybrid: Hybrid) -> None:
+    """Popularity grows with the history as the personal part does, so that neither a short nor a long one drowns."""
+    short, long = histories(items_of(0)[:2].tolist()), histories(items_of(0)[:20].tolist())
+    shares = [hybrid.parts(rows)["hybrid"].std() / hybrid.parts(rows)["collaborative"].std() for rows in (short, long)]
+    assert 1 / 3 < shares[0] / shares[1] < 3
+
+
+@given(items=st.lists(st.integers(0, N_ITEMS - 1), min_size=1, max_size=25, unique=True))
+@settings(max_examples=60, deadline=None)
+def test_without_an_item_a_score_falls_by_its_contribution_and_a_little_popularity(hybrid: Hybrid, items: list) -> None:
+    whole = histories(items)
+    target = hybrid.recommend(whole, 1).items[:, 0]
+    found = hybrid.explain(whole, target)[0]
+    less = histories([item for item in items if item != found.items[0]])
+    before, after = hybrid.parts(whole), hybrid.parts(less)
+    lost = {name: float((before[name] - after[name])[0, target[0]]) for name in before}
+    assert lost["collaborative"] + lost["content-based"] == pytest.approx(float(found.values[0]), rel=1e-3, abs=1e-3)
+    assert lost["hybrid"] >= 0
+    if found.values[0] > 1e-3:
+        assert hybrid.score(less)[0, target[0]] < hybrid.score(whole)[0, target[0]]
+
+
+def test_new_components_bring_their_own_scale(hybrid: Hybrid) -> None:
+    dataset = build_dataset()
+    louder = parts(dataset, Collaborative, ContentBased)
+    louder["collaborative"].kernel.weights = louder["collaborative"].kernel.weights * 1_000
+    louder["collaborative"].base = louder["collaborative"].base * 1_000
+    again = hybrid.with_components(louder, dataset)
+    liked = histories(items_of(3)[:4].tolist())
+    np.testing.assert_allclose(again.score(liked), hybrid.score(liked), rtol=1e-3, atol=1e-3)
+
+
+def test_a_missing_component_is_named(hybrid: Hybrid, tmp_path) -> None:
+    hybrid.save(tmp_path)
+    with pytest.raises(ValueError, match="content-based missing"):
+        Hybrid.load(tmp_path, {"collaborative": hybrid.components["collaborative"]})
+
+
+def test_components_that_know_newer_items_widen_a_loaded_blend(hybrid: Hybrid, tmp_path) -> None:
+    hybrid.save(tmp_path)
+    change = (np.array([N_ITEMS], np.int32), [metadata_of(1, 70)])
+    wider = {name: model.with_items(*change) for name, model in hybrid.components.items()}
+    loaded = Hybrid.load(tmp_path, wider)
+    liked = histories(items_of(1)[:4].tolist())
+    np.testing.assert_array_equal(loaded.score(liked), hybrid.with_items(*change).score(liked))
+
+
+def test_components_of_different_catalogues_are_refused(hybrid: Hybrid, tmp_path) -> None:
+    hybrid.save(tmp_path)
+    change = (np.array([N_ITEMS], np.int32), [metadata_of(1, 70)])
+    uneven = {**hybrid.components, "collaborative": hybrid.components["collaborative"].with_items(*change)}
+    with pytest.raises(ValueError, match="must score the same"):
+        Hybrid.load(tmp_path, uneven)
+
+
+def test_a_blend_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs fitted components"):
+        Hybrid().fit(build_dataset(), OPTIONS)
+
+
+def test_a_component_that_reads_no_histories_can_be_blended() -> None:
+    dataset = build_dataset()
+    moment = until(dataset)
+    past = dataset.where(dataset.interactions.timestamps < moment)
+    blend = Hybrid(None, parts(past, Collaborative, Popularity), moment).fit(dataset, OPTIONS)
+    assert np.isfinite(blend.score(histories([1], []))).all()
+    assert blend.learned.weights["collaborative"] > blend.learned.weights["popularity"]

@@ -1,0 +1,110 @@
+"""The arithmetic of linear families, on numbers that can be checked by hand."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from feature_store.online import Histories
+from tests.training.catalogue import DAY, N_ITEMS, build_dataset, histories, items_of
+from training.models.collaborative.ease import ease_weights
+from training.models.collaborative.model import Collaborative, CollaborativeConfig
+from training.models.contract import RuntimeOptions
+from training.models.item_knn import ItemKnn, ItemKnnConfig
+from training.models.kernels import Dense, Factors, Sparse, strongest
+from training.models.popularity import Popularity, PopularityConfig
+from training.models.profiles import build_profiles
+
+OPTIONS = RuntimeOptions(threads=1)
+
+
+def test_a_profile_holds_each_item_once_at_its_newest_event() -> None:
+    items = np.array([4, 2, 4, 1], np.int32)
+    weights = np.array([1.0, 0.5, 1.0, 1.0], np.float32)
+    times = np.arange(4, dtype=np.int64)
+    rows = Histories(items, np.zeros(4, np.int8), weights, times, np.array([0, 3, 3, 4]))
+    profiles = build_profiles(rows, 5, half_life=1)
+    assert profiles.items.tolist() == [2, 4, 1]
+    assert profiles.offsets.tolist() == [0, 2, 2, 3]
+    np.testing.assert_allclose(profiles.weights, [np.log2(1.5) / 2, np.log2(3), 1], rtol=1e-6)
+
+
+def test_without_ageing_only_the_events_weights_count() -> None:
+    profiles = build_profiles(histories([3, 1], [3]), 5)
+    np.testing.assert_allclose(profiles.weights, np.log2(1.8), rtol=1e-6)
+    np.testing.assert_allclose(
+        profiles.matrix(3).toarray(), [[0, np.log2(1.8), 0], [0, 0, 0]], rtol=1e-6, err_msg="item 3 is left out"
+    )
+
+
+def test_ease_solves_its_regression() -> None:
+    """The gradient of |X - XB|^2 + a|B|^2 vanishes off the diagonal, which is zero (Steck, 2019, eq. 8)."""
+    matrix = sp.csr_array((np.random.default_rng(0).random((30, 6)) < 0.4).astype(np.float32))
+    weights = ease_weights(matrix, 2.5).astype(np.float64)
+    dense = matrix.toarray().astype(np.float64)
+    gradient = dense.T @ (dense @ weights - dense) + 2.5 * weights
+    np.fill_diagonal(gradient, 0)
+    np.testing.assert_allclose(gradient, 0, atol=1e-4)
+    assert not np.diag(weights).any()
+
+
+def test_kernels_of_every_form_agree() -> None:
+    rng = np.random.default_rng(1)
+    left, right = rng.random((2, 8, 3)).astype(np.float32)
+    weights = left @ right.T
+    profiles = sp.csr_array((rng.random((4, 8)) < 0.5).astype(np.float32))
+    rows, columns = np.array([5, 0], np.int32), np.array([1, 7, 5], np.int32)
+    for kernel in (Dense(weights), Sparse(sp.csr_array(weights)), Factors(left, right)):
+        again = type(kernel).from_arrays(kernel.arrays())
+        np.testing.assert_allclose(again.propagate(profiles), profiles @ weights, rtol=1e-5)
+        np.testing.assert_allclose(again.block(rows, columns), weights[np.ix_(rows, columns)], rtol=1e-5)
+
+
+def test_the_strongest_weights_are_kept_by_magnitude() -> None:
+    kept = strongest(np.array([[1, -5, 2, 0], [0, 0, 0, 3]], np.float32), 2).toarray()
+    np.testing.assert_array_equal(kept, [[0, -5, 2, 0], [0, 0, 0, 3]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "form"),
+    [({}, Dense), ({"dense_items": 10, "kept_weights": 40}, Sparse), ({"closed_form_items": 10}, Factors)],
+)
+def test_collaborative_finds_the_genre_in_the_form_that_its_catalogue_allows(settings: dict, form: type) -> None:
+    model = Collaborative(CollaborativeConfig(**settings)).fit(build_dataset(), OPTIONS)
+    assert isinstance(model.kernel, form)
+    liked = items_of(1)[:4].tolist()
+    allowed = np.ones(N_ITEMS, bool)
+    allowed[liked] = False
+    top = model.recommend(histories(liked), 10, allowed=allowed).items[0]
+    assert np.isin(top, items_of(1)).sum() >= 9
+
+
+def test_a_factorisation_repeats_itself_under_its_seed() -> None:
+    config = CollaborativeConfig(closed_form_items=10)
+    first, second = (Collaborative(config).fit(build_dataset(), OPTIONS).score(histories([3])) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_neighbours_by_shrunk_cosine() -> None:
+    model = ItemKnn(ItemKnnConfig(neighbours=1, shrinkage=2.0))
+    matrix = sp.csr_array(np.array([[1, 1, 0], [1, 1, 0], [1, 0, 1]], np.float32))
+    found = model._neighbours(matrix, chunk=2).toarray()
+    expected = [[0, 2 / (np.sqrt(6) + 2), 0], [2 / (np.sqrt(6) + 2), 0, 0], [1 / (np.sqrt(3) + 2), 0, 0]]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_popularity_halves_with_age() -> None:
+    dataset = build_dataset()
+    events = dataset.interactions
+    item = int(events.items[0])
+    model = Popularity(PopularityConfig(half_life_days=10)).fit(dataset, OPTIONS)
+    age = (events.timestamps.max() - events.timestamps[events.items == item]) / DAY
+    mass = (events.weights[events.items == item] * 0.5 ** (age / 10)).sum()
+    assert model.values[item] == pytest.approx(np.log2(1 + mass), rel=1e-5)
+
+
+def test_what_is_recent_in_a_history_counts_more() -> None:
+    model = Collaborative(CollaborativeConfig(half_life=2)).fit(build_dataset(), OPTIONS)
+    westerns, romances = items_of(0)[:4].tolist(), items_of(1)[:4].tolist()
+    old_west, old_romance = model.score(histories(westerns + romances, romances + westerns))
+    rest = items_of(1)[4:]
+    assert old_west[rest].mean() > old_romance[rest].mean()
