@@ -94,7 +94,7 @@ def type_column(source: Raw, words: dict[str, str]) -> Column:
     value = f"CASE {source.text} {cases} ELSE {source.text} END" if cases else source.text
     allowed = ", ".join(map(literal, c.INTERACTION_TYPES))
     advice = f"; must be {known}; translate other words with `map`"
-    reason = f"coalesce('is ''' || left({value}, 40) || '''', 'is empty') || {literal(advice)}"
+    reason = f"coalesce('is ''' || left(nullif({value}, ''), 40) || '''', 'is empty') || {literal(advice)}"
     return Column(source.name, value, ((f"coalesce({value}, '') NOT IN ({allowed})", reason),))
 
 

@@ -104,7 +104,10 @@ class ImportStore:
 _MERGE_ITEMS = """
 WITH merged AS (
     INSERT INTO items AS item (tenant_id, id, metadata, is_active, version)
-    SELECT %(tenant)s, id, metadata, coalesce(is_active, true), %(version)s FROM staged_items
+    SELECT %(tenant)s, staged.id, staged.metadata,
+        coalesce(staged.is_active, CASE WHEN present.deleted_at IS NULL THEN present.is_active END, true), %(version)s
+    FROM staged_items AS staged
+    LEFT JOIN items AS present ON present.tenant_id = %(tenant)s AND present.id = staged.id
     ON CONFLICT (tenant_id, id) DO UPDATE
     SET metadata = excluded.metadata, is_active = excluded.is_active, version = excluded.version,
         updated_at = now(), deleted_at = NULL
