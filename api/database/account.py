@@ -17,6 +17,10 @@ SYSTEM_USER = "recommendai"
 PR_SET_PDEATHSIG = 1
 
 
+class ClusterError(RuntimeError):
+    """The bundled PostgreSQL cannot be had; the message says why and what to do."""
+
+
 @dataclass(frozen=True)
 class Account:
     """The user that a child process becomes; without a name it stays what we are."""
@@ -57,7 +61,7 @@ Process = subprocess.Popen[Any]
 def server_account() -> Account:
     """The account for PostgreSQL. As root: the system user `recommendai`, made where it does not exist.
 
-    Raises RuntimeError with advice where it cannot be made.
+    Raises ClusterError with advice where it cannot be made.
     """
     if os.geteuid() != 0:
         return Account()
@@ -69,7 +73,7 @@ def server_account() -> Account:
             time.sleep(0.2)
         else:
             return Account(SYSTEM_USER, entry.pw_uid, entry.pw_gid)
-    raise RuntimeError(
+    raise ClusterError(
         f"PostgreSQL does not run as root and the system user {SYSTEM_USER!r} could not be made: "
         f"create it, run as another user, or set DATABASE_URL to a server of your own"
     )

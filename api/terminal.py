@@ -1,0 +1,49 @@
+"""What commands share: a transaction to work in, and errors as sentences."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeVar
+
+import typer
+from sqlalchemy.exc import DBAPIError
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.database.engine import Database
+from api.database.session import transaction
+from api.edge.problems import Problem
+from configs.settings import DatabaseSettings, PathSettings
+
+Result = TypeVar("Result")
+
+
+def database_url() -> str:
+    """The URL of the database. Raises FileNotFoundError with advice where none is known."""
+    return DatabaseSettings().resolve(PathSettings())
+
+
+def in_transaction(work: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
+    """Run a service in one transaction of its own and return what it returns; its problems end the command."""
+
+    async def run() -> Result:
+        database = Database(database_url(), pool_min=1)
+        try:
+            async with transaction(database) as session:
+                return await work(session)
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(run())
+    except Problem as problem:
+        fail(str(problem.detail))
+    except DBAPIError as error:
+        fail(str(error.orig).strip())
+    except (FileNotFoundError, ValueError) as error:
+        fail(str(error))
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with this message."""
+    print(message, file=sys.stderr)
+    raise typer.Exit(1)
