@@ -26,8 +26,8 @@ def carriers(parts: Mapping[str, FloatMatrix], family: str, items: Positions) ->
     A part below zero carries nothing. Returns [batch][k] names.
     """
     names = list(parts)
-    if names == [family]:
-        return [[family] * items.shape[1] for _ in items]
+    if len(names) == 1:
+        return [names * items.shape[1] for _ in items]
     rows = np.arange(len(items))[:, np.newaxis]
     shares = np.stack([np.maximum(part[rows, items], 0) for part in parts.values()])  # [families, batch, k]
     total = shares.sum(axis=0)

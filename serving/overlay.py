@@ -1,6 +1,5 @@
 """A tenant's catalogue as it is served: a release's items and models, laid over with what changed since."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from serving.contracts.messages import CatalogueDelta, ItemChange
 from serving.filtering import LayeredColumns, MetadataColumns, lay_over
-from training.models.contract import FloatMatrix, Mask, Recommender
+from training.models.contract import Blend, FloatMatrix, Mask, Positions, Recommender
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Catalogue:
     version: int
     ids: list[str]  # [n_items]
     position_of: dict[str, int]
-    metadata: list[Mapping[str, Any]]  # [n_items]
+    metadata: list[dict[str, Any]]  # [n_items]
     visible: Mask  # bool [n_items], False where an item is inactive or deleted
     columns: MetadataColumns | LayeredColumns
     models: dict[str, Recommender]  # by family, each scoring n_items items
@@ -71,7 +70,7 @@ class Catalogue:
             positions = np.array(sorted(edits), dtype=np.int32)
             edited = [metadata[position] for position in positions]
             columns = lay_over(columns, positions, metadata)
-            models = {family: model.with_items(positions, edited) for family, model in models.items()}
+            models = _lay_over(models, positions, edited)
         return Catalogue(delta.version, ids, position_of, metadata, visible, columns, models)
 
     def _edits(self, changes: dict[str, ItemChange]) -> dict[int, ItemChange]:
@@ -88,3 +87,21 @@ class Catalogue:
                 continue
             edits[position] = change
         return edits
+
+
+def _lay_over(
+    models: dict[str, Recommender], positions: Positions, metadata: list[dict[str, Any]]
+) -> dict[str, Recommender]:
+    """Every model with these items, each once: what a blend shares with the release is laid over for both."""
+    laid: dict[int, Recommender] = {}
+
+    def lay(model: Recommender) -> Recommender:
+        if id(model) not in laid:
+            laid[id(model)] = (
+                model.over({family: lay(component) for family, component in model.components.items()})
+                if isinstance(model, Blend)
+                else model.with_items(positions, metadata)
+            )
+        return laid[id(model)]
+
+    return {family: lay(model) for family, model in models.items()}

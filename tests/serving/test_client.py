@@ -148,7 +148,7 @@ def test_a_caller_that_goes_away_spoils_nothing(server: ModelServer) -> None:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
-            assert all(len(result[0].items) == 5 for result in results[1::2])  # type: ignore[index, union-attr]
+            assert all(len(result[0].items) == 5 for result in results[1::2])  # type: ignore[index]
 
     asyncio.run(scenario())
 

@@ -190,7 +190,7 @@ def test_columns_laid_over_with_changes_equal_columns_made_anew(
 @settings(max_examples=100, deadline=None)
 def test_a_filter_survives_the_wire(document: Any) -> None:
     condition = parse_filter(document)
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(condition), type=Filter) == condition  # type: ignore[arg-type]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(condition), type=Filter) == condition
 
 
 def test_filters_that_python_takes_for_equal_have_their_own_masks() -> None:

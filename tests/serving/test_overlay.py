@@ -1,5 +1,7 @@
 """The catalogue laid over a release: what changed since counts in the next answer, and only that changes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -91,9 +93,9 @@ CHANGES = st.tuples(
 @given(st.lists(CHANGES, min_size=1, max_size=8), st.integers(0, 8))
 @settings(max_examples=40, deadline=None)
 def test_one_large_delta_equals_several_small_ones(
-    base: Catalogue, history: list[tuple[str, dict | None, bool]], cut: int
+    base: Catalogue, history: list[tuple[str, dict[str, Any] | None, bool]], cut: int
 ) -> None:
-    def states(changes: list[tuple[int, tuple[str, dict | None, bool]]]) -> list[ItemChange]:
+    def states(changes: list[tuple[int, tuple[str, dict[str, Any] | None, bool]]]) -> list[ItemChange]:
         newest = {item: (version, metadata, active) for version, (item, metadata, active) in changes}
         return [ItemChange(item, version, active, data) for item, (version, data, active) in newest.items()]
 

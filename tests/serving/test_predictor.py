@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feature_store.online import Histories
 from serving.contracts.filters import parse_filter
-from serving.contracts.messages import Answer, BatchRequest, Query, RecommendQuery, SimilarQuery
+from serving.contracts.messages import Algorithm, Answer, BatchRequest, Query, RecommendQuery, SimilarQuery
 from serving.contracts.releases import BrokenReleaseError
 from serving.predictor import Predictor
 from tests.fixtures.filters import says
-from tests.fixtures.releases import CATALOGUE_VERSION, FAMILIES, GENRES, TENANT, delta, item_id, likes
+from tests.fixtures.releases import CATALOGUE_VERSION, COMPONENTS, FAMILIES, GENRES, TENANT, delta, item_id, likes
+from training.models.contract import Blend
 
 COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
 HORRORS = [item_id("horror", number) for number in range(1, 5)]
@@ -30,7 +32,7 @@ def listed(answer: Answer) -> list[str]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_two_tastes_get_two_lists_with_their_own_evidence(predictor: Predictor, family: str) -> None:
+def test_two_tastes_get_two_lists_with_their_own_evidence(predictor: Predictor, family: Algorithm) -> None:
     comedy, horror = ask(
         predictor, RecommendQuery(family, 5, likes(*COMEDIES)), RecommendQuery(family, 5, likes(*HORRORS))
     )
@@ -39,11 +41,11 @@ def test_two_tastes_get_two_lists_with_their_own_evidence(predictor: Predictor, 
         assert len(answer.items) == 5
         assert any(item.evidence for item in answer.items)
         assert all(set(item.evidence) <= set(history) and len(item.evidence) <= 3 for item in answer.items)
-        assert {item.algorithm for item in answer.items} == {family}
+        assert {item.algorithm for item in answer.items} <= ({family, *COMPONENTS} if family == "hybrid" else {family})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_one_more_like_changes_the_order(predictor: Predictor, family: str) -> None:
+def test_one_more_like_changes_the_order(predictor: Predictor, family: Algorithm) -> None:
     first, second = ask(
         predictor,
         RecommendQuery(family, 60, likes(*COMEDIES)),
@@ -53,7 +55,7 @@ def test_one_more_like_changes_the_order(predictor: Predictor, family: str) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answers_of_a_batch_are_those_of_single_queries(predictor: Predictor, family: str) -> None:
+def test_answers_of_a_batch_are_those_of_single_queries(predictor: Predictor, family: Algorithm) -> None:
     queries: list[Query] = [
         RecommendQuery(family, 3, likes(*COMEDIES)),
         SimilarQuery("horror-1", 4),
@@ -67,7 +69,7 @@ def test_answers_of_a_batch_are_those_of_single_queries(predictor: Predictor, fa
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_are_in_order_within_0_and_1_and_do_not_depend_on_the_rest_of_the_query(
-    predictor: Predictor, family: str
+    predictor: Predictor, family: Algorithm
 ) -> None:
     history = likes(*COMEDIES)
     full, few, filtered, diverse = ask(
@@ -114,6 +116,34 @@ def test_a_user_without_history_gets_the_cold_list_without_evidence(predictor: P
     assert len(cold.items) == 5
     assert cold == unknown
     assert not any(item.evidence for item in cold.items)
+
+
+def test_an_item_of_a_hybrid_list_names_the_family_that_carried_more_than_half(predictor: Predictor) -> None:
+    history = likes(*COMEDIES)
+    (answer,) = ask(predictor, RecommendQuery("hybrid", 60, history))
+    catalogue = predictor.catalogue
+    positions = np.array([catalogue.position_of[event.item_id] for event in history], np.int32)
+    n = len(history)
+    histories = Histories(
+        positions, np.full(n, 2, np.int8), np.ones(n, np.float32), np.arange(n), np.array([0, n], np.int64)
+    )
+    parts = {family: np.maximum(part[0], 0) for family, part in catalogue.models["hybrid"].parts(histories).items()}
+    for item in answer.items:
+        shares = {family: part[catalogue.position_of[item.item_id]] for family, part in parts.items()}
+        majority = [family for family, share in shares.items() if share > sum(shares.values()) / 2]
+        assert [item.algorithm] == (majority or ["hybrid"])
+    assert len({item.algorithm for item in answer.items}) > 1
+
+
+def test_models_that_a_hybrid_blends_are_shared_with_it(predictor: Predictor) -> None:
+    changes = delta(11, ("new", {"genres": ["horror"]}, True))
+    for _ in range(2):
+        models = predictor.catalogue.models
+        blend = models["hybrid"]
+        assert isinstance(blend, Blend)
+        assert all(blend.components[family] is models[family] for family in COMPONENTS)
+        predictor.answer(BatchRequest(TENANT, 11, [], changes))
+    assert predictor.catalogue.models["hybrid"].n_items == 61
 
 
 def test_only_the_newest_events_count(small_release: Path) -> None:
@@ -198,7 +228,7 @@ def test_any_list_is_long_enough_distinct_and_admitted(small_release: Path, quer
         admitted = {
             item
             for item, metadata in zip(predictor.catalogue.ids, predictor.catalogue.metadata, strict=True)
-            if says(query.filter, metadata)
+            if query.filter is None or says(query.filter, metadata)
         } - set(query.exclude)
         assert len(items) == min(query.count, len(admitted))
         assert len(set(items)) == len(items)

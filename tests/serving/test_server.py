@@ -24,7 +24,7 @@ from serving.contracts.messages import (
 from serving.release import release_folder
 from tests.fixtures.model_server import ModelServer, model_server
 from tests.fixtures.platform import wait_until
-from tests.fixtures.releases import CATALOGUE_VERSION, TENANT, delta, item_id, likes, publish_small
+from tests.fixtures.releases import CATALOGUE_VERSION, FAMILIES, TENANT, delta, item_id, likes, publish_small
 
 COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
 
@@ -61,7 +61,7 @@ def test_a_batch_is_answered_by_the_served_release(server: ModelServer) -> None:
     assert [len(answer.items) for answer in response.answers] == [5, 3]
     info = server.releases()[TENANT]
     assert info["release"] == response.release
-    assert info["families"] == {"collaborative": "1", "content-based": "1"}
+    assert info["families"] == dict.fromkeys(FAMILIES, "1")
 
 
 def test_a_tenant_without_a_release_is_told_so(server: ModelServer) -> None:

@@ -225,6 +225,13 @@ class Blend(Recommender):
         dataset: what those were fitted on; constants that belong to a component's scores are measured on it again.
         """
 
+    @abstractmethod
+    def over(self, components: Mapping[str, Recommender]) -> Self:
+        """This blend over the same models laid over with new or edited items; nothing is measured again.
+
+        `with_items` of a blend is this over its components' `with_items`; who has laid over those already calls this.
+        """
+
     @classmethod
     @abstractmethod
     def load(cls, path: Path, components: Mapping[str, Recommender] | None = None) -> Self:

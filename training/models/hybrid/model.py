@@ -103,7 +103,7 @@ class Hybrid(Blend):
         return self
 
     def with_components(self, components: Mapping[str, Recommender], dataset: Dataset) -> Self:
-        blend = self._over(components)
+        blend = self.over(components)
         blend._check_sizes(dataset.n_items)
         blend._measure(dataset, self.growth)
         return blend
@@ -179,10 +179,26 @@ class Hybrid(Blend):
             explained.append(ListContributions(sources.astype(np.int32), values))
         return explained
 
+    def over(self, components: Mapping[str, Recommender]) -> Self:
+        """This blend over other components; items that came after the fit have the median popularity."""
+        missing = sorted(set(self.learned.weights) - set(components))
+        if missing:
+            raise ValueError(f"this hybrid blends {', '.join(self.learned.weights)}; {', '.join(missing)} missing")
+        blend = type(self)(self.config)
+        blend.__dict__.update(self.__dict__)
+        blend.components = {family: components[family] for family in self.learned.weights}
+        n_items = next(iter(blend.components.values())).n_items
+        blend._check_sizes(n_items)
+        added = max(0, n_items - len(self.popularity))
+        blend.popularity = np.concatenate(
+            [self.popularity[:n_items], np.full(added, np.median(self.popularity), np.float32)]
+        )
+        return blend
+
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
         if not len(positions):
             return self
-        return self._over({family: model.with_items(positions, metadata) for family, model in self.components.items()})
+        return self.over({family: model.with_items(positions, metadata) for family, model in self.components.items()})
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -204,7 +220,7 @@ class Hybrid(Blend):
         model.scales = {family: Scale(**scale) for family, scale in description["scales"].items()}
         with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
             model.popularity = arrays["popularity"]
-        return model._over(components or {})
+        return model.over(components or {})
 
     @property
     def _weighty(self) -> dict[str, Recommender]:
@@ -240,22 +256,6 @@ class Hybrid(Blend):
         if len(users) > self.config.scale_users:
             users = np.sort(np.random.default_rng(0).choice(users, self.config.scale_users, replace=False))
         return dataset.histories(users)
-
-    def _over(self, components: Mapping[str, Recommender]) -> Self:
-        """This blend over other components; items that came after the fit have the median popularity."""
-        missing = sorted(set(self.learned.weights) - set(components))
-        if missing:
-            raise ValueError(f"this hybrid blends {', '.join(self.learned.weights)}; {', '.join(missing)} missing")
-        blend = type(self)(self.config)
-        blend.__dict__.update(self.__dict__)
-        blend.components = {family: components[family] for family in self.learned.weights}
-        n_items = next(iter(blend.components.values())).n_items
-        blend._check_sizes(n_items)
-        added = max(0, n_items - len(self.popularity))
-        blend.popularity = np.concatenate(
-            [self.popularity[:n_items], np.full(added, np.median(self.popularity), np.float32)]
-        )
-        return blend
 
     def _check_sizes(self, n_items: int) -> None:
         sizes = {family: model.n_items for family, model in self.components.items()}
