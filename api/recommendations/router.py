@@ -48,7 +48,7 @@ _HEADERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _recommender(request: Request) -> Recommender:
+async def _recommender(request: Request) -> Recommender:
     found: Recommender = request.app.state.recommender
     return found
 
