@@ -67,6 +67,17 @@ class ListContributions:
     values: npt.NDArray[np.float32]  # [n, k] in units of the raw score; zero under NO_ITEM and where nothing is known
 
 
+def gather_contributions(
+    explained: Sequence[Contributions], columns: npt.NDArray[np.int64], k: int
+) -> ListContributions:
+    """The contributions to several items of one list as one table. columns: the place in the list of each, of k."""
+    sources = np.unique(np.concatenate([one.items for one in explained] or [np.empty(0, np.int32)]))
+    values = np.zeros((len(sources), k), dtype=np.float32)
+    for column, one in zip(columns, explained, strict=True):
+        values[np.searchsorted(sources, one.items), column] = one.values
+    return ListContributions(sources.astype(np.int32), values)
+
+
 class Recommender(ABC):
     """A trained model of one family. Raw scores are float32, finite, comparable within one model only."""
 
@@ -146,15 +157,10 @@ class Recommender(ABC):
         """
         rows, columns = np.nonzero(items != NO_ITEM)
         explained = self.explain(histories.take(rows), items[rows, columns]) if len(rows) else []
-        lists = []
-        for start, end in pairwise(np.searchsorted(rows, np.arange(len(items) + 1))):
-            found = explained[start:end]
-            sources = np.unique(np.concatenate([one.items for one in found] or [np.empty(0, np.int32)]))
-            values = np.zeros((len(sources), items.shape[1]), dtype=np.float32)
-            for column, one in zip(columns[start:end], found, strict=True):
-                values[np.searchsorted(sources, one.items), column] = one.values
-            lists.append(ListContributions(sources.astype(np.int32), values))
-        return lists
+        return [
+            gather_contributions(explained[start:end], columns[start:end], items.shape[1])
+            for start, end in pairwise(np.searchsorted(rows, np.arange(len(items) + 1)))
+        ]
 
     def evidence(self, histories: Histories, items: Positions, top: int = 3) -> Positions:
         """The history items that weigh most in each item of each row's list, int32 [batch, k, top].
@@ -245,17 +251,14 @@ def top_k(scores: FloatMatrix, k: int) -> Ranking:
     """
     batch, n = scores.shape
     k = min(k, n)
-    if k == 0:
-        return Ranking(np.empty((batch, 0), np.int32), np.empty((batch, 0), np.float32))
-    # The k-th largest value bounds the list; ties at the bound are cut by position, which argpartition alone would not.
-    bound = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
-    above = scores > bound
-    tied = scores == bound
-    room = k - above.sum(axis=1, keepdims=True)
-    chosen = above | (tied & (np.cumsum(tied, axis=1) <= room))
-    items = np.nonzero(chosen)[1].reshape(batch, k).astype(np.int32)  # ascending positions
-    values = np.take_along_axis(scores, items, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    items = np.take_along_axis(items, order, axis=1)
-    values = np.take_along_axis(values, order, axis=1).astype(np.float32)
-    return Ranking(np.where(np.isneginf(values), NO_ITEM, items).astype(np.int32), values)
+    items = np.full((batch, k), NO_ITEM, dtype=np.int32)
+    values = np.full((batch, k), -np.inf, dtype=np.float32)
+    for row, whole in enumerate(scores if k else ()):
+        # The k-th largest score bounds the list. All that reach it are sorted, so that ties are cut by position; row
+        # by row, since most rows of a large catalogue are passed over once and not copied.
+        bound = np.partition(whole, n - k)[n - k]
+        candidates = np.flatnonzero((whole >= bound) & (whole != -np.inf))  # ascending positions
+        best = candidates[np.argsort(-whole[candidates], kind="stable")[:k]]
+        items[row, : len(best)] = best
+        values[row, : len(best)] = whole[best]
+    return Ranking(items, values)
