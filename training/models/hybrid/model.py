@@ -47,7 +47,7 @@ class HybridConfig(ModelConfig):
         description="tried weights of popularity beside a total of 1 for the components",
     )
     tolerance: float = Field(
-        default=0.001, ge=0, description="share of the best NDCG given up for a smaller weight of popularity"
+        default=0.005, ge=0, description="share of the best NDCG given up for a smaller weight of popularity"
     )
     l2: float = Field(default=1e-3, ge=0)
     folds: int = Field(default=5, ge=2)
