@@ -3,6 +3,9 @@
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 from uuid import uuid4
 
@@ -10,20 +13,20 @@ import typer
 from rich.console import Console
 
 from configs.logging import configure
-from configs.settings import LogSettings, PathSettings, PortSettings
+from configs.settings import PathSettings, PortSettings
 
 if TYPE_CHECKING:
     import dagster as dg  # two seconds that `--help` need not take
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console(stderr=True)
+console = Console(file=sys.stderr)  # this stream, whatever a run redirects
 
 Tenant = Annotated[str, typer.Option("--tenant", help="Id of a tenant in the database.")]
 
 
 @app.command()
 def run(
-    tenant: Tenant, verbose: Annotated[bool, typer.Option(help="Show Dagster's and the models' logs.")] = False
+    tenant: Tenant, verbose: Annotated[bool, typer.Option(help="Show what Dagster and the libraries log.")] = False
 ) -> None:
     """Run the whole pipeline of one tenant here and now; the run shows in Dagster's UI."""
     from pipelines.definitions import build_definitions
@@ -33,10 +36,11 @@ def run(
     from pipelines.resources import Installation
     from pipelines.runs import PROCESS_TAG, active_run, this_process
 
-    configure("pipelines", LogSettings() if verbose else LogSettings(level="WARNING", format="console"))
     installation = Installation()
     _refuse_unknown(installation.database_url(), tenant)
-    with open_instance(installation.paths) as instance, RunProgress(console) as progress:
+    log = installation.paths.logs / "pipelines.log"
+    with open_instance(installation.paths) as instance, RunProgress(console) as progress, _libraries_to(log, verbose):
+        configure("pipelines")
         _add_partition(instance, tenant)
         if busy := active_run(instance, tenant):
             _fail(f"tenant {tenant} is being trained already: run {busy.run_id} is {busy.status.value.lower()}")
@@ -51,14 +55,14 @@ def run(
                 partition_key=tenant,
                 raise_on_error=False,
                 tags={PROCESS_TAG: this_process(), "trigger": "command line"},
-                run_config=None if verbose else {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                run_config={"loggers": {"console": {"config": {"log_level": "INFO" if verbose else "ERROR"}}}},
             )
         )
     if not result.success:
         for step, message in progress.failures.items():
             console.print(f"\n{step} failed:", style="bold red")
             console.print(message, markup=False, highlight=False, soft_wrap=True)
-        _fail(f"run {run_id} of tenant {tenant} failed")
+        _fail(f"run {run_id} of tenant {tenant} failed" + ("" if verbose else f"; what libraries said is in {log}"))
 
 
 @app.command("add-tenant")
@@ -93,6 +97,17 @@ def ui() -> None:
     os.execv(  # noqa: S606 - signals must reach Dagster itself
         sys.executable, [*command, "-h", ports.host, "-p", str(ports.dagster)]
     )
+
+
+@contextmanager
+def _libraries_to(log: Path, verbose: bool) -> Iterator[None]:
+    """Send what libraries print to a file, for it would run through the progress; to the terminal where verbose."""
+    if verbose:
+        yield
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+        yield
 
 
 def _refuse_unknown(database_url: str, tenant: str) -> None:

@@ -15,10 +15,12 @@ Cell = str | int | float | bool | None
 
 
 def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
-    """Rows of equal columns as a table."""
+    """Rows as a table; a column that a row lacks, or has None in, is empty there."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    filled = [{name: row.get(name) for name in columns} for row in rows]
     return dg.MetadataValue.table(
-        [dg.TableRecord({name: "" if value is None else value for name, value in row.items()}) for row in rows],
-        schema=dg.TableSchema([dg.TableColumn(name) for name in (rows[0] if rows else [])]),
+        [dg.TableRecord({name: "" if cell is None else cell for name, cell in row.items()}) for row in filled],
+        schema=dg.TableSchema([dg.TableColumn(name) for name in columns]),
     )
 
 

@@ -52,8 +52,9 @@ class RunProgress:
         elif event.event_type == dg.DagsterEventType.STEP_SUCCESS:
             self._line("[green]done[/]  ", step, self._summaries.get(step, ""))
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
-            error = event.step_failure_data.error_display_string.strip()
-            self.failures.setdefault(step, error)
+            error = event.step_failure_data.error
+            if error is not None:
+                self.failures.setdefault(step, (error.cause or error).message.strip())
             self._line("[red]failed[/]", step, "")
         elif event.event_type == dg.DagsterEventType.STEP_SKIPPED:
             self._line("[yellow]not run[/]", step, "")

@@ -29,9 +29,13 @@ def test_a_plot_is_a_picture_in_markdown(name: str) -> None:
     assert picture[..., :3].std() > 0
 
 
-def test_a_table_keeps_names_and_order() -> None:
-    shown = table([{"b": 1, "a": None}, {"b": 2, "a": "x"}])
+def test_a_table_keeps_names_and_order_and_fills_gaps() -> None:
+    shown = table([{"b": 1, "a": None}, {"b": 2, "a": "x"}, {"b": 3}])
     assert isinstance(shown, dg.TableMetadataValue)
     assert [column.name for column in shown.schema.columns] == ["b", "a"]
-    assert [dict(record.data) for record in shown.records] == [{"b": 1, "a": ""}, {"b": 2, "a": "x"}]
+    assert [dict(record.data) for record in shown.records] == [
+        {"b": 1, "a": ""},
+        {"b": 2, "a": "x"},
+        {"b": 3, "a": ""},
+    ]
     assert isinstance(table([]), dg.TableMetadataValue)

@@ -42,7 +42,7 @@ def _family_asset(family: str) -> dg.AssetsDefinition:
 
         run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])
         versions = {name: inputs[asset_name(name)]["version"] for name in components}
-        model, ref = steps.train(run, family, versions, {"dagster_run": context.run_id})
+        model, ref = steps.train(run, family, versions, {"dagster_run": context.run.run_id})
         found = steps.figures(model.report)
         return dg.MaterializeResult(
             value={

@@ -1,0 +1,205 @@
+"""The whole job on a tenant small enough to train in seconds: real database, real MLflow store, real release."""
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from configs.settings import DatabaseSettings, PathSettings, PipelineSettings, TrackingSettings
+from pipelines.definitions import build_definitions
+from pipelines.jobs import RETRAIN
+from pipelines.partitions import TENANTS
+from pipelines.resources import Installation
+from serving.contracts.messages import BatchRequest, Event, RecommendQuery
+from serving.predictor import Predictor
+from serving.release import release_folder, releases
+from tests.feature_store.rows import add_interactions, add_items, add_tenant
+from tests.pipelines.conftest import TENANT
+from training.models.registry import families
+from training.tracking import Tracking
+
+GENRES = ("drama", "comedy", "horror")
+N_USERS, N_EVENTS = 60, 14
+
+
+def fill(url: str) -> None:
+    """Users who stay within one genre, so that there is something to learn; the popular item of each is its first."""
+    rng = np.random.default_rng(0)
+    start = np.datetime64("2024-01-01", "s")
+    with psycopg.connect(url) as connection:
+        add_tenant(connection, TENANT)
+        items = {f"{genre}-{n}": {"title": f"{genre} {n}", "genre": genre} for genre in GENRES for n in range(15)}
+        add_items(connection, TENANT, items)
+        for user in range(N_USERS):
+            chosen = rng.permutation(15)[:N_EVENTS]
+            for item in chosen:
+                seconds = int(rng.integers(0, 30 * 86_400))
+                add_interactions(
+                    connection,
+                    TENANT,
+                    [(f"user-{user}", f"{GENRES[user % 3]}-{item}")],
+                    at=(start + seconds).item().replace(tzinfo=UTC),
+                )
+
+
+@dataclass
+class Trained:
+    installation: Installation
+    instance: dg.DagsterInstance
+    result: dg.ExecuteInProcessResult
+
+    def metadata(self, asset: str) -> dict[str, Any]:
+        (event,) = self.result.asset_materializations_for_node(asset)
+        return dict(event.metadata)
+
+
+def run(installation: Installation, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    job = build_definitions(installation).resolve_job_def(RETRAIN)
+    return job.execute_in_process(instance=instance, partition_key=TENANT, raise_on_error=False)
+
+
+@pytest.fixture(scope="module")
+def trained(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    state = tmp_path_factory.mktemp("state")
+    installation = Installation(
+        paths=PathSettings(state_dir=state),
+        database=DatabaseSettings(url=SecretStr(module_database_url)),
+        pipeline=PipelineSettings(first_model_after=100, train_seconds=2, train_threads=1),
+        tracking=TrackingSettings(uri=None),
+    )
+    fill(module_database_url)
+    home = tmp_path_factory.mktemp("dagster")
+    with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as instance:
+        instance.add_dynamic_partitions(TENANTS, [TENANT])
+        yield Trained(installation, instance, run(installation, instance))
+
+
+def test_every_asset_is_made_and_every_check_passes(trained: Trained) -> None:
+    assert trained.result.success
+    made = {event.asset_key.path[-1] for event in trained.result.get_asset_materialization_events()}
+    assert made == {
+        *("lake_interactions", "lake_items", "feature_snapshot", "evaluation", "champions", "release"),
+        *(family.replace("-", "_") for family in families()),
+    }
+    checks = trained.result.get_asset_check_evaluations()
+    assert len(checks) == 7
+    assert all(check.passed and check.blocking for check in checks)
+    assert {check.partition for check in checks} == {TENANT}
+
+
+def test_every_family_is_in_the_registry_and_the_run_knows_its_origin(trained: Trained) -> None:
+    paths = trained.installation.paths
+    tracking = Tracking(trained.installation.tracking.resolve(paths))
+    for family in families():
+        version = tracking.version(TENANT, family, "1")
+        tags = tracking.client.get_run(version.run_id).data.tags
+        assert tags["dagster_run"] == trained.result.run_id
+        assert tags["catalogue_version"] == "1"
+    assert tracking.champion(TENANT, "popularity") is not None
+    assert tracking.champion(TENANT, "collaborative") is not None
+
+
+def test_the_release_answers_from_its_models(trained: Trained) -> None:
+    home = trained.installation.paths.bentoml
+    (release,) = releases(home)[TENANT]
+    predictor = Predictor.load(release_folder(home, TENANT, release), max_events=200)
+    history = [Event(f"horror-{n}", "like", 0.8, n) for n in range(4)]
+    query = RecommendQuery("collaborative", 5, history, exclude=[event.item_id for event in history])
+    answer = predictor.answer(BatchRequest(TENANT, 1, [query])).answers[0]
+    assert answer.error is None
+    assert len(answer.items) == 5
+    assert sum(item.item_id.startswith("horror") for item in answer.items) >= 4
+
+
+def test_metadata_is_worth_reading_and_names_no_user(trained: Trained) -> None:
+    snapshot = trained.metadata("feature_snapshot")
+    assert snapshot["dagster/partition_row_count"].value == N_USERS * N_EVENTS
+    assert snapshot["users"].value == N_USERS
+    pictures = [snapshot[name].md_str for name in ("interactions_per_day", "item_popularity")]
+    pictures.append(trained.metadata("evaluation")["ndcg_at_10"].md_str)
+    for markdown in pictures:
+        assert base64.b64decode(markdown.split("base64,")[1].rstrip(")")).startswith(b"\x89PNG")
+    rows = trained.metadata("evaluation")["comparison"].records
+    assert {row.data["model"] for row in rows} == {*families(), "random"}
+    for family in families():
+        found = trained.metadata(family.replace("-", "_"))
+        assert found["ndcg_at_10"].value >= 0
+        assert "temporal" in found["protocol"].value
+    everything = [entry.to_json() for entry in trained.instance.all_logs(trained.result.run_id)]
+    assert len(everything) > 50
+    assert not [entry for entry in everything if "user-1" in entry]
+
+
+def test_every_asset_has_one_sentence_and_the_tenants_as_partitions(trained: Trained) -> None:
+    graph = build_definitions(trained.installation).resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description
+        assert node.description.count(". ") == 0
+        assert node.description.endswith(".")
+        assert node.partitions_def is not None
+        assert node.partitions_def.name == TENANTS
+
+
+def test_nothing_is_pickled_and_no_user_id_is_kept_beside_the_lake(trained: Trained) -> None:
+    root = trained.installation.paths.root
+    files = [file for file in root.rglob("*") if file.is_file() and root / "lake" not in file.parents]
+    assert len(files) > 30
+    assert not [file for file in files if file.suffix in {".pkl", ".pickle", ".pt", ".joblib"}]
+    assert not [file for file in files if b"user-1" in file.read_bytes()]
+
+
+def test_a_second_run_compares_with_the_champions_and_serves_a_new_item(
+    trained: Trained, module_database_url: str
+) -> None:
+    with psycopg.connect(module_database_url) as connection:
+        version = add_items(connection, TENANT, {"a-new-drama": {"title": "drama 99", "genre": "drama"}})
+        add_interactions(connection, TENANT, [("user-0", "a-new-drama")])
+    second = run(trained.installation, trained.instance)
+    assert second.success
+    decisions = second.output_for_node("champions")
+    assert "not worse than the champion" in decisions["collaborative"]["reason"] + decisions["item-knn"]["reason"]
+    home = trained.installation.paths.bentoml
+    newest, first = releases(home)[TENANT]
+    assert newest > first
+    predictor = Predictor.load(release_folder(home, TENANT, newest), max_events=200)
+    history = [Event(f"drama-{n}", "like", 0.8, n) for n in range(4)]
+    query = RecommendQuery("content-based", 46, history)
+    answer = predictor.answer(BatchRequest(TENANT, version, [query])).answers[0]
+    assert "a-new-drama" in [item.item_id for item in answer.items]
+    work = trained.installation.paths.models / f"tenant={TENANT}"
+    assert [folder.name for folder in work.iterdir()] == [second.output_for_node("feature_snapshot")["snapshot_id"]]
+
+
+def test_a_failing_check_stops_the_features(
+    installation: Installation, instance: dg.DagsterInstance, connection: psycopg.Connection[Any]
+) -> None:
+    instance.add_dynamic_partitions(TENANTS, [TENANT])
+    add_items(connection, TENANT, {"i1": {}})
+    add_interactions(connection, TENANT, [("ann", "i1")] * 3)
+    result = run(installation, instance)
+    assert not result.success
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
+    assert [(check.asset_key.to_user_string(), check.check_name) for check in failed] == [
+        ("lake_interactions", "volume")
+    ]
+    assert failed[0].description == "3 interactions, 7 more until the first model"
+    made = {event.asset_key.path[-1] for event in result.get_asset_materialization_events()}
+    assert made == {"lake_interactions", "lake_items"}
+    assert not installation.paths.features.exists()
+
+
+def test_schema_of_values_between_assets(trained: Trained) -> None:
+    values = trained.installation.paths.dagster / "values"
+    manifest = json.loads((values / "feature_snapshot" / f"{TENANT}.json").read_text())
+    assert manifest["exclude_seen"] == "all"
+    assert json.loads((values / "hybrid" / f"{TENANT}.json").read_text())["family"] == "hybrid"
+    assert sum(file.stat().st_size for file in values.rglob("*.json")) < 1_000_000
