@@ -17,13 +17,16 @@ class DeepLearningConfig(ModelConfig):
     id_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="share of items per step known by content alone, so that cold ones score"
     )
+    trend_half_lives: tuple[float, ...] = Field(
+        default=(14.0, 90.0), min_length=1, description="days over which popularity of late is counted"
+    )
     candidates: int = Field(
         default=8_192, ge=2, description="softmax over the whole catalogue up to here, over a corrected sample past it"
     )
     batch_size: int = Field(default=64, ge=1, description="sequences per step")
     learning_rate: float = Field(default=2e-3, gt=0, description="peak; warm-up, then cosine decay")
     weight_decay: float = Field(default=0.01, ge=0)
-    epochs: int = Field(default=40, ge=1, description="at most; fewer where they would not fit into the time given")
-    patience: int = Field(default=6, ge=1, description="epochs without a better validation NDCG before the fit ends")
+    epochs: int = Field(default=20, ge=1, description="at most")
+    patience: int = Field(default=5, ge=1, description="epochs without a better validation NDCG before the fit ends")
     refit_epochs: int = Field(default=4, ge=0, description="over all events after the validated fit, at a low rate")
     content: EncoderConfig = EncoderConfig()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 
+from feature_store.online import Histories
 from training.dataset import Dataset
 from training.metrics import target_ranks
 from training.models.contract import FloatMatrix, RuntimeOptions
@@ -18,6 +19,7 @@ from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import N_TYPES, Network
 from training.models.deep_learning.sequences import Batch, epoch
 from training.models.deep_learning.task import NextItemTask, sample_log_chance
+from training.models.deep_learning.trends import trends
 from training.models.deep_learning.user_vectors import user_vectors
 from training.splits import Holdout
 
@@ -34,7 +36,7 @@ class Progress:
     losses: list[float] = field(default_factory=list)  # one an epoch
     validation: list[float] = field(default_factory=list)  # NDCG of the held-out events, one an epoch
     best_epoch: int = 0  # 1-based; 0 without validation
-    stopped: str = ""
+    stopped: str = ""  # "time" or "patience"; empty: after the last epoch
 
 
 class Trainer:
@@ -64,6 +66,8 @@ class Trainer:
         counts = np.bincount(dataset.interactions.items, minlength=dataset.n_items)
         self.counts = torch.from_numpy(counts).to(self.device)
         self.known = np.flatnonzero(counts)
+        self.trends = trends(dataset.interactions, dataset.n_items, config.trend_half_lives)
+        self.trend_values = torch.from_numpy(self.trends.values).to(self.device)
         tables = [
             EmbeddingConfig(
                 name="item",
@@ -90,22 +94,28 @@ class Trainer:
     def run(self, epochs: int, learning_rate: float, seconds: float, holdout: Holdout | None = None) -> Progress:
         """Train for at most so many epochs and seconds; with a hold-out, stop early and keep the best epoch.
 
-        The rate falls along a cosine over the epochs that fit into the time, judged by the first one, so that a fit
-        cut short by time still ends with a low rate.
+        The rate falls along a cosine over the epochs or over the time, whichever is further on, so that a fit that
+        is short of time still ends with a low rate. Where time does not bind, the seed alone decides the outcome.
         """
         began = time.perf_counter()
         progress = Progress()
         best: dict[str, Tensor] = {}
         parameters = [*self.embeddings.parameters(), *(p for p in self.network.parameters() if p.requires_grad)]
         optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=self.config.weight_decay)
-        planned, step, steps = epochs, 0, 0
+        step = 0
         for number in range(1, epochs + 1):
             self.task.train()
             total, seen = 0.0, 0
-            for batch in epoch(self.dataset.interactions, self.config.max_length + 1, self.config.batch_size, self.rng):
-                rate = _rate(step, steps * planned)
+            for share, batch in epoch(
+                self.dataset.interactions, self.config.max_length + 1, self.config.batch_size, self.rng
+            ):
+                elapsed = (time.perf_counter() - began) / seconds
+                if elapsed > 1:
+                    progress.stopped = "time"
+                    break
+                done = max((number - 1 + share) / epochs, elapsed)
                 for group in optimiser.param_groups:
-                    group["lr"] = learning_rate * rate
+                    group["lr"] = learning_rate * _rate(step, done)
                 loss = self._loss(batch)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -118,16 +128,8 @@ class Trainer:
                 progress.validation.append(self._validate(holdout))
                 if not best or progress.validation[-1] > progress.validation[progress.best_epoch - 1]:
                     progress.best_epoch, best = number, self._state()
-            elapsed = time.perf_counter() - began
-            if number == 1:
-                steps = step
-                planned = max(1, min(epochs, int(seconds / elapsed)))
-            log.debug("epoch", number=number, loss=progress.losses[-1], ndcg=progress.validation[-1:], seconds=elapsed)
-            if number >= planned:
-                progress.stopped = "epochs" if planned == epochs else "time"
-                break
-            if elapsed + elapsed / number > seconds:
-                progress.stopped = "time"
+            log.debug("epoch", number=number, loss=progress.losses[-1], ndcg=progress.validation[-1:], step=step)
+            if progress.stopped:
                 break
             if holdout is not None and number - progress.best_epoch >= self.config.patience:
                 progress.stopped = "patience"
@@ -148,7 +150,7 @@ class Trainer:
         config, device = self.config, self.device
         targets = batch.items[batch.counted]
         if len(self.known) <= config.candidates:
-            candidates, log_chance = self.known, torch.zeros(len(self.known), device=device)
+            candidates, log_chance = self.known, None
         else:
             drawn = self.rng.choice(self.known, config.candidates, replace=False)
             candidates = np.union1d(drawn, targets)
@@ -178,6 +180,8 @@ class Trainer:
             candidates=tower(vectors[CATALOGUE].values(), self.content[chosen], kept[chosen]),
             targets=torch.from_numpy(np.searchsorted(candidates, batch.items)).to(device),
             counted=torch.from_numpy(batch.counted).to(device),
+            trends=self.trend_values if len(chosen) == len(self.counts) else self.trend_values[:, :, chosen],
+            moments=torch.from_numpy(self.trends.at(batch.timestamps)).to(device),
             log_chance=log_chance,
         )
 
@@ -192,7 +196,10 @@ class Trainer:
             for start in range(0, len(holdout), 256):
                 batch = holdout.take(np.arange(start, min(start + 256, len(holdout))))
                 users = user_vectors(self.network.users, batch.histories, items, types, self.config.max_length)
-                ranks = target_ranks((users @ items.T).cpu().numpy(), batch.targets, batch.masked).ranks
+                moments = self.trends.at(_last_times(batch.histories))
+                pull = self.trend_values[torch.from_numpy(moments).to(self.device)]  # [b, k, n_items]
+                found = users[:, : items.shape[1]] @ items.T + (users[:, items.shape[1] :, None] * pull).sum(1)
+                ranks = target_ranks(found.cpu().numpy(), batch.targets, batch.masked).ranks
                 gains.append(1 / np.log2(ranks + 1))
         return float(np.concatenate(gains).mean())
 
@@ -208,6 +215,12 @@ class Trainer:
             module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
 
+def _last_times(histories: Histories) -> npt.NDArray[np.int64]:
+    """When each history's user was last seen, int64 [b]; 0 for an empty one."""
+    last = histories.offsets[1:] - 1
+    return np.where(histories.lengths > 0, histories.timestamps[np.maximum(last, 0)], 0)
+
+
 def _init(weight: Tensor) -> Tensor:
     return nn.init.normal_(weight, std=0.02)
 
@@ -219,8 +232,6 @@ def _padded(values: Tensor, valid: Tensor) -> Tensor:
     return padded
 
 
-def _rate(step: int, total: int, warmup: int = 50) -> float:
-    """Share of the peak rate: linear warm-up, then a cosine to a twentieth of it once `total` steps are known."""
-    warm = min(1.0, (step + 1) / warmup)
-    done = min(1.0, step / total) if total else 0.0
-    return warm * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)
+def _rate(step: int, done: float, warmup: int = 50) -> float:
+    """Share of the peak rate: a linear warm-up, a cosine down to a twentieth. done: share of the fit, in [0, 1]."""
+    return min(1.0, (step + 1) / warmup) * (0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2)

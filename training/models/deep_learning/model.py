@@ -20,15 +20,18 @@ from training.models.contract import (
     NO_ITEM,
     Contributions,
     FloatMatrix,
+    ListContributions,
     Positions,
     Recommender,
     RuntimeOptions,
+    gather_contributions,
     top_k,
 )
 from training.models.deep_learning import attribution
 from training.models.deep_learning.attribution import FloatVector, Trust
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network, scores
+from training.models.deep_learning.trends import trends
 from training.models.deep_learning.user_vectors import user_vectors
 from training.splits import Holdout, leave_one_out_split
 
@@ -57,7 +60,8 @@ class DeepLearning(Recommender):
     encoder: ContentEncoder
     network: Network  # on the CPU, frozen, in evaluation mode
     ids: Tensor  # float32 [n_items, d], zero where an item had no event
-    items: Tensor  # float32 [n_items, d] ids and projected content together
+    items: Tensor  # float32 [n_items, d] ids and projected content together, as events of a history are read
+    targets: Tensor  # float32 [n_items, d + k] the same beside the latest trends, as scores are taken
     trust: Trust  # in `explain`
     training: dict[str, Any]  # what the last fit went through: losses, validation, epochs
 
@@ -114,6 +118,8 @@ class DeepLearning(Recommender):
         self.network.requires_grad_(False)
         self.ids = torch.from_numpy(ids)
         self.items = self._vectors(self.ids, content)
+        latest = trends(dataset.interactions, dataset.n_items, config.trend_half_lives).latest
+        self.targets = torch.cat([self.items, torch.from_numpy(latest)], dim=1)
         self.trust = Trust(threshold=0.0, agreement=None, pairs=0)
         self.trust = self._measure_trust(leave_one_out_split(dataset, max_users=_MEASURED_USERS).test)
 
@@ -130,7 +136,7 @@ class DeepLearning(Recommender):
 
     def score(self, histories: Histories, candidates: Positions | None = None) -> FloatMatrix:
         self._check(histories)
-        items = self.items if candidates is None else self.items[torch.from_numpy(candidates.astype(np.int64))]
+        items = self.targets if candidates is None else self.targets[torch.from_numpy(candidates.astype(np.int64))]
         with torch.inference_mode():
             return scores(self._users(histories), items).numpy()
 
@@ -141,13 +147,12 @@ class DeepLearning(Recommender):
     def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
         return [found[0] for found in self._contributions(histories, items[:, None])]
 
-    def evidence(self, histories: Histories, items: Positions, top: int = 3) -> Positions:
-        listed = np.full((*items.shape, top), NO_ITEM, dtype=np.int32)
-        for row, found in enumerate(self._contributions(histories, items)):
-            for column in np.flatnonzero(items[row] != NO_ITEM):
-                chosen = found[column].items[:top]
-                listed[row, column, : len(chosen)] = chosen
-        return listed
+    def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
+        explained = []
+        for found, ranked in zip(self._contributions(histories, items), items, strict=True):
+            listed = np.flatnonzero(ranked != NO_ITEM)
+            explained.append(gather_contributions([found[column] for column in listed], listed, len(ranked)))
+        return explained
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
         if not len(positions):
@@ -160,12 +165,15 @@ class DeepLearning(Recommender):
         model.ids = torch.cat([self.ids, self.ids.new_zeros(added, self.ids.shape[1])])
         model.items = torch.cat([self.items, self.items.new_zeros(added, self.items.shape[1])])
         model.items[index] = self._vectors(model.ids[index], self.encoder.transform(metadata))
+        trends_of = self.targets[:, self.items.shape[1] :]
+        trends_of = torch.cat([trends_of, trends_of.new_zeros(added, trends_of.shape[1])])  # nobody has chosen them yet
+        model.targets = torch.cat([model.items, trends_of], dim=1)
         return model
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         weights = {f"network.{name}": value.contiguous() for name, value in self.network.state_dict().items()}
-        save_file({**weights, "ids": self.ids, "items": self.items}, path / WEIGHTS_FILE)
+        save_file({**weights, "ids": self.ids, "targets": self.targets}, path / WEIGHTS_FILE)
         self.encoder.save(path / CONTENT_FOLDER)
         description = {
             "config": self.config.model_dump(mode="json"),
@@ -180,7 +188,8 @@ class DeepLearning(Recommender):
         model = cls(DeepLearningConfig.model_validate(description["config"]))
         model.encoder = ContentEncoder.load(path / CONTENT_FOLDER)
         weights = load_file(path / WEIGHTS_FILE)
-        model.ids, model.items = weights.pop("ids"), weights.pop("items")
+        model.ids, model.targets = weights.pop("ids"), weights.pop("targets")
+        model.items = model.targets[:, : model.config.dimensions].contiguous()
         model.network = Network(model.encoder.dimensions, model.config)
         model.network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
         model.network.eval().requires_grad_(False)
@@ -204,7 +213,7 @@ class DeepLearning(Recommender):
             )
             for start in range(0, len(histories), BATCH)
         ]
-        return torch.cat(parts) if parts else self.items.new_zeros(0, self.config.dimensions)
+        return torch.cat(parts) if parts else self.targets.new_zeros(0, self.targets.shape[1])
 
     def _check(self, histories: Histories) -> None:
         if len(histories.items) and histories.items.max() >= self.n_items:
@@ -220,7 +229,7 @@ class DeepLearning(Recommender):
         explained = []
         for start in range(0, len(histories), BATCH):
             rows = np.arange(start, min(start + BATCH, len(histories)))
-            wanted = self.items[torch.from_numpy(items[rows].T.astype(np.int64))]  # [k, rows, d]
+            wanted = self.targets[torch.from_numpy(items[rows].T.astype(np.int64))]  # [k, rows, d]
             batch = histories.take(rows)
             gradients = attribution.presence_gradients(
                 self.network.users, batch, wanted, self.items, self.network.types, self.config.max_length
@@ -239,7 +248,7 @@ class DeepLearning(Recommender):
 
         def score_pairs(histories: Histories, items: Positions) -> FloatVector:
             with torch.inference_mode():
-                return (self._users(histories) * self.items[torch.from_numpy(items.astype(np.int64))]).sum(1).numpy()
+                return (self._users(histories) * self.targets[torch.from_numpy(items.astype(np.int64))]).sum(1).numpy()
 
         listed = answers[:, (answers != NO_ITEM).all(axis=0)]
         return attribution.measure(

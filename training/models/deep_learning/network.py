@@ -1,5 +1,7 @@
 """The network: an item tower (id + content) and a user tower (a causal transformer over events). torch only.
 
+A score is the dot product of a user vector [d + k] and an item's [d + k]: its vector [d] beside its k trends.
+
 After SASRec (Kang and McAuley, 2018) with three changes: blocks are pre-norm; places are relative (a bias per head
 and distance, Raffel et al., 2020), so that a history means the same wherever it is cut; and every attention takes the
 *presence* of each event, whose gradient says what leaving an event out would do (`attribution`).
@@ -42,6 +44,9 @@ class UserTower(nn.Module):
         self.strength = nn.Parameter(torch.zeros(d))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(d)
+        self.trend = nn.Linear(d, len(config.trend_half_lives))
+        nn.init.zeros_(self.trend.weight)
+        nn.init.constant_(self.trend.bias, 0.5)
         self.dropout = nn.Dropout(config.dropout)
 
     def embed(self, items: Tensor, types: Tensor, weights: Tensor) -> Tensor:
@@ -51,15 +56,15 @@ class UserTower(nn.Module):
         return cast(Tensor, self.dropout(torch.cat([start, events], dim=1)))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The user vector at every place, [b, places, d]. inputs: [b, places, d], padded at the end."""
+        """The user vector at every place, [b, places, d + k]. inputs: [b, places, d], padded at the end."""
         places = torch.arange(inputs.shape[1], device=inputs.device)
         states = inputs
         for block in self.blocks:
             states = block(states, places.unsqueeze(0), None)
-        return cast(Tensor, self.norm(states))
+        return self._finish(states)
 
     def last(self, inputs: Tensor, lengths: Tensor, presence: Tensor | None = None) -> Tensor:
-        """The user vector after the last event only, [b, d]; the last block computes no other place.
+        """The user vector after the last event only, [b, d + k]; the last block computes no other place.
 
         inputs: [b, places, d], padded at the end; lengths: [b] events of each history; presence: [b, places].
         """
@@ -68,7 +73,12 @@ class UserTower(nn.Module):
         for block in self.blocks[:-1]:
             states = block(states, places, presence)
         states = self.blocks[-1](states, lengths.unsqueeze(1), presence)  # [b, 1, d]
-        return cast(Tensor, self.norm(states[:, 0]))
+        return self._finish(states[:, 0])
+
+    def _finish(self, states: Tensor) -> Tensor:
+        """[..., d] states to [..., d + k] user vectors, whose last k numbers weigh the trends of the items."""
+        users = self.norm(states)
+        return torch.cat([users, self.trend(users)], dim=-1)
 
 
 class Block(nn.Module):
@@ -86,7 +96,7 @@ class Block(nn.Module):
         self.out = nn.Linear(d, d)
         self.distance = nn.Parameter(torch.zeros(config.heads, N_DISTANCES))
         self.feed_norm = nn.LayerNorm(d)
-        self.feed = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(4 * d, d))
+        self.feed = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, states: Tensor, queries: Tensor, presence: Tensor | None) -> Tensor:
@@ -111,7 +121,7 @@ class Block(nn.Module):
         if presence is not None:
             weights = weights * presence[:, None, None, :]
             weights = weights / weights.sum(-1, keepdim=True)
-        mixed = (self.dropout(weights) @ v).transpose(1, 2).reshape(batch, -1, d)
+        mixed = (weights @ v).transpose(1, 2).reshape(batch, -1, d)
         states = residual + self.dropout(self.out(mixed))
         return states + cast(Tensor, self.dropout(self.feed(self.feed_norm(states))))
 
@@ -135,5 +145,5 @@ class Network(nn.Module):
 
 
 def scores(users: Tensor, items: Tensor) -> Tensor:
-    """Raw scores, [n_users, n_items], of user vectors [n_users, d] and item vectors [n_items, d]."""
+    """Raw scores, [n_users, n_items], of user vectors [n_users, d + k] and items [n_items, d + k]."""
     return functional.linear(users, items)

@@ -18,12 +18,15 @@ class Batch:
     items: Ints  # [b, l]
     types: Ints  # [b, l]
     weights: npt.NDArray[np.float32]  # [b, l]
+    timestamps: Ints  # [b, l] microseconds
     lengths: Ints  # [b]
     counted: npt.NDArray[np.bool_]  # [b, l] places whose event is a target of the loss
 
 
-def epoch(events: Interactions, window: int, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
-    """All events once, as windows of at most `window` events.
+def epoch(
+    events: Interactions, window: int, batch_size: int, rng: np.random.Generator
+) -> Iterator[tuple[float, Batch]]:
+    """All events once, as windows of at most `window` events; each batch with the share of the epoch before it.
 
     Events of one moment come in random order: their order by position is an accident of storage that no request
     will repeat. A long history is cut at random places. The first event of a window is a target only where it is the
@@ -40,7 +43,7 @@ def epoch(events: Interactions, window: int, batch_size: int, rng: np.random.Gen
         rows = shuffled[low : low + pool]
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-    for index in rng.permutation(len(batches)):
+    for done, index in enumerate(rng.permutation(len(batches))):
         rows = batches[index]
         longest = int(lengths[rows].max())
         places = np.arange(longest)
@@ -48,13 +51,15 @@ def epoch(events: Interactions, window: int, batch_size: int, rng: np.random.Gen
         flat = np.where(valid, starts[rows, None] + places, 0)
         counted = valid.copy()
         counted[:, 0] &= first[rows]
-        yield Batch(
+        batch = Batch(
             items=np.where(valid, events.items[flat], 0).astype(np.int64),
             types=np.where(valid, events.types[flat], 0).astype(np.int64),
             weights=np.where(valid, events.weights[flat], 0).astype(np.float32),
+            timestamps=events.timestamps[flat],
             lengths=lengths[rows],
             counted=counted,
         )
+        yield done / len(batches), batch
 
 
 def _windows(

@@ -20,21 +20,39 @@ class NextItemTask(nn.Module):
         types: Tensor,
         weights: Tensor,
         candidates: Tensor,
+        trends: Tensor,
+        moments: Tensor,
         targets: Tensor,
         counted: Tensor,
-        log_chance: Tensor,
+        log_chance: Tensor | None = None,
     ) -> Tensor:
         """Mean loss over the counted places, a scalar.
 
-        items, types: [b, l, d] vectors of the events and their types; weights: [b, l]; candidates: [c, d];
-        targets: [b, l] index of each event among the candidates; counted: bool [b, l];
-        log_chance: [c] log of the chance that each candidate is in the sample, zeros for the whole catalogue. Taking
-        it off makes the sampled softmax estimate the full one (Bengio and Senecal, 2008).
+        Args:
+            items, types: [b, l, d] vectors of the events and of their types.
+            weights: [b, l].
+            candidates: [c, d].
+            trends: [m, k, c] of the candidates at m moments.
+            moments: int64 [b, l], the moment of each event.
+            targets: int64 [b, l], index of each event's item among the candidates.
+            counted: bool [b, l].
+            log_chance: [c] log of the chance that each candidate is in the sample; None where they are the whole
+                catalogue. Taking it off makes the sampled softmax estimate the full one (Bengio and Senecal, 2008).
         """
         inputs = self.network.users.embed(items[:, :-1], types[:, :-1], weights[:, :-1])
-        users = self.network.users(inputs)  # [b, l, d]: place p has seen p events and predicts event p
-        logits = scores(users[counted], candidates) - log_chance
-        return functional.cross_entropy(logits, targets[counted])
+        users = self.network.users(inputs)[counted]  # [n, d + k]: place p has seen p events and predicts event p
+        order = torch.argsort(moments[counted], stable=True)
+        groups, sizes = torch.unique_consecutive(moments[counted][order], return_counts=True)
+        split = sizes.tolist()
+        parts = zip(torch.split(users[order], split), torch.split(targets[counted][order], split), strict=True)
+        loss = users.new_zeros(())
+        for moment, (asked, answers) in zip(groups.tolist(), parts, strict=True):
+            # As when serving: one dot product with what the items are at that moment. No trend is laid out per place.
+            logits = scores(asked, torch.cat([candidates, trends[moment].T], dim=1))
+            if log_chance is not None:
+                logits = logits - log_chance
+            loss = loss + functional.cross_entropy(logits, answers, reduction="sum")
+        return loss / len(users)
 
 
 def sample_log_chance(counts: Tensor, n_targets: int, n_drawn: int) -> Tensor:

@@ -32,7 +32,7 @@ def user_vectors(
     max_length: int,
     presence: Tensor | None = None,
 ) -> Tensor:
-    """User vectors, [b, d], on the device of `item_vectors`.
+    """User vectors, [b, d + k], on the device of `item_vectors`.
 
     item_vectors: [n_items, d]; type_vectors: [n_types, d]; presence: [b, 1 + l] for the start and the padded events.
     """
