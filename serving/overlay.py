@@ -65,13 +65,13 @@ class Catalogue:
             known = position_of.get(change.item_id)
             if known is not None:
                 visible[known] = change.is_active and change.metadata is not None
-        columns, models = self.columns, self.models
+        columns, models, vectors = self.columns, self.models, self._vectors
         if edits:
             positions = np.array(sorted(edits), dtype=np.int32)
             edited = [metadata[position] for position in positions]
             columns = lay_over(columns, positions, metadata)
-            models = _lay_over(models, positions, edited)
-        return Catalogue(delta.version, ids, position_of, metadata, visible, columns, models)
+            models, vectors = _lay_over(models, positions, edited), {}
+        return Catalogue(delta.version, ids, position_of, metadata, visible, columns, models, vectors)
 
     def _edits(self, changes: dict[str, ItemChange]) -> dict[int, ItemChange]:
         """Changes of metadata by position, new items after the last one; what was only hidden or shown is none."""

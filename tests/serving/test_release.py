@@ -1,6 +1,9 @@
 """Releases in BentoML's store: whole, newest first, free of pickle, and only a few kept."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import bentoml
@@ -11,6 +14,7 @@ from bentoml._internal.models import ModelStore
 from serving.loading import read_manifest
 from serving.predictor import Predictor
 from serving.release import ReleaseMember, prune, publish, release_folder, releases
+from tests.fixtures.platform import ROOT
 from tests.fixtures.releases import (
     CATALOGUE_VERSION,
     FAMILIES,
@@ -101,3 +105,19 @@ def test_a_model_older_than_the_item_table_learns_the_rest_at_loading(tmp_path: 
     predictor = Predictor.load(release_folder(tmp_path / "home", TENANT, release), 200)
     assert {model.n_items for model in predictor.catalogue.models.values()} == {61}
     assert load_model(tmp_path / "collaborative").n_items == 60
+
+
+def test_the_command_line_lists_releases_newest_first(tmp_path: Path) -> None:
+    published = [publish_small(tmp_path / "bentoml", tmp_path / "work", version=version) for version in ("3", "4")]
+    run = subprocess.run(
+        [sys.executable, "-m", "serving", "releases"],
+        cwd=ROOT,
+        env={**os.environ, "RECOMMENDAI_STATE_DIR": str(tmp_path), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    newest, older = (line for line in run.stdout.splitlines() if TENANT in line)
+    assert published[1] in newest
+    assert "collaborative 4" in newest
+    assert published[0] in older
