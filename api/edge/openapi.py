@@ -26,6 +26,7 @@ PROBLEM = {
         },
     },
 }
+PUBLIC = ("/health", "/api/auth/")
 EVERYWHERE = (400, 401, 429, 500)
 
 
@@ -50,8 +51,11 @@ def _document(app: FastAPI) -> dict[str, Any]:
         "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         "Token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     }
+    schema["security"] = [{"ApiKey": []}, {"Token": []}]
     for path, operations in schema["paths"].items():
         for operation in operations.values():
+            if path.startswith(PUBLIC):
+                operation["security"] = []
             responses = operation["responses"]
             responses.pop("422", None)
             if not path.startswith("/health"):
