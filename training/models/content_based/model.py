@@ -51,7 +51,7 @@ class ContentBased(LinearRecommender):
         features = self._features(dataset.items.metadata)
         self.mixing = self._mix(matrix, features)
         self.base = prior_scores(dataset, self.config.prior)
-        self._lay(features)
+        self._lay(features @ self.mixing, features)
         return self
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
@@ -60,9 +60,11 @@ class ContentBased(LinearRecommender):
         model = self._copy()
         added = int((positions >= self.n_items).sum())
         model.base = np.concatenate([self.base, np.full(added, self.base.min(), np.float32)])
-        features = np.vstack([self.kernel.right, np.zeros((added, self.kernel.right.shape[1]), np.float32)])
-        features[positions] = self._features(metadata)
-        model._lay(features)
+        room = np.zeros((added, self.kernel.right.shape[1]), np.float32)
+        left, right = np.vstack([self.kernel.left, room]), np.vstack([self.kernel.right, room])
+        right[positions] = self._features(metadata)
+        left[positions] = right[positions] @ self.mixing
+        model._lay(left, right)
         return model
 
     def save(self, path: Path) -> None:
@@ -76,6 +78,7 @@ class ContentBased(LinearRecommender):
         model.encoder = ContentEncoder.load(path)
         with np.load(path / MIXING_FILE, allow_pickle=False) as arrays:
             model.mixing = arrays["mixing"]
+        model._lay(model.kernel.left, model.kernel.right)
         return model
 
     def _features(self, metadata: Sequence[dict[str, Any]]) -> FloatMatrix:
@@ -83,9 +86,10 @@ class ContentBased(LinearRecommender):
         content = unit_rows(self.encoder.transform(metadata))
         return np.hstack([content, np.ones((len(content), 1), np.float32)])
 
-    def _lay(self, features: FloatMatrix) -> None:
-        self.kernel = Factors(features @ self.mixing, features)
-        self.vectors = features[:, :-1]
+    def _lay(self, left: FloatMatrix, right: FloatMatrix) -> None:
+        """Set the kernel, and the vectors as a view of it. left: float32 [n, d + 1], FM; right: F."""
+        self.kernel = Factors(left, right)
+        self.vectors = right[:, :-1]
 
     def _mix(self, matrix: sp.csr_array, features: FloatMatrix) -> FloatMatrix:
         width = features.shape[1]
