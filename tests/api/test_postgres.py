@@ -20,6 +20,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from api.database.account import server_account
+from api.database.cluster import binaries
 from tests.fixtures.postgres import REPOSITORY
 
 AS_ROOT = os.geteuid() == 0
@@ -223,3 +225,24 @@ def test_where_the_servers_user_cannot_pass_the_data_lies_elsewhere_and_no_folde
         if AS_ROOT:
             owner.stop()
             shutil.rmtree(data)
+
+
+def test_programs_in_a_folder_that_the_servers_user_cannot_enter_are_copied(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the project, and so its virtual environment, is under /root."""
+    account = server_account()
+    installed = binaries(account).parents[1]
+    private = state.parent / "private"
+    shutil.copytree(installed / "pginstall18", private / installed.name / "pginstall18")
+    (private / installed.name / "__init__.py").touch()
+    private.chmod(0o700)
+    outside = state.parent / "outside"
+    monkeypatch.setattr("api.database.cluster.OUTSIDE", outside)
+    monkeypatch.syspath_prepend(str(private))
+    for _ in range(2):
+        programs = binaries(account)
+        assert programs.is_relative_to(outside if AS_ROOT else private)
+        assert "PostgreSQL" in account.run([programs / "initdb", "--version"]).stdout
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert [path.name for path in outside.glob(".*")] == []
