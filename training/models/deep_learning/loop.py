@@ -123,7 +123,9 @@ class Trainer:
                 optimiser.step()
                 weight = int(batch.counted.sum())
                 total, seen, step = total + loss.item() * weight, seen + weight, step + 1
-            progress.losses.append(total / max(seen, 1))
+            if not seen:
+                break  # time ran out between two epochs
+            progress.losses.append(total / seen)
             if holdout is not None:
                 progress.validation.append(self._validate(holdout))
                 if not best or progress.validation[-1] > progress.validation[progress.best_epoch - 1]:

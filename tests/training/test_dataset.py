@@ -1,0 +1,97 @@
+"""A data set comes from a snapshot or from events with outside ids, and says what is wrong with either."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feature_store import schemas
+from training.dataset import from_events, load_dataset
+
+EVENTS = pd.DataFrame(
+    {
+        "user_id": ["zoe", "ada", "ada", "zoe"],
+        "item_id": ["x", "y", "x", "y"],
+        "interaction_type": ["like", "view", "purchase", "click"],
+        "value": [None, 0.1, None, 1.0],
+        "timestamp": pd.to_datetime(["2024-01-02", "2024-01-03", "2024-01-01", "2024-01-01"], utc=True),
+    }
+)
+ITEMS = pd.DataFrame({"item_id": ["y", "x", "new"], "metadata": ['{"a": 1}', '{"a": 2}', "{}"]})
+DAY = 86_400_000_000
+FIRST = 1_704_067_200_000_000  # 2024-01-01
+
+
+def test_events_are_sorted_by_user_and_time_and_items_keep_their_place() -> None:
+    dataset = from_events(EVENTS, ITEMS)
+    events = dataset.interactions
+    assert events.users.tolist() == [0, 0, 1, 1]  # ada, zoe
+    assert events.items.tolist() == [1, 0, 0, 1]
+    assert events.timestamps.tolist() == [FIRST, FIRST + 2 * DAY, FIRST, FIRST + DAY]
+    assert events.weights.tolist() == pytest.approx([1.0, 0.1, 1.0, 0.8])  # its own value, else that of its type
+    assert dataset.items.ids.tolist() == ["y", "x", "new"]
+    assert dataset.items.metadata[1] == {"a": 2}
+    assert (dataset.n_users, dataset.n_items) == (2, 3)
+
+
+def test_arrow_and_integer_microseconds_give_the_same() -> None:
+    table = pa.Table.from_pandas(EVENTS.assign(timestamp=[FIRST + DAY, FIRST + 2 * DAY, FIRST, FIRST]))
+    assert from_events(table, ITEMS).interactions.timestamps.tolist() == (
+        from_events(EVENTS, ITEMS).interactions.timestamps.tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        (EVENTS.drop(columns="user_id"), "user_id"),
+        (EVENTS.assign(item_id="unknown"), "'unknown' has events"),
+        (EVENTS.assign(interaction_type="stare"), "interaction_type"),
+    ],
+)
+def test_bad_events_are_refused_by_name(events: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_events(events, ITEMS)
+
+
+def write_snapshot(folder: Path, positions: list[int]) -> None:
+    pq.write_table(
+        pa.table(
+            [[0, 1], [1, 0], [2, 3], [0.5, 1.0], [10, 20]],
+            schema=schemas.SNAPSHOT_INTERACTIONS,
+        ),
+        folder / "interactions.parquet",
+    )
+    pq.write_table(
+        pa.table([positions, ["a", "b"], ['{"k": 1}', "{}"], [True, False]], schema=schemas.SNAPSHOT_ITEMS),
+        folder / "items.parquet",
+    )
+    (folder / "manifest.json").write_text(json.dumps({"snapshot_id": "abc", "n_users": 3}))
+
+
+def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_snapshot(tmp_path, [0, 1])
+    dataset = load_dataset(tmp_path, max_events=7)
+    assert dataset.interactions.items.tolist() == [1, 0]
+    assert dataset.interactions.weights.dtype == np.float32
+    assert dataset.items.metadata == [{"k": 1}, {}]
+    assert dataset.items.active.tolist() == [True, False]
+    assert (dataset.n_users, dataset.snapshot_id, dataset.max_events) == (3, "abc", 7)
+
+
+def test_a_snapshot_with_items_out_of_order_is_refused(tmp_path: Path) -> None:
+    write_snapshot(tmp_path, [1, 0])
+    with pytest.raises(ValueError, match="row i must hold item position i"):
+        load_dataset(tmp_path)
+
+
+def test_a_snapshot_without_a_column_is_refused_with_the_file_and_the_column(tmp_path: Path) -> None:
+    write_snapshot(tmp_path, [0, 1])
+    path = tmp_path / "interactions.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["weight"]), path)
+    with pytest.raises(ValueError, match=r"interactions.parquet: columns \['weight'\]"):
+        load_dataset(tmp_path)
