@@ -10,6 +10,7 @@ from psycopg.rows import TupleRow
 
 from api.database.engine import Pool
 from api.database.scope import TenantScope
+from api.items.catalogue import TenantGone
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,10 @@ class InteractionRepository:
     async def _create_items(self, connection: AsyncConnection[TupleRow], ids: Sequence[str]) -> None:
         known = await connection.execute(_MISSING, [list(ids), self._tenant_id])
         if missing := [row[0] for row in await known.fetchall()]:
-            cursor = await connection.execute(_NEXT_VERSION, [self._tenant_id])
-            (version,) = await cursor.fetchone() or (None,)
-            await connection.execute(_CREATE, [self._tenant_id, version, missing])
+            row = await (await connection.execute(_NEXT_VERSION, [self._tenant_id])).fetchone()
+            if row is None:
+                raise TenantGone
+            await connection.execute(_CREATE, [self._tenant_id, row[0], missing])
 
 
 _ADD = """

@@ -4,7 +4,12 @@ from psycopg.rows import tuple_row
 
 from api.database.engine import Pool
 from api.database.scope import TenantScope
+from api.edge.problems import Unauthorized
 from serving.contracts.messages import CatalogueDelta, ItemChange
+
+
+class TenantGone(Unauthorized):
+    """The tenant was deleted, and the credential is about to be found dead."""
 
 
 class CatalogueReader:
@@ -14,12 +19,12 @@ class CatalogueReader:
         self._pool = pool
 
     async def delta(self, scope: TenantScope, since: int) -> CatalogueDelta:
-        """Every item that changed after version `since`, as it is now. Raises LookupError where the tenant is gone."""
+        """Every item that changed after version `since`, as it is now. Raises TenantGone."""
         async with self._pool.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(_DELTA, {"tenant": scope.tenant_id, "since": since})
             rows = await cursor.fetchall()
         if not rows:
-            raise LookupError(f"tenant {scope.tenant_id} has no catalogue")
+            raise TenantGone
         changes = [
             ItemChange(id_, version, active, metadata)
             for _, id_, version, active, metadata in rows
@@ -33,7 +38,7 @@ class CatalogueReader:
             cursor = await connection.execute(_LIVE, {"tenant": scope.tenant_id, "ids": ids})
             row = await cursor.fetchone()
         if row is None:
-            raise LookupError(f"tenant {scope.tenant_id} has no catalogue")
+            raise TenantGone
         return row[0], set(row[1])
 
     async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool]:
@@ -42,7 +47,7 @@ class CatalogueReader:
             cursor = await connection.execute(_FIND, {"tenant": scope.tenant_id, "id": id_})
             row = await cursor.fetchone()
         if row is None:
-            raise LookupError(f"tenant {scope.tenant_id} has no catalogue")
+            raise TenantGone
         return row[0], row[1]
 
 

@@ -12,6 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.base import Table
 from api.database.scope import TenantScope
+from api.items.catalogue import TenantGone
 from api.items.tables import Catalogue, Item
 
 items = Table.metadata.tables[Item.__tablename__]
@@ -45,14 +46,20 @@ class ItemRepository:
         self._live = (items.c.tenant_id == scope.tenant_id) & items.c.deleted_at.is_(None)
 
     async def next_version(self) -> int:
-        """A new version of the catalogue. Until the transaction ends, the tenant's other writers of items wait."""
+        """A new version of the catalogue. Until the transaction ends, the tenant's other writers of items wait.
+
+        Raises TenantGone.
+        """
         statement = (
             update(catalogues)
             .where(catalogues.c.tenant_id == self._tenant_id)
             .values(version=catalogues.c.version + 1)
             .returning(catalogues.c.version)
         )
-        return int((await self._execute(statement)).scalar_one())
+        version: int | None = (await self._execute(statement)).scalar_one_or_none()
+        if version is None:
+            raise TenantGone
+        return version
 
     async def find(self, id_: str) -> StoredItem | None:
         found = (await self._execute(select(*SHOWN).where(self._live, items.c.id == id_))).one_or_none()
@@ -99,7 +106,7 @@ class ItemRepository:
         order: list[ColumnElement[Any]] = [items.c.id]
         if search:
             words = func.websearch_to_tsquery(text("'english'::regconfig"), search)
-            match = items.c.search.op("@@")(words)
+            match: ColumnElement[bool] = items.c.search.op("@@")(words)
             if UNSPACED.search(search):
                 match = or_(match, _contains(search))
             condition &= match

@@ -6,6 +6,7 @@ import msgspec
 
 from api.database.engine import Pool
 from api.database.scope import TenantScope
+from api.items.catalogue import TenantGone
 from configs.settings import HistorySettings
 from feature_store.online import TYPE_WEIGHTS
 from serving.contracts.messages import Event
@@ -37,13 +38,13 @@ class HistoryReader:
         self._decode = msgspec.json.Decoder(list[Event]).decode
 
     async def view(self, scope: TenantScope, user_id: str, exclude_seen: str | None) -> UserView:
-        """The view of this user, who need not exist. Raises LookupError where the tenant is gone."""
+        """The view of this user, who need not exist. Raises TenantGone."""
         parameters = {"tenant": scope.tenant_id, "user": user_id, "exclude_seen": exclude_seen, **self._bounds}
         async with self._pool.connection() as connection:
             cursor = await connection.execute(_VIEW, parameters)
             row = await cursor.fetchone()
         if row is None:
-            raise LookupError(f"tenant {scope.tenant_id} has no catalogue")
+            raise TenantGone
         version, effective, events, seen = row
         history = self._decode(events) if events is not None else []
         history.reverse()

@@ -103,7 +103,7 @@ def test_what_was_shown_is_logged_under_its_id(films: Backend) -> None:
         "WHERE recommendation_id = %s",
         [response.headers["X-Recommendation-Id"]],
     )
-    assert (tenant, user, algorithm, degraded) == ("films", "ann", "collaborative", None)
+    assert (tenant, user, algorithm, degraded) == (films.tenant_id, "ann", "collaborative", None)
     assert release == response.headers["X-Model-Release"]
     assert items == [element["itemId"] for element in response.json()]
     assert scores == pytest.approx([element["score"] for element in response.json()], abs=1e-5)
@@ -133,3 +133,14 @@ def test_what_was_shown_is_logged_under_its_id(films: Backend) -> None:
 def test_a_bad_request_is_400_and_names_the_field(backend: Backend, body: dict[str, object], field: str) -> None:
     problem = backend.post("/api/v1/recommend", body, status=400)
     assert [error["field"] for error in problem["errors"]] == [field]
+
+
+def test_an_item_that_was_hidden_while_the_model_answered_is_replaced_by_another(films: Backend) -> None:
+    before = recommended(films, "ann")
+    # The catalogue's version stays, so the model server cannot know: as if the item was hidden this very moment.
+    films.sql("UPDATE items SET is_active = false WHERE id = %s", [before[0]])
+    after = recommended(films, "ann")
+    assert before[0] not in after
+    assert len(after) == len(set(after)) == 10
+    similar = [item["itemId"] for item in films.post("/api/v1/similar", {"itemId": before[1], "count": 59})]
+    assert similar and before[0] not in similar

@@ -1,0 +1,70 @@
+"""Impressions are written behind the requests, and wait while the database is away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from api.database.engine import Database
+from api.recommendations.impressions import BATCH, ImpressionLog, Shown
+
+
+def shown(score: float = 0.5, user: str = "ann") -> Shown:
+    return Shown(uuid4(), "shop", user, "hybrid", "r1", None, ["a", "b"], [score, 0.1], datetime.now(UTC))
+
+
+def with_log(url: str, work: Callable[[ImpressionLog], Awaitable[None]]) -> None:
+    async def run() -> None:
+        database = Database(url, pool_min=1)
+        await database.open()
+        try:
+            await work(ImpressionLog(database.pool))
+        finally:
+            await database.close()
+
+    asyncio.run(run())
+
+
+def count(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT count(*) FROM impressions").fetchone()[0]  # type: ignore[index]
+
+
+def test_what_waits_is_written_when_the_log_closes(database_url: str) -> None:
+    async def work(log: ImpressionLog) -> None:
+        log.start()
+        for _ in range(BATCH + 1):
+            log.record(shown())
+        await log.close()
+
+    with_log(database_url, work)
+    assert count(database_url) == BATCH + 1
+
+
+def test_what_could_not_be_written_waits_for_the_database(database_url: str) -> None:
+    async def work(log: ImpressionLog) -> None:
+        log.record(shown())
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("ALTER TABLE impressions RENAME TO away")
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                await log.flush()
+            connection.execute("ALTER TABLE away RENAME TO impressions")
+        log.record(shown())
+        await log.flush()
+
+    with_log(database_url, work)
+    assert count(database_url) == 2
+
+
+def test_a_row_that_cannot_be_stored_does_not_hold_up_the_next(database_url: str) -> None:
+    async def work(log: ImpressionLog) -> None:
+        log.record(shown(user="a\0b"))
+        await log.flush()
+        log.record(shown())
+        await log.flush()
+
+    with_log(database_url, work)
+    assert count(database_url) == 1
