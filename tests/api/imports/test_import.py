@@ -1,5 +1,6 @@
 """What an import brings in, and that bringing it in again changes nothing."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from api.imports.prepare import ITEMS as ITEMS_TABLE
 from api.imports.problems import ImportRefusedError, Rejects
 from api.imports.readers import PLACE, describe
 from tests.api.imports.conftest import Importer
+from tests.fixtures.platform import ROOT
 
 ITEMS = "id,title,price,code,vegan,tags\na,Tea,2.5,007,true,green|hot\nb,Salt,1,010,false,\nc,Rice,,042,,\n"
 EVENTS = "userId,itemId,interactionType,value,timestamp\nann,a,like,0.5,2025-01-01T10:00:00Z\nbob,b,view,,1735725600\n"
@@ -223,3 +225,18 @@ def test_a_file_larger_than_a_chunk_is_read_to_its_end(importer: Importer, monke
     events = importer.write("events.csv", "userId,itemId,interactionType,value,timestamp\n" + rows)
     report = importer.load(importer.write("items.csv", "id\na\n"), events)
     assert report.counts.interactions_added == total
+
+
+def test_the_mapping_of_the_documentation_works(importer: Importer, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "imports.md").read_text(), re.DOTALL)
+    mapping = importer.write("mapping.yaml", example)
+    items = importer.write("items.csv", "sku;name;price;tags;stock\na;Tea;2.5;x|y;3\nb;Salt;1;;0\n")
+    events = importer.write("events.csv", "customer;sku;event;rating;at\nann;a;buy;4;2025-01-01 11:00:00\n")
+    importer.load(items, events, read_mapping(mapping).model_dump())
+    assert importer.rows("SELECT id, is_active, metadata FROM items ORDER BY id") == [
+        ("a", True, {"title": "Tea", "price": 2.5, "tags": ["x", "y"]}),
+        ("b", False, {"title": "Salt", "price": 1}),
+    ]
+    assert importer.rows("SELECT interaction_type, round(value::numeric, 2)::float, occurred_at FROM interactions") == [
+        ("purchase", 0.8, datetime(2025, 1, 1, 10, tzinfo=UTC))
+    ]
