@@ -109,7 +109,10 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _runs(install: Path, account: Account) -> bool:
-    return account.run([install / "bin" / "postgres", "--version"]).returncode == 0
+    try:
+        return account.run([install / "bin" / "postgres", "--version"]).returncode == 0
+    except PermissionError:  # the account cannot even get there
+        return False
 
 
 def _place(state: Path, account: Account) -> Path:
