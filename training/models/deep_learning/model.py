@@ -42,8 +42,8 @@ BATCH = 256
 
 _VALIDATED_SHARE = 0.8  # of a fit's time, the rest is for the pass over all events
 _MIN_VALIDATION_USERS = 20
-_MEASURED_USERS = 150
-_MEASURED_ITEMS = 5
+_MEASURED_USERS = 100
+_MEASURED_ITEMS = 10  # as long as a list that serves
 
 
 class DeepLearning(Recommender):
@@ -111,7 +111,7 @@ class DeepLearning(Recommender):
             seconds *= 1 - _VALIDATED_SHARE
         if config.refit_epochs:
             trainer = Trainer(self.network, ids, content, dataset, config, options)
-            progress = trainer.run(config.refit_epochs, config.learning_rate / 10, seconds)
+            progress = trainer.run(config.refit_epochs, config.refit_learning_rate, seconds)
             ids = trainer.export()
             self.training["refit_losses"] = progress.losses
         self.network.requires_grad_(False)
