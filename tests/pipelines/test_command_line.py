@@ -1,6 +1,7 @@
 """`python -m pipelines` as a person or a script calls it."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from configs.settings import PathSettings
 from pipelines.instance import open_instance
 from pipelines.partitions import TENANTS
 from tests.feature_store.rows import add_interactions, add_items
+from tests.fixtures.dagster_http import DagsterClient
+from tests.fixtures.platform import answers, free_ports, wait_until
 from tests.pipelines.conftest import TENANT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,3 +79,42 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         result = command("postgresql://nowhere", tmp_path, "ui", DAGSTER_PORT=port)
     assert result.returncode == 1
     assert f"port {port} is not free" in result.stderr
+
+
+def test_the_ui_runs_the_sensors_and_ends_when_told_to(
+    database_url: str, connection: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    environment = {
+        "DATABASE_URL": database_url,
+        "RECOMMENDAI_STATE_DIR": str(tmp_path),
+        "DAGSTER_PORT": str(port),
+        "PIPELINE_AUTOMATION": "true",
+    }
+    with (tmp_path / "ui.log").open("w") as log:
+        ui = subprocess.Popen(
+            ["sh", "-c", "trap '' INT; exec \"$0\" -m pipelines ui", sys.executable],  # as a shell's `&` does
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until("the UI", lambda: answers(f"{url}/server_info"), 90)
+        dagster = DagsterClient(url)
+        query = "{ assetNodes { partitionKeysByDimension { partitionKeys } } }"
+
+        def partitions() -> set[str]:
+            nodes = dagster.ask(query)["assetNodes"]
+            return {key for node in nodes for each in node["partitionKeysByDimension"] for key in each["partitionKeys"]}
+
+        wait_until("the tenant's partition", lambda: partitions() == {TENANT}, 60)
+        ui.terminate()
+        ui.wait(timeout=60)
+    finally:
+        if ui.poll() is None:
+            os.killpg(ui.pid, signal.SIGKILL)
+            ui.wait()
+    assert "Shutting down Dagster services" in (tmp_path / "ui.log").read_text()

@@ -6,18 +6,20 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feature_store.online import Histories
 from tests.training.catalogue import N_ITEMS, build_dataset, histories, items_of, metadata_of
 from training.dataset import Dataset, Interactions, ItemTable
 from training.models.collaborative.model import Collaborative
 from training.models.content_based.model import ContentBased
-from training.models.contract import Recommender, RuntimeOptions
-from training.models.hybrid.learning import Learned, learn
+from training.models.contract import NO_ITEM, ListContributions, Recommender, RuntimeOptions
+from training.models.hybrid.learning import Learned, RankerConfig, learn
 from training.models.hybrid.model import Hybrid, HybridConfig
 from training.models.hybrid.questions import Questions, ask
-from training.models.hybrid.ranker import Candidates, fit_weights, ndcg
+from training.models.hybrid.ranker import Candidates, breadth, fit_weights, ndcg
 from training.models.popularity import Popularity
 
 OPTIONS = RuntimeOptions(threads=1)
+RANKER = RankerConfig(candidates=20, popularity_weights=(0.0, 0.5), breadth_powers=(0.0,), tolerance=0.0, folds=4)
 
 
 def until(dataset: Dataset, share: float = 0.8) -> int:
@@ -38,6 +40,7 @@ def hybrid() -> Hybrid:
     shares = {"collaborative": 0.6, "content-based": 0.4}
     chosen = {"weights": shares, "popularity_weight": 0.3, "kept_component": None}
     blend.learned = blend.learned.model_copy(update=chosen)
+    blend.explained_by = list(shares)
     return blend.with_components(parts(dataset, Collaborative, ContentBased), dataset)
 
 
@@ -48,7 +51,8 @@ def candidates(seed: int = 0) -> Candidates:
     chosen = np.zeros((80, 20), bool)
     chosen[np.arange(80), features[:, :, 0].argmax(axis=1)] = True
     valid = np.ones((80, 20), bool)
-    return Candidates(features, chosen, valid, np.ones(80, np.int64))
+    items = np.tile(np.arange(20, dtype=np.int32), (80, 1))
+    return Candidates(items, features, chosen, valid, np.ones(80, np.int64), np.ones(80))
 
 
 def test_weight_goes_to_the_feature_that_tells() -> None:
@@ -67,7 +71,10 @@ def test_ndcg_of_lists_checked_by_hand() -> None:
     features = np.array([[[3.0], [2.0], [1.0]], [[3.0], [2.0], [9.0]]], np.float32)
     chosen = np.array([[False, True, False], [True, False, False]])
     valid = np.array([[True, True, True], [True, True, False]])
-    figures = ndcg(Candidates(features, chosen, valid, np.array([2, 1])), np.ones(1))
+    items = np.array([[4, 5, 6], [6, 7, 0]], np.int32)
+    lists = Candidates(items, features, chosen, valid, np.array([2, 1]), np.ones(2))
+    figures = ndcg(lists, np.ones(1))
+    assert breadth(lists, np.ones(1)) == 4
     assert figures.tolist() == pytest.approx([1 / np.log2(3) / (1 + 1 / np.log2(3)), 1.0])
 
 
@@ -92,7 +99,9 @@ def _bounds(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return offsets[:-1], offsets[1:]
 
 
-def learn_from(signals: np.ndarray, popularity: np.ndarray, chosen: np.ndarray) -> Learned:
+def learn_from(
+    signals: np.ndarray, popularity: np.ndarray, chosen: np.ndarray, config: RankerConfig = RANKER
+) -> Learned:
     """Learn from one question per user. signals: [users, items, families]; popularity: [items]; chosen: [users]."""
     n_users, n_items, n_families = signals.shape
     everyone = np.broadcast_to(popularity[None, :, None], (n_users, n_items, 1))
@@ -105,12 +114,8 @@ def learn_from(signals: np.ndarray, popularity: np.ndarray, chosen: np.ndarray) 
         ["first", "second", "third"][:n_families],
         lambda rows: features[rows.items],
         questions,
-        (0.0, 0.5),
-        width=20,
-        tolerance=0.001,
-        l2=1e-3,
-        folds=4,
-        rng=np.random.default_rng(0),
+        config,
+        np.random.default_rng(0),
     )
 
 
@@ -132,6 +137,21 @@ def test_popularity_gets_weight_where_it_tells_what_components_do_not() -> None:
     assert (without.popularity_weight, needed.popularity_weight) == (0.0, 0.5)
 
 
+def test_between_equals_the_blend_with_the_broader_lists_is_taken() -> None:
+    """The second component tells as much as the first, of the same ten items to everybody."""
+    rng = np.random.default_rng(5)
+    first = rng.normal(size=(150, 60))
+    second = np.tile(np.where(np.arange(60) < 12, 3.0, 0.0), (150, 1)) + 0.1 * rng.normal(size=(150, 60))
+    signals = np.stack([first, second], axis=2)
+    chosen = (first + second).argmax(axis=1)
+    exact = learn_from(signals, np.zeros(60), chosen)
+    powers = {"breadth_powers": (0.0, 0.5), "tolerance": 0.2}
+    broad = learn_from(signals, np.zeros(60), chosen, RANKER.model_copy(update=powers))
+    assert broad.component_breadth["first"] > broad.component_breadth["second"]
+    assert broad.breadth > exact.breadth
+    assert broad.weights["first"] > exact.weights["first"]
+
+
 def test_one_component_is_kept_where_the_others_only_disturb() -> None:
     signals = np.random.default_rng(3).normal(size=(150, 60, 2))
     learned = learn_from(signals, np.zeros(60), signals[:, :, 1].argmax(axis=1))
@@ -149,7 +169,7 @@ def test_a_blend_that_kept_one_component_answers_as_that_component() -> None:
     dataset = build_dataset()
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)
-    config = HybridConfig(popularity_weights=(0.0,))
+    config = HybridConfig(ranker=RankerConfig(popularity_weights=(0.0,)))
     blend = Hybrid(config, {"collaborative": Collaborative().fit(past, OPTIONS)}, moment).fit(dataset, OPTIONS)
     assert blend.kept_component == "collaborative"
     liked = histories(items_of(2)[:3].tolist(), [])
@@ -178,6 +198,29 @@ def test_without_an_item_a_score_falls_by_its_contribution_and_a_little_populari
     assert lost["hybrid"] >= 0
     if found.values[0] > 1e-3:
         assert hybrid.score(less)[0, target[0]] < hybrid.score(whole)[0, target[0]]
+
+
+def test_evidence_that_is_not_true_is_not_given() -> None:
+    dataset = build_dataset()
+    moment = until(dataset)
+    past = dataset.where(dataset.interactions.timestamps < moment)
+    components = parts(past, Collaborative, ContentBased)
+    honest = Hybrid(None, components, moment).fit(dataset, OPTIONS)
+    assert honest.evidence_agreement == 1.0
+    lists = honest.recommend(histories([1, 2]), 3).items
+    assert (honest.evidence(histories([1, 2]), lists)[:, :, 0] >= 0).all()
+    silent = Hybrid(HybridConfig(required_agreement=1.0), {"upside-down": UpsideDown().fit(past, OPTIONS)}, moment)
+    silent.fit(dataset, OPTIONS)
+    assert silent.evidence_agreement is not None and silent.evidence_agreement < 0.5
+    assert silent.explained_by == []
+    assert (silent.evidence(histories([1, 2]), lists) == NO_ITEM).all()
+
+
+class UpsideDown(Collaborative):
+    """Gives the items that speak against an item as those that speak for it."""
+
+    def explain_lists(self, histories: Histories, items: np.ndarray) -> list[ListContributions]:
+        return [ListContributions(one.items, -one.values) for one in super().explain_lists(histories, items)]
 
 
 def test_new_components_bring_their_own_scale(hybrid: Hybrid) -> None:

@@ -28,5 +28,6 @@ class DeepLearningConfig(ModelConfig):
     weight_decay: float = Field(default=0.01, ge=0)
     epochs: int = Field(default=20, ge=1, description="at most")
     patience: int = Field(default=5, ge=1, description="epochs without a better validation NDCG before the fit ends")
-    refit_epochs: int = Field(default=4, ge=0, description="over all events after the validated fit, at a low rate")
+    refit_epochs: int = Field(default=4, ge=0, description="over all events after the validated fit")
+    refit_learning_rate: float = Field(default=6e-4, gt=0, description="lower: it goes on from what was learned")
     content: EncoderConfig = EncoderConfig()

@@ -24,7 +24,6 @@ from training.models.contract import (
     Positions,
     Recommender,
     RuntimeOptions,
-    gather_contributions,
     top_k,
 )
 from training.models.deep_learning import attribution
@@ -43,8 +42,8 @@ BATCH = 256
 
 _VALIDATED_SHARE = 0.8  # of a fit's time, the rest is for the pass over all events
 _MIN_VALIDATION_USERS = 20
-_MEASURED_USERS = 150
-_MEASURED_ITEMS = 5
+_MEASURED_USERS = 100
+_MEASURED_ITEMS = 10  # as long as a list that serves
 
 
 class DeepLearning(Recommender):
@@ -112,7 +111,7 @@ class DeepLearning(Recommender):
             seconds *= 1 - _VALIDATED_SHARE
         if config.refit_epochs:
             trainer = Trainer(self.network, ids, content, dataset, config, options)
-            progress = trainer.run(config.refit_epochs, config.learning_rate / 10, seconds)
+            progress = trainer.run(config.refit_epochs, config.refit_learning_rate, seconds)
             ids = trainer.export()
             self.training["refit_losses"] = progress.losses
         self.network.requires_grad_(False)
@@ -145,13 +144,26 @@ class DeepLearning(Recommender):
         return torch.where(lengths > 0, self.items / lengths.clamp(min=1e-12), 0.0).numpy()
 
     def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
-        return [found[0] for found in self._contributions(histories, items[:, None])]
+        return [attribution.to_item(found, 0) for found in self.explain_lists(histories, items[:, None])]
 
     def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
+        """Trusted contributions only, positive ones; of a long list along its main directions (`attribution`)."""
+        self._check(histories)
+        if self.trust.threshold is None:
+            return [ListContributions(np.empty(0, np.int32), np.empty((0, items.shape[1]), np.float32)) for _ in items]
+        threshold = max(self.trust.threshold, float(np.finfo(np.float32).tiny))
         explained = []
-        for found, ranked in zip(self._contributions(histories, items), items, strict=True):
-            listed = np.flatnonzero(ranked != NO_ITEM)
-            explained.append(gather_contributions([found[column] for column in listed], listed, len(ranked)))
+        for start in range(0, len(histories), BATCH):
+            rows = np.arange(start, min(start + BATCH, len(histories)))
+            listed = torch.from_numpy(items[rows].T.astype(np.int64))  # [k, rows]
+            wanted = self.targets[listed] * (listed != NO_ITEM).unsqueeze(-1)
+            batch = histories.take(rows)
+            gradients = attribution.presence_gradients(
+                self.network.users, batch, wanted, self.items, self.network.types, self.config.max_length
+            )
+            for row in range(len(rows)):
+                events = batch.items[batch.offsets[row] : batch.offsets[row + 1]]
+                explained.append(attribution.contributions(events, gradients[:, row], threshold))
         return explained
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
@@ -219,26 +231,6 @@ class DeepLearning(Recommender):
         if len(histories.items) and histories.items.max() >= self.n_items:
             raise IndexError(f"a history names an item outside the catalogue of {self.n_items}")
 
-    def _contributions(self, histories: Histories, items: Positions) -> list[list[Contributions]]:
-        """Trusted contributions to each of k items a history. items: int32 [batch, k]; at NO_ITEM without meaning."""
-        self._check(histories)
-        if self.trust.threshold is None:
-            nothing = Contributions(np.empty(0, np.int32), np.empty(0, np.float32))
-            return [[nothing] * items.shape[1]] * len(items)
-        threshold = max(self.trust.threshold, float(np.finfo(np.float32).tiny))
-        explained = []
-        for start in range(0, len(histories), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(histories)))
-            wanted = self.targets[torch.from_numpy(items[rows].T.astype(np.int64))]  # [k, rows, d]
-            batch = histories.take(rows)
-            gradients = attribution.presence_gradients(
-                self.network.users, batch, wanted, self.items, self.network.types, self.config.max_length
-            )
-            for row in range(len(rows)):
-                events = batch.items[batch.offsets[row] : batch.offsets[row + 1]]
-                explained.append([attribution.contributions(events, g, threshold) for g in gradients[:, row]])
-        return explained
-
     def _measure_trust(self, questions: Holdout) -> Trust:
         """Judge attribution on what this model would answer: the best unseen items of each question."""
         if not len(questions):
@@ -251,9 +243,8 @@ class DeepLearning(Recommender):
                 return (self._users(histories) * self.targets[torch.from_numpy(items.astype(np.int64))]).sum(1).numpy()
 
         listed = answers[:, (answers != NO_ITEM).all(axis=0)]
-        return attribution.measure(
-            self._contributions(questions.histories, listed), score_pairs, questions.histories, listed
-        )
+        explained = self.explain_lists(questions.histories, listed)
+        return attribution.measure(explained, score_pairs, questions.histories, listed)
 
 
 @contextmanager

@@ -1,16 +1,17 @@
 """How the ranker's weights are learned, and when a single component is kept instead."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from feature_store.online import Histories
-from training.models.contract import FloatMatrix
+from training.models.contract import FloatMatrix, ModelConfig
 from training.models.hybrid.questions import Questions
-from training.models.hybrid.ranker import Candidates, fit_weights, ndcg
+from training.models.hybrid.ranker import Candidates, Doubles, breadth, fit_weights, mean_ndcg, ndcg
 
 Features = Callable[[Histories], FloatMatrix]
 """Histories to float32 [batch, n_items, n_components + 1]: comparable scores of the components, then popularity."""
@@ -18,8 +19,27 @@ ROWS_AT_ONCE = 64
 Entry = TypeVar("Entry", bound=np.generic)
 
 
+class RankerConfig(ModelConfig):
+    """How the weights are learned, and what is tried."""
+
+    candidates: int = Field(default=100, ge=10, description="best items of each component that are ranked")
+    popularity_weights: tuple[float, ...] = Field(
+        default=(0.15, 0.3, 0.5),
+        min_length=1,
+        description="tried weights of popularity beside a total of 1 for the components",
+    )
+    breadth_powers: tuple[float, ...] = Field(
+        default=(0.0, 0.25, 0.5),
+        min_length=1,
+        description="tried powers of a component's breadth (distinct items in its lists) that its weight is raised by",
+    )
+    tolerance: float = Field(default=0.005, ge=0, description="share of the best NDCG given up for broader lists")
+    l2: float = Field(default=1e-3, ge=0, description="ridge on the weights")
+    folds: int = Field(default=5, ge=2, description="of the cross-validation over users")
+
+
 class Learned(BaseModel):
-    """The outcome of a fit. Weights of components sum to 1; NDCG@10 is of questions that its weights had not seen."""
+    """The outcome of a fit. Weights of components sum to 1; NDCG@10 is a mean over users the weights had not seen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,93 +49,105 @@ class Learned(BaseModel):
     n_questions: int
     ndcg: float  # of the blend, cross-validated over users
     component_ndcg: dict[str, float]
+    breadth: int  # distinct items in the blend's lists of ten
+    component_breadth: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Option:
+    weights: Doubles
+    popularity_weight: float
+    ndcg: float
+    breadth: int
 
 
 def learn(
     families: Sequence[str],
     features: Features,
     questions: Questions,
-    popularity_weights: Sequence[float],
-    *,
-    width: int,
-    tolerance: float,
-    l2: float,
-    folds: int,
+    config: RankerConfig,
     rng: np.random.Generator,
 ) -> Learned:
-    """Weights that rank what users chose; those of the best component alone where the blend does not beat it.
+    """Weights that rank what users chose; those of the best component alone where no blend beats it.
+
+    Of all blends that beat the best component and come within `config.tolerance` of the best blend, the one whose
+    lists cover most of the catalogue is taken: between equals, what all users get says less about one of them.
 
     Args:
         families: names of the components, in the order of `features`.
         features: what the ranker sees.
         questions: later than everything the components know.
-        popularity_weights: weights of popularity to try; the smallest whose NDCG is within `tolerance` of the best is
-            taken, because what all users get says little about one.
-        width: best items of each feature that are ranked.
-        tolerance: as a share of the best NDCG.
-        l2: ridge on the weights.
-        folds: of the cross-validation; no user is on both sides of one.
+        config: what is tried.
         rng: draws the folds.
     """
-    candidates = _gather(features, questions, width)
+    candidates = _gather(features, questions, config.candidates)
+    components = _with_popularity(candidates, 0.0)
+    one_hot = np.eye(len(families))
+    breadths = np.array([breadth(components, weights) for weights in one_hot])
     people, person = np.unique(questions.users, return_inverse=True)
-    if len(people) < folds:  # too few to hold anybody out: nothing tells the components apart
-        even = dict.fromkeys(families, 1 / len(families))
-        return Learned(
-            weights=even,
-            popularity_weight=min(popularity_weights),
-            kept_component=families[0] if len(families) == 1 else None,
-            n_questions=len(questions),
-            ndcg=0.0,
-            component_ndcg=dict.fromkeys(families, 0.0),
-        )
-    fold = rng.permutation(len(people))[person] % folds
-    alone = {
-        family: float(ndcg(_with_popularity(candidates, 0.0), one_hot).mean())
-        for family, one_hot in zip(families, np.eye(len(families)), strict=True)
-    }
-    tried = {
-        weight: _cross_validate(_with_popularity(candidates, weight), fold, l2) for weight in sorted(popularity_weights)
-    }
-    enough = max(tried.values()) * (1 - tolerance)
-    popularity_weight = next(weight for weight, figure in tried.items() if figure >= enough)
-    weights = fit_weights(_with_popularity(candidates, popularity_weight), l2)
-    best = max(families, key=lambda family: alone[family])
-    wins = tried[popularity_weight] > alone[best] and weights.any()
-    if not wins or (popularity_weight == 0 and weights.max() == 1):
-        kept = best if not wins else families[int(weights.argmax())]
-        weights, popularity_weight = (np.array(families) == kept).astype(np.float64), 0.0
+    if len(people) < config.folds:  # too few to hold anybody out: nothing tells the components apart
+        even = np.full(len(families), 1 / len(families))
+        chosen = _Option(even, min(config.popularity_weights), 0.0, breadth(components, even))
+        alone = np.zeros(len(families))
     else:
-        kept = None
+        fold = rng.permutation(len(people))[person] % config.folds
+        alone = np.array([mean_ndcg(components, weights) for weights in one_hot])
+        best = int(alone.argmax())
+        options = [
+            option
+            for weight in config.popularity_weights
+            for option in _try(_with_popularity(candidates, weight), weight, breadths, fold, config)
+        ]
+        enough = max(option.ndcg for option in options) * (1 - config.tolerance)
+        winning = [option for option in options if option.ndcg >= enough and option.ndcg > alone[best]]
+        kept = _Option(one_hot[best], 0.0, float(alone[best]), int(breadths[best]))
+        chosen = max(winning, key=lambda option: (option.breadth, option.ndcg), default=kept)
+    single = chosen.popularity_weight == 0 and chosen.weights.max() == 1
     return Learned(
-        weights=dict(zip(families, weights.tolist(), strict=True)),
-        popularity_weight=popularity_weight,
-        kept_component=kept,
+        weights=dict(zip(families, chosen.weights.tolist(), strict=True)),
+        popularity_weight=chosen.popularity_weight,
+        kept_component=families[int(chosen.weights.argmax())] if single else None,
         n_questions=len(questions),
-        ndcg=tried[popularity_weight] if kept is None else alone[kept],
-        component_ndcg=alone,
+        ndcg=chosen.ndcg,
+        component_ndcg=dict(zip(families, alone.tolist(), strict=True)),
+        breadth=chosen.breadth,
+        component_breadth=dict(zip(families, breadths.tolist(), strict=True)),
     )
 
 
-def _cross_validate(candidates: Candidates, fold: npt.NDArray[np.int64], l2: float) -> float:
-    figures = np.empty(len(candidates))
-    for held in np.unique(fold):
-        weights = fit_weights(candidates.take(fold != held), l2)
-        figures[fold == held] = ndcg(candidates.take(fold == held), weights)
-    return float(figures.mean())
+def _try(
+    candidates: Candidates,
+    popularity_weight: float,
+    breadths: npt.NDArray[np.int64],
+    fold: npt.NDArray[np.int64],
+    config: RankerConfig,
+) -> Iterator[_Option]:
+    """The blends with one weight of popularity, each judged on users that its weights had not seen."""
+    parts = [(fold == held, fit_weights(candidates.take(fold != held), config.l2)) for held in np.unique(fold)]
+    whole = fit_weights(candidates, config.l2)
+    if not whole.any():
+        return
+    for power in config.breadth_powers:
+        lifts = (breadths / breadths.max()) ** power
+        figures = np.empty(len(candidates))
+        for held, weights in parts:
+            figures[held] = ndcg(candidates.take(held), weights * lifts)
+        lifted = whole * lifts / (whole * lifts).sum()
+        mean = float(np.average(figures, weights=candidates.shares))
+        yield _Option(lifted, popularity_weight, mean, breadth(candidates, lifted))
 
 
 def _with_popularity(candidates: Candidates, weight: float) -> Candidates:
     """Components only, each with its share of popularity, so that weights that sum to 1 carry `weight` of it."""
     features = candidates.features[:, :, :-1] + np.float32(weight) * candidates.features[:, :, -1:]
-    return Candidates(features, candidates.chosen, candidates.valid, candidates.n_targets)
+    return replace(candidates, features=features)
 
 
 def _gather(features: Features, questions: Questions, width: int) -> Candidates:
     """The union of every feature's `width` best items that are not masked, for each question."""
     n_items = questions.targets.shape[1]
     width = min(width, n_items)
-    blocks: list[tuple[FloatMatrix, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]] = []
+    blocks = []
     for start in range(0, len(questions), ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, len(questions)))
         seen = features(questions.histories.take(rows))
@@ -128,17 +160,20 @@ def _gather(features: Features, questions: Questions, width: int) -> Candidates:
         order = np.argsort(~listed, axis=1, kind="stable")[:, : max(1, int(listed.sum(axis=1).max()))]
         blocks.append(
             (
+                order.astype(np.int32),
                 np.take_along_axis(seen, order[:, :, None], axis=1),
                 np.take_along_axis(questions.targets[rows].toarray() & listed, order, axis=1),
                 np.take_along_axis(listed, order, axis=1),
             )
         )
-    widest = max((block[1].shape[1] for block in blocks), default=0)
+    widest = max((items.shape[1] for items, *_ in blocks), default=0)
     return Candidates(
-        _stack([block[0] for block in blocks], widest),
-        _stack([block[1] for block in blocks], widest),
-        _stack([block[2] for block in blocks], widest),
+        _stack([items for items, _, _, _ in blocks], widest),
+        _stack([seen for _, seen, _, _ in blocks], widest),
+        _stack([chosen for _, _, chosen, _ in blocks], widest),
+        _stack([valid for _, _, _, valid in blocks], widest),
         np.diff(questions.targets.indptr).astype(np.int64),
+        1 / np.bincount(questions.users)[questions.users],
     )
 
 

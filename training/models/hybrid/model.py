@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,9 +24,11 @@ from training.models.contract import (
     Recommender,
     RuntimeOptions,
 )
-from training.models.hybrid.learning import Learned, learn
+from training.models.hybrid.learning import Learned, RankerConfig, learn
+from training.models.hybrid.occlusion import agreement
 from training.models.hybrid.questions import ask
 from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
+from training.models.linear import LinearRecommender
 from training.models.popularity import decayed_popularity
 
 DESCRIPTION_FILE = "hybrid.json"
@@ -38,19 +41,13 @@ class HybridConfig(ModelConfig):
     )
     questions_per_user: int = Field(default=8, ge=1, description="moments asked about, evenly spaced")
     max_questions: int = Field(default=2_000, ge=1)
-    candidates: int = Field(default=100, ge=10, description="best items of each component that are ranked")
     mask_seen: bool = Field(default=True, description="ask only for items that are new to the user")
     popularity_half_life_days: float = Field(default=30.0, gt=0)
-    popularity_weights: tuple[float, ...] = Field(
-        default=(0.0, 0.15, 0.3, 0.5),
-        min_length=1,
-        description="tried weights of popularity beside a total of 1 for the components",
+    ranker: RankerConfig = RankerConfig()
+    evidence_users: int = Field(default=100, ge=1, description="histories that evidence is checked on")
+    required_agreement: float = Field(
+        default=0.95, ge=0, le=1, description="share of checked evidence that must be true for any to be given"
     )
-    tolerance: float = Field(
-        default=0.005, ge=0, description="share of the best NDCG given up for a smaller weight of popularity"
-    )
-    l2: float = Field(default=1e-3, ge=0)
-    folds: int = Field(default=5, ge=2)
     scale_users: int = Field(default=512, ge=1, description="histories that scales are measured on")
 
 
@@ -69,6 +66,8 @@ class Hybrid(Blend):
     learned: Learned
     growth: float
     scales: dict[str, Scale]
+    explained_by: list[str]  # the components whose contributions are given as evidence
+    evidence_agreement: float | None  # share of it that leaving out confirmed; None where there is none
     popularity: npt.NDArray[np.float32]  # [n_items] of unit spread, not negative
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
@@ -89,17 +88,10 @@ class Hybrid(Blend):
         )
         self._check_sizes(dataset.n_items)
         self._measure(past, measure_growth(self.components, self._sample(past)))
-        self.learned = learn(
-            list(self.components),
-            self._features,
-            questions,
-            self.config.popularity_weights,
-            width=self.config.candidates,
-            tolerance=self.config.tolerance,
-            l2=self.config.l2,
-            folds=self.config.folds,
-            rng=rng,
-        )
+        self.learned = learn(list(self.components), self._features, questions, self.config.ranker, rng)
+        asked = np.flatnonzero(questions.histories.lengths)
+        asked = rng.choice(asked, min(len(asked), self.config.evidence_users), replace=False)
+        self._choose_evidence(questions.histories.take(np.sort(asked)))
         return self
 
     def with_components(self, components: Mapping[str, Recommender], dataset: Dataset) -> Self:
@@ -118,6 +110,8 @@ class Hybrid(Blend):
         return {
             "ranker_questions": learned.n_questions,
             "ranker_ndcg": learned.ndcg,
+            "ranker_breadth": learned.breadth,
+            "evidence_agreement": self.evidence_agreement,
             "weight_popularity": learned.popularity_weight,
             **{f"weight_{family}": weight for family, weight in learned.weights.items()},
             **{f"ranker_ndcg_{family}": figure for family, figure in learned.component_ndcg.items()},
@@ -160,22 +154,24 @@ class Hybrid(Blend):
         return explained
 
     def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
-        """The components' contributions, weighted.
+        """The contributions of the components in `explained_by`, weighted.
 
         A longer history also adds weight to popularity: without an item the score of a list's item falls by what is
         said here and that little more, which no item of the history has to itself.
         """
         sizes = history_sizes(histories, self.n_items)
         found = [
-            (self._factors(family, sizes), model.explain_lists(histories, items))
-            for family, model in self._weighty.items()
+            (self._factors(family, sizes), self.components[family].explain_lists(histories, items))
+            for family in self.explained_by
         ]
         explained = []
         for row in range(len(histories)):
             together = [(factors[row], lists[row]) for factors, lists in found]
-            sources, place = np.unique(np.concatenate([one.items for _, one in together]), return_inverse=True)
+            named = np.concatenate([np.empty(0, np.int32), *(one.items for _, one in together)])
+            sources, place = np.unique(named, return_inverse=True)
             values = np.zeros((len(sources), items.shape[1]), dtype=np.float32)
-            np.add.at(values, place, np.concatenate([factor * one.values for factor, one in together]))
+            for (factor, one), start in zip(together, _starts(together), strict=True):
+                values[place[start : start + len(one.items)]] += factor * one.values
             explained.append(ListContributions(sources.astype(np.int32), values))
         return explained
 
@@ -206,6 +202,8 @@ class Hybrid(Blend):
             "config": self.config.model_dump(mode="json"),
             "learned": self.learned.model_dump(mode="json"),
             "growth": self.growth,
+            "explained_by": self.explained_by,
+            "evidence_agreement": self.evidence_agreement,
             "scales": {family: asdict(scale) for family, scale in self.scales.items()},
         }
         (path / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
@@ -217,6 +215,8 @@ class Hybrid(Blend):
         model = cls(cls.Config.model_validate(description["config"]))
         model.learned = Learned.model_validate(description["learned"])
         model.growth = description["growth"]
+        model.explained_by = description["explained_by"]
+        model.evidence_agreement = description["evidence_agreement"]
         model.scales = {family: Scale(**scale) for family, scale in description["scales"].items()}
         with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
             model.popularity = arrays["popularity"]
@@ -226,6 +226,20 @@ class Hybrid(Blend):
     def _weighty(self) -> dict[str, Recommender]:
         """The components that have a say."""
         return {family: self.components[family] for family, weight in self.learned.weights.items() if weight > 0}
+
+    def _choose_evidence(self, histories: Histories) -> None:
+        """Set whose contributions are given: those of the linear components, which are exact and cost next to nothing.
+
+        Where they leave too much unsaid to be true of the blend, those of all components; where these are not either,
+        none. histories: users to check it on.
+        """
+        exact = [family for family, model in self._weighty.items() if isinstance(model, LinearRecommender)]
+        for families in (exact, list(self._weighty)):
+            self.explained_by = families
+            self.evidence_agreement = agreement(self, histories) if len(histories) else None
+            if self.evidence_agreement is not None and self.evidence_agreement >= self.config.required_agreement:
+                return
+        self.explained_by = []
 
     def _factors(self, family: str, sizes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What a component's scores are multiplied by, float32 [batch], for histories of so many distinct items."""
@@ -261,3 +275,8 @@ class Hybrid(Blend):
         sizes = {family: model.n_items for family, model in self.components.items()}
         if set(sizes.values()) - {n_items}:
             raise ValueError(f"components must score the same {n_items} items, not {sizes}")
+
+
+def _starts(lists: list[tuple[np.float32, ListContributions]]) -> list[int]:
+    """Where the items of each list start when all are laid end to end."""
+    return [0, *accumulate(len(one.items) for _, one in lists)][:-1]

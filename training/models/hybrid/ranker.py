@@ -1,6 +1,6 @@
 """The listwise linear ranker: non-negative weights of features that rank what was chosen above what was not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -14,23 +14,25 @@ CUTOFF = 10
 class Candidates:
     """Per question the items worth ranking, padded to one width."""
 
+    items: npt.NDArray[np.int32]  # [Q, m] positions
     features: npt.NDArray[np.float32]  # [Q, m, n_features]
     chosen: npt.NDArray[np.bool_]  # [Q, m] the targets among them
     valid: npt.NDArray[np.bool_]  # [Q, m] False under padding
     n_targets: npt.NDArray[np.int64]  # [Q] targets, among the candidates or not
+    shares: Doubles  # [Q] what each question counts, so that users count alike however many they give
 
     def __len__(self) -> int:
         return len(self.n_targets)
 
     def take(self, rows: npt.NDArray[np.bool_]) -> "Candidates":
-        return Candidates(self.features[rows], self.chosen[rows], self.valid[rows], self.n_targets[rows])
+        return Candidates(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
 def fit_weights(candidates: Candidates, l2: float) -> Doubles:
     """Weights >= 0 that sum to 1, float64 [n_features], minimising the softmax cross-entropy of the chosen items.
 
-    ListNet's top-one loss (Cao et al., 2007) with equal mass on each chosen item; questions without any chosen
-    candidate teach nothing and are left out. Convex, so the start does not matter. All zeros where no feature helps.
+    ListNet's top-one loss (Cao et al., 2007) with equal mass on the chosen items of a question; questions without any
+    chosen candidate teach nothing. Convex, so the start does not matter. All zeros where no feature helps.
     """
     teaching: npt.NDArray[np.bool_] = np.any(candidates.chosen, axis=1)
     taught = candidates.take(teaching)
@@ -38,6 +40,7 @@ def fit_weights(candidates: Candidates, l2: float) -> Doubles:
     if not len(taught):
         return np.full(n_features, 1 / n_features)
     features = taught.features.astype(np.float64)
+    shares = taught.shares / taught.shares.sum()
     mass = taught.chosen / taught.chosen.sum(axis=1, keepdims=True)
 
     def loss(weights: Doubles) -> tuple[float, Doubles]:
@@ -46,9 +49,9 @@ def fit_weights(candidates: Candidates, l2: float) -> Doubles:
         odds = np.exp(scores - top)
         total = odds.sum(axis=1, keepdims=True)
         picked = np.where(taught.chosen, scores - top - np.log(total), 0)
-        value = -float((mass * picked).sum()) / len(taught) + l2 * float(weights @ weights)
-        pull = odds / total - mass
-        return value, np.einsum("qm,qmf->f", pull, features) / len(taught) + 2 * l2 * weights
+        value = -float(shares @ (mass * picked).sum(axis=1)) + l2 * float(weights @ weights)
+        pull = shares[:, None] * (odds / total - mass)
+        return value, np.einsum("qm,qmf->f", pull, features) + 2 * l2 * weights
 
     start = np.full(n_features, 0.1)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * n_features)
@@ -56,11 +59,27 @@ def fit_weights(candidates: Candidates, l2: float) -> Doubles:
     return found.x / total if total > 0 else found.x
 
 
+def mean_ndcg(candidates: Candidates, weights: Doubles) -> float:
+    """The mean of `ndcg` over users."""
+    return float(np.average(ndcg(candidates, weights), weights=candidates.shares))
+
+
 def ndcg(candidates: Candidates, weights: Doubles) -> Doubles:
     """NDCG@10 of every question, float64 [Q]; a target that is no candidate counts as not found."""
-    scores = np.where(candidates.valid, candidates.features @ weights.astype(np.float32), -np.inf)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :CUTOFF]
-    hits = np.take_along_axis(candidates.chosen, order, axis=1)
+    hits = np.take_along_axis(candidates.chosen, _best(candidates, weights), axis=1)
     discounts = 1 / np.log2(np.arange(2, CUTOFF + 2))
     ideal = np.cumsum(discounts)[np.minimum(candidates.n_targets, CUTOFF) - 1]
     return (hits * discounts[: hits.shape[1]]).sum(axis=1) / ideal
+
+
+def breadth(candidates: Candidates, weights: Doubles) -> int:
+    """Distinct items in the lists of ten of all questions together."""
+    best = _best(candidates, weights)
+    listed = np.take_along_axis(candidates.valid, best, axis=1)
+    return len(np.unique(np.take_along_axis(candidates.items, best, axis=1)[listed]))
+
+
+def _best(candidates: Candidates, weights: Doubles) -> npt.NDArray[np.int64]:
+    """Places of the best ten candidates of each question, int64 [Q, <= 10]."""
+    scores = np.where(candidates.valid, candidates.features @ weights.astype(np.float32), -np.inf)
+    return np.argsort(-scores, axis=1, kind="stable")[:, :CUTOFF]

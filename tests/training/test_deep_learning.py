@@ -1,0 +1,267 @@
+"""The sequential family: its windows, its trends, its attribution, its way through time, and what serving loads."""
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from feature_store.online import Histories
+from tests.fixtures.movielens_dataset import movielens_100k
+from tests.training.catalogue import build_dataset
+from training.dataset import Interactions
+from training.evaluation import evaluate
+from training.models.contract import ListContributions, RuntimeOptions
+from training.models.deep_learning.attribution import Trust, measure
+from training.models.deep_learning.config import DeepLearningConfig
+from training.models.deep_learning.model import DeepLearning
+from training.models.deep_learning.network import N_DISTANCES, Network, bucket
+from training.models.deep_learning.sequences import epoch
+from training.models.deep_learning.task import NextItemTask, sample_log_chance
+from training.models.deep_learning.trends import trends
+from training.models.deep_learning.user_vectors import user_vectors
+from training.models.popularity import Popularity
+from training.models.registry import save_model
+from training.splits import leave_one_out_split
+
+DAY = 86_400_000_000
+SMALL = DeepLearningConfig(dimensions=16, max_length=20, epochs=6, dropout=0.0)
+OPTIONS = RuntimeOptions(threads=1, seed=1, max_seconds=120)
+
+
+@pytest.fixture(scope="module")
+def model() -> DeepLearning:
+    return DeepLearning(SMALL).fit(build_dataset(), OPTIONS)
+
+
+def events_of(lengths: list[int], tie: bool = False) -> Interactions:
+    """Users with so many events; event n of the world is of item n."""
+    users = np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)
+    n = len(users)
+    times = np.zeros(n, np.int64) if tie else np.arange(n, dtype=np.int64)
+    return Interactions(users, np.arange(n, dtype=np.int32), np.ones(n, np.int8), np.ones(n, np.float32), times)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(1, 9), st.integers(1, 5), st.integers(0, 99))
+def test_an_epoch_shows_every_event_once_in_order(lengths: list[int], window: int, size: int, seed: int) -> None:
+    events = events_of(lengths)
+    shown: list[int] = []
+    starts = set(np.cumsum([0, *lengths]).tolist())
+    for _, batch in epoch(events, window, size, np.random.default_rng(seed)):
+        assert batch.items.shape[1] <= window and len(batch.items) <= size
+        for items, length, counted in zip(batch.items, batch.lengths, batch.counted, strict=True):
+            row = items[:length].tolist()
+            assert row == list(range(row[0], row[0] + length))  # one user's, in order
+            assert len({int(events.users[item]) for item in row}) == 1
+            assert counted[1:length].all() and not counted[length:].any()
+            assert counted[0] == (row[0] in starts)
+            shown += row
+    assert sorted(shown) == list(range(len(events)))
+
+
+def test_events_of_one_moment_change_their_order_between_epochs() -> None:
+    events, rng = events_of([8], tie=True), np.random.default_rng(0)
+    orders = {tuple(next(epoch(events, 8, 1, rng))[1].items[0].tolist()) for _ in range(5)}
+    assert len(orders) > 1
+
+
+def test_a_trend_counts_only_what_came_before_and_halves_with_time() -> None:
+    times = np.array([0, 10, 20], dtype=np.int64) * DAY
+    events = Interactions(
+        np.zeros(3, np.int32), np.array([0, 0, 1], np.int32), np.zeros(3, np.int8), np.ones(3, np.float32), times
+    )
+    found = trends(events, 3, (10.0,))
+    scale = found.latest[1, 0] / np.log1p(1.0)  # item 1: one event, just now
+    assert found.values[0, 0].tolist() == [0, 0, 0]
+    assert found.values[1, 0].tolist() == pytest.approx([np.log1p(0.5) * scale, 0, 0])
+    assert found.values[2, 0].tolist() == pytest.approx([np.log1p(0.25 + 0.5) * scale, 0, 0])
+    assert found.latest[:, 0].tolist() == pytest.approx([np.log1p(0.75) * scale, np.log1p(1.0) * scale, 0])
+    assert found.at(np.array([-5, 0, 15 * DAY, 99 * DAY])).tolist() == [0, 0, 1, 2]
+
+
+def test_distances_fall_into_ordered_buckets_exact_where_near() -> None:
+    found = bucket(torch.arange(0, 5_000))
+    assert found[:16].tolist() == list(range(16))
+    assert (found.diff() >= 0).all() and int(found.max()) == N_DISTANCES - 1
+
+
+def test_a_place_sees_nothing_after_it() -> None:
+    torch.manual_seed(0)
+    network = Network(3, SMALL).eval()
+    inputs = torch.randn(1, 8, SMALL.dimensions)
+    changed = inputs.clone()
+    changed[:, 5:] += 1
+    with torch.inference_mode():
+        before, after = network.users(inputs), network.users(changed)
+    assert torch.equal(before[:, :5], after[:, :5]) and not torch.equal(before[:, 5:], after[:, 5:])
+
+
+def test_serving_reads_the_same_vectors_as_training() -> None:
+    torch.manual_seed(0)
+    network = Network(3, SMALL).eval()
+    histories = Histories(
+        np.arange(9, dtype=np.int32),
+        np.zeros(9, np.int8),
+        np.ones(9, np.float32),
+        np.arange(9, dtype=np.int64),
+        np.array([0, 4, 4, 9]),
+    )
+    items = torch.randn(9, SMALL.dimensions)
+    with torch.inference_mode():
+        vectors = user_vectors(network.users, histories, items, network.types, 20)
+        for row, (start, end) in enumerate([(0, 4), (4, 4), (4, 9)]):
+            part = items[start:end].unsqueeze(0)
+            inputs = network.users.embed(part, torch.zeros_like(part), torch.ones(1, end - start))
+            assert torch.allclose(network.users(inputs)[0, -1], vectors[row], atol=1e-5)
+
+
+def test_the_loss_is_the_cross_entropy_of_what_serving_would_score() -> None:
+    torch.manual_seed(0)
+    task = NextItemTask(Network(3, SMALL).eval())
+    items, types = torch.randn(2, 5, SMALL.dimensions), torch.zeros(2, 5, SMALL.dimensions)
+    candidates, movement = torch.randn(7, SMALL.dimensions), torch.randn(3, 2, 7)
+    targets, moments = torch.randint(0, 7, (2, 5)), torch.tensor([[0, 0, 1, 2, 2], [1, 1, 1, 0, 2]])
+    counted = torch.ones(2, 5, dtype=torch.bool)
+    counted[1, 4] = False
+    found = task(items, types, torch.ones(2, 5), candidates, movement, moments, targets, counted)
+    users = task.network.users(task.network.users.embed(items[:, :-1], types[:, :-1], torch.ones(2, 4)))
+    losses = [
+        functional.cross_entropy(
+            torch.cat([candidates, movement[moments[row, place]].T], 1) @ users[row, place], targets[row, place]
+        )
+        for row, place in counted.nonzero().tolist()
+    ]
+    assert float(found) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+
+
+def test_the_chance_to_enter_a_sample_is_what_sampling_shows() -> None:
+    rng = np.random.default_rng(0)
+    counts = np.array([50, 20, 10, 10, 5, 5, 1, 1, 1, 1] * 3)
+    hits = np.zeros(len(counts))
+    for _ in range(4_000):
+        targets = rng.choice(len(counts), 4, p=counts / counts.sum())
+        hits[np.union1d(targets, rng.integers(0, len(counts), 3))] += 1
+    chance = sample_log_chance(torch.from_numpy(counts), 4, 3).exp().numpy()
+    assert chance == pytest.approx(hits / 4_000, abs=0.05)
+
+
+def test_a_catalogue_past_the_limit_is_learned_from_samples() -> None:
+    dataset = build_dataset()
+    split = leave_one_out_split(dataset)
+    sampled = DeepLearning(SMALL.model_copy(update={"candidates": 40})).fit(split.train, OPTIONS)
+    popularity = Popularity().fit(split.before_test, OPTIONS)
+    own, same = (evaluate(each, split).metric("auc") for each in (sampled, popularity))
+    assert own is not None and same is not None and own > same
+
+
+def test_a_refit_learns_from_new_events_and_leaves_the_old_model_as_it_was(model: DeepLearning) -> None:
+    dataset = build_dataset()
+    before = model.score(dataset.histories())
+    events = dataset.interactions
+    last = int(events.timestamps.max())
+    rare = int(np.argmin(np.bincount(events.items, minlength=dataset.n_items)))
+    users = np.arange(100, dtype=np.int32)
+    more = Interactions(
+        np.concatenate([events.users, users]),
+        np.concatenate([events.items, np.full(100, rare, np.int32)]),
+        np.concatenate([events.types, np.full(100, 2, np.int8)]),
+        np.concatenate([events.weights, np.ones(100, np.float32)]),
+        np.concatenate([events.timestamps, np.full(100, last + DAY)]),
+    )
+    later = replace(dataset, interactions=more.where(np.lexsort((more.items, more.timestamps, more.users))))
+    after = model.refit(later, OPTIONS).score(dataset.histories())
+    ranks = [(scores > scores[:, [rare]]).sum(axis=1).mean() for scores in (before, after)]
+    assert ranks[1] < ranks[0] - 20
+    assert np.array_equal(model.score(dataset.histories()), before)
+
+
+def test_time_ends_a_fit_and_the_best_state_is_kept() -> None:
+    began = time.perf_counter()
+    model = DeepLearning(SMALL.model_copy(update={"epochs": 100_000, "patience": 100_000})).fit(
+        build_dataset(), RuntimeOptions(threads=1, max_seconds=6)
+    )
+    assert time.perf_counter() - began < 30
+    assert model.training["stopped"] == "time"
+    assert 1 <= model.training["best_epoch"] <= len(model.training["validation"])
+    assert max(model.training["validation"]) == model.training["validation"][model.training["best_epoch"] - 1]
+
+
+def test_early_stopping_ends_a_fit_that_learns_nothing_new() -> None:
+    config = SMALL.model_copy(update={"epochs": 200, "patience": 2, "learning_rate": 0.02})
+    training = DeepLearning(config).fit(build_dataset(), OPTIONS).training
+    assert training["stopped"] == "patience"
+    assert len(training["losses"]) == training["best_epoch"] + 2
+
+
+def answer_without(lowered: list[bool]) -> tuple[list[ListContributions], object, Histories, np.ndarray]:
+    """One answer a history of two events; leaving its evidence out lowers the score where `lowered` says so."""
+    n = len(lowered)
+    histories = Histories(
+        np.tile(np.array([0, 1], np.int32), n),
+        np.zeros(2 * n, np.int8),
+        np.ones(2 * n, np.float32),
+        np.zeros(2 * n, np.int64),
+        np.arange(0, 2 * n + 1, 2),
+    )
+    evidence = [
+        ListContributions(np.array([0, 1], np.int32), np.array([[2.0 if low else 1.0], [0.0]], np.float32))
+        for low in lowered
+    ]
+
+    def score(asked: Histories, items: np.ndarray) -> np.ndarray:
+        whole = asked.lengths == 2
+        return np.where(whole, 0.0, np.where(items == 1, -1.0, 1.0)).astype(np.float32)
+
+    return evidence, score, histories, np.array([[1 if low else 0] for low in lowered], np.int32)
+
+
+def test_attribution_is_trusted_from_the_threshold_on_where_leaving_out_agrees() -> None:
+    found = measure(*answer_without([True] * 80 + [False] * 20))  # type: ignore[arg-type]
+    assert found == Trust(threshold=2.0, agreement=1.0, pairs=40)
+
+
+def test_attribution_that_occlusion_contradicts_is_not_trusted() -> None:
+    assert measure(*answer_without([False] * 100)).threshold is None  # type: ignore[arg-type]
+    assert measure(*answer_without([True] * 10)).threshold is None  # type: ignore[arg-type]
+
+
+def test_a_model_without_trust_gives_no_evidence(model: DeepLearning) -> None:
+    histories = build_dataset().histories(np.array([0, 1], dtype=np.int32))
+    items = model.recommend(histories, 5).items
+    assert (model.evidence(histories, items) >= 0).any()
+    silent = DeepLearning(model.config)
+    silent.__dict__.update(model.__dict__ | {"trust": Trust(None, 0.9, 50)})
+    assert (silent.evidence(histories, items) == -1).all()
+
+
+def test_what_serves_a_saved_model_never_loads_torchrec(model: DeepLearning, tmp_path: Path) -> None:
+    save_model(model, tmp_path)
+    program = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from feature_store.online import Histories\n"
+        "from training.models.registry import load_model\n"
+        "model = load_model(Path(sys.argv[1]))\n"
+        "one = np.array([3], np.int32)\n"
+        "past = Histories(one, one.astype(np.int8), one.astype(np.float32), one.astype(np.int64), np.array([0, 1]))\n"
+        "model.evidence(past, model.recommend(past, 5).items)\n"
+        "loaded = {'torchrec', 'fbgemm_gpu', 'mlflow'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
+
+
+def test_a_few_epochs_on_real_data_beat_popularity_clearly() -> None:
+    dataset = movielens_100k()
+    split = leave_one_out_split(dataset)
+    config = DeepLearningConfig(epochs=4, refit_epochs=0)
+    own = evaluate(DeepLearning(config).fit(split.train, OPTIONS), split).metric("ndcg@10")
+    same = evaluate(Popularity().fit(split.before_test, OPTIONS), split).metric("ndcg@10")
+    assert own is not None and same is not None and own > 1.4 * same

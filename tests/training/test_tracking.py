@@ -1,0 +1,188 @@
+"""MLflow as a data scientist sees it: runs with figures, versions with an alias, models that load without pickle."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+
+from feature_store import columns as c
+from tests.training.catalogue import build_dataset
+from training.calibration import ScoreMap
+from training.models.contract import RuntimeOptions
+from training.models.registry import load_model
+from training.promotion import Decision
+from training.tracking import Tracking
+from training.train import TrainedModel, train_family
+
+OPTIONS = RuntimeOptions(threads=1, seed=5)
+DATASET = build_dataset()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    folder = tmp_path_factory.mktemp("mlflow")
+    return Tracking(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainedModel:
+    return train_family("collaborative", DATASET, options=OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
+    """A real MLflow server on a free port."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'm.db'}", "--artifacts-destination", str(folder / "a")]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
+                    break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.2)
+        yield Tracking(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def frame_of(user: int) -> pd.DataFrame:
+    past = DATASET.histories(np.array([user], dtype=np.int32))
+    return pd.DataFrame(
+        {
+            "items": [past.items.astype(np.int64)],
+            "types": [[c.INTERACTION_TYPES[code] for code in past.types]],
+            "weights": [past.weights.astype(np.float64)],
+            "timestamps": [past.timestamps],
+        }
+    )
+
+
+def test_a_run_holds_parameters_metrics_protocol_and_the_report(store: Tracking, trained: TrainedModel) -> None:
+    ref = store.log(trained, "acme", tags={"dagster_run": "r-1"})
+    run = store.client.get_run(ref.run_id)
+    assert run.info.status == "FINISHED"
+    assert store.client.get_experiment(run.info.experiment_id).name == "acme"
+    assert float(run.data.params["regularisation"]) == trained.config.regularisation  # type: ignore[attr-defined]
+    assert run.data.metrics["all/ndcg_at_10"] == trained.report.metric("ndcg@10")
+    assert run.data.metrics["random/all/ndcg_at_10"] == trained.report.metric("ndcg@10", model="random")
+    for tag, value in {
+        "protocol": trained.report.protocol,
+        "split_hash": trained.report.split_hash,
+        "seed": "5",
+        "dagster_run": "r-1",
+    }.items():
+        assert run.data.tags[tag] == value
+    assert store.report(ref) == trained.report
+    (model,) = store.client.search_logged_models([run.info.experiment_id])
+    assert model.artifact_location.startswith(f"file://{store.artifacts}/acme/")
+
+
+def test_the_registered_model_is_plain_files_with_a_signature_and_scores_the_same(
+    store: Tracking, trained: TrainedModel, tmp_path: Path
+) -> None:
+    ref = store.log(trained, "plain")
+    folder = store.download(ref, tmp_path / "model")
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} <= {".json", ".npz", ".safetensors"}
+    histories = DATASET.histories()
+    assert np.array_equal(load_model(folder).score(histories), trained.model.score(histories))
+    assert ScoreMap.load(folder) == trained.score_map
+    mlflow.set_registry_uri(store.uri)
+    mlflow.set_tracking_uri(store.uri)
+    loaded = mlflow.pyfunc.load_model(f"models:/{ref.name}/{ref.version}")
+    assert loaded.metadata.signature is not None
+    assert np.allclose(loaded.predict(frame_of(3)), trained.model.score(DATASET.histories(np.array([3], np.int32))))
+
+
+def test_the_alias_moves_by_decision_only_and_can_be_moved_back(store: Tracking, trained: TrainedModel) -> None:
+    assert store.champion("shop", "collaborative") is None
+    first, second = store.log(trained, "shop"), store.log(trained, "shop")
+    assert store.champion("shop", "collaborative") is None
+    store.decided(first, Decision(True, "good"))
+    store.decided(second, Decision(False, "worse"))
+    assert store.champion("shop", "collaborative") == first
+    refused = store.client.get_model_version(second.name, second.version)
+    assert refused.tags["promotion"] == "worse"
+    assert refused.tags["warm_users/ndcg_at_10"] == f"{trained.report.metric('ndcg@10', 'warm_users'):.4f}"
+    assert store.rollback("shop", "collaborative", second.version) == second
+    assert store.champion("shop", "collaborative") == second
+    with pytest.raises(MlflowException):
+        store.rollback("shop", "collaborative", "99")
+
+
+def test_tenants_do_not_see_each_other(store: Tracking, trained: TrainedModel) -> None:
+    ref = store.log(trained, "left")
+    store.decided(ref, Decision(True, "good"))
+    assert store.champion("right", "collaborative") is None
+    assert store.champion("left", "collaborative") == ref
+
+
+def test_a_blend_is_registered_with_the_versions_it_serves_with(store: Tracking, trained: TrainedModel) -> None:
+    popularity = train_family("popularity", DATASET, options=OPTIONS)
+    components = {"collaborative": trained, "popularity": popularity}
+    blend = train_family("hybrid", DATASET, options=OPTIONS, components=components)
+    refs = {name: store.log(one, "blend") for name, one in components.items()}
+    ref = store.log(blend, "blend", {name: one.version for name, one in refs.items()})
+    assert store.components(ref) == refs
+    assert store.components(refs["popularity"]) == {}
+    mlflow.set_registry_uri(store.uri)
+    mlflow.set_tracking_uri(store.uri)
+    loaded = mlflow.pyfunc.load_model(f"models:/{ref.name}/{ref.version}")
+    assert np.allclose(loaded.predict(frame_of(3)), blend.model.score(DATASET.histories(np.array([3], np.int32))))
+
+
+def test_the_logged_model_holds_no_example_of_a_history(store: Tracking, trained: TrainedModel) -> None:
+    ref = store.log(trained, "private")
+    model = mlflow.models.get_model_info(f"models:/{ref.name}/{ref.version}")
+    assert model.signature is not None
+    assert model.saved_input_example_info is None
+
+
+def test_a_failed_log_leaves_a_failed_run(store: Tracking, trained: TrainedModel, tmp_path: Path) -> None:
+    class Unwritable:
+        def __getattr__(self, name: str) -> object:
+            if name == "save_served":
+                raise OSError("disk full")
+            return getattr(trained, name)
+
+    with pytest.raises(OSError, match="disk full"):
+        store.log(Unwritable(), "broken")  # type: ignore[arg-type]
+    experiment = store.client.get_experiment_by_name("broken")
+    assert experiment is not None
+    (run,) = store.client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FAILED"
+
+
+def test_a_server_keeps_the_same_promises_and_a_log_is_quick(
+    server: Tracking, trained: TrainedModel, tmp_path: Path
+) -> None:
+    first = server.log(trained, "remote")
+    began = time.perf_counter()
+    ref = server.log(trained, "remote")
+    assert time.perf_counter() - began < 10  # 0.4 s on an idle machine
+    server.decided(ref, Decision(True, "good"))
+    assert server.champion("remote", "collaborative") == ref != first
+    assert server.report(ref) == trained.report
+    folder = server.download(ref, tmp_path / "model")
+    histories = DATASET.histories()
+    assert np.array_equal(load_model(folder).score(histories), trained.model.score(histories))
