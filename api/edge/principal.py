@@ -46,6 +46,11 @@ class UserPrincipal:
     tenant: TenantInfo
     user_id: str
     role: str
+    session_id: UUID | None = None  # None: the token is of another issuer, whose sessions are its own
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == "admin"
 
     @property
     def scope(self) -> TenantScope:
@@ -88,3 +93,23 @@ async def _current_tenant(request: Request) -> TenantScope:
 
 CurrentTenant = Annotated[TenantScope, Depends(_current_tenant)]
 """The tenant of whoever calls; 401 without a credential."""
+
+
+async def _current_user(request: Request) -> UserPrincipal:
+    principal = principal_of(request)
+    if not isinstance(principal, UserPrincipal):
+        raise Unauthorized("The token is missing or invalid", scheme="Bearer")
+    return principal
+
+
+CurrentUser = Annotated[UserPrincipal, Depends(_current_user)]
+"""A route's parameter of this type lets people with a valid token in, and nobody else."""
+
+
+async def _current_admin(user: CurrentUser) -> UserPrincipal:
+    if not user.is_admin:
+        raise Forbidden("This is for administrators of the tenant")
+    return user
+
+
+CurrentAdmin = Annotated[UserPrincipal, Depends(_current_admin)]
