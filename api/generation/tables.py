@@ -1,0 +1,43 @@
+"""Generation jobs: written here, worked off by the pipeline, which keeps their progress."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, text
+from sqlmodel import Field
+
+from api.database.base import Table, moment, text_column
+
+FAMILIES = "algorithm IN ('collaborative', 'content-based', 'hybrid', 'deep-learning')"
+SEGMENTS = "user_segment IN ('all', 'active', 'new')"
+
+
+class GenerationJob(Table, table=True):
+    """Recommendations of `count` items by one family for the users of a segment. The row holds no user's id."""
+
+    __tablename__ = "generation_jobs"
+    __table_args__ = (
+        CheckConstraint(FAMILIES, name="algorithm"),
+        CheckConstraint(SEGMENTS, name="user_segment"),
+        CheckConstraint("status IN ('processing', 'completed', 'failed')", name="status"),
+        Index("generation_jobs_processing_idx", "created_at", postgresql_where=text("status = 'processing'")),
+        Index("generation_jobs_finished_idx", "tenant_id", text("finished_at DESC")),
+    )
+
+    tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
+    id: UUID = Field(primary_key=True)
+    algorithm: str = text_column()
+    user_segment: str = text_column()
+    count: int = Field()
+    status: str = text_column(sa_column_kwargs={"server_default": "processing"}, default="processing")
+    # Expected when the job is asked for, counted when it starts.
+    users_total: int = Field(sa_column=Column(BigInteger, nullable=False))
+    users_done: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    recommendations_written: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    # Starts since the last progress: a job that cannot get on is given up, one that is cut off goes on.
+    attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    release: str | None = text_column(default=None, nullable=True)
+    error: str | None = text_column(default=None, nullable=True)
+    created_at: datetime = moment(default_now=True)
+    started_at: datetime | None = moment(nullable=True)
+    finished_at: datetime | None = moment(nullable=True)
