@@ -1,8 +1,11 @@
 """Users of a tenant: portal users, who have a password, and end users, whose ids a backend sends."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import CheckConstraint, Index, text
+from sqlalchemy import Boolean, CheckConstraint, Column, Index, false, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field
 
 from api.database.base import Table, flag, moment, text_column
 
@@ -29,3 +32,12 @@ class User(Table, table=True):
     is_active: bool = flag()
     created_at: datetime = moment(default_now=True)
     last_active_at: datetime | None = moment(nullable=True)
+    updated_at: datetime = moment(default_now=True)
+    last_login_at: datetime | None = moment(nullable=True)
+    user_metadata: dict[str, Any] = Field(
+        default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default="{}")
+    )
+    # Tokens of other issuers bring the role with them, the newest token's stands (`role_issued_at` is when it was
+    # issued), until an administrator here decides: then the role is pinned.
+    role_pinned: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
+    role_issued_at: datetime | None = moment(nullable=True)
