@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from configs.issuers import ExternalIssuer
+
 Words = Annotated[
     tuple[str, ...],
     NoDecode,
@@ -119,6 +121,11 @@ class HistorySettings(Settings):
     max_events: int = Field(default=200, alias="HISTORY_MAX_EVENTS", ge=1, description="newest events a model sees")
     max_seen: int = Field(default=2_000, alias="HISTORY_MAX_SEEN", ge=1, description="newest items `excludeSeen` drops")
 
+    @property
+    def looked_at(self) -> int:
+        """Newest events that are read to find the seen items: bounds the read of the busiest user."""
+        return max(self.max_events, self.max_seen * 10)
+
 
 class ServingSettings(Settings):
     """How the API reaches the model server, and how the model server watches for releases."""
@@ -165,7 +172,15 @@ class AuthSettings(Settings):
     jwt_secret: SecretStr | None = Field(default=None, alias="JWT_SECRET")
     jwt_issuer: str = Field(default="recommendai", alias="JWT_ISSUER")
     token_seconds: int = Field(default=3_600, alias="JWT_SECONDS", ge=60, description="life of an access token")
+    session_seconds: int = Field(
+        default=30 * 86_400, alias="SESSION_SECONDS", ge=60, description="life of a refresh token that is not used"
+    )
     registration_tenant: str | None = Field(default=None, alias="REGISTRATION_TENANT")
+    external_issuers: tuple[ExternalIssuer, ...] = Field(
+        default=(),
+        alias="EXTERNAL_ISSUERS",
+        description="a JSON list: issuer, audience, algorithms, key or jwks_url, tenants",
+    )
 
 
 class LimitSettings(Settings):

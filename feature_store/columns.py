@@ -15,6 +15,11 @@ IS_ACTIVE = "is_active"
 CREATED_AT = "created_at"
 CATALOGUE_VERSION = "catalogue_version"
 
+RANK = "rank"
+SCORE = "score"
+ALGORITHM = "algorithm"
+REASON = "reason"
+
 # Inside a feature snapshot users and items are positions, so that no id of a person reaches a model.
 USER = "user"
 ITEM = "item"
@@ -23,3 +28,10 @@ WEIGHT = "weight"
 
 INTERACTION_TYPES = ("view", "click", "like", "purchase")
 """Order matters: a type's code in arrays is its index here, and intent grows with it."""
+
+USER_SEGMENTS = ("all", "active", "new")
+"""Whom a generation is for: every active account, those seen in the last `ACTIVE_DAYS`, or those hardly known yet."""
+
+ACTIVE_DAYS = 30
+NEW_BELOW = 5
+"""A user with fewer interactions than this is new."""

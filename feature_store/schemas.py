@@ -53,3 +53,44 @@ SNAPSHOT_ITEMS = pa.schema(
 
 An item keeps its position in every later snapshot; a deleted one keeps its row, inactive and without metadata.
 """
+
+AUDIENCE = pa.schema(
+    [
+        pa.field(c.USER_ID, pa.string(), nullable=False),
+        pa.field(c.CREATED_AT, UTC_MICROS, nullable=False),
+    ]
+)
+"""Users to recommend to. The moment of creation tells a user from an erased one whose id came back."""
+
+RECENT_EVENTS = pa.schema(
+    [
+        pa.field(c.USER, pa.int32(), nullable=False),  # place in the list of users that was asked about
+        pa.field(c.ITEM_ID, pa.string(), nullable=False),
+        pa.field(c.TYPE, pa.int8(), nullable=False),
+        pa.field(c.WEIGHT, pa.float32(), nullable=False),
+        pa.field(c.TIMESTAMP, pa.int64(), nullable=False),  # microseconds since the epoch
+    ]
+)
+"""The newest events of some users, by user and then newest first."""
+
+CATALOGUE_CHANGES = pa.schema(
+    [
+        pa.field(c.ITEM_ID, pa.string(), nullable=False),
+        pa.field(c.CATALOGUE_VERSION, pa.int64(), nullable=False),
+        pa.field(c.IS_ACTIVE, pa.bool_(), nullable=False),
+        pa.field(c.METADATA, pa.string()),  # JSON object; null where the item is gone
+    ]
+)
+"""Items that changed after some version of the catalogue, in their state now."""
+
+RECOMMENDATIONS = pa.schema(
+    [
+        pa.field(c.USER_ID, pa.string(), nullable=False),
+        pa.field(c.CREATED_AT, UTC_MICROS, nullable=False),  # of the user, as in AUDIENCE
+        pa.field(c.ITEM_ID, pa.string(), nullable=False),
+        pa.field(c.RANK, pa.int16(), nullable=False),  # from 1
+        pa.field(c.SCORE, pa.float64(), nullable=False),
+        pa.field(c.REASON, pa.string(), nullable=False),
+    ]
+)
+"""Generated recommendations on their way into the database."""

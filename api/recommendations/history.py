@@ -11,9 +11,6 @@ from configs.settings import HistorySettings
 from feature_store.online import TYPE_WEIGHTS
 from serving.contracts.messages import Event
 
-EVENTS_PER_SEEN = 10
-"""Events that are looked through for each item that `excludeSeen` may drop: bounds the read of the busiest user."""
-
 
 @dataclass(frozen=True, slots=True)
 class UserView:
@@ -33,7 +30,7 @@ class HistoryReader:
         self._bounds = {
             "max_events": settings.max_events,
             "max_seen": settings.max_seen,
-            "looked_at": max(settings.max_events, settings.max_seen * EVENTS_PER_SEEN),
+            "looked_at": settings.looked_at,
         }
         self._decode = msgspec.json.Decoder(list[Event]).decode
 

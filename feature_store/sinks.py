@@ -1,0 +1,176 @@
+"""Writes to the product's database, Arrow in. With `sources`, the only way from here to the database.
+
+Statements name tables and columns as text; a contract test holds them against the tables of the API.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from adbc_driver_postgresql import dbapi
+
+from feature_store import columns as c
+from feature_store.schemas import RECOMMENDATIONS
+
+MAX_ATTEMPTS = 3
+"""Starts of a generation job without any progress before it is given up."""
+
+
+class JobGoneError(Exception):
+    """The job is not there any more, or not to be worked on: its tenant was deleted, say."""
+
+
+@dataclass(frozen=True)
+class GenerationJob:
+    """What is to be generated: `count` recommendations of a family for each user of a segment."""
+
+    id: str
+    algorithm: str
+    count: int
+    attempt: int  # 1 for the first start since the job got on
+
+
+class Generation:
+    """A tenant's turn to generate: its jobs' state, and their recommendations. See `generating`."""
+
+    def __init__(self, connection: dbapi.Connection, tenant_id: str) -> None:
+        self._connection = connection
+        self._tenant_id = tenant_id
+
+    def next_job(self) -> GenerationJob | None:
+        """Start the tenant's oldest unfinished job, or go on with it. Gives up the one that never gets on."""
+        while True:
+            row = self._change(_START)
+            if row is None:
+                return None
+            job = GenerationJob(*row)
+            if job.attempt <= MAX_ATTEMPTS:
+                return job
+            self.fail(job, f"it broke off {MAX_ATTEMPTS} times without getting on; the pipeline's log has the reasons")
+
+    def begin(self, job: GenerationJob, release: str, users_left: int) -> None:
+        """Note how many users there are left to do, and by which release. Raises JobGoneError."""
+        self._require(self._change(_BEGIN, job.id, release, users_left))
+
+    def write(self, job: GenerationJob, release: str, recommendations: pa.Table, users: int) -> int:
+        """Store recommendations (RECOMMENDATIONS) for so many users together with the job's progress.
+
+        Left out are those of users and items that went meanwhile. Returns how many were stored. Raises JobGoneError.
+        """
+        with self._transaction() as cursor:
+            # The row is locked first: whoever deletes the tenant waits for this transaction, or is waited for.
+            self._require(_row(cursor, _PROGRESS, self._tenant_id, job.id, users))
+            cursor.execute(_STAGE)
+            if recommendations.num_rows:
+                data = recommendations.cast(RECOMMENDATIONS)
+                cursor.adbc_ingest("staged_recommendations", data, mode="append", temporary=True)
+            parameters = (self._tenant_id, job.id, job.algorithm, release)
+            written = int(self._require(_row(cursor, _WRITE, *parameters))[0])
+            self._require(_row(cursor, _WRITTEN, self._tenant_id, job.id, written))
+        return written
+
+    def complete(self, job: GenerationJob) -> None:
+        """Raises JobGoneError."""
+        self._require(self._change(_FINISH, job.id, "completed", None))
+
+    def fail(self, job: GenerationJob, reason: str) -> None:
+        """End the job with words for whoever asked for it. Raises JobGoneError."""
+        self._require(self._change(_FINISH, job.id, "failed", reason))
+
+    def _change(self, statement: str, *parameters: Any) -> tuple[Any, ...] | None:
+        with self._transaction() as cursor:
+            return _row(cursor, statement, self._tenant_id, *parameters)
+
+    def _require(self, row: tuple[Any, ...] | None) -> tuple[Any, ...]:
+        if row is None:
+            raise JobGoneError(f"the job is gone: was the tenant {self._tenant_id} deleted?")
+        return row
+
+    @contextmanager
+    def _transaction(self) -> Iterator[dbapi.Cursor]:
+        with self._connection.cursor() as cursor:
+            try:
+                yield cursor
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._connection.commit()
+
+
+@contextmanager
+def generating(url: str, tenant_id: str) -> Iterator[Generation | None]:
+    """The tenant's turn, held until the block ends or this process does; None where another process has it."""
+    with dbapi.connect(url) as connection:
+        with connection.cursor() as cursor:
+            row = _row(cursor, "SELECT pg_try_advisory_lock(hashtextextended('generation ' || $1, 0))", tenant_id)
+        connection.commit()  # the lock is of the session, and goes with the connection
+        yield Generation(connection, tenant_id) if row is not None and row[0] else None
+
+
+def _row(cursor: dbapi.Cursor, statement: str, *parameters: Any) -> tuple[Any, ...] | None:
+    cursor.execute(statement, parameters)
+    row: tuple[Any, ...] | None = cursor.fetchone()
+    return row
+
+
+_START = """
+UPDATE generation_jobs SET attempts = attempts + 1, started_at = coalesce(started_at, now())
+WHERE tenant_id = $1 AND status = 'processing' AND id = (
+    SELECT id FROM generation_jobs WHERE tenant_id = $1 AND status = 'processing' ORDER BY created_at, id LIMIT 1
+)
+RETURNING id::text, algorithm, count, attempts
+"""
+
+# The first time a job begins, its total is but what was expected.
+_BEGIN = """
+UPDATE generation_jobs AS job SET
+    release = $3,
+    users_total = counted.total,
+    users_done = counted.total - $4::bigint
+FROM (
+    SELECT id, CASE WHEN release IS NULL THEN $4::bigint ELSE greatest(users_total, $4::bigint) END AS total
+    FROM generation_jobs WHERE tenant_id = $1
+) AS counted
+WHERE job.tenant_id = $1 AND job.id = $2::text::uuid AND job.status = 'processing' AND counted.id = job.id
+RETURNING job.id::text
+"""
+
+_PROGRESS = """
+UPDATE generation_jobs SET users_done = users_done + $3::bigint, attempts = 0
+WHERE tenant_id = $1 AND id = $2::text::uuid AND status = 'processing' RETURNING id::text
+"""
+
+_WRITTEN = """
+UPDATE generation_jobs SET recommendations_written = recommendations_written + $3::bigint
+WHERE tenant_id = $1 AND id = $2::text::uuid RETURNING id::text
+"""
+
+_FINISH = """
+UPDATE generation_jobs SET status = $3, error = $4, finished_at = now()
+WHERE tenant_id = $1 AND id = $2::text::uuid AND status = 'processing' RETURNING id::text
+"""
+
+_STAGE = f"""
+CREATE TEMP TABLE staged_recommendations (
+    {c.USER_ID} text, {c.CREATED_AT} timestamptz, {c.ITEM_ID} text, {c.RANK} smallint, {c.SCORE} float8, {c.REASON} text
+) ON COMMIT DROP
+"""
+
+# A user that is being erased is waited for, and then missed; one whose id came back is another user.
+_WRITE = f"""
+WITH owner AS (
+    SELECT id, created_at FROM users
+    WHERE tenant_id = $1 AND id IN (SELECT {c.USER_ID} FROM staged_recommendations) FOR KEY SHARE
+), written AS (
+    INSERT INTO recommendations (tenant_id, user_id, item_id, rank, score, algorithm, reason, release, job_id)
+    SELECT $1, owner.id, item.id, staged.{c.RANK}, staged.{c.SCORE}, $3, staged.{c.REASON}, $4, $2::text::uuid
+    FROM staged_recommendations AS staged
+    JOIN owner ON owner.id = staged.{c.USER_ID} AND owner.created_at = staged.{c.CREATED_AT}
+    JOIN items AS item ON item.tenant_id = $1 AND item.id = staged.{c.ITEM_ID}
+    WHERE item.is_active AND item.deleted_at IS NULL
+    RETURNING 1
+)
+SELECT count(*) FROM written
+"""  # noqa: S608
