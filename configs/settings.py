@@ -163,6 +163,7 @@ class ApiSettings(Settings):
     cors_origins: Words = Field(
         default=(), alias="CORS_ORIGINS", description="none: browsers of other sites are shut out"
     )
+    graphiql: bool = Field(default=False, alias="GRAPHIQL", description="development only: an editor at GET /graphql")
     benchmark_routes: bool = Field(default=False, alias="BENCHMARK_ROUTES", description="a no-op to measure against")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from slowapi.wrappers import Limit
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +16,12 @@ from configs.settings import LimitSettings
 
 RESPONSE_HEADERS = "response_headers"
 """Key of the request's state: headers that whatever answers must carry (see `api.edge.requests`)."""
+
+CHARGE = "charge"
+"""Key of the request's state: a `Charge`, for a request that does the work of several."""
+
+Charge = Callable[[int], Awaitable[Problem | None]]
+"""Counts so many more requests of the caller; the refusal where that is past its limit."""
 
 FindKey = Callable[[str], Awaitable[Principal | None]]
 
@@ -56,6 +63,7 @@ class Credentials:
             principal = await self._principal(scope)
             if (refusal := await self._charge(scope, principal)) is None:
                 scope["state"][STATE_KEY] = principal
+                scope["state"][CHARGE] = partial(self._charge, scope, principal)
         except Problem as problem:
             refusal = problem
         if refusal is None:
@@ -71,11 +79,11 @@ class Credentials:
             return await self._authenticators.token(token.strip())
         return None
 
-    async def _charge(self, scope: Scope, principal: Principal | None) -> Problem | None:
+    async def _charge(self, scope: Scope, principal: Principal | None, requests: int = 1) -> Problem | None:
         limit, identity = self._limit_of(scope, principal)
         if limit is None:
             return None
-        verdict = await self._limits.charge(limit, identity)
+        verdict = await self._limits.charge(limit, identity, requests)
         scope["state"][RESPONSE_HEADERS] = verdict.headers
         return None if verdict.allowed else Problem(429, str(limit.error_message))
 

@@ -51,8 +51,8 @@ class Verdict:
 class Counts(Protocol):
     """Where requests are counted."""
 
-    async def increment(self, key: str, window: int, seconds: int) -> int:
-        """Count one more in this window and return how many there are now."""
+    async def increment(self, key: str, window: int, seconds: int, by: int = 1) -> int:
+        """Count so many more in this window and return how many there are now."""
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -65,12 +65,12 @@ class MemoryCounts:
         self._window: dict[int, int] = {}
         self._counts: dict[int, Counter[str]] = {}
 
-    async def increment(self, key: str, window: int, seconds: int) -> int:
+    async def increment(self, key: str, window: int, seconds: int, by: int = 1) -> int:
         if self._window.get(seconds) != window:
             self._window[seconds] = window
             self._counts[seconds] = Counter()
         counts = self._counts[seconds]
-        counts[key] += 1
+        counts[key] += by
         return counts[key]
 
     async def close(self) -> None:
@@ -96,21 +96,21 @@ class RedisCounts:
         self._memory = MemoryCounts()
         self._open_until = 0.0  # the breaker: 0 while it is closed
 
-    async def increment(self, key: str, window: int, seconds: int) -> int:
+    async def increment(self, key: str, window: int, seconds: int, by: int = 1) -> int:
         now = time.monotonic()
         if now < self._open_until:
-            return await self._memory.increment(key, window, seconds)
+            return await self._memory.increment(key, window, seconds, by)
         probing = self._open_until > 0
         if probing:
             self._open_until = now + self._breaker_seconds  # this request alone tries; the others need not wait with it
         try:
             async with asyncio.timeout(SOCKET_SECONDS):
-                count = await self._redis.incr(f"{key}/{window}", seconds)
+                count = await self._redis.incr(f"{key}/{window}", seconds, by)
         except (RedisError, OSError, TimeoutError) as error:
             if self._open_until == 0.0:
                 log.warning("redis does not answer; limits are counted in this process", error=repr(error))
             self._open_until = time.monotonic() + self._breaker_seconds
-            return await self._memory.increment(key, window, seconds)
+            return await self._memory.increment(key, window, seconds, by)
         if probing:
             self._open_until = 0.0
             log.info("redis answers again")
@@ -126,12 +126,12 @@ class Limits:
     def __init__(self, counts: Counts) -> None:
         self._counts = counts
 
-    async def charge(self, limit: Limit, identity: str) -> Verdict:
-        """Count one more request of this identity, within the limit's scope."""
+    async def charge(self, limit: Limit, identity: str, requests: int = 1) -> Verdict:
+        """Count so many more requests of this identity, within the limit's scope."""
         item = limit.limit
         seconds = item.get_expiry()
         window = int(time.time()) // seconds
-        count = await self._counts.increment(item.key_for(limit.scope, identity), window, seconds)
+        count = await self._counts.increment(item.key_for(limit.scope, identity), window, seconds, requests)
         return Verdict(item.amount, max(0, item.amount - count), (window + 1) * seconds, count <= item.amount)
 
 

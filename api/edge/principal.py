@@ -66,14 +66,18 @@ def principal_of(request: Request) -> Principal | None:
     return found
 
 
+def require_key(principal: Principal | None, scope: Scope) -> KeyPrincipal:
+    """The caller, who must be an API key with this scope. Raises Unauthorized, Forbidden."""
+    if not isinstance(principal, KeyPrincipal):
+        raise Unauthorized
+    if scope not in principal.scopes:
+        raise Forbidden(f"This API key lacks the scope {scope!r}")
+    return principal
+
+
 def _key_with(scope: Scope) -> Callable[[Request], Awaitable[KeyPrincipal]]:
     async def key(request: Request) -> KeyPrincipal:
-        principal = principal_of(request)
-        if not isinstance(principal, KeyPrincipal):
-            raise Unauthorized
-        if scope not in principal.scopes:
-            raise Forbidden(f"This API key lacks the scope {scope!r}")
-        return principal
+        return require_key(principal_of(request), scope)
 
     return key
 
