@@ -1,11 +1,13 @@
 """Answers batches of queries from one release: the whole of serving that needs no server."""
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 import structlog
 
 from feature_store.online import TYPE_CODES, Histories, build_histories
@@ -25,7 +27,7 @@ from serving.contracts.releases import BrokenReleaseError
 from serving.filtering import Mask
 from serving.loading import LoadedRelease, read_release
 from serving.overlay import Catalogue
-from training.models.contract import NO_ITEM, FloatMatrix, Ranking
+from training.models.contract import NO_ITEM, FloatMatrix, Positions, Ranking
 
 SIMILAR_FAMILIES = ("hybrid", "content-based", "deep-learning", "collaborative")
 """Whose vectors answer `similar`: the first of these that the release has and that knows the item."""
@@ -33,6 +35,17 @@ SCORE_DIGITS = 6
 
 log = structlog.get_logger(__name__)
 AnyQuery = TypeVar("AnyQuery", RecommendQuery, SimilarQuery)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Ranked lists of one family, best first, padded with NO_ITEM; under the padding nothing else has a meaning."""
+
+    items: Positions  # [batch, k]
+    scores: npt.NDArray[np.float64]  # [batch, k] in [0, 1]
+    carriers: list[list[str]]  # [batch][k], the family that carried the item
+    evidence: Positions  # [batch, k, MAX_EVIDENCE], visible items of the history, padded with NO_ITEM
+    reasons: list[list[str]]  # [batch][k]
 
 
 class Predictor:
@@ -98,6 +111,42 @@ class Predictor:
                 answers[index] = answer
         return BatchResponse("ok", self.manifest.release, catalogue.version, answers)
 
+    def lists(
+        self,
+        catalogue: Catalogue,
+        family: str,
+        histories: Histories,
+        counts: npt.NDArray[np.int64],
+        allowed: list[Mask],
+        excluded: list[list[int]],
+        diversity: npt.NDArray[np.float64],
+    ) -> Lists:
+        """The ranked list of every history by one family of the release.
+
+        Args:
+            catalogue: this predictor's, or one laid over it; histories hold its positions.
+            counts, diversity: [batch], as in a `RecommendQuery`.
+            allowed: per row a bool [n_items] of the items that may enter; excluded: per row positions that may not.
+        """
+        model, score_map = catalogue.models[family], self._score_maps[family]
+        parts = model.parts(histories)
+        ranked = ranking.rank(
+            ranking.admit(_total(parts), allowed, excluded),
+            counts,
+            ranking.Diversity(diversity, score_map, lambda: catalogue.vectors(family)),
+        )
+        carried = explanations.carriers(parts, family, ranked.items)
+        evidence = model.evidence(histories, ranked.items, explanations.MAX_EVIDENCE)
+        shown = (evidence != NO_ITEM) & catalogue.visible[evidence]
+        reasons = [
+            [explanations.text(*each) for each in zip(carriers, repeat(has_history), has_evidence, strict=False)]
+            for carriers, has_history, has_evidence in zip(
+                carried, (histories.lengths > 0).tolist(), shown.any(axis=2).tolist(), strict=True
+            )
+        ]
+        scores = np.round(score_map(ranked.scores), SCORE_DIGITS)
+        return Lists(ranked.items, scores, carried, np.where(shown, evidence, NO_ITEM), reasons)
+
     def _answer_group(self, catalogue: Catalogue, group: str, queries: list[Query]) -> list[Answer]:
         """Answers to queries of one kind at once; one by one where that fails, so that only the culprit does."""
         try:
@@ -113,36 +162,23 @@ class Predictor:
             return [Answer(error="failed")]
 
     def _recommend(self, catalogue: Catalogue, family: str, queries: list[RecommendQuery]) -> list[Answer]:
-        model = catalogue.models[family]
-        score_map = self._score_maps[family]
-        histories = self._histories(catalogue, queries)
-        parts = model.parts(histories)
-        scores = _total(parts)
-        ranked = ranking.rank(
-            ranking.admit(scores, *_admission(catalogue, queries)),
+        lists = self.lists(
+            catalogue,
+            family,
+            self._histories(catalogue, queries),
             np.array([query.count for query in queries]),
-            ranking.Diversity(
-                np.array([query.diversity for query in queries]), score_map, lambda: catalogue.vectors(family)
-            ),
+            *_admission(catalogue, queries),
+            np.array([query.diversity for query in queries]),
         )
-        carried = explanations.carriers(parts, family, ranked.items)
-        evidence = model.evidence(histories, ranked.items, explanations.MAX_EVIDENCE)
-        mapped = np.round(score_map(ranked.scores), SCORE_DIGITS).tolist()
-        lengths = histories.lengths > 0
         answers = []
-        for row in range(len(queries)):
+        columns = (lists.items.tolist(), lists.scores.tolist(), lists.carriers, lists.evidence.tolist(), lists.reasons)
+        for row in zip(*columns, strict=True):
             items = []
-            for column, position in enumerate(ranked.items[row].tolist()):
+            for position, score, carrier, evidence, reason in zip(*row, strict=True):
                 if position == NO_ITEM:
                     break
-                ids = [
-                    catalogue.ids[source]
-                    for source in evidence[row, column].tolist()
-                    if source != NO_ITEM and catalogue.visible[source]
-                ]
-                algorithm = carried[row][column]
-                explanation = explanations.text(algorithm, bool(lengths[row]), bool(ids))
-                items.append(RankedItem(catalogue.ids[position], mapped[row][column], algorithm, ids, explanation))
+                ids = [catalogue.ids[source] for source in evidence if source != NO_ITEM]
+                items.append(RankedItem(catalogue.ids[position], score, carrier, ids, reason))
             answers.append(Answer(items))
         return answers
 
