@@ -150,7 +150,9 @@ def recent_events(url: str, tenant_id: str, users: Sequence[str], at_most: int) 
 def catalogue_changes(url: str, tenant_id: str, since: int) -> tuple[int, pa.Table]:
     """The catalogue's version, and the items that changed after version `since` (CATALOGUE_CHANGES)."""
     with _repeatable_read(url) as cursor:
-        version = int(_value(cursor, "SELECT version FROM catalogues WHERE tenant_id = $1", tenant_id))
+        # A tenant that is being deleted has no catalogue, and so no changes.
+        query = "SELECT coalesce(max(version), $2::bigint) FROM catalogues WHERE tenant_id = $1"
+        version = int(_value(cursor, query, tenant_id, since))
         cursor.execute(_CATALOGUE_CHANGES, (tenant_id, since))
         return version, cursor.fetch_arrow_table().cast(CATALOGUE_CHANGES)
 

@@ -3,6 +3,8 @@
 import dagster as dg
 
 from pipelines.defs.features.assets import feature_snapshot
+from pipelines.defs.generation.jobs import generate, recommendation_records
+from pipelines.defs.generation.sensors import generation_jobs
 from pipelines.defs.ingestion.assets import lake_interactions, lake_items
 from pipelines.defs.ingestion.checks import lake_quality
 from pipelines.defs.ingestion.sensors import new_tenants
@@ -16,15 +18,15 @@ from pipelines.values import JsonFiles
 
 
 def build_definitions(installation: Installation) -> dg.Definitions:
-    """The pipeline over this installation. Sensors and the schedule start on only where its settings say so."""
+    """The pipeline over this installation. What trains starts on only where its settings say so."""
     on = installation.pipeline.automation
     sensor_status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
     schedule_status = dg.DefaultScheduleStatus.RUNNING if on else dg.DefaultScheduleStatus.STOPPED
     return dg.Definitions(
-        assets=[lake_interactions, lake_items, feature_snapshot, *training_assets(), release],
+        assets=[lake_interactions, lake_items, feature_snapshot, *training_assets(), release, recommendation_records],
         asset_checks=[lake_quality],
-        jobs=[retrain],
-        sensors=[new_tenants(sensor_status), retrain_after_interactions(sensor_status)],
+        jobs=[retrain, generate],
+        sensors=[new_tenants(sensor_status), retrain_after_interactions(sensor_status), generation_jobs],
         schedules=[nightly(installation.pipeline.nightly_cron, schedule_status)],
         resources={
             "installation": installation,

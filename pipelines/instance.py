@@ -7,21 +7,28 @@ import dagster as dg
 import yaml
 
 from configs.settings import PathSettings
+from pipelines.jobs import GENERATION, TRAINING, WORK_TAG
 from pipelines.partitions import TENANT_TAG
 
 MAX_RUN_SECONDS = 6 * 3600
 
 
 def instance_settings() -> dict[str, object]:
-    """The content of dagster.yaml: nothing phones home, and a tenant has one run at a time."""
+    """The content of dagster.yaml: nothing phones home, and a tenant has one training at a time.
+
+    A generation does not wait for trainings to end: it has a place of its own.
+    """
+    trainings = max(1, (os.cpu_count() or 2) // 2)
     return {
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},
         "concurrency": {
             "runs": {
-                "max_concurrent_runs": max(1, (os.cpu_count() or 2) // 2),
+                "max_concurrent_runs": trainings + 1,
                 "tag_concurrency_limits": [
-                    {"key": TENANT_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
+                    {"key": TENANT_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1},
+                    {"key": WORK_TAG, "value": TRAINING, "limit": trainings},
+                    {"key": WORK_TAG, "value": GENERATION, "limit": 1},
                 ],
             }
         },

@@ -10,7 +10,7 @@ from pipelines.jobs import RETRAIN
 from pipelines.partitions import TENANT_TAG
 
 PROCESS_TAG = "recommendai/process"
-"""On runs outside the daemon: `host:pid:start time`, by which a later process can tell whether they live."""
+"""`host:pid:start time` of a run outside the daemon, or of one that notes it itself: tells whether the run lives."""
 
 _ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
@@ -21,9 +21,11 @@ _ACTIVE = [
 ]
 
 
-def active_run(instance: dg.DagsterInstance, tenant_id: str) -> dg.DagsterRun | None:
-    """The tenant's run that is queued or running, if any. Runs whose process has died are marked failed first."""
-    runs = instance.get_runs(dg.RunsFilter(job_name=RETRAIN, statuses=_ACTIVE, tags={TENANT_TAG: tenant_id}))
+def active_run(
+    instance: dg.DagsterInstance, tenant_id: str, job: str = RETRAIN, tenant_tag: str = TENANT_TAG
+) -> dg.DagsterRun | None:
+    """The tenant's run of a job that is queued or running, if any. Runs whose process died are marked failed first."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=_ACTIVE, tags={tenant_tag: tenant_id}))
     return next((run for run in runs if not _ended(instance, run)), None)
 
 

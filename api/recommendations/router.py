@@ -31,7 +31,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 router = APIRouter(prefix="/api/v1", tags=["recommendations"], lifespan=_lifespan)
 _encode = msgspec.json.Encoder().encode
-_HEADERS: dict[int | str, dict[str, Any]] = {
+ANSWER_HEADERS: dict[int | str, dict[str, Any]] = {
     200: {
         "headers": {
             "X-Recommendation-Id": {
@@ -60,7 +60,7 @@ CurrentRecommender = Annotated[Recommender, Depends(_recommender)]
     "/recommend",
     summary="Recommend items to a user",
     response_model=list[RecommendedItem],
-    responses=_HEADERS,
+    responses=ANSWER_HEADERS,
 )
 async def recommend(body: RecommendRequest, key: ReadKey, recommender: CurrentRecommender) -> Response:
     """Personal recommendations, best first. A click recorded a moment ago counts.
@@ -73,7 +73,7 @@ async def recommend(body: RecommendRequest, key: ReadKey, recommender: CurrentRe
     return _response(items, outcome)
 
 
-@router.post("/similar", summary="Find items like an item", response_model=list[SimilarItem], responses=_HEADERS)
+@router.post("/similar", summary="Find items like an item", response_model=list[SimilarItem], responses=ANSWER_HEADERS)
 async def similar(body: SimilarRequest, key: ReadKey, recommender: CurrentRecommender) -> Response:
     """Items most alike the given one, best first, without it. An unknown item is 404."""
     outcome = await recommender.similar(key.scope, body, _filter(body.filter))
@@ -89,10 +89,15 @@ def _filter(document: dict[str, Any] | None) -> Filter | None:
         raise Invalid.field(error.field, error.message) from error
 
 
-def _response(items: list[Any], outcome: Outcome) -> Response:
+def outcome_headers(outcome: Outcome) -> dict[str, str]:
+    """What an answer says of itself beside its body."""
     headers = {"X-Recommendation-Id": str(outcome.recommendation_id)}
     if outcome.release is not None:
         headers["X-Model-Release"] = outcome.release
     if outcome.degraded is not None:
         headers["X-Recommendation-Degraded"] = outcome.degraded
-    return Response(_encode(items), media_type="application/json", headers=headers)
+    return headers
+
+
+def _response(items: list[Any], outcome: Outcome) -> Response:
+    return Response(_encode(items), media_type="application/json", headers=outcome_headers(outcome))

@@ -40,6 +40,10 @@ class Outcome:
     release: str | None
     degraded: str | None
 
+    def algorithm_of(self, asked: str) -> str:
+        """The family that answered: the one that was asked, unless a fallback took its place."""
+        return asked if self.degraded is None else POPULARITY
+
 
 class Recommender:
     """One per process."""
@@ -78,8 +82,13 @@ class Recommender:
         finally:
             await impressions.close()
 
-    async def recommend(self, scope: TenantScope, request: RecommendRequest, filter_: Filter | None) -> Outcome:
-        """Items for a user, by the model that was asked for or, labelled, by popularity."""
+    async def recommend(
+        self, scope: TenantScope, request: RecommendRequest, filter_: Filter | None, *, shown: bool = True
+    ) -> Outcome:
+        """Items for a user, by the model that was asked for or, labelled, by popularity.
+
+        shown: whether somebody gets to see them, which makes an impression.
+        """
         view = await self._histories.view(scope, request.user_id, request.exclude_seen)
         query = self._query(view, request, filter_)
         try:
@@ -90,21 +99,9 @@ class Recommender:
             ignored = [name for name, used in (("diversity", request.diversity), ("sessionItems", session)) if used]
             degraded, release = _label(unavailable, ignored), None
             items = await self._fallback.rank(scope, request.count, query.exclude, filter_)
-        algorithm = request.algorithm if degraded is None else POPULARITY
         outcome = Outcome(uuid4(), items, release, degraded)
-        self.impressions.record(
-            Shown(
-                outcome.recommendation_id,
-                scope.tenant_id,
-                request.user_id,
-                algorithm,
-                release,
-                degraded,
-                [item.item_id for item in items],
-                [round(item.score, 6) for item in items],
-                datetime.now(UTC),
-            )
-        )
+        if shown:
+            self._record(scope, request, outcome)
         return outcome
 
     async def similar(self, scope: TenantScope, request: SimilarRequest, filter_: Filter | None) -> Outcome:
@@ -120,6 +117,21 @@ class Recommender:
             exclude = [*request.exclude, request.item_id]
             items = await self._fallback.rank(scope, request.count, exclude, filter_)
             return Outcome(uuid4(), items, None, _label(unavailable, ["itemId"]))
+
+    def _record(self, scope: TenantScope, request: RecommendRequest, outcome: Outcome) -> None:
+        self.impressions.record(
+            Shown(
+                outcome.recommendation_id,
+                scope.tenant_id,
+                request.user_id,
+                outcome.algorithm_of(request.algorithm),
+                outcome.release,
+                outcome.degraded,
+                [item.item_id for item in outcome.items],
+                [round(item.score, 6) for item in outcome.items],
+                datetime.now(UTC),
+            )
+        )
 
     def _query(self, view: UserView, request: RecommendRequest, filter_: Filter | None) -> RecommendQuery:
         session = request.context.session_items if request.context else []

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import REAL
 from sqlmodel import Field
 
-from api.database.base import Table, moment, text_column
+from api.database.base import Table, moment, text_column, xid_column
 
 
 class Impression(Table, table=True):
@@ -18,6 +18,7 @@ class Impression(Table, table=True):
     __table_args__ = (
         Index("impressions_created_at_idx", "tenant_id", text("created_at DESC")),
         Index("impressions_user_idx", "tenant_id", "user_id", text("created_at DESC")),
+        Index("impressions_xid_idx", "tenant_id", "xid"),
     )
 
     tenant_id: str = text_column(primary_key=True)
@@ -29,3 +30,4 @@ class Impression(Table, table=True):
     item_ids: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
     scores: list[float] = Field(sa_column=Column(ARRAY(REAL), nullable=False))
     created_at: datetime = moment(default_now=True)
+    xid: int | None = xid_column()

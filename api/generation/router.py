@@ -1,0 +1,36 @@
+"""`/api/recommendations/generate` and the jobs it makes."""
+
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+
+from api.database.session import Session
+from api.edge.principal import CurrentAdmin
+from api.generation import service
+from api.generation.schemas import GenerateRequest, GenerationAccepted, GenerationStatus
+
+router = APIRouter(prefix="/api/recommendations", tags=["recommendations"])
+_FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "Not Found"}}
+
+
+@router.post("/generate", status_code=202, summary="Generate recommendations for many users", responses=_FORBIDDEN)
+async def generate(
+    body: GenerateRequest, admin: CurrentAdmin, session: Session, response: Response
+) -> GenerationAccepted:
+    """A job is taken on; the pipeline scores the segment's users and writes a record for each recommendation."""
+    accepted = await service.generate(session, admin.scope, body)
+    response.headers["Location"] = f"{router.prefix}/jobs/{accepted.job_id}"
+    return accepted
+
+
+@router.get(
+    "/jobs/{job_id:uuid}",
+    summary="Get a generation job",
+    response_model_exclude_none=True,
+    responses=_FORBIDDEN | _NOT_FOUND,
+)
+async def get_job(job_id: UUID, admin: CurrentAdmin, session: Session) -> GenerationStatus:
+    """How far the job has come, and why it failed where it did."""
+    return await service.job_status(session, admin.scope, job_id)

@@ -1,0 +1,48 @@
+"""Asking for recommendations in bulk. The pipeline does the work; a job's row is all that passes between."""
+
+from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.database.scope import TenantScope
+from api.edge.problems import NotFound
+from api.generation.repository import GenerationRepository, Speed
+from api.generation.schemas import GenerateRequest, GenerationAccepted, GenerationStatus
+from api.generation.tables import GenerationJob
+
+UNMEASURED = Speed(wait_seconds=15.0, user_seconds=0.01)
+"""Taken for the first job of a tenant: a run starts in some seconds, and the slowest family takes 10 ms a user."""
+
+
+async def generate(session: AsyncSession, scope: TenantScope, request: GenerateRequest) -> GenerationAccepted:
+    """Take on a job."""
+    jobs = GenerationRepository(session, scope)
+    speed = await jobs.speed(request.algorithm) or UNMEASURED
+    users = await jobs.expected_users(request.user_segment)
+    seconds = speed.wait_seconds + speed.user_seconds * (users + await jobs.users_ahead())
+    id_ = await jobs.add(request.algorithm, request.user_segment, request.count, users)
+    return GenerationAccepted(job_id=id_, estimated_completion_ms=round(seconds * 1000))
+
+
+async def job_status(session: AsyncSession, scope: TenantScope, id_: UUID) -> GenerationStatus:
+    """Raises NotFound."""
+    job = await GenerationRepository(session, scope).find(id_)
+    if job is None:
+        raise NotFound("There is no such job")
+    return GenerationStatus.model_validate(
+        {
+            "job_id": job.id,
+            "status": job.status,
+            "progress": _progress(job),
+            "users_total": job.users_total,
+            "users_done": job.users_done,
+            "recommendations_written": job.recommendations_written,
+            "error": job.error,
+        }
+    )
+
+
+def _progress(job: GenerationJob) -> float:
+    if job.status == "completed":
+        return 1.0
+    return round(min(1.0, job.users_done / job.users_total), 4) if job.users_total else 0.0

@@ -1,0 +1,34 @@
+"""Generation follows the API's job rows."""
+
+import dagster as dg
+
+from feature_store import sources
+from pipelines.jobs import GENERATE
+from pipelines.partitions import GENERATION_TENANT_TAG
+from pipelines.resources import Installation
+from pipelines.runs import active_run
+
+SECONDS = 5
+
+
+@dg.sensor(
+    name="generation_jobs",
+    job_name=GENERATE,
+    minimum_interval_seconds=SECONDS,
+    # Always on: the API has promised its callers that somebody works their jobs off.
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def generation_jobs(
+    context: dg.SensorEvaluationContext, installation: dg.ResourceParam[Installation]
+) -> dg.SensorResult:
+    """Starts a run for each tenant with a job to work off, again where a run broke off."""
+    requests, busy = [], []
+    for tenant in sources.tenants_to_generate(installation.database_url()):
+        if run := active_run(context.instance, tenant, GENERATE, GENERATION_TENANT_TAG):
+            busy.append(f"{tenant}: run {run.run_id} is {run.status.value.lower()}")
+        else:
+            config = {"ops": {"generate_recommendations": {"config": {"tenant": tenant}}}}
+            requests.append(dg.RunRequest(run_config=config, tags={GENERATION_TENANT_TAG: tenant}))
+    return dg.SensorResult(
+        run_requests=requests, skip_reason=None if requests else "; ".join(busy) or "no job is waiting"
+    )
