@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Boolean, Column, DateTime, MetaData, Text, func, true
+from sqlalchemy import Boolean, Column, DateTime, MetaData, Text, func, text, true
 from sqlalchemy.types import UserDefinedType
 from sqlmodel import Field, SQLModel
 
@@ -37,6 +37,15 @@ def moment(*, nullable: bool = False, default_now: bool = False) -> Any:
             DateTime(timezone=True), nullable=nullable, server_default=func.now() if default_now else None
         ),
     )
+
+
+def xid_column() -> Any:
+    """The transaction that wrote the row.
+
+    Who counts or exports takes the rows of transactions that have ended, and passes over no row whose transaction
+    commits late, as a sequence or a clock would.
+    """
+    return Field(default=None, sa_column=Column(Xid8, nullable=False, server_default=text("pg_current_xact_id()")))
 
 
 def text_column(**options: Any) -> Any:

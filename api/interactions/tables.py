@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint, Column, Index, text
 from sqlalchemy.types import REAL
 from sqlmodel import Field
 
-from api.database.base import Table, Xid8, moment, text_column
+from api.database.base import Table, moment, text_column, xid_column
 
 
 class Interaction(Table, table=True):
@@ -43,8 +43,4 @@ class Interaction(Table, table=True):
     occurred_at: datetime = moment()
     ingested_at: datetime = moment(default_now=True)
     recommendation_id: UUID | None = Field(default=None)
-    # The transaction that wrote the row: an export takes the rows of transactions that have ended, and no row whose
-    # transaction commits late is passed over, as a sequence or a clock would.
-    xid: int | None = Field(
-        default=None, sa_column=Column(Xid8, nullable=False, server_default=text("pg_current_xact_id()"))
-    )
+    xid: int | None = xid_column()

@@ -22,6 +22,8 @@ class Catalogue(Table, table=True):
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
     version: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    # Items that are not deleted, inactive ones too. A trigger keeps it, under the lock that writers hold anyway.
+    live_items: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
 
 
 class Item(Table, table=True):

@@ -32,9 +32,12 @@ class TenantRepository:
         await self._session.flush()
 
     async def erase(self, scope: TenantScope) -> None:
-        """Delete the tenant's rows in every table there is and keep its own, so that the id is not used again."""
+        """Delete the tenant's rows in every table there is and keep its own, so that the id is not used again.
+
+        Its own is marked first: the pipeline, which counts into tables while it holds that row, waits or is waited for.
+        """
+        statement = update(Tenant).where(col(Tenant.id) == scope.tenant_id).values(deleted_at=func.now())
+        await self._session.exec(statement)
         for table in reversed(all_tables().sorted_tables):
             if "tenant_id" in table.c:
                 await self._session.exec(delete(table).where(table.c.tenant_id == scope.tenant_id))
-        statement = update(Tenant).where(col(Tenant.id) == scope.tenant_id).values(deleted_at=func.now())
-        await self._session.exec(statement)

@@ -7,7 +7,7 @@ from sqlalchemy import Boolean, CheckConstraint, Column, Index, false, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
-from api.database.base import Table, flag, moment, text_column
+from api.database.base import Table, flag, moment, text_column, xid_column
 
 
 class User(Table, table=True):
@@ -21,6 +21,7 @@ class User(Table, table=True):
             unique=True,
             postgresql_where=text("password_hash IS NOT NULL"),
         ),
+        Index("users_xid_idx", "tenant_id", "xid"),
     )
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
@@ -41,3 +42,4 @@ class User(Table, table=True):
     # issued), until an administrator here decides: then the role is pinned.
     role_pinned: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     role_issued_at: datetime | None = moment(nullable=True)
+    xid: int | None = xid_column()

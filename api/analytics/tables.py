@@ -1,0 +1,94 @@
+"""What the pipeline has counted and measured for the figures of a tenant. The pipeline writes, the API reads."""
+
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, text
+from sqlalchemy.types import DOUBLE_PRECISION
+from sqlmodel import Field
+
+from api.database.base import Table, Xid8, moment, text_column
+
+
+def _count() -> Any:
+    return Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+
+
+def _tenant() -> Any:
+    return text_column(primary_key=True, foreign_key="tenants.id")
+
+
+class AnalyticsTotals(Table, table=True):
+    """Rows written by transactions before `next_xid` are counted here, all others are counted live.
+
+    Whoever counts, and whoever takes back what was deleted (triggers do), holds the lock of this row.
+    """
+
+    __tablename__ = "analytics_totals"
+
+    tenant_id: str = _tenant()
+    next_xid: int = Field(default=0, sa_column=Column(Xid8, nullable=False, server_default=text("'0'::xid8")))
+    users: int = _count()
+    interactions: int = _count()
+    shown: int = _count()
+
+
+class AnalyticsDay(Table, table=True):
+    """The same for one day in UTC: of the event for interactions, of the answer for what was shown."""
+
+    __tablename__ = "analytics_days"
+
+    tenant_id: str = _tenant()
+    day: date = Field(primary_key=True)
+    active_users: int = _count()
+    shown: int = _count()
+
+
+class ActiveUser(Table, table=True):
+    """Who is counted in a day's `active_users`, for as long as the day can be asked for."""
+
+    __tablename__ = "analytics_active_users"
+
+    tenant_id: str = _tenant()
+    day: date = Field(primary_key=True)
+    user_id: str = text_column(primary_key=True)
+
+
+class Attribution(Table, table=True):
+    """An interaction that followed from an answer. It goes with the interaction."""
+
+    __tablename__ = "attributions"
+
+    tenant_id: str = _tenant()
+    interaction_id: UUID = Field(primary_key=True)
+    recommendation_id: UUID = Field()
+
+
+class ReleaseModel(Table, table=True):
+    """A champion in a release, with its held-out AUC; null where the held-out window could not tell."""
+
+    __tablename__ = "release_models"
+    __table_args__ = (CheckConstraint("auc BETWEEN 0 AND 1", name="auc"),)
+
+    tenant_id: str = _tenant()
+    release: str = text_column(primary_key=True)
+    family: str = text_column(primary_key=True)
+    version: str = text_column()
+    auc: float | None = Field(default=None, sa_column=Column(DOUBLE_PRECISION, nullable=True))
+    published_at: datetime = moment(default_now=True)
+
+
+class DailyAccuracy(Table, table=True):
+    """AUC of one model on the interactions of one day that came while its release served."""
+
+    __tablename__ = "daily_accuracy"
+    __table_args__ = (CheckConstraint("auc BETWEEN 0 AND 1", name="auc"),)
+
+    tenant_id: str = _tenant()
+    day: date = Field(primary_key=True)
+    release: str = text_column(primary_key=True)
+    family: str = text_column(primary_key=True)
+    auc: float = Field(sa_column=Column(DOUBLE_PRECISION, nullable=False))
+    users: int = Field(sa_column=Column(BigInteger, nullable=False))
+    measured_at: datetime = moment(default_now=True)
