@@ -1,14 +1,38 @@
 """Connections to PostgreSQL: a SQLAlchemy engine for sessions, a psycopg pool for what every request runs."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from copy import copy
+from typing import Protocol, cast
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
 
-Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+Connection = AsyncConnection[TupleRow]
+
+
+class Pool(Protocol):
+    """Where a query gets its connection from, and for no longer than it runs."""
+
+    def connection(self) -> AbstractAsyncContextManager[Connection]:
+        """A connection, given back when the block ends."""
+
+
+class OneConnection:
+    """The pool as it looks from inside of a session's transaction: every connection is the session's."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        raw = await (await self._session.connection()).get_raw_connection()
+        yield cast(Connection, raw.driver_connection)
 
 
 def sqlalchemy_url(url: str) -> URL:
@@ -30,7 +54,7 @@ class Database:
             pool_timeout=5,
             pool_pre_ping=True,
         )
-        self.pool: Pool = AsyncConnectionPool(
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             min_size=pool_min,
             max_size=pool_max,
@@ -39,20 +63,29 @@ class Database:
             kwargs={"autocommit": True, "application_name": "recommendai-api", "connect_timeout": 5},
             name="requests",
         )
+        self.pool: Pool = self._pool
         """psycopg in autocommit: one statement, one round trip. For `recommend`, `similar` and `interactions`."""
+        self.session: AsyncSession | None = None
+        """The transaction that everything done through this object belongs to; None: each makes its own."""
         self._check: asyncio.Task[None] | None = None
+
+    def joined(self, session: AsyncSession) -> "Database":
+        """The same database as seen from inside of this session's transaction, which its opener alone commits."""
+        inside = copy(self)
+        inside.session, inside.pool = session, OneConnection(session)
+        return inside
 
     async def open(self) -> None:
         """Does not wait for a connection: a database that is away fails requests, not the start."""
-        await self.pool.open(wait=False)
+        await self._pool.open(wait=False)
 
     def recheck(self) -> None:
         """Have the pool replace the connections that a restart of the server broke, behind the caller's back."""
         if self._check is None or self._check.done():
-            self._check = asyncio.create_task(self.pool.check())
+            self._check = asyncio.create_task(self._pool.check())
 
     async def close(self) -> None:
         if self._check is not None:
             self._check.cancel()
-        await self.pool.close()
+        await self._pool.close()
         await self.engine.dispose()

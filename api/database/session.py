@@ -9,9 +9,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.engine import Database
 
+STATE_KEY = "database"
+"""Key of the request's state: the database as seen from a transaction that was begun before the route was called."""
+
 
 async def _database(request: Request) -> Database:
-    found: Database = request.app.state.database
+    found: Database = request.scope["state"].get(STATE_KEY) or request.app.state.database
     return found
 
 
@@ -24,7 +27,11 @@ The connections are in autocommit, so that a single statement is a transaction a
 
 @asynccontextmanager
 async def transaction(database: Database) -> AsyncIterator[AsyncSession]:
-    """A session that commits when the block ends and rolls back when it raises."""
+    """A session that commits when the block ends and rolls back when it raises; the joined one, where there is one."""
+    if database.session is not None:
+        yield database.session
+        await database.session.flush()
+        return
     async with AsyncSession(database.engine, expire_on_commit=False) as session:
         yield session
         await session.commit()
