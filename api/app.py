@@ -14,7 +14,9 @@ from pathlib import Path
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from api.auth.tokens import TokenDirectory, Tokens
+from api.auth.directory import TokenDirectory
+from api.auth.issuers import ExternalIssuers
+from api.auth.tokens import Tokens
 from api.benchmark import routes as benchmark
 from api.database.engine import Database
 from api.edge import handlers
@@ -23,8 +25,7 @@ from api.edge.bodies import BodyLimits
 from api.edge.limits import Limits, MemoryCounts, RedisCounts
 from api.edge.openapi import describe
 from api.edge.requests import Requests
-from api.idempotency.middleware import Idempotency
-from api.idempotency.service import forgetting
+from api.gotrue.errors import GoTrueErrors
 from api.keys.directory import KeyDirectory
 from api.users.passwords import Passwords
 from configs.settings import (
@@ -40,8 +41,6 @@ from serving.client import ServingClient
 
 DOMAINS = Path(__file__).parent
 UNLIMITED = ("/health", benchmark.PATH)
-NOTHING_MADE = ("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", benchmark.PATH)
-"""POST routes on which an `Idempotency-Key` means nothing: they make nothing, or are how one gets a credential."""
 EXPOSED_HEADERS = (
     *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"),
     *("X-Recommendation-Id", "X-Model-Release", "X-Recommendation-Degraded"),
@@ -63,13 +62,17 @@ class Configuration:
 
 
 def create_app(configuration: Configuration | None = None) -> FastAPI:
-    """The application. Raises MissingSecretError without a JWT secret, FileNotFoundError where no database is known.
+    """The application.
+
+    Raises MissingSecretError without a JWT secret, FileNotFoundError where no database is known, ValueError for
+    settings that cannot be.
 
     `app.state` holds, while it runs: `configuration`, `database`, `serving`, `keys`, `tokens`, `passwords`.
     """
     configuration = configuration or Configuration()
     url = configuration.database.resolve(configuration.paths)
     tokens = Tokens(configuration.auth)
+    issuers = ExternalIssuers(configuration.auth.external_issuers, own=configuration.auth.jwt_issuer)
     database = Database(url, configuration.database.pool_min, configuration.database.pool_max)
     keys = KeyDirectory(database)
     redis_url = configuration.limits.redis_url
@@ -84,8 +87,8 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             stack.push_async_callback(app.state.serving.close)
             app.state.passwords = Passwords()
             stack.push_async_callback(counts.close)
+            stack.push_async_callback(issuers.close)
             await stack.enter_async_context(keys.noting_use())
-            await stack.enter_async_context(forgetting(database.pool))
             yield
 
     app = FastAPI(title="RecommendAI", version="1", lifespan=lifespan, redoc_url=None)
@@ -100,11 +103,10 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     handlers.install(app)
     describe(app)
     # The last one added is the outermost.
-    app.add_middleware(Idempotency, database=database, exempt=NOTHING_MADE)
     app.add_middleware(BodyLimits)
     app.add_middleware(
         Credentials,
-        authenticators=Authenticators(keys.find, TokenDirectory(tokens, database).find),
+        authenticators=Authenticators(keys.find, TokenDirectory(tokens, issuers, database).find),
         limits=Limits(counts),
         settings=configuration.limits,
         exempt=UNLIMITED,
@@ -118,6 +120,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             expose_headers=EXPOSED_HEADERS,
         )
     app.add_middleware(Requests)
+    app.add_middleware(GoTrueErrors)
     return app
 
 

@@ -1,18 +1,38 @@
 """`/api/auth`: the portal's own login."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated, Any
 
-from api.auth.schemas import LoggedIn, Login
-from api.auth.service import log_in
+from fastapi import APIRouter, Depends, Request
+
+from api.auth.schemas import LoggedIn, LoggedInUser, Login, Registration
+from api.auth.service import Logins
 from api.database.session import Session
 from api.users.schemas import UserOut
 
 router = APIRouter(prefix="/api/auth", tags=["auth"])
+_CLOSED: dict[int | str, dict[str, Any]] = {
+    403: {"description": "Registration is closed"},
+    409: {"description": "The address cannot be used"},
+}
+
+
+async def _logins(request: Request, session: Session) -> Logins:
+    state = request.app.state
+    return Logins(session, state.database.pool, state.passwords, state.tokens, state.configuration.auth)
+
+
+CurrentLogins = Annotated[Logins, Depends(_logins)]
+"""Logins in the transaction of this request."""
 
 
 @router.post("/login", summary="Log in with an email and a password")
-async def login(body: Login, session: Session, request: Request) -> LoggedIn:
-    """Answer a token for `Authorization: Bearer`, and the user."""
-    state = request.app.state
-    user, token = await log_in(session, state.passwords, state.tokens, body.email, body.password)
-    return LoggedIn(token=token, user=UserOut.model_validate(user))
+async def login(body: Login, logins: CurrentLogins) -> LoggedIn:
+    """Answer a token for `Authorization: Bearer`, and the user. Ten wrong passwords make an account wait: 429."""
+    grant = await logins.log_in(body.email, body.password, refreshable=False)
+    return LoggedIn(token=grant.access.token, user=LoggedInUser.model_validate(grant.user))
+
+
+@router.post("/register", status_code=201, summary="Register with an email and a password", responses=_CLOSED)
+async def register(body: Registration, logins: CurrentLogins) -> UserOut:
+    """Make a user of the tenant that is open to all; 403 where none is."""
+    return UserOut.model_validate(await logins.register(body.email, body.name, body.password))

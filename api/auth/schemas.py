@@ -1,18 +1,33 @@
 """Bodies of the login."""
 
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import Field, StringConstraints
-
-from api.edge.schemas import PlainText, Schema
-from api.users.schemas import UserOut
+from api.edge.schemas import Instant, PlainText, Schema
+from api.users.schemas import Password, Role
 
 
 class Login(Schema):
     email: PlainText = Field(examples=["admin@demo.example"])
-    password: Annotated[str, StringConstraints(max_length=1024)] = Field(examples=["a long password"])
+    password: Password = Field(examples=["a long password"])
+
+
+class Registration(Login):
+    name: PlainText | None = Field(default=None, examples=["Jane Doe"])
+
+
+class LoggedInUser(Schema):
+    """Who logged in."""
+
+    id: str
+    email: str | None
+    name: str | None
+    role: Role = Field(examples=["admin"])
+    is_active: bool
+    created_at: Instant
 
 
 class LoggedIn(Schema):
+    """A token for `Authorization: Bearer`, and whose it is."""
+
     token: str
-    user: UserOut
+    user: LoggedInUser

@@ -1,16 +1,18 @@
-"""Our own access tokens: who logged in, for how long. What a user may do is read from its row, never from here."""
+"""Our own tokens: who logged in, for how long. What a user may do is read from its row, never from here."""
 
+import base64
+import binascii
+import hashlib
+import hmac
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import jwt
 
-from api.database.engine import Database
-from api.edge.cache import FreshCache
-from api.edge.principal import UserPrincipal
-from api.users.repository import find_active
+from api.auth.tables import UserSession
 from api.users.tables import User
 from configs.settings import AuthSettings
 
@@ -25,6 +27,14 @@ class MissingSecretError(RuntimeError):
     """The API has no secret to sign with."""
 
 
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A signed token, and until when it is good (seconds since the epoch)."""
+
+    token: str
+    expires_at: int
+
+
 class Tokens:
     """Signs and checks tokens. Raises MissingSecretError where there is no secret of at least 32 bytes."""
 
@@ -36,23 +46,25 @@ class Tokens:
                 "`python -c 'import secrets; print(secrets.token_urlsafe(48))'`"
             )
         self._secret = secret
+        self._refresh_key = hmac.digest(secret.encode(), b"refresh tokens", hashlib.sha256)
         self._settings = settings
 
-    def issue(self, user: User, session_id: str | None = None) -> str:
-        """A signed token for this user; a new session unless told which."""
+    def issue(self, user: User, session: UserSession) -> AccessToken:
+        """A signed token for this user in this session."""
         now = int(time.time())
+        expires_at = now + self._settings.token_seconds
         claims = {
             "iss": self._settings.jwt_issuer,
             "sub": user.id,
             "aud": AUDIENCE,
             "role": user.role,
             "tenant_id": user.tenant_id,
-            "session_id": session_id or str(uuid4()),
+            "session_id": str(session.id),
             "iat": now,
-            "exp": now + self._settings.token_seconds,
+            "exp": expires_at,
             "jti": str(uuid4()),
         }
-        return jwt.encode(claims, self._secret, algorithm=ALGORITHM)
+        return AccessToken(jwt.encode(claims, self._secret, algorithm=ALGORITHM), expires_at)
 
     def claims(self, token: str) -> Mapping[str, Any] | None:
         """The claims of a token that we signed and that has not expired; None of any other."""
@@ -69,19 +81,21 @@ class Tokens:
         except jwt.InvalidTokenError:
             return None
 
+    def refresh_token(self, session: UserSession) -> str:
+        """The refresh token of the session's present generation, signed and therefore nowhere stored."""
+        named = session.id.bytes + session.generation.to_bytes(4, "big")
+        return base64.urlsafe_b64encode(named + self._signature(named)).decode().rstrip("=")
 
-class TokenDirectory:
-    """Principals by token. A user's role and activity are at most 5 seconds old."""
-
-    def __init__(self, tokens: Tokens, database: Database) -> None:
-        self._tokens = tokens
-        self._users: FreshCache[tuple[str, str], UserPrincipal | None] = FreshCache(
-            lambda who: find_active(database.pool, *who)
-        )
-
-    async def find(self, token: str) -> UserPrincipal | None:
-        """The user whose valid token this is, or None."""
-        claims = self._tokens.claims(token)
-        if claims is None:
+    def read_refresh_token(self, token: str) -> tuple[UUID, int] | None:
+        """The session and the generation that a refresh token of ours names; None for any other text."""
+        try:
+            raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
             return None
-        return await self._users.get((str(claims["tenant_id"]), str(claims["sub"])))
+        named, signature = raw[:20], raw[20:]
+        if len(named) != 20 or not hmac.compare_digest(signature, self._signature(named)):
+            return None
+        return UUID(bytes=named[:16]), int.from_bytes(named[16:], "big")
+
+    def _signature(self, named: bytes) -> bytes:
+        return hmac.digest(self._refresh_key, named, hashlib.sha256)

@@ -47,6 +47,18 @@ class InteractionOut(Schema):
     timestamp: Instant
 
 
+class RecordedInteraction(Schema):
+    """An interaction as it is stored."""
+
+    interaction_id: UUID = Field(validation_alias="id")
+    user_id: str
+    item_id: str
+    interaction_type: Literal["view", "click", "like", "purchase"]
+    value: float | None = Field(description="As it was sent; null: the type's weight counts")
+    timestamp: Instant = Field(validation_alias="occurred_at")
+    recommendation_id: UUID | None
+
+
 class InteractionBatch(Schema):
     """Up to 1,000 interactions; each is checked by itself."""
 

@@ -1,6 +1,6 @@
 """The rows of API keys."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -41,6 +41,24 @@ class KeyRepository:
         await self._session.exec(select(Tenant.id).where(Tenant.id == self._tenant_id).with_for_update())
         live = select(func.count()).where(ApiKey.tenant_id == self._tenant_id, col(ApiKey.revoked_at).is_(None))
         return (await self._session.exec(live)).one()
+
+    async def page(self, offset: int, limit: int) -> tuple[Sequence[ApiKey], int]:
+        """Keys, live ones first and newest first, and how many there are in all."""
+        own = ApiKey.tenant_id == self._tenant_id
+        total = (await self._session.exec(select(func.count()).select_from(ApiKey).where(own))).one()
+        order = (col(ApiKey.revoked_at).is_not(None), col(ApiKey.created_at).desc(), col(ApiKey.id))
+        statement = select(ApiKey).where(own).order_by(*order).offset(offset).limit(limit)
+        return (await self._session.exec(statement)).all(), total
+
+    async def replace_secret(self, key_id: UUID, prefix: str, key_hash: bytes) -> ApiKey | None:
+        """The live key with another secret; None where the tenant has no such key."""
+        statement = (
+            update(ApiKey)
+            .where(col(ApiKey.tenant_id) == self._tenant_id, col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None))
+            .values(prefix=prefix, key_hash=key_hash, last_used_at=None)
+            .returning(ApiKey)
+        )
+        return (await self._session.exec(statement)).scalar_one_or_none()
 
     async def revoke(self, key_id: UUID) -> datetime | None:
         """When the key was revoked, just now; None where the tenant has no such live key."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -45,7 +45,7 @@ async def create_key(
     keys = KeyRepository(session, scope)
     if await keys.lock_and_count_live() >= MAX_LIVE_KEYS:
         raise Conflict(f"A tenant has at most {MAX_LIVE_KEYS} live API keys: revoke one first")
-    key = PREFIX + secrets.token_urlsafe(32)
+    key = _new_key()
     row = ApiKey(
         id=uuid4(),
         tenant_id=scope.tenant_id,
@@ -57,6 +57,33 @@ async def create_key(
     )
     await keys.add(row)
     return row, key
+
+
+def refuse_raised(rate_limit: int | None, allowed: int) -> None:
+    """Raises Invalid for a limit above what keys have by default: only the command line raises one."""
+    if rate_limit is not None and rate_limit > allowed:
+        raise Invalid.field("rateLimit", f"at most {allowed}: the command line alone can raise the limit of a key")
+
+
+async def list_keys(session: AsyncSession, scope: TenantScope, offset: int, limit: int) -> tuple[Sequence[ApiKey], int]:
+    """A page of the tenant's keys, live ones first, and how many there are in all."""
+    return await KeyRepository(session, scope).page(offset, limit)
+
+
+async def rotate_key(session: AsyncSession, scope: TenantScope, key_id: UUID) -> tuple[ApiKey, str]:
+    """Give a key another secret and return its row and the new key; the old one is dead within 5 seconds.
+
+    Raises NotFound where the tenant has no such live key.
+    """
+    key = _new_key()
+    row = await KeyRepository(session, scope).replace_secret(key_id, key[:SHOWN], hash_of(key))
+    if row is None:
+        raise NotFound("There is no such live API key")
+    return row, key
+
+
+def _new_key() -> str:
+    return PREFIX + secrets.token_urlsafe(32)
 
 
 async def revoke_key(session: AsyncSession, scope: TenantScope, key_id: UUID) -> datetime:

@@ -15,6 +15,14 @@ AT_ONCE = 2
 _HASHER = PasswordHash((Argon2Hasher(),))
 
 
+class WeakPassword(Invalid):
+    """400: a password that is too short, or too long to hash."""
+
+    def __init__(self) -> None:
+        message = f"{MIN_LENGTH} to {MAX_LENGTH} characters"
+        super().__init__(f"password: {message}", [{"field": "password", "message": message}])
+
+
 class Passwords:
     """One per event loop."""
 
@@ -23,9 +31,9 @@ class Passwords:
         self._nobodys: str | None = None
 
     async def hash(self, password: str) -> str:
-        """The hash to keep. Raises Invalid for a password that is too short or too long."""
+        """The hash to keep. Raises WeakPassword."""
         if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
-            raise Invalid.field("password", f"{MIN_LENGTH} to {MAX_LENGTH} characters")
+            raise WeakPassword
         async with self._turns:
             return await asyncio.to_thread(_HASHER.hash, password)
 

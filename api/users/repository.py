@@ -1,20 +1,27 @@
 """The rows of users."""
 
-from sqlalchemy import func, update
+import re
+from collections.abc import Sequence
+
+from sqlalchemy import delete, func, or_
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.database.engine import Pool
+from api.auth.tables import UserSession
 from api.database.scope import TenantScope
-from api.edge.principal import TenantInfo, UserPrincipal
 from api.tenants.tables import Tenant
 from api.users.tables import User
 
-FIND_ACTIVE = """
-    SELECT users.id, users.role, tenants.id, tenants.plan, tenants.exclude_seen
-    FROM users JOIN tenants ON tenants.id = users.tenant_id
-    WHERE users.tenant_id = %s AND users.id = %s AND users.is_active AND tenants.deleted_at IS NULL
-"""
+LOGIN_EMAIL = "users_login_email_key"
+
+
+class AddressTakenError(Exception):
+    """Somebody logs in with this address, here or in another tenant."""
+
+
+class UserTakenError(Exception):
+    """The tenant has a user of this id."""
 
 
 class UserRepository:
@@ -24,15 +31,44 @@ class UserRepository:
         self._session = session
         self._tenant_id = scope.tenant_id
 
-    async def add(self, user: User) -> None:
-        """Raises IntegrityError where somebody who can log in has this address."""
+    async def save(self, user: User) -> None:
+        """Write a user of this tenant, new or changed. Raises AddressTakenError, UserTakenError."""
+        if user.tenant_id != self._tenant_id:
+            raise ValueError("a user of another tenant")
         self._session.add(user)
-        await self._session.flush()
+        try:
+            await self._session.flush()
+        except IntegrityError as error:
+            raise (AddressTakenError if LOGIN_EMAIL in str(error.orig) else UserTakenError) from error
 
-    async def note_activity(self, user_id: str) -> None:
-        """The user was active just now."""
-        statement = update(User).where(col(User.tenant_id) == self._tenant_id, col(User.id) == user_id)
-        await self._session.exec(statement.values(last_active_at=func.now()))
+    async def find(self, user_id: str, *, lock: bool = False) -> User | None:
+        """The user; with `lock`, nobody else changes it until the transaction ends."""
+        statement = select(User).where(User.tenant_id == self._tenant_id, User.id == user_id)
+        if lock:
+            statement = statement.with_for_update().execution_options(populate_existing=True)
+        return (await self._session.exec(statement)).one_or_none()
+
+    async def lock_active_admins(self) -> set[str]:
+        """Ids of the active administrators. Until the transaction ends nobody else takes one away."""
+        statement = select(User.id).where(
+            User.tenant_id == self._tenant_id, User.role == "admin", col(User.is_active).is_(True)
+        )
+        return set(await self._session.exec(statement.order_by(User.id).with_for_update()))
+
+    async def delete(self, user_id: str) -> bool:
+        """Delete the row and the user's sessions; False where there is none."""
+        statement = delete(User).where(col(User.tenant_id) == self._tenant_id, col(User.id) == user_id)
+        return (await self._session.exec(statement)).rowcount == 1
+
+    async def page(self, search: str | None, offset: int, limit: int) -> tuple[Sequence[User], int]:
+        """Users by id, all or those whose id, email or name holds the search in any case; and how many there are."""
+        condition = [col(User.tenant_id) == self._tenant_id]
+        if search:
+            pattern = "%" + re.sub(r"([\\%_])", r"\\\1", search) + "%"
+            condition.append(or_(*(col(part).ilike(pattern) for part in (User.id, User.email, User.name))))
+        total = (await self._session.exec(select(func.count()).select_from(User).where(*condition))).one()
+        statement = select(User).where(*condition).order_by(User.id).offset(offset).limit(limit)
+        return (await self._session.exec(statement)).all(), total
 
 
 async def find_login(session: AsyncSession, email: str) -> User | None:
@@ -41,7 +77,7 @@ async def find_login(session: AsyncSession, email: str) -> User | None:
         select(User)
         .join(Tenant, col(Tenant.id) == col(User.tenant_id))
         .where(
-            func.lower(User.email) == email.strip().lower(),
+            func.lower(User.email) == func.lower(email.strip()),
             col(User.password_hash).is_not(None),
             col(Tenant.deleted_at).is_(None),
         )
@@ -49,12 +85,16 @@ async def find_login(session: AsyncSession, email: str) -> User | None:
     return (await session.exec(statement)).one_or_none()
 
 
-async def find_active(pool: Pool, tenant_id: str, user_id: str) -> UserPrincipal | None:
-    """The user as a principal; None where there is none, or it or its tenant is no longer active."""
-    async with pool.connection() as connection:
-        cursor = await connection.execute(FIND_ACTIVE, [tenant_id, user_id])
-        row = await cursor.fetchone()
-    if row is None:
-        return None
-    found_id, role, *tenant = row
-    return UserPrincipal(TenantInfo(*tenant), found_id, role)
+async def find_logged_in(session: AsyncSession, of: UserSession) -> User | None:
+    """Whose session it is; None where the user or its tenant is no longer active."""
+    statement = (
+        select(User)
+        .join(Tenant, col(Tenant.id) == col(User.tenant_id))
+        .where(
+            User.tenant_id == of.tenant_id,
+            User.id == of.user_id,
+            col(User.is_active).is_(True),
+            col(Tenant.deleted_at).is_(None),
+        )
+    )
+    return (await session.exec(statement)).one_or_none()

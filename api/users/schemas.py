@@ -1,16 +1,55 @@
-"""A user as the API shows one."""
+"""Users as the API takes and shows them."""
 
-from pydantic import Field
+from typing import Annotated, Literal
 
-from api.edge.schemas import Instant, Schema
+from pydantic import Field, StrictBool, StringConstraints, model_validator
+
+from api.edge.schemas import Instant, OpaqueId, PlainText, Schema
+
+Password = Annotated[str, StringConstraints(max_length=1024)]
+Role = Literal["user", "admin"]
 
 
 class UserOut(Schema):
     """A user, without its password."""
 
     id: str
-    email: str | None
-    name: str | None
-    role: str = Field(examples=["admin"])
+    email: str | None = Field(examples=["user@example.com"])
+    name: str | None = Field(examples=["John Doe"])
+    role: Role
     is_active: bool
     created_at: Instant
+    last_active_at: Instant | None = Field(description="Latest interaction or login; null before the first")
+
+
+class _Attributes(Schema):
+    email: PlainText | None = Field(
+        default=None, description="Unique among all who can log in", examples=["user@example.com"]
+    )
+    name: PlainText | None = Field(default=None, examples=["John Doe"])
+    password: Password | None = Field(
+        default=None, description="8 to 256 characters; who has one can log in", examples=["a long password"]
+    )
+
+
+class UserChanges(_Attributes):
+    """Attributes of a user. Those that are left out stay as they are."""
+
+    role: Role | None = Field(default=None, examples=["user"])
+    is_active: StrictBool | None = Field(default=None, examples=[True])
+
+
+class NewUser(_Attributes):
+    """A user to make: a portal user with a password, or an end user."""
+
+    role: Role = "user"
+    is_active: StrictBool = True
+    id: OpaqueId | None = Field(
+        default=None, description="Your own id of an end user; one is made up where it is left out"
+    )
+
+    @model_validator(mode="after")
+    def _is_somebody(self) -> "NewUser":
+        if self.email is None and (self.id is None or self.password is not None):
+            raise ValueError("email: required, unless an end user is named by its id")
+        return self

@@ -1,49 +1,193 @@
-"""Portal users: who has a password can log in."""
+"""Users: portal users, who have a password and can log in, and end users, whom a backend knows."""
 
-import re
-from uuid import uuid4
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
 
-from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.auth.repository import SessionRepository
 from api.database.scope import TenantScope
-from api.edge.problems import Conflict, Invalid, NotFound
+from api.edge.principal import UserPrincipal
+from api.edge.problems import Conflict, Forbidden, Invalid, NotFound
+from api.users.addresses import is_address
 from api.users.passwords import Passwords
-from api.users.repository import UserRepository, find_login
+from api.users.repository import AddressTakenError, UserRepository, UserTakenError, find_login
+from api.users.schemas import NewUser, UserChanges
 from api.users.tables import User
 
-EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,255}")
+MAX_METADATA = 10_000
+
+
+class AddressTaken(Conflict):
+    """409: of whom, in which tenant, is nobody's business."""
+
+    def __init__(self) -> None:
+        super().__init__("This address cannot be used")
+
+
+async def list_users(
+    session: AsyncSession, scope: TenantScope, search: str | None, offset: int, limit: int
+) -> tuple[Sequence[User], int]:
+    """A page of the tenant's users, and how many there are in all."""
+    return await UserRepository(session, scope).page(search, offset, limit)
+
+
+async def get_user(session: AsyncSession, scope: TenantScope, user_id: str) -> User:
+    """Raises NotFound."""
+    return _found(await UserRepository(session, scope).find(user_id))
+
+
+async def see_user(session: AsyncSession, caller: UserPrincipal, user_id: str) -> User:
+    """The user, if it is the caller or the caller is an administrator. Raises NotFound, Forbidden."""
+    user = await get_user(session, caller.scope, user_id)
+    if user.id != caller.user_id and not caller.is_admin:
+        raise Forbidden("You may read your own user only")
+    return user
+
+
+async def create_user(session: AsyncSession, passwords: Passwords, scope: TenantScope, new: NewUser) -> User:
+    """Make a user. Raises Invalid, WeakPassword, AddressTaken, and Conflict where the id is taken."""
+    user = User(
+        tenant_id=scope.tenant_id,
+        id=new.id or str(uuid4()),
+        email=address(new.email),
+        name=new.name,
+        role=new.role,
+        role_pinned=True,
+        is_active=new.is_active,
+        password_hash=None if new.password is None else await passwords.hash(new.password),
+    )
+    await _save(session, scope, user)
+    return user
 
 
 async def create_admin(
     session: AsyncSession, passwords: Passwords, scope: TenantScope, email: str, password: str
 ) -> User:
-    """Make an administrator of the tenant.
+    """Make an administrator of the tenant who can log in. Raises as `create_user`."""
+    return await create_user(session, passwords, scope, NewUser(email=email, role="admin", password=password))
 
-    Raises Invalid for an address or password that is none, Conflict where the address can log in already, here or in
-    another tenant.
+
+async def update_user(
+    session: AsyncSession, passwords: Passwords, scope: TenantScope, user_id: str, changes: UserChanges
+) -> User:
+    """The user with the attributes that were sent. Raises NotFound, Invalid, WeakPassword, AddressTaken,
+    and Conflict where the tenant would be left without an active administrator.
     """
-    email = email.strip()
-    if EMAIL.fullmatch(email) is None:
-        raise Invalid.field("email", "an address like name@example.com")
-    user = User(
-        tenant_id=scope.tenant_id,
-        id=str(uuid4()),
-        email=email,
-        role="admin",
-        password_hash=await passwords.hash(password),
-    )
-    try:
-        await UserRepository(session, scope).add(user)
-    except IntegrityError as error:
-        raise Conflict("This address cannot be used") from error
+    if changes.role == "user" or changes.is_active is False:
+        await _keep_an_admin_beside(session, scope, user_id)
+    user = _found(await UserRepository(session, scope).find(user_id, lock=True))
+    if "email" in changes.model_fields_set:
+        user.email = address(changes.email)
+    if "name" in changes.model_fields_set:
+        user.name = changes.name
+    if changes.role is not None and changes.role != user.role:
+        user.role, user.role_pinned = changes.role, True
+        await SessionRepository(session, scope).revoke_refresh_tokens(user_id)
+    if changes.is_active is not None:
+        await _set_activity(session, scope, user, changes.is_active)
+    if changes.password is not None:
+        await set_own_password(session, passwords, user, changes.password)
+    if user.email is None and user.password_hash is not None:
+        raise Invalid.field("email", "who has a password needs one")
+    await save_user(session, scope, user)
     return user
 
 
+async def toggle_status(session: AsyncSession, scope: TenantScope, user_id: str) -> User:
+    """The user, active where it was not and the other way around. Raises NotFound, Conflict for the last admin."""
+    repository = UserRepository(session, scope)
+    admins = await repository.lock_active_admins()
+    user = _found(await repository.find(user_id, lock=True))
+    if user.is_active and admins == {user_id}:
+        raise _last_admin()
+    await _set_activity(session, scope, user, not user.is_active)
+    await save_user(session, scope, user)
+    return user
+
+
+async def delete_user(session: AsyncSession, scope: TenantScope, user_id: str) -> None:
+    """Delete the user for good. Raises NotFound, Conflict for the last active administrator."""
+    await _keep_an_admin_beside(session, scope, user_id)
+    if not await UserRepository(session, scope).delete(user_id):
+        raise _no_such_user()
+
+
 async def set_password(session: AsyncSession, passwords: Passwords, email: str, password: str) -> None:
-    """Give the portal user of this address another password. Raises NotFound, and Invalid for a weak password."""
+    """Give the portal user of this address another password. Raises NotFound, WeakPassword."""
     user = await find_login(session, email)
     if user is None:
         raise NotFound(f"Nobody logs in as {email}")
-    user.password_hash = await passwords.hash(password)
+    await set_own_password(session, passwords, user, password)
     session.add(user)
+
+
+async def set_own_password(
+    session: AsyncSession, passwords: Passwords, user: User, password: str, keep: UUID | None = None
+) -> None:
+    """Change the password and end the user's sessions: whoever knew the old one is out within 5 seconds.
+
+    keep: the session that asks. It keeps its access token, and is as unable to refresh it as the others are.
+    Raises WeakPassword.
+    """
+    user.password_hash = await passwords.hash(password)
+    sessions = SessionRepository(session, TenantScope(user.tenant_id))
+    await sessions.end(user.id, but=keep)
+    await sessions.revoke_refresh_tokens(user.id)
+
+
+async def save_user(session: AsyncSession, scope: TenantScope, user: User) -> None:
+    """Write a changed user. Raises Conflict where its id or address is taken."""
+    user.updated_at = datetime.now(UTC)
+    await _save(session, scope, user)
+
+
+async def _set_activity(session: AsyncSession, scope: TenantScope, user: User, active: bool) -> None:
+    if active != user.is_active:
+        user.is_active = active
+        await SessionRepository(session, scope).end(user.id)
+
+
+async def _keep_an_admin_beside(session: AsyncSession, scope: TenantScope, user_id: str) -> None:
+    if await UserRepository(session, scope).lock_active_admins() == {user_id}:
+        raise _last_admin()
+
+
+async def _save(session: AsyncSession, scope: TenantScope, user: User) -> None:
+    try:
+        await UserRepository(session, scope).save(user)
+    except AddressTakenError as error:
+        raise AddressTaken from error
+    except UserTakenError as error:
+        raise Conflict("There is a user with this id already") from error
+
+
+def address(email: str | None) -> str | None:
+    """The address without what surrounds it. Raises Invalid where it is none."""
+    if email is None:
+        return None
+    email = email.strip()
+    if not is_address(email):
+        raise Invalid.field("email", "an address like name@example.com")
+    return email
+
+
+def too_long(metadata: dict[str, Any]) -> str | None:
+    """Why this is more than a user may say of itself; None where it is not."""
+    return f"longer than {MAX_METADATA} characters" if len(repr(metadata)) > MAX_METADATA else None
+
+
+def _found(user: User | None) -> User:
+    if user is None:
+        raise _no_such_user()
+    return user
+
+
+def _no_such_user() -> NotFound:
+    return NotFound("There is no such user")
+
+
+def _last_admin() -> Conflict:
+    return Conflict("This is the tenant's last active administrator")

@@ -1,0 +1,131 @@
+"""Bodies of GoTrue's routes, which are snake_case. What we do not know in them is passed over, as GoTrue does."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from api.auth.service import Grant
+from api.edge.schemas import Instant, PlainText
+from api.items.metadata import metadata_problem
+from api.users.schemas import Password
+from api.users.service import too_long
+from api.users.tables import User
+
+
+def _storable(metadata: dict[str, Any]) -> dict[str, Any]:
+    if (problem := metadata_problem(metadata)) is not None:
+        raise ValueError(problem)
+    if (problem := too_long(metadata)) is not None:
+        raise ValueError(problem)
+    return metadata
+
+
+Metadata = Annotated[dict[str, Any], AfterValidator(_storable), Field(examples=[{"name": "Jane Doe"}])]
+
+
+class Credentials(BaseModel):
+    """For `grant_type=password` the first two, for `grant_type=refresh_token` the last."""
+
+    email: PlainText | None = Field(default=None, examples=["admin@demo.example"])
+    password: Password | None = Field(default=None, examples=["a long password"])
+    refresh_token: PlainText | None = None
+
+
+class SignUp(BaseModel):
+    email: PlainText = Field(examples=["newuser@example.com"])
+    password: Password = Field(examples=["a long password"])
+    data: Metadata | None = Field(default=None, description="Becomes `user_metadata`; `name` in it the user's name")
+
+
+class OwnChanges(BaseModel):
+    """A change of email or password needs the current password."""
+
+    email: PlainText | None = None
+    password: Password | None = None
+    current_password: Password | None = None
+    data: Metadata | None = Field(default=None, description="Merged into `user_metadata`; a null removes")
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(ser_json_inf_nan="null")
+
+
+class IdentityOut(Shape):
+    identity_id: str
+    id: str
+    user_id: str
+    identity_data: dict[str, Any]
+    provider: str
+    created_at: Instant
+    updated_at: Instant
+    last_sign_in_at: Instant | None
+
+
+class GoTrueUser(Shape):
+    """A user in GoTrue's shape."""
+
+    id: str
+    aud: str
+    role: str
+    email: str | None
+    app_metadata: dict[str, Any]
+    user_metadata: dict[str, Any]
+    identities: list[IdentityOut]
+    created_at: Instant
+    updated_at: Instant
+    last_sign_in_at: Instant | None
+    email_confirmed_at: Instant | None
+    is_anonymous: bool
+
+    @classmethod
+    def of(cls, user: User) -> Self:
+        metadata = user.user_metadata if user.name is None else {"name": user.name, **user.user_metadata}
+        times = {
+            "created_at": user.created_at,
+            "updated_at": user.updated_at,
+            "last_sign_in_at": user.last_login_at,
+        }
+        own = user.password_hash is not None
+        identity = IdentityOut(
+            identity_id=user.id,
+            id=user.id,
+            user_id=user.id,
+            identity_data={"sub": user.id, "email": user.email},
+            provider="email",
+            **times,
+        )
+        provider = {"provider": "email", "providers": ["email"]} if own else {}
+        return cls(
+            id=user.id,
+            aud="authenticated",
+            role=user.role,
+            email=user.email,
+            app_metadata={**provider, "tenant_id": user.tenant_id, "role": user.role},
+            user_metadata=metadata,
+            identities=[identity] if own else [],
+            email_confirmed_at=user.created_at if own else None,
+            is_anonymous=False,
+            **times,
+        )
+
+
+class TokenOut(Shape):
+    """What a login gives."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+    expires_at: int = Field(description="seconds since the epoch")
+    refresh_token: str
+    user: GoTrueUser
+
+    @classmethod
+    def of(cls, grant: Grant, seconds: int) -> Self:
+        return cls(
+            access_token=grant.access.token,
+            token_type="bearer",  # noqa: S106
+            expires_in=seconds,
+            expires_at=grant.access.expires_at,
+            refresh_token=grant.refresh_token,
+            user=GoTrueUser.of(grant.user),
+        )

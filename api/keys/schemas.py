@@ -1,0 +1,34 @@
+"""API keys as administrators make and see them."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, StrictInt
+
+from api.edge.principal import SCOPES, Scope
+from api.edge.schemas import Instant, PlainText, Schema
+
+
+class NewKey(Schema):
+    name: PlainText = Field(description="1 to 100 characters", examples=["shop backend"])
+    scopes: list[Scope] = Field(default=list(SCOPES), min_length=1, max_length=10)
+    rate_limit: Annotated[StrictInt, Field(ge=1, le=2_147_483_647)] | None = Field(
+        default=None, description="Requests a minute, no more than keys have by default", examples=[500]
+    )
+
+
+class KeyOut(Schema):
+    """A key, without the key itself."""
+
+    id: UUID
+    name: str
+    scopes: list[Scope]
+    rate_limit: int | None = Field(description="Requests a minute; null: what keys have by default; 0: no limit")
+    prefix: str = Field(description="How the key begins", examples=["rk_a1B2c3"])
+    created_at: Instant
+    last_used_at: Instant | None = Field(description="To within ten seconds")
+    revoked_at: Instant | None
+
+
+class KeyMade(KeyOut):
+    key: str = Field(description="The key itself, shown this once")

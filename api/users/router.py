@@ -1,0 +1,78 @@
+"""`/api/users`."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.database.session import Session
+from api.edge.principal import CurrentAdmin, CurrentUser
+from api.edge.schemas import Page, Paging, PathId, PlainText
+from api.interactions.log import InteractionLog
+from api.interactions.schemas import RecordedInteraction
+from api.users import service
+from api.users.schemas import NewUser, UserChanges, UserOut
+
+router = APIRouter(prefix="/api/users", tags=["users"])
+_Responses = dict[int | str, dict[str, Any]]
+_FORBIDDEN: _Responses = {403: {"description": "Forbidden"}}
+_NOT_FOUND: _Responses = _FORBIDDEN | {404: {"description": "Not Found"}}
+_CONFLICT: _Responses = {409: {"description": "The address or id is taken, or it is the tenant's last active admin"}}
+
+
+@router.get("", summary="List users", responses=_FORBIDDEN)
+async def list_users(
+    admin: CurrentAdmin,
+    session: Session,
+    paging: Paging,
+    search: Annotated[PlainText | None, Query(description="Part of an id, email or name")] = None,
+) -> Page[UserOut]:
+    """The tenant's users by id: portal users, and end users whom a backend knows."""
+    found, total = await service.list_users(session, admin.scope, search, paging.offset, paging.page_size)
+    data = [UserOut.model_validate(user) for user in found]
+    return Page[UserOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
+
+
+@router.post("", status_code=201, summary="Create a user", responses=_FORBIDDEN | _CONFLICT)
+async def create_user(body: NewUser, admin: CurrentAdmin, session: Session, request: Request) -> UserOut:
+    """With a password it can log in, and its email has to be free among all who can."""
+    return UserOut.model_validate(await service.create_user(session, request.app.state.passwords, admin.scope, body))
+
+
+@router.get("/{user_id}", summary="Get a user", responses=_NOT_FOUND)
+async def get_user(user_id: PathId, user: CurrentUser, session: Session) -> UserOut:
+    """Any for an administrator, for others their own."""
+    return UserOut.model_validate(await service.see_user(session, user, user_id))
+
+
+@router.put("/{user_id}", summary="Update a user", responses=_NOT_FOUND | _CONFLICT)
+async def update_user(
+    user_id: PathId, body: UserChanges, admin: CurrentAdmin, session: Session, request: Request
+) -> UserOut:
+    """What is left out stays. A new password, role or activity revokes the user's refresh tokens."""
+    return UserOut.model_validate(
+        await service.update_user(session, request.app.state.passwords, admin.scope, user_id, body)
+    )
+
+
+@router.delete("/{user_id}", status_code=204, summary="Delete a user", responses=_NOT_FOUND | _CONFLICT)
+async def delete_user(user_id: PathId, admin: CurrentAdmin, session: Session) -> Response:
+    """The user and everything it did is gone for good."""
+    await service.delete_user(session, admin.scope, user_id)
+    return Response(status_code=204)
+
+
+@router.patch("/{user_id}/toggle-status", summary="Switch a user off or on", responses=_NOT_FOUND | _CONFLICT)
+async def toggle_status(user_id: PathId, admin: CurrentAdmin, session: Session) -> UserOut:
+    """Who is switched off is logged out within 5 seconds."""
+    return UserOut.model_validate(await service.toggle_status(session, admin.scope, user_id))
+
+
+@router.get("/{user_id}/interactions", summary="List what a user did", responses=_NOT_FOUND)
+async def list_interactions(
+    user_id: PathId, admin: CurrentAdmin, session: Session, paging: Paging
+) -> Page[RecordedInteraction]:
+    """Newest first."""
+    await service.get_user(session, admin.scope, user_id)
+    found, total = await InteractionLog(session, admin.scope).page(user_id, paging.offset, paging.page_size)
+    data = [RecordedInteraction.model_validate(interaction) for interaction in found]
+    return Page[RecordedInteraction](data=data, total=total, page=paging.page, page_size=paging.page_size)
