@@ -19,6 +19,13 @@ RANK = "rank"
 SCORE = "score"
 ALGORITHM = "algorithm"
 REASON = "reason"
+RELEASE = "release"
+
+CHOSEN = "chosen"
+ANSWERS = "answers"
+ANSWERS_FOLLOWED = "answers_followed"
+SHOWN = "shown"
+INTERACTIONS = "interactions"
 
 # Inside a feature snapshot users and items are positions, so that no id of a person reaches a model.
 USER = "user"

@@ -94,3 +94,18 @@ RECOMMENDATIONS = pa.schema(
     ]
 )
 """Generated recommendations on their way into the database."""
+
+QUESTIONS = pa.schema([*RECENT_EVENTS, pa.field(c.CHOSEN, pa.bool_(), nullable=False)])
+"""What users had done before a moment, and what they chose after it, by user and then oldest first."""
+
+ONLINE_METRICS = pa.schema(
+    [
+        pa.field(c.RELEASE, pa.string(), nullable=False),  # empty where no model answered
+        pa.field(c.ALGORITHM, pa.string(), nullable=False),
+        pa.field(c.ANSWERS, pa.int64(), nullable=False),
+        pa.field(c.SHOWN, pa.int64(), nullable=False),  # items in the answers
+        pa.field(c.ANSWERS_FOLLOWED, pa.int64(), nullable=False),  # by at least one interaction with an item of theirs
+        pa.field(c.INTERACTIONS, pa.int64(), nullable=False),  # that followed from the answers
+    ]
+)
+"""How the answers of each release and algorithm were followed."""

@@ -64,7 +64,7 @@ def new_interactions(url: str, tenant_id: str, lower_xid: int) -> Iterator[NewIn
     and a transaction that is still open is left whole to a later export. Bound and rows are read in one snapshot.
     Raises ValueError where the database is behind the cursor, as after a restore or a change of database.
     """
-    with _repeatable_read(url) as cursor:
+    with repeatable_read(url) as cursor:
         upper = int(_value(cursor, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"))
         if upper < lower_xid:
             raise ValueError(
@@ -82,7 +82,7 @@ def new_interactions(url: str, tenant_id: str, lower_xid: int) -> Iterator[NewIn
 @contextmanager
 def catalogue(url: str, tenant_id: str) -> Iterator[Catalogue]:
     """The tenant's items and the catalogue version they are at, read in one snapshot."""
-    with _repeatable_read(url) as cursor:
+    with repeatable_read(url) as cursor:
         version = int(
             _value(cursor, "SELECT coalesce(max(version), 0) FROM catalogues WHERE tenant_id = $1", tenant_id)
         )
@@ -95,20 +95,20 @@ def catalogue(url: str, tenant_id: str) -> Iterator[Catalogue]:
 
 def tenants(url: str) -> list[str]:
     """Ids of the tenants that are not deleted, sorted."""
-    with _repeatable_read(url) as cursor:
+    with repeatable_read(url) as cursor:
         cursor.execute("SELECT id FROM tenants WHERE deleted_at IS NULL ORDER BY id")
         return cursor.fetch_arrow_table().column("id").to_pylist()
 
 
 def exclude_seen(url: str, tenant_id: str) -> str:
     """The tenant's own `excludeSeen`: "none", "bought" or "all". Raises LookupError for an unknown tenant."""
-    with _repeatable_read(url) as cursor:
+    with repeatable_read(url) as cursor:
         return _value(cursor, "SELECT exclude_seen FROM tenants WHERE id = $1 AND deleted_at IS NULL", tenant_id)
 
 
 def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: int) -> int:
     """Interactions at or past `lower_xid`, those of open transactions left out; counting stops at `at_most`."""
-    with _repeatable_read(url) as cursor:
+    with repeatable_read(url) as cursor:
         return _value(
             cursor,
             "SELECT count(*) FROM (SELECT FROM interactions "
@@ -121,7 +121,7 @@ def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: in
 
 def tenants_to_generate(url: str) -> list[str]:
     """Ids of the tenants that have a generation job to work off, the longest waiting first."""
-    with _repeatable_read(url) as cursor:
+    with repeatable_read(url) as cursor:
         cursor.execute(
             "SELECT job.tenant_id AS id FROM generation_jobs AS job "
             "JOIN tenants ON tenants.id = job.tenant_id AND tenants.deleted_at IS NULL "
@@ -135,21 +135,21 @@ def audience(url: str, tenant_id: str, job_id: str) -> pa.Table:
 
     Those that came after the job are left out, so that it ends.
     """
-    with _repeatable_read(url) as cursor:
+    with repeatable_read(url) as cursor:
         cursor.execute(_AUDIENCE, (tenant_id, job_id))
         return cursor.fetch_arrow_table().cast(AUDIENCE)
 
 
 def recent_events(url: str, tenant_id: str, users: Sequence[str], at_most: int) -> pa.Table:
     """The newest `at_most` events of each of these users (RECENT_EVENTS), by user and then newest first."""
-    with _repeatable_read(url) as cursor:
+    with repeatable_read(url) as cursor:
         cursor.execute(_RECENT_EVENTS, (json.dumps(list(users)), tenant_id, at_most))
         return cursor.fetch_arrow_table().cast(RECENT_EVENTS)
 
 
 def catalogue_changes(url: str, tenant_id: str, since: int) -> tuple[int, pa.Table]:
     """The catalogue's version, and the items that changed after version `since` (CATALOGUE_CHANGES)."""
-    with _repeatable_read(url) as cursor:
+    with repeatable_read(url) as cursor:
         # A tenant that is being deleted has no catalogue, and so no changes.
         query = "SELECT coalesce(max(version), $2::bigint) FROM catalogues WHERE tenant_id = $1"
         version = int(_value(cursor, query, tenant_id, since))
@@ -158,7 +158,8 @@ def catalogue_changes(url: str, tenant_id: str, since: int) -> tuple[int, pa.Tab
 
 
 @contextmanager
-def _repeatable_read(url: str) -> Iterator[dbapi.Cursor]:
+def repeatable_read(url: str) -> Iterator[dbapi.Cursor]:
+    """A cursor whose queries all see the database as it was at the first of them."""
     with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
@@ -214,8 +215,8 @@ WHERE job.tenant_id = $1 AND job.id = $2::text::uuid AND users.is_active AND use
 ORDER BY users.id
 """  # noqa: S608 - the numbers are of this code base
 
-_TYPE_CODE = " ".join(f"WHEN '{name}' THEN {code}" for name, code in TYPE_CODES.items())
-_TYPE_WEIGHT = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in TYPE_WEIGHTS.items())
+TYPE_CODE_SQL = " ".join(f"WHEN '{name}' THEN {code}" for name, code in TYPE_CODES.items())
+TYPE_WEIGHT_SQL = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in TYPE_WEIGHTS.items())
 
 # The order of events within a user is that of a request's history, newest first.
 _RECENT_EVENTS = f"""
@@ -225,8 +226,8 @@ FROM jsonb_array_elements_text($1::text::jsonb) WITH ORDINALITY AS asked (id, pl
 CROSS JOIN LATERAL (
     SELECT
         item_id,
-        CASE interaction_type {_TYPE_CODE} END AS type,
-        coalesce(value, CASE interaction_type {_TYPE_WEIGHT} END)::real AS weight,
+        CASE interaction_type {TYPE_CODE_SQL} END AS type,
+        coalesce(value, CASE interaction_type {TYPE_WEIGHT_SQL} END)::real AS weight,
         (extract(epoch FROM occurred_at) * 1000000)::bigint AS timestamp,
         row_number() OVER (ORDER BY occurred_at DESC, item_id COLLATE "C" DESC) AS age
     FROM interactions WHERE tenant_id = $2 AND user_id = asked.id
