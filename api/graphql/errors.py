@@ -1,0 +1,64 @@
+"""Errors of GraphQL that mirror the problems of REST."""
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from graphql import GraphQLError
+from pydantic import ValidationError
+
+from api.edge.handlers import database_problem
+from api.edge.problems import Invalid, Problem, problem_body
+
+log = structlog.get_logger(__name__)
+
+
+def problem_of(app: FastAPI, error: GraphQLError) -> Problem:
+    """The problem that REST would answer with. What nobody foresaw is a 500, and is in the log."""
+    cause = error.original_error
+    if isinstance(cause, GraphQLError):
+        cause = cause.original_error
+    if isinstance(cause, Problem):
+        return cause
+    if cause is None:  # the document's or the variables' fault
+        return Invalid(error.message)
+    if isinstance(cause, RecursionError):
+        return Invalid.field("query", "is nested too deeply")
+    if isinstance(cause, ValueError) and error.path is None:  # Python's bound on reading a number
+        return Invalid.field("query", "holds a number of too many digits")
+    if (problem := database_problem(app, cause)) is not None:
+        return problem
+    field = error.path[0] if error.path else None
+    log.error("unhandled", field=field, exc_info=cause)
+    return Problem(500, "The server failed on this field; its log has the reason under the trace id")
+
+
+def extensions_of(problem: Problem) -> dict[str, Any]:
+    """`code`, and the members of the problem but its detail, which is the message."""
+    members = problem_body(problem)
+    del members["detail"]
+    return {"code": HTTPStatus(problem.status_code).name, **members}
+
+
+def formatted(app: FastAPI, error: GraphQLError) -> dict[str, Any]:
+    """The error as an answer has it."""
+    problem = problem_of(app, error)
+    members: dict[str, Any] = {"message": problem.detail}
+    if error.locations:
+        members["locations"] = [{"line": place.line, "column": place.column} for place in error.locations]
+    if error.path is not None:
+        members["path"] = error.path
+    return {**members, "extensions": extensions_of(problem)}
+
+
+def invalid(error: ValidationError) -> Invalid:
+    """The problem of arguments that a request's schema refuses, each named as the client wrote it."""
+    errors = [
+        {
+            "field": ".".join(str(part) for part in found["loc"]),
+            "message": str(found["msg"]).removeprefix("Value error, "),
+        }
+        for found in error.errors(include_url=False, include_input=False)
+    ]
+    return Invalid(f"{errors[0]['field']}: {errors[0]['message']}", errors)  # type: ignore[arg-type]

@@ -1,0 +1,67 @@
+"""`/graphql`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import Scope
+from strawberry.http.ides import get_graphql_ide_html
+
+from api.database.session import CurrentDatabase
+from api.edge.auth import CHARGE
+from api.edge.principal import principal_of
+from api.edge.problems import MEDIA_TYPE
+from api.graphql.operations import Context
+from api.graphql.schemas import GraphQLAnswer, GraphQLRequest
+from api.graphql.service import execute
+
+router = APIRouter(tags=["graphql"])
+
+
+async def _context(body: GraphQLRequest, request: Request, database: CurrentDatabase) -> Context:
+    app = request.app
+    return Context(
+        principal=principal_of(request),
+        charge=request.scope["state"][CHARGE],
+        pool=database.pool,
+        recommender=app.state.recommender,
+        version=app.version,
+        operation_name=body.operation_name,
+    )
+
+
+@router.post(
+    "/graphql",
+    summary="Run a GraphQL operation",
+    response_model=GraphQLAnswer,
+    openapi_extra={"security": [{}, {"ApiKey": []}]},
+)
+async def run(body: GraphQLRequest, request: Request, context: Annotated[Context, Depends(_context)]) -> Response:
+    """The core of REST as one schema. `getApiVersion` and `getHealth` are public, the rest needs an API key.
+
+    Each field of `Query` and `Mutation` counts as one request. A document that cannot be run is a 400; where a field
+    fails, the others are answered, and `errors` says what REST would have.
+    """
+    executed = await execute(request.app, body, context)
+    if executed.problem is None:
+        return JSONResponse(executed.body)
+    headers = dict(executed.problem.headers or {})
+    return JSONResponse(executed.body, executed.problem.status_code, headers, MEDIA_TYPE)
+
+
+class _Development(APIRoute):
+    """A route that is there only where the settings say so."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["app"].state.configuration.api.graphiql:
+            return super().matches(scope)
+        return Match.NONE, {}
+
+
+async def graphiql() -> HTMLResponse:
+    return HTMLResponse(get_graphql_ide_html("graphiql"))
+
+
+router.add_api_route("/graphql", graphiql, methods=["GET"], include_in_schema=False, route_class_override=_Development)

@@ -1,0 +1,98 @@
+"""Runs one operation and says how it is answered."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import strawberry
+from fastapi import FastAPI
+from graphql import GraphQLError
+from strawberry.exceptions import MissingQueryError
+from strawberry.extensions import SchemaExtension
+from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.types import ExecutionContext
+
+from api.edge.problems import Invalid, Problem, problem_body
+from api.graphql import documents
+from api.graphql.errors import formatted, problem_of
+from api.graphql.operations import Context, Mutation, Query, notes
+from api.graphql.schemas import DATE_TIME, GraphQLRequest
+
+
+class _Bounds(SchemaExtension):
+    """Refuses documents that cost too much, and charges those that ask for several things as several requests."""
+
+    async def on_operation(self) -> AsyncIterator[None]:
+        self.execution_context.parse_options["max_tokens"] = documents.MAX_TOKENS
+        yield
+
+    async def on_parse(self) -> AsyncIterator[None]:
+        yield
+        if (document := self.execution_context.graphql_document) is not None:
+            documents.check(document, self.execution_context.context.operation_name)
+
+    async def on_execute(self) -> AsyncIterator[None]:
+        running = self.execution_context
+        if (document := running.graphql_document) is not None:
+            further = documents.root_fields(document, running.context.operation_name) - 1
+            if further > 0 and (refusal := await running.context.charge(further)) is not None:
+                raise refusal
+        yield
+
+
+class _Schema(strawberry.Schema):
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
+        """Nothing: what nobody foresaw is logged where it becomes an answer, and the rest quotes what users sent."""
+
+
+schema = _Schema(
+    query=Query,
+    mutation=Mutation,
+    extensions=[_Bounds],
+    config=StrawberryConfig(scalar_map={datetime: DATE_TIME}),
+)
+
+
+@dataclass(frozen=True)
+class Executed:
+    """An answer: of GraphQL where the operation was run, otherwise a problem that GraphQL clients can read too."""
+
+    body: dict[str, Any]
+    problem: Problem | None = None
+
+    @property
+    def statuses(self) -> set[int]:
+        """Those that fields failed with."""
+        return {error["extensions"]["status"] for error in self.body.get("errors", ())}
+
+
+async def execute(app: FastAPI, request: GraphQLRequest, context: Context) -> Executed:
+    """Run the operation. Nothing is run where the document or its variables are not valid."""
+    try:
+        result = await schema.execute(
+            request.query,
+            variable_values=request.variables,
+            context_value=context,
+            operation_name=context.operation_name,
+        )
+    except (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError):
+        problem = Invalid.field("operationName", "names none of the document's operations that could be run")
+        return _refused(app, [GraphQLError(problem.detail, original_error=problem)])
+    errors = result.errors or []
+    if result.data is None:
+        return _refused(app, errors)
+    body: dict[str, Any] = {"data": result.data}
+    if errors:
+        body["errors"] = [formatted(app, error) for error in errors]
+    if noted := notes(context):
+        body["extensions"] = {"recommendations": noted}
+    return Executed(body)
+
+
+def _refused(app: FastAPI, errors: list[GraphQLError]) -> Executed:
+    """Each error is an entry of the problem's `errors` and of GraphQL's, which have the same name."""
+    problem = problem_of(app, errors[0])
+    entries = [{"field": "query", **formatted(app, error)} for error in errors]
+    return Executed({**problem_body(problem), "errors": entries}, problem)

@@ -1,0 +1,266 @@
+"""What `/graphql` refuses: documents that cost too much, and requests that are none."""
+
+import time
+from functools import reduce
+from typing import Any
+
+import pytest
+from graphql import get_introspection_query, parse
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from api.graphql.documents import MAX_ALIASES, Extent, measure, root_fields
+from configs.settings import ApiSettings, LimitSettings
+from tests.api.graphql.calls import HEALTH, RECOMMENDATIONS, VERSION, data, run
+from tests.api.test_limits import away_from_the_end_of_a_minute  # noqa: F401 - a fixture
+from tests.fixtures.backend import Backend
+
+QUICK_SECONDS = 1.0
+
+
+def refused(client: TestClient, query: str) -> dict[str, Any]:
+    """A problem that is also an answer of GraphQL."""
+    response = client.post("/graphql", json={"query": query})
+    body: dict[str, Any] = response.json()
+    assert response.status_code == body["status"] == 400, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert {"type", "title", "detail", "traceId", "errors"} <= body.keys()
+    assert body["errors"]
+    for error in body["errors"]:
+        assert error["message"] and error["field"]
+        assert (error["extensions"]["code"], error["extensions"]["status"]) == ("BAD_REQUEST", 400)
+    return body
+
+
+def nested_fragments(levels: int) -> str:
+    """A document of a few lines that spells 2 ** levels fields."""
+    chain = [f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(levels)]
+    return " ".join(["{ ...F0 }", *chain, f"fragment F{levels} on Query {{ getApiVersion }}"])
+
+
+def nested_introspection(levels: int) -> str:
+    chain = [f"fragment F{n} on __Type {{ ...F{n + 1} ...F{n + 1} }}" for n in range(levels)]
+    return " ".join(["{ __schema { types { ...F0 } } }", *chain, f"fragment F{levels} on __Type {{ name }}"])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{" + " ".join(f"a{n}: getApiVersion" for n in range(10_000)) + "}",
+        "{" + " ".join(f"a{n}: getApiVersion" for n in range(MAX_ALIASES + 1)) + "}",
+        "{ ...F } fragment F on Query {" + " ".join(f"a{n}: getApiVersion" for n in range(MAX_ALIASES + 1)) + "}",
+        "{" + "getApiVersion " * 100_000 + "}",
+        "{ getHealth " * 50 + "{ status }" + " }" * 50,
+        "{ getHealth " * 400 + "{ status }" + " }" * 400,
+        "{ getHealth " * 100_000,
+        "query($a: " + "[" * 900 + "Int" + "]" * 900 + ") { getApiVersion }",
+        "{ getRecommendations(userId: " + "[" * 900 + "]" * 900 + ", count: 1) { itemId } }",
+        "{ getApiVersion " + "@skip(if: true) " * 600 + "}",
+        nested_fragments(100),
+        nested_introspection(100),
+        "{ __schema { types { fields { type { fields { type { fields { type { fields { name } } } } } } } } } }",
+        '{ __type(name: "Query") ' + "{ ofType " * 30 + "{ name }" + " }" * 31,
+        "{ ...F } fragment F on Query { ...G } fragment G on Query { ...F }",
+        "{ ...Nowhere }",
+        '{ getRecommendations(userId: """' + "x\n" * 500_000 + '""", count: 1) { itemId } }',
+        '{ getRecommendations(userId: "a", count: ' + "9" * 100_000 + ") { itemId } }",
+        "#" * 100_000 + "{ getApiVersion }",
+        "#" * 99_000,
+        "\ufeff",
+        "{",
+        "nonsense",
+        "{ getUsers { id } }",
+        "mutation { getHealth { status } }",
+        "subscription { getHealth { status } }",
+        "{ getRecommendations(userId: 1, count: 1) { itemId } }",
+        '{ getRecommendations(userId: "a", count: "1") { itemId } }',
+        '{ getRecommendations(userId: "a", count: 1) }',
+        '{ getRecommendations(userId: "a") { itemId } }',
+        "query A { getApiVersion } query B { getApiVersion }",
+        "fragment F on Query { getApiVersion }",
+        "type Query { a: Int }",
+    ],
+    ids=lambda query: query[:40],
+)
+def test_a_document_that_is_too_much_or_not_valid_is_a_quick_400(backend: Backend, query: str) -> None:
+    started = time.monotonic()
+    body = run_bounded(backend.client, query)
+    assert time.monotonic() - started < QUICK_SECONDS
+    assert body["errors"]
+
+
+def run_bounded(client: TestClient, query: str) -> dict[str, Any]:
+    response = client.post("/graphql", json={"query": query})
+    if response.status_code == 200:  # an argument's value is the field's business
+        body: dict[str, Any] = response.json()
+        assert {error["extensions"]["status"] for error in body["errors"]} == {400}
+        return body
+    return refused(client, query)
+
+
+def test_what_tools_and_people_ask_for_is_not_too_much(client: TestClient) -> None:
+    assert data(client, get_introspection_query(input_value_deprecation=True, directive_is_repeatable=True))
+    aliased = "{" + " ".join(f"a{n}: getApiVersion" for n in range(MAX_ALIASES)) + "}"
+    assert len(data(client, aliased)) == MAX_ALIASES
+
+
+SELECTIONS = st.recursive(
+    st.sampled_from(["a", "b", "x: a", "__typename", "...F", "...G"]),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3).map(" ".join)
+        | inner.map(lambda fields: f"c {{ {fields} }}")
+        | inner.map(lambda fields: f"... on T {{ {fields} }}")
+    ),
+    max_leaves=8,
+)
+
+
+@given(SELECTIONS, st.sampled_from(["a", "x: a", "c { a b ...G }"]), st.sampled_from(["a", "c { y: a }"]))
+def test_the_extent_of_a_document_is_what_it_expands_to(main: str, f: str, g: str) -> None:
+    def spelled(fields: str) -> str:
+        return fields.replace("...F", f"... on T {{ {f} }}").replace("...G", f"... on T {{ {g} }}")
+
+    document = f"{{ {main} }} fragment F on T {{ {f} }} fragment G on T {{ {g} }}"
+    without_fragments = [measure(parse(f"{{ {spelled(fields)} }}")) for fields in (main, f, g)]
+    assert measure(parse(document)) == reduce(Extent.beside, without_fragments)
+
+
+def test_extents_by_hand() -> None:
+    assert measure(parse("{ a b { c x: d } ...F } fragment F on T { e { f } }")) == Extent(8, 1, 2)
+    assert root_fields(parse("{ a b { c x: d } y: a ...F __typename } fragment F on T { e { f } a }"), None) == 4
+    assert root_fields(parse("query A { a } query B { a b c }"), "B") == 3
+
+
+def post(client: TestClient, content: bytes | str, content_type: str = "application/json") -> int:
+    started = time.monotonic()
+    response = client.post("/graphql", content=content, headers={"content-type": content_type})
+    assert time.monotonic() - started < 2 * QUICK_SECONDS
+    assert response.json()["status"] == response.status_code
+    assert response.headers["content-type"] == "application/problem+json"
+    return response.status_code
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"{ getApiVersion }"',
+        b"{}",
+        b'{"query": null}',
+        b'{"query": ""}',
+        b'{"query": 5}',
+        b'[{"query": "{ getApiVersion }"}]',
+        b'{"query": "{ getApiVersion }", "variables": []}',
+        b'{"query": "{ getApiVersion }", "variables": "x"}',
+        b'{"query": "{ getApiVersion }", "operationName": "Nobody"}',
+        b'{"query": "{ getApiVersion }", "operationName": ["x"]}',
+        b'{"query": "{ getApiVersion \xff }"}',
+        b'{"query": "{ \\ud800 }"}',
+        b'{"query": "{ a\\u0000b }"}',
+        b'{"query": "{ getApiVersion }", "operationName": "\\ud800"}',
+        b'{"query": "{ getApiVersion }", "variables": {"a": "\\ud800"}}',
+        b'{"query": "{ getApiVersion }", "variables": {"a": "\\u0000"}}',
+        b'{"query": "{ getApiVersion }", "variables": {"a": NaN}}',
+        b'{"query": "{ getApiVersion }", "variables": {"a": ' + b"9" * 5_000 + b"}}",
+        b'{"query": "{ getApiVersion }", "variables": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}",
+        b'{"query": "{ getApiVersion }"',
+    ],
+    ids=lambda content: content[:60].decode("latin-1"),
+)
+def test_a_body_that_is_no_request_is_a_400(client: TestClient, content: bytes) -> None:
+    assert post(client, content) == 400
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/graphql", "multipart/form-data; boundary=x", "x"])
+def test_a_body_of_another_type_is_a_400(client: TestClient, content_type: str) -> None:
+    assert post(client, '{"query": "{ getApiVersion }"}', content_type) == 400
+
+
+def test_a_body_of_10_megabytes_is_a_413(client: TestClient) -> None:
+    assert post(client, b'{"query": "' + b"x" * 10_000_000 + b'"}') == 413
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"userId": "a", "count": 2**31},
+        {"userId": "a", "count": 1.5},
+        {"userId": "a", "count": True},
+        {"userId": "a", "count": "1"},
+        {"userId": None, "count": 1},
+        {"userId": ["a"], "count": 1},
+        {"userId": {"a": 1}, "count": 1},
+    ],
+)
+def test_variables_of_the_wrong_type_are_a_400(backend: Backend, variables: dict[str, Any]) -> None:
+    body = run(backend.client, RECOMMENDATIONS, status=400, **variables)
+    assert body["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
+
+
+def test_each_field_counts_as_a_request_of_its_caller(open_client: Any, tenants: Any) -> None:
+    tenants.create()
+    with open_client(limits=LimitSettings(per_key=10, per_ip=5, redis_url=None)) as client:
+        client.headers = tenants.key()
+        send = lambda query: client.post("/graphql", json={"query": query})  # noqa: E731
+        single = send(VERSION)
+        assert (single.headers["x-ratelimit-limit"], single.headers["x-ratelimit-remaining"]) == ("10", "9")
+        three = client.post(
+            "/graphql", json={"query": "{ a: getApiVersion b: getApiVersion __typename getApiVersion }"}
+        )
+        assert three.headers["x-ratelimit-remaining"] == "6"
+        invalid = send("{ a: nothing b: nothing }")
+        assert (invalid.status_code, invalid.headers["x-ratelimit-remaining"]) == (400, "5")
+        six = "{" + " ".join(f"a{n}: getApiVersion" for n in range(6)) + "}"
+        over = send(six)
+        assert over.status_code == 429
+        assert over.json()["title"] == "Too Many Requests"
+        assert over.json()["errors"][0]["extensions"]["code"] == "TOO_MANY_REQUESTS"
+        assert (over.headers["x-ratelimit-remaining"], "retry-after" in over.headers) == ("0", True)
+        assert send(VERSION).status_code == 429
+        client.headers = {}
+        anonymous = send(HEALTH)
+        assert (anonymous.headers["x-ratelimit-limit"], anonymous.headers["x-ratelimit-remaining"]) == ("5", "4")
+
+
+def test_nothing_is_stored_past_the_limit(open_client: Any, tenants: Any) -> None:
+    tenants.create()
+    with open_client(limits=LimitSettings(per_key=3, redis_url=None)) as client:
+        client.headers = tenants.key()
+        client.post("/api/items", json={"id": "tea", "metadata": {}}).raise_for_status()
+        field = 'recordInteraction(userId: "u", itemId: "tea", interactionType: "view") { success }'
+        fields = " ".join(f"m{n}: {field}" for n in range(3))
+        assert client.post("/graphql", json={"query": f"mutation {{ {fields} }}"}).status_code == 429
+        found = tenants.run(_count)
+        assert found == 0
+
+
+async def _count(session: Any) -> int:
+    from sqlalchemy import text
+
+    connection = await session.connection()
+    return int((await connection.execute(text("SELECT count(*) FROM interactions"))).scalar_one())
+
+
+def test_the_editor_is_there_in_development_only(client: TestClient, open_client: Any) -> None:
+    refused = client.get("/graphql", headers={"accept": "text/html"})
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+    assert refused.headers["content-type"] == "application/problem+json"
+    with open_client(api=ApiSettings(cors_origins=(), graphiql=True)) as development:
+        page = development.get("/graphql")
+        assert (page.status_code, "GraphiQL" in page.text) == (200, True)
+        assert data(development, VERSION)
+
+
+def test_the_openapi_document_has_it_with_summary_example_and_errors(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["paths"]["/graphql"].keys() == {"post"}
+    operation = document["paths"]["/graphql"]["post"]
+    assert operation["summary"]
+    assert {"200", "400", "429", "500"} <= operation["responses"].keys()
+    assert {} in operation["security"]
+    query = document["components"]["schemas"]["GraphQLRequest"]["properties"]["query"]["examples"][0]
+    assert parse(query)
