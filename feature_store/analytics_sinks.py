@@ -5,7 +5,7 @@ A roll-up counts the rows of the transactions that have ended, `next_xid <= xid 
 transaction commits late. Statements name tables and columns as text; a contract test holds them against the API's.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -100,13 +100,13 @@ def roll_up(url: str, tenant_id: str, today: date | None = None, step_rows: int 
         return RolledUp(users, interactions, shown, attributed, more=upper < end)
 
 
-def record_release(url: str, tenant_id: str, release: str, models: Mapping[str, MeasuredModel]) -> None:
-    """Note the champions, by family, that a release was made of. Raises LookupError where there is no such tenant."""
+def record_release(url: str, tenant_id: str, release: str, models: list[MeasuredModel]) -> None:
+    """Note the champions that a release was made of. Raises LookupError where there is no such tenant."""
     with _transaction(url) as cursor:
         if not _rows(cursor, _LOCK_TENANT, tenant_id):
             raise LookupError(f"there is no tenant {tenant_id}")
-        for family, model in models.items():
-            _do(cursor, _ADD_MODEL, tenant_id, release, family, model.version, model.auc)
+        for model in models:
+            _do(cursor, _ADD_MODEL, tenant_id, release, model.family, model.version, model.auc)
 
 
 def record_accuracy(url: str, tenant_id: str, day: date, release: str, measured: list[Accuracy]) -> None:

@@ -2,6 +2,9 @@
 
 import dagster as dg
 
+from pipelines.defs.analytics.assets import analytics, daily_accuracy, daily_activity
+from pipelines.defs.analytics.schedules import hourly
+from pipelines.defs.analytics.sensors import activity
 from pipelines.defs.features.assets import feature_snapshot
 from pipelines.defs.generation.jobs import generate, recommendation_records
 from pipelines.defs.generation.sensors import generation_jobs
@@ -23,11 +26,14 @@ def build_definitions(installation: Installation) -> dg.Definitions:
     sensor_status = dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
     schedule_status = dg.DefaultScheduleStatus.RUNNING if on else dg.DefaultScheduleStatus.STOPPED
     return dg.Definitions(
-        assets=[lake_interactions, lake_items, feature_snapshot, *training_assets(), release, recommendation_records],
+        assets=[
+            *(lake_interactions, lake_items, feature_snapshot, *training_assets(), release),
+            *(recommendation_records, daily_activity, daily_accuracy),
+        ],
         asset_checks=[lake_quality],
-        jobs=[retrain, generate],
-        sensors=[new_tenants(sensor_status), retrain_after_interactions(sensor_status), generation_jobs],
-        schedules=[nightly(installation.pipeline.nightly_cron, schedule_status)],
+        jobs=[retrain, generate, analytics],
+        sensors=[new_tenants(sensor_status), retrain_after_interactions(sensor_status), generation_jobs, activity],
+        schedules=[nightly(installation.pipeline.nightly_cron, schedule_status), hourly(schedule_status)],
         resources={
             "installation": installation,
             "io_manager": JsonFiles(folder=str(installation.paths.dagster / "values")),

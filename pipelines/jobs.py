@@ -4,6 +4,7 @@ import dagster as dg
 
 RETRAIN = "retrain"
 GENERATE = "generate"
+ANALYTICS = "analytics"
 
 WORK_TAG = "recommendai/work"
 """What a run does, by which the instance bounds how many run at once: see `pipelines.instance`."""

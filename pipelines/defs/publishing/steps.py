@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from feature_store.analytics_sinks import MeasuredModel, record_release
 from feature_store.lake import tenant_folder
 from pipelines.defs.training.steps import TrainingRun, servable_champion
 from serving.contracts.messages import ALGORITHMS
@@ -21,7 +22,7 @@ class Published:
 
 
 def publish_champions(run: TrainingRun) -> Published:
-    """Release the tenant's champions of the families that answer queries.
+    """Release the tenant's champions of the families that answer queries, and note what they reached.
 
     Raises LookupError where none of them has a champion, so that the release before goes on serving.
     """
@@ -41,6 +42,15 @@ def publish_champions(run: TrainingRun) -> Published:
             home=run.installation.paths.bentoml,
             notes={"snapshot": run.manifest.snapshot_id},
         )
+    record_release(
+        run.installation.database_url(),
+        run.tenant,
+        release,
+        [
+            MeasuredModel(family, ref.version, run.tracking.report(ref).metric("auc"))
+            for family, ref in champions.items()
+        ],
+    )
     return Published(release, champions, [family for family in served if family not in champions])
 
 
