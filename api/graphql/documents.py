@@ -43,6 +43,12 @@ class Extent:
         return Extent(self.fields + 1, self.aliases + aliased, self.depth + 1)
 
 
+def check_length(query: str) -> None:
+    """Raises Invalid for text that is too long to read; `MAX_TOKENS` does not count comments and characters."""
+    if len(query) > MAX_LENGTH:
+        raise Invalid.field("query", f"has more than {MAX_LENGTH:,} characters")
+
+
 def check(document: DocumentNode, operation_name: str | None) -> None:
     """Raises Invalid where the document is past one of the bounds above, or does not say what of it to run."""
     operations = [part for part in document.definitions if isinstance(part, OperationDefinitionNode)]

@@ -7,7 +7,6 @@ import strawberry
 from pydantic import AfterValidator, Field
 
 from api.edge.schemas import PlainText, Schema, rfc3339
-from api.graphql.documents import MAX_LENGTH
 from api.items.metadata import metadata_problem
 
 
@@ -20,7 +19,7 @@ def _holdable(variables: dict[str, Any] | None) -> dict[str, Any] | None:
 class GraphQLRequest(Schema):
     """One operation, as every GraphQL client sends it."""
 
-    query: Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)] = Field(
+    query: Annotated[str, Field(min_length=1)] = Field(
         description="The document",
         examples=["query Similar($item: String!) { getSimilarItems(itemId: $item, count: 5) { itemId } }"],
     )

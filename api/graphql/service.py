@@ -25,6 +25,7 @@ class _Bounds(SchemaExtension):
     """Refuses documents that cost too much, and charges those that ask for several things as several requests."""
 
     async def on_operation(self) -> AsyncIterator[None]:
+        documents.check_length(self.execution_context.query or "")
         self.execution_context.parse_options["max_tokens"] = documents.MAX_TOKENS
         yield
 
