@@ -64,12 +64,11 @@ def tenants(database_url: str) -> Tenants:
     return Tenants(database_url)
 
 
-@pytest.fixture
-def configuration(database_url: str, tmp_path: Path) -> Configuration:
-    """Settings of the API over this test's database, whatever the environment says. No model server is there."""
+def configuration_of(url: str, state: Path) -> Configuration:
+    """Settings of the API over this database, whatever the environment says. No model server is there."""
     return Configuration(
-        paths=PathSettings(state_dir=tmp_path),
-        database=DatabaseSettings(url=database_url, pool_min=1),
+        paths=PathSettings(state_dir=state),
+        database=DatabaseSettings(url=url, pool_min=1),
         api=ApiSettings(cors_origins=(), benchmark_routes=False),
         auth=AuthSettings(jwt_secret=SECRET),
         limits=LimitSettings(per_key=1_000, per_jwt=200, per_ip=60, redis_url=None, trusted_proxies=()),
@@ -77,13 +76,20 @@ def configuration(database_url: str, tmp_path: Path) -> Configuration:
     )
 
 
+@pytest.fixture
+def configuration(database_url: str, tmp_path: Path) -> Configuration:
+    """Settings of the API over this test's database."""
+    return configuration_of(database_url, tmp_path)
+
+
 OpenClient = Callable[..., AbstractContextManager[TestClient]]
 
 
 @contextmanager
-def _open(
+def running(
     configuration: Configuration, adapt: Callable[[FastAPI], None] | None = None, **changes: Any
 ) -> Iterator[TestClient]:
+    """The application with these settings changed; `adapt` may add a route to it first."""
     app = create_app(replace(configuration, **changes))
     if adapt is not None:
         adapt(app)
@@ -94,7 +100,7 @@ def _open(
 @pytest.fixture
 def open_client(configuration: Configuration) -> OpenClient:
     """`open_client(limits=...)`: the application with other settings; `adapt` may add a route to it first."""
-    return lambda **changes: _open(configuration, **changes)
+    return lambda **changes: running(configuration, **changes)
 
 
 @pytest.fixture

@@ -1,0 +1,278 @@
+"""No tenant reaches another's data, on any route.
+
+Two tenants hold the same names with different data. Every route that the application has is called with the
+credentials of one of them, with ids that both have and with ids that only the other has. Whoever adds a route says in
+`BODIES` what it takes; nothing else is asked of them, and a route that is not scoped fails here.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from starlette.testclient import TestClient
+
+from api.database.session import Session
+from api.edge.principal import ReadKey
+from api.edge.schemas import PathId
+from configs.settings import LimitSettings
+from tests.api.conftest import Tenants, configuration_of, running
+from tests.fixtures.people import PASSWORD
+from tests.fixtures.postgres import copy_of
+from tests.fixtures.routes import Route, all_routes, routes_of
+from tests.fixtures.twins import Twin, make_twin, rows_of
+
+UNLIMITED = LimitSettings(per_key=100_000, per_jwt=100_000, per_ip=100_000, redis_url=None)
+PUBLIC = ("/health", "/api/auth/", "/auth/v1/token", "/auth/v1/signup")
+"""Routes without a credential. Logging in names no tenant; that the right one is found is asked below."""
+GRAPHIQL = "GET /graphql"
+"""A page without data, there only in development."""
+ROUTES = [route for route in all_routes() if not route.path.startswith(PUBLIC) and str(route) != GRAPHIQL]
+VOLATILE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT[\d:.]+Z|rk_[\w-]+")
+
+
+def _graphql(ids: dict[str, str]) -> list[Any]:
+    ask = 'query { getSimilarItems(itemId: "%s", count: 5) { itemId } }'
+    recommend = 'query { getRecommendations(userId: "%s", count: 5) { itemId explanation } }'
+    record = 'mutation { recordInteraction(userId: "u", itemId: "%s", interactionType: "view") { success message } }'
+    queries = [ask % ids["item_id"], record % ids["item_id"], recommend % ids["user_id"]]
+    return [{"query": query} for query in queries]
+
+
+def bodies(ids: dict[str, str]) -> dict[str, list[Any]]:
+    """What a route takes, once for each way of naming these ids in it."""
+    interaction = {"userId": ids["user_id"], "itemId": ids["item_id"], "interactionType": "click"}
+    return {
+        "POST /api/v1/interactions": [interaction],
+        "POST /api/v1/interactions/batch": [{"interactions": [interaction]}],
+        "POST /api/v1/recommend": [
+            {"userId": ids["user_id"], "count": 10, "excludeSeen": "none"},
+            {"userId": "x", "count": 10, "context": {"sessionItems": [ids["item_id"]]}},
+        ],
+        "POST /api/v1/similar": [{"itemId": ids["item_id"], "count": 10}],
+        "POST /api/items": [{"id": "made", "metadata": {}}, {"id": ids["item_id"], "metadata": {}}],
+        "POST /api/items/batch": [{"items": [{"id": ids["item_id"], "metadata": {}}, {"metadata": {}}]}],
+        "PUT /api/items/{item_id}": [{"metadata": {"title": "changed"}}],
+        "PATCH /api/items/{item_id}": [{"metadata": {"title": "changed"}}],
+        "POST /api/keys": [{"name": "same-key"}],
+        "POST /api/recommendations/generate": [{"algorithm": "hybrid", "userSegment": "all", "count": 10}],
+        "POST /api/users": [
+            {"email": "new@example.com", "name": "New", "role": "user", "isActive": True},
+            {"id": ids["user_id"], "name": "New"},
+        ],
+        "PUT /api/users/{user_id}": [{"name": "changed"}],
+        "PUT /auth/v1/user": [{"password": "another password", "current_password": PASSWORD}],
+        "POST /graphql": _graphql(ids),
+    }
+
+
+# Routes whose path names nothing, but whose body does: what they say of an item that only another tenant has.
+REFUSES = {
+    "POST /api/v1/interactions": lambda answer: answer.status_code == 404,
+    "POST /api/v1/interactions/batch": lambda answer: answer.json()["results"][0]["status"] == 404,
+    "POST /api/v1/similar": lambda answer: answer.status_code == 404,
+}
+# Routes that change none of their tenant's rows, though they are no GET; impressions are written behind the request.
+CHANGES_NOTHING = {"POST /api/v1/similar", "POST /api/v1/recommend"}
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Databases to copy: `ours` alone, and both."""
+
+    alone: str
+    both: str
+    ours: Twin
+    theirs: Twin
+
+
+@pytest.fixture(scope="module")
+def templates(postgres_url: str, migrated_template: str, tmp_path_factory: Any) -> Iterator[Templates]:
+    def fill(url: str, tenant_id: str, word: str) -> Twin:
+        with running(configuration_of(url, tmp_path_factory.mktemp("twins")), limits=UNLIMITED) as client:
+            return make_twin(client, url, Tenants(url), tenant_id, word)
+
+    with copy_of(postgres_url, migrated_template) as alone:
+        ours = fill(alone, "ours", "beta")
+        with copy_of(postgres_url, _name(alone)) as both:
+            theirs = fill(both, "theirs", "alpha")
+            yield Templates(_name(alone), _name(both), ours, theirs)
+
+
+@pytest.fixture
+def open_copy(postgres_url: str, tmp_path: Path) -> Any:
+    """`with open_copy(template) as (client, url)`: the application over a copy of a database."""
+
+    @contextmanager
+    def open_copy(template: str, **changes: Any) -> Iterator[tuple[TestClient, str]]:
+        with (
+            copy_of(postgres_url, template) as url,
+            running(configuration_of(url, tmp_path), limits=UNLIMITED, **changes) as client,
+        ):
+            yield client, url
+
+    return open_copy
+
+
+def _name(url: str) -> str:
+    return url.rsplit("/", 1)[1]
+
+
+def _call(
+    client: httpx.Client, route: Route, headers: dict[str, str], ids: dict[str, str], body: Any, **query: str
+) -> httpx.Response:
+    unknown = set(route.parameters) - set(ids)
+    assert not unknown, f"{route}: tests.fixtures.twins has no id for {unknown}"
+    path = route.path.format(**{name: quote(value, safe="") for name, value in ids.items()})
+    json_body = {} if body is None else {"json": body}
+    return client.request(route.method, path, headers=headers, params=query, **json_body)
+
+
+def _bodies(route: Route, ids: dict[str, str]) -> list[Any]:
+    if not route.has_body:
+        return [None]
+    found = bodies(ids).get(str(route))
+    assert found, f"say in BODIES what {route} takes"
+    return found
+
+
+def assert_closed(client: httpx.Client, url: str, route: Route, ours: Twin, theirs: Twin) -> None:
+    """With our credentials, ids that only they have are 404 and nothing of theirs is shown or changes."""
+    before = rows_of(url, theirs.tenant_id)
+    reached = False
+    for headers in ours.credentials.values():
+        for body in _bodies(route, theirs.own_ids):
+            answer = _call(client, route, headers, theirs.own_ids, body)
+            if answer.status_code in (401, 403):
+                continue  # a credential of the wrong kind, or a person who may see only itself
+            reached = True
+            if route.parameters:
+                assert answer.status_code == 404, (route, answer.text)
+            elif (refuses := REFUSES.get(str(route))) is not None:
+                assert refuses(answer), (route, answer.text)
+            _assert_nothing_of(theirs, answer)
+        for body in _bodies(route, ours.ids):
+            _assert_nothing_of(theirs, _call(client, route, headers, ours.ids, body))
+    assert reached, f"none of our credentials opens {route}"
+    assert rows_of(url, theirs.tenant_id) == before, f"{route} changed rows of another tenant"
+
+
+def _assert_nothing_of(theirs: Twin, answer: httpx.Response) -> None:
+    shown = answer.text + str(dict(answer.headers))
+    for id_ in theirs.own_ids.values():
+        shown = shown.replace(id_, "")  # what we sent may come back; it holds the word
+    assert theirs.word not in shown, (str(answer.request.url), answer.text)
+    assert theirs.tenant_id not in shown
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_nothing_of_another_tenant_is_shown_or_changed(route: Route, open_copy: Any, templates: Templates) -> None:
+    with open_copy(templates.both) as (client, url):
+        assert_closed(client, url, route, templates.ours, templates.theirs)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+def test_our_own_rows_are_shown_and_changed(route: Route, open_copy: Any, templates: Templates) -> None:
+    ours = templates.ours
+    with open_copy(templates.both) as (client, url):
+        before = rows_of(url, ours.tenant_id)
+        codes = {
+            _call(client, route, headers, ours.ids, body).status_code
+            for headers in ours.credentials.values()
+            for body in _bodies(route, ours.ids)
+        }
+        assert route.status in codes
+        if route.method != "GET" and str(route) not in CHANGES_NOTHING:
+            assert rows_of(url, ours.tenant_id) != before
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.method == "GET"], ids=str)
+def test_what_is_read_does_not_depend_on_another_tenants_rows(
+    route: Route, open_copy: Any, templates: Templates
+) -> None:
+    """Counts and figures too: what we read is the same with and without the others."""
+    seen = []
+    for template in (templates.alone, templates.both):
+        with open_copy(template) as (client, _):
+            answers = [
+                _call(client, route, headers, templates.ours.ids, None)
+                for headers in templates.ours.credentials.values()
+            ]
+            assert 200 in {answer.status_code for answer in answers}
+            seen.append([VOLATILE.sub("-", answer.text) for answer in answers if answer.status_code == 200])
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if {"search", "userId"} & set(route.queries)], ids=str)
+def test_another_tenants_words_and_ids_find_nothing(route: Route, open_copy: Any, templates: Templates) -> None:
+    theirs = templates.theirs
+    with open_copy(templates.both) as (client, _):
+        for name, value in (("search", theirs.word), ("userId", theirs.own_ids["user_id"])):
+            if name not in route.queries:
+                continue
+            answers = [
+                _call(client, route, headers, templates.ours.ids, None, **{name: value})
+                for headers in templates.ours.credentials.values()
+            ]
+            assert [answer.json()["total"] for answer in answers if answer.status_code == 200] == [0]
+
+
+def test_graphql_says_not_found_of_another_tenants_item(open_copy: Any, templates: Templates) -> None:
+    with open_copy(templates.both) as (client, _):
+        for body in _graphql(templates.theirs.own_ids)[:2]:
+            answer = client.post("/graphql", json=body, headers=templates.ours.credentials["key"])
+            assert answer.json()["errors"][0]["extensions"]["status"] == 404
+
+
+def test_recommendations_are_of_our_items_whoever_the_user_is(open_copy: Any, templates: Templates) -> None:
+    with open_copy(templates.both) as (client, _):
+        for user in ("same-user", templates.theirs.own_ids["user_id"]):
+            body = {"userId": user, "count": 10, "excludeSeen": "none"}
+            answer = client.post("/api/v1/recommend", json=body, headers=templates.ours.credentials["key"])
+            assert {item["itemId"] for item in answer.json()} == {"same-item", "second-item", "beta-item"}
+
+
+def test_a_login_finds_the_tenant_of_its_address(open_copy: Any, templates: Templates) -> None:
+    with open_copy(templates.both) as (client, _):
+        for twin in (templates.ours, templates.theirs):
+            body = {"email": f"boss@{twin.word}.example", "password": PASSWORD}
+            token = client.post("/api/auth/login", json=body).json()["token"]
+            users = client.get("/api/users", headers={"Authorization": f"Bearer {token}"}).json()["data"]
+            assert {user["name"] for user in users if user["email"]} == {f"{twin.word} person"}
+
+
+def test_a_route_that_is_not_scoped_fails_here(open_copy: Any, templates: Templates) -> None:
+    async def run(session: Session, statement: str, **values: str) -> Any:
+        return await (await session.connection()).execute(text(statement), values)
+
+    def leaky(app: FastAPI) -> None:
+        @app.get("/leaky/items/{item_id}")
+        async def read(item_id: PathId, key: ReadKey, session: Session) -> Any:
+            return {"found": (await run(session, "SELECT id FROM items WHERE id = :id", id=item_id)).scalar()}
+
+        @app.get("/leaky/count")
+        async def count(key: ReadKey, session: Session) -> int:
+            return (await run(session, "SELECT count(*) FROM items")).scalar_one()
+
+        @app.delete("/leaky/items/{item_id}", status_code=204)
+        async def delete(item_id: PathId, key: ReadKey, session: Session) -> None:
+            await run(session, "UPDATE items SET is_active = false WHERE id = :id", id=item_id)
+
+    with open_copy(templates.both, adapt=leaky) as (client, url):
+        found = {str(route): route for route in routes_of(client.app) if route.path.startswith("/leaky")}
+        assert len(found) == 3
+        for name in ("GET /leaky/items/{item_id}", "DELETE /leaky/items/{item_id}"):
+            with pytest.raises(AssertionError):
+                assert_closed(client, url, found[name], templates.ours, templates.theirs)
+        both = client.get("/leaky/count", headers=templates.ours.credentials["key"]).json()
+    with open_copy(templates.alone, adapt=leaky) as (client, _):
+        assert client.get("/leaky/count", headers=templates.ours.credentials["key"]).json() != both
+    assert json.dumps(both) == "6"
