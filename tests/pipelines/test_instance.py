@@ -1,5 +1,6 @@
 """The instance in the state folder, as every process finds it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pipelines.instance import open_instance
 from pipelines.partitions import TENANT_TAG
 
 
-def test_a_tenant_has_one_run_at_a_time_and_nothing_phones_home(
+def test_a_tenant_has_one_training_at_a_time_a_generation_its_own_place_and_nothing_phones_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "/nowhere")
@@ -18,8 +19,12 @@ def test_a_tenant_has_one_run_at_a_time_and_nothing_phones_home(
         assert not instance.telemetry_enabled
         limits = instance.get_concurrency_config().run_queue_config
         assert limits is not None
+        trainings = max(1, (os.cpu_count() or 2) // 2)
+        assert limits.max_concurrent_runs == trainings + 1
         assert limits.tag_concurrency_limits == [
-            {"key": TENANT_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
+            {"key": TENANT_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1},
+            {"key": "recommendai/work", "value": "training", "limit": trainings},
+            {"key": "recommendai/work", "value": "generation", "limit": 1},
         ]
         instance.add_dynamic_partitions("tenants", ["acme"])
     with open_instance(PathSettings(state_dir=tmp_path)) as again:
