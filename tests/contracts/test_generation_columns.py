@@ -1,0 +1,49 @@
+"""What the pipeline writes of a generation fits the tables of the API, and both know the same words."""
+
+import re
+from typing import get_args
+
+import pyarrow as pa
+import pytest
+from sqlalchemy.dialects import postgresql
+from sqlmodel import SQLModel
+
+from api.generation.schemas import UserSegment
+from api.generation.tables import GenerationJob
+from api.recommendations.fallback import ALGORITHM as POPULARITY
+from api.records.schemas import RecordAlgorithm
+from api.records.tables import Recommendation
+from feature_store import columns as c
+from feature_store import sinks
+from feature_store.schemas import RECOMMENDATIONS
+from serving.contracts.messages import ALGORITHMS
+
+TYPES = {"TEXT": pa.string(), "SMALLINT": pa.int16(), "DOUBLE PRECISION": pa.float64()}
+
+
+def words_of(model: type[SQLModel], column: str) -> tuple[str, ...]:
+    texts = [str(check.sqltext) for check in model.__table__.constraints if hasattr(check, "sqltext")]
+    return next(tuple(re.findall(r"'([\w-]+)'", text)) for text in texts if text.startswith(f"{column} IN"))
+
+
+def test_records_are_written_with_every_column_that_has_no_default() -> None:
+    match = re.search(r"INSERT INTO recommendations \(([^)]*)\)", sinks._WRITE)
+    assert match is not None
+    written = set(match[1].split(", "))
+    columns = Recommendation.__table__.columns
+    assert written <= set(columns.keys())
+    needed = {column.name for column in columns if not column.nullable and column.server_default is None}
+    assert needed <= written
+
+
+@pytest.mark.parametrize("name", [c.USER_ID, c.ITEM_ID, c.RANK, c.SCORE, c.REASON])
+def test_arrow_types_of_records_are_those_of_the_table(name: str) -> None:
+    column = Recommendation.__table__.columns[name]
+    assert RECOMMENDATIONS.field(name).type == TYPES[column.type.compile(postgresql.dialect())]
+    assert RECOMMENDATIONS.field(name).nullable == column.nullable is False
+
+
+def test_segments_and_families_are_the_same_words_everywhere() -> None:
+    assert words_of(GenerationJob, "user_segment") == get_args(UserSegment) == c.USER_SEGMENTS
+    assert set(words_of(GenerationJob, "algorithm")) == set(ALGORITHMS)
+    assert set(get_args(RecordAlgorithm)) == {*ALGORITHMS, POPULARITY}
