@@ -26,6 +26,8 @@ from api.edge.limits import Limits, MemoryCounts, RedisCounts
 from api.edge.openapi import describe
 from api.edge.requests import Requests
 from api.gotrue.errors import GoTrueErrors
+from api.idempotency.middleware import Idempotency
+from api.idempotency.service import forgetting
 from api.keys.directory import KeyDirectory
 from api.users.passwords import Passwords
 from configs.settings import (
@@ -41,6 +43,8 @@ from serving.client import ServingClient
 
 DOMAINS = Path(__file__).parent
 UNLIMITED = ("/health", benchmark.PATH)
+NOTHING_MADE = ("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", benchmark.PATH)
+"""POST routes on which an `Idempotency-Key` means nothing: they make nothing, or are how one gets a credential."""
 EXPOSED_HEADERS = (
     *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"),
     *("X-Recommendation-Id", "X-Model-Release", "X-Recommendation-Degraded"),
@@ -89,6 +93,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             stack.push_async_callback(counts.close)
             stack.push_async_callback(issuers.close)
             await stack.enter_async_context(keys.noting_use())
+            await stack.enter_async_context(forgetting(database.pool))
             yield
 
     app = FastAPI(title="RecommendAI", version="1", lifespan=lifespan, redoc_url=None)
@@ -103,6 +108,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     handlers.install(app)
     describe(app)
     # The last one added is the outermost.
+    app.add_middleware(Idempotency, database=database, exempt=NOTHING_MADE)
     app.add_middleware(BodyLimits)
     app.add_middleware(
         Credentials,
