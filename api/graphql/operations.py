@@ -32,6 +32,7 @@ class Context:
     recommender: Recommender
     version: str
     operation_name: str | None
+    has_made: bool = False  # something that was not there before
     outcomes: dict[str, Outcome] = field(default_factory=dict)  # by field of the answer
 
 
@@ -79,6 +80,7 @@ class Mutation:
     ) -> RecordedInteraction | None:
         key = require_key(info.context.principal, "write")
         new = _read(NewInteraction, userId=user_id, itemId=item_id, interactionType=interaction_type, value=value)
+        info.context.has_made = True
         happened = await interactions.record(info.context.pool, key.scope, new)
         return RecordedInteraction(
             success=True, message=f"Recorded as interaction {happened.id}", timestamp=happened.occurred_at

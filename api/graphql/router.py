@@ -16,6 +16,7 @@ from api.edge.problems import MEDIA_TYPE
 from api.graphql.operations import Context
 from api.graphql.schemas import GraphQLAnswer, GraphQLRequest
 from api.graphql.service import execute
+from api.idempotency.middleware import do_not_keep, may_be_kept
 
 router = APIRouter(tags=["graphql"])
 
@@ -45,6 +46,8 @@ async def run(body: GraphQLRequest, request: Request, context: Annotated[Context
     fails, the others are answered, and `errors` says what REST would have.
     """
     executed = await execute(request.app, body, context)
+    if not (context.has_made and all(may_be_kept(status) for status in executed.statuses)):
+        do_not_keep(request)
     if executed.problem is None:
         return JSONResponse(executed.body)
     headers = dict(executed.problem.headers or {})

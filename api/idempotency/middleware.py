@@ -32,7 +32,9 @@ PATIENCE_SECONDS = 2.0
 POLL_SECONDS = 0.05
 UNKEPT = (401, 402, 429)
 """Client errors that another day may cure, as server errors may: the same request is then tried anew."""
+SERVER_ERROR = 500
 WITHHELD = "withheld"
+NOT_KEPT = "not kept"
 
 
 def withhold(*fields: str) -> Any:
@@ -42,6 +44,16 @@ def withhold(*fields: str) -> Any:
         request.scope["state"][WITHHELD] = fields
 
     return note
+
+
+def do_not_keep(request: Request) -> None:
+    """Have this request's answer not kept, whatever its status: it made nothing, or another day may cure it."""
+    request.scope["state"][NOT_KEPT] = True
+
+
+def may_be_kept(status: int) -> bool:
+    """Whether an answer of this status stays what it is."""
+    return status < SERVER_ERROR and status not in UNKEPT
 
 
 class Idempotency:
@@ -149,7 +161,7 @@ def _credential(principal: Principal) -> list[str]:
 
 def _is_kept(status: int, scope: Scope) -> bool:
     is_route = scope.get("route") is not None and status != 405
-    return is_route and status < 500 and status not in UNKEPT
+    return is_route and may_be_kept(status) and NOT_KEPT not in scope["state"]
 
 
 def _headers(answer: Response) -> list[list[str]]:

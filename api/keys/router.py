@@ -3,11 +3,12 @@
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from api.database.session import Session
 from api.edge.principal import CurrentAdmin
 from api.edge.schemas import Page, Paging
+from api.idempotency.middleware import withhold
 from api.keys import service
 from api.keys.schemas import KeyMade, KeyOut, NewKey
 from api.keys.tables import ApiKey
@@ -17,6 +18,8 @@ _Responses = dict[int | str, dict[str, Any]]
 _FORBIDDEN: _Responses = {403: {"description": "Forbidden"}}
 _NOT_FOUND: _Responses = _FORBIDDEN | {404: {"description": "Not Found"}}
 _TOO_MANY: _Responses = {409: {"description": "The tenant has 20 live keys"}}
+
+_SHOWN_ONCE = [Depends(withhold("key"))]
 
 
 def _made(made: tuple[ApiKey, str]) -> KeyMade:
@@ -32,7 +35,7 @@ async def list_keys(admin: CurrentAdmin, session: Session, paging: Paging) -> Pa
     return Page[KeyOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
 
 
-@router.post("", status_code=201, summary="Make an API key", responses=_FORBIDDEN | _TOO_MANY)
+@router.post("", status_code=201, summary="Make an API key", responses=_FORBIDDEN | _TOO_MANY, dependencies=_SHOWN_ONCE)
 async def create_key(body: NewKey, admin: CurrentAdmin, session: Session, request: Request) -> KeyMade:
     """The key is in this answer and nowhere else. At most 20 keys of a tenant are live."""
     allowed = request.app.state.configuration.limits.per_key
@@ -40,7 +43,9 @@ async def create_key(body: NewKey, admin: CurrentAdmin, session: Session, reques
     return _made(await service.create_key(session, admin.scope, body.name, body.scopes, body.rate_limit))
 
 
-@router.post("/{key_id}/rotate", summary="Replace an API key by a new one", responses=_NOT_FOUND)
+@router.post(
+    "/{key_id}/rotate", summary="Replace an API key by a new one", responses=_NOT_FOUND, dependencies=_SHOWN_ONCE
+)
 async def rotate_key(key_id: UUID, admin: CurrentAdmin, session: Session) -> KeyMade:
     """Same id, name, scopes and limit; the old key is dead within 5 seconds."""
     return _made(await service.rotate_key(session, admin.scope, key_id))

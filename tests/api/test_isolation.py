@@ -2,7 +2,7 @@
 
 Two tenants hold the same names with different data. Every route that the application has is called with the
 credentials of one of them, with ids that both have and with ids that only the other has. Whoever adds a route says in
-`BODIES` what it takes; nothing else is asked of them, and a route that is not scoped fails here.
+`tests.fixtures.valid_bodies` what it takes; nothing else is asked of them, and a route that is not scoped fails here.
 """
 
 import json
@@ -29,6 +29,7 @@ from tests.fixtures.people import PASSWORD
 from tests.fixtures.postgres import copy_of
 from tests.fixtures.routes import Route, all_routes, routes_of
 from tests.fixtures.twins import Twin, make_twin, rows_of
+from tests.fixtures.valid_bodies import bodies_of, operations
 
 UNLIMITED = LimitSettings(per_key=100_000, per_jwt=100_000, per_ip=100_000, redis_url=None)
 PUBLIC = ("/health", "/api/auth/", "/auth/v1/token", "/auth/v1/signup")
@@ -37,41 +38,6 @@ GRAPHIQL = "GET /graphql"
 """A page without data, there only in development."""
 ROUTES = [route for route in all_routes() if not route.path.startswith(PUBLIC) and str(route) != GRAPHIQL]
 VOLATILE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT[\d:.]+Z|rk_[\w-]+")
-
-
-def _graphql(ids: dict[str, str]) -> list[Any]:
-    ask = 'query { getSimilarItems(itemId: "%s", count: 5) { itemId } }'
-    recommend = 'query { getRecommendations(userId: "%s", count: 5) { itemId explanation } }'
-    record = 'mutation { recordInteraction(userId: "u", itemId: "%s", interactionType: "view") { success message } }'
-    queries = [ask % ids["item_id"], record % ids["item_id"], recommend % ids["user_id"]]
-    return [{"query": query} for query in queries]
-
-
-def bodies(ids: dict[str, str]) -> dict[str, list[Any]]:
-    """What a route takes, once for each way of naming these ids in it."""
-    interaction = {"userId": ids["user_id"], "itemId": ids["item_id"], "interactionType": "click"}
-    return {
-        "POST /api/v1/interactions": [interaction],
-        "POST /api/v1/interactions/batch": [{"interactions": [interaction]}],
-        "POST /api/v1/recommend": [
-            {"userId": ids["user_id"], "count": 10, "excludeSeen": "none"},
-            {"userId": "x", "count": 10, "context": {"sessionItems": [ids["item_id"]]}},
-        ],
-        "POST /api/v1/similar": [{"itemId": ids["item_id"], "count": 10}],
-        "POST /api/items": [{"id": "made", "metadata": {}}, {"id": ids["item_id"], "metadata": {}}],
-        "POST /api/items/batch": [{"items": [{"id": ids["item_id"], "metadata": {}}, {"metadata": {}}]}],
-        "PUT /api/items/{item_id}": [{"metadata": {"title": "changed"}}],
-        "PATCH /api/items/{item_id}": [{"metadata": {"title": "changed"}}],
-        "POST /api/keys": [{"name": "same-key"}],
-        "POST /api/recommendations/generate": [{"algorithm": "hybrid", "userSegment": "all", "count": 10}],
-        "POST /api/users": [
-            {"email": "new@example.com", "name": "New", "role": "user", "isActive": True},
-            {"id": ids["user_id"], "name": "New"},
-        ],
-        "PUT /api/users/{user_id}": [{"name": "changed"}],
-        "PUT /auth/v1/user": [{"password": "another password", "current_password": PASSWORD}],
-        "POST /graphql": _graphql(ids),
-    }
 
 
 # Routes whose path names nothing, but whose body does: what they say of an item that only another tenant has.
@@ -136,20 +102,12 @@ def _call(
     return client.request(route.method, path, headers=headers, params=query, **json_body)
 
 
-def _bodies(route: Route, ids: dict[str, str]) -> list[Any]:
-    if not route.has_body:
-        return [None]
-    found = bodies(ids).get(str(route))
-    assert found, f"say in BODIES what {route} takes"
-    return found
-
-
 def assert_closed(client: httpx.Client, url: str, route: Route, ours: Twin, theirs: Twin) -> None:
     """With our credentials, ids that only they have are 404 and nothing of theirs is shown or changes."""
     before = rows_of(url, theirs.tenant_id)
     reached = False
     for headers in ours.credentials.values():
-        for body in _bodies(route, theirs.own_ids):
+        for body in bodies_of(route, theirs.own_ids):
             answer = _call(client, route, headers, theirs.own_ids, body)
             if answer.status_code in (401, 403):
                 continue  # a credential of the wrong kind, or a person who may see only itself
@@ -159,7 +117,7 @@ def assert_closed(client: httpx.Client, url: str, route: Route, ours: Twin, thei
             elif (refuses := REFUSES.get(str(route))) is not None:
                 assert refuses(answer), (route, answer.text)
             _assert_nothing_of(theirs, answer)
-        for body in _bodies(route, ours.ids):
+        for body in bodies_of(route, ours.ids):
             _assert_nothing_of(theirs, _call(client, route, headers, ours.ids, body))
     assert reached, f"none of our credentials opens {route}"
     assert rows_of(url, theirs.tenant_id) == before, f"{route} changed rows of another tenant"
@@ -187,7 +145,7 @@ def test_our_own_rows_are_shown_and_changed(route: Route, open_copy: Any, templa
         codes = {
             _call(client, route, headers, ours.ids, body).status_code
             for headers in ours.credentials.values()
-            for body in _bodies(route, ours.ids)
+            for body in bodies_of(route, ours.ids)
         }
         assert route.status in codes
         if route.method != "GET" and str(route) not in CHANGES_NOTHING:
@@ -227,7 +185,7 @@ def test_another_tenants_words_and_ids_find_nothing(route: Route, open_copy: Any
 
 def test_graphql_says_not_found_of_another_tenants_item(open_copy: Any, templates: Templates) -> None:
     with open_copy(templates.both) as (client, _):
-        for body in _graphql(templates.theirs.own_ids)[:2]:
+        for body in operations(templates.theirs.own_ids)[:2]:
             answer = client.post("/graphql", json=body, headers=templates.ours.credentials["key"])
             assert answer.json()["errors"][0]["extensions"]["status"] == 404
 
