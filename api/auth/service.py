@@ -118,13 +118,15 @@ class Logins:
         if password is not None:
             if await self.passwords.matches(password, user.password_hash):
                 raise SamePassword
-            await users.set_own_password(self.session, self.passwords, user, password, keep=caller.session_id)
+            user.password_hash = await self.passwords.hash(password)
         if metadata is not None:
             merged = user.user_metadata | metadata
             user.user_metadata = {name: value for name, value in merged.items() if value is not None}
             if (problem := users.too_long(user.user_metadata)) is not None:
                 raise Invalid.field("data", problem)
         await users.save_user(self.session, caller.scope, user)
+        if password is not None:
+            await users.end_sessions(self.session, user, keep=caller.session_id)
         return user
 
     async def log_out(self, caller: UserPrincipal, which: Which) -> None:

@@ -10,9 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import problems
 from api.edge.headers import header
-from api.edge.problems import MEDIA_TYPE, Invalid, Problem
+from api.edge.problems import MEDIA_TYPE, Problem
 from api.users.passwords import WeakPassword
-from api.users.service import AddressTaken
+from api.users.service import AddressTaken, InvalidAddress
 
 PREFIX = "/auth/v1"
 
@@ -23,6 +23,7 @@ TRANSLATED: dict[type[Problem], tuple[int, str]] = {
     problems.SamePassword: (422, "same_password"),
     problems.ManagedElsewhere: (403, "user_sso_managed"),
     WeakPassword: (422, "weak_password"),
+    InvalidAddress: (400, "email_address_invalid"),
 }
 # What comes from elsewhere, by its status.
 BY_STATUS = {
@@ -65,8 +66,6 @@ def translate(problem: Problem, taken: str) -> Problem:
         if isinstance(problem, kind):
             more = {"weak_password": {"reasons": ["length"]}} if kind is WeakPassword else {}
             return _problem(problem, status, code, more)
-    if isinstance(problem, Invalid) and [error["field"] for error in problem.errors or ()] == ["email"]:
-        return _problem(problem, 400, "email_address_invalid")
     return problem
 
 

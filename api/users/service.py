@@ -27,6 +27,14 @@ class AddressTaken(Conflict):
         super().__init__("This address cannot be used")
 
 
+class InvalidAddress(Invalid):
+    """400: what is no address to log in with."""
+
+    def __init__(self) -> None:
+        message = "an address like name@example.com"
+        super().__init__(f"email: {message}", [{"field": "email", "message": message}])
+
+
 async def list_users(
     session: AsyncSession, scope: TenantScope, search: str | None, offset: int, limit: int
 ) -> tuple[Sequence[User], int]:
@@ -83,16 +91,20 @@ async def update_user(
         user.email = address(changes.email)
     if "name" in changes.model_fields_set:
         user.name = changes.name
+    before = (user.role, user.is_active)
     if changes.role is not None and changes.role != user.role:
         user.role, user.role_pinned = changes.role, True
-        await SessionRepository(session, scope).revoke_refresh_tokens(user_id)
     if changes.is_active is not None:
-        await _set_activity(session, scope, user, changes.is_active)
+        user.is_active = changes.is_active
     if changes.password is not None:
-        await set_own_password(session, passwords, user, changes.password)
+        user.password_hash = await passwords.hash(changes.password)
     if user.email is None and user.password_hash is not None:
         raise Invalid.field("email", "who has a password needs one")
     await save_user(session, scope, user)
+    if changes.password is not None or user.is_active != before[1]:
+        await end_sessions(session, user)
+    elif user.role != before[0]:
+        await SessionRepository(session, scope).revoke_refresh_tokens(user_id)
     return user
 
 
@@ -103,8 +115,9 @@ async def toggle_status(session: AsyncSession, scope: TenantScope, user_id: str)
     user = _found(await repository.find(user_id, lock=True))
     if user.is_active and admins == {user_id}:
         raise _last_admin()
-    await _set_activity(session, scope, user, not user.is_active)
+    user.is_active = not user.is_active
     await save_user(session, scope, user)
+    await end_sessions(session, user)
     return user
 
 
@@ -120,19 +133,16 @@ async def set_password(session: AsyncSession, passwords: Passwords, email: str, 
     user = await find_login(session, email)
     if user is None:
         raise NotFound(f"Nobody logs in as {email}")
-    await set_own_password(session, passwords, user, password)
-    session.add(user)
+    user.password_hash = await passwords.hash(password)
+    await save_user(session, TenantScope(user.tenant_id), user)
+    await end_sessions(session, user)
 
 
-async def set_own_password(
-    session: AsyncSession, passwords: Passwords, user: User, password: str, keep: UUID | None = None
-) -> None:
-    """Change the password and end the user's sessions: whoever knew the old one is out within 5 seconds.
+async def end_sessions(session: AsyncSession, user: User, keep: UUID | None = None) -> None:
+    """After a change of password or activity: no refresh token is good, no access token within 5 seconds.
 
     keep: the session that asks. It keeps its access token, and is as unable to refresh it as the others are.
-    Raises WeakPassword.
     """
-    user.password_hash = await passwords.hash(password)
     sessions = SessionRepository(session, TenantScope(user.tenant_id))
     await sessions.end(user.id, but=keep)
     await sessions.revoke_refresh_tokens(user.id)
@@ -142,12 +152,6 @@ async def save_user(session: AsyncSession, scope: TenantScope, user: User) -> No
     """Write a changed user. Raises Conflict where its id or address is taken."""
     user.updated_at = datetime.now(UTC)
     await _save(session, scope, user)
-
-
-async def _set_activity(session: AsyncSession, scope: TenantScope, user: User, active: bool) -> None:
-    if active != user.is_active:
-        user.is_active = active
-        await SessionRepository(session, scope).end(user.id)
 
 
 async def _keep_an_admin_beside(session: AsyncSession, scope: TenantScope, user_id: str) -> None:
@@ -165,12 +169,12 @@ async def _save(session: AsyncSession, scope: TenantScope, user: User) -> None:
 
 
 def address(email: str | None) -> str | None:
-    """The address without what surrounds it. Raises Invalid where it is none."""
+    """The address without what surrounds it. Raises InvalidAddress."""
     if email is None:
         return None
     email = email.strip()
     if not is_address(email):
-        raise Invalid.field("email", "an address like name@example.com")
+        raise InvalidAddress
     return email
 
 
