@@ -4,7 +4,7 @@ A server hands the path over decoded, and `/api/items/a%2Fb` would look like thr
 by itself here, with `ENCODED_SLASH` for a slash inside of it; `api.edge.schemas.PathId` turns that back.
 """
 
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 from starlette.types import Scope
 
@@ -23,4 +23,15 @@ def decode_path(scope: Scope) -> bool:
     if any(ENCODED_SLASH in segment for segment in segments):
         return False
     scope["path"] = "/".join(segment.replace("/", ENCODED_SLASH) for segment in segments)
+    return True
+
+
+def is_readable(query: bytes) -> bool:
+    """Whether a query string is UTF-8; what is not would be read as something that nobody sent."""
+    if b"%" not in query and query.isascii():
+        return True
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        return False
     return True

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.edge.auth import RESPONSE_HEADERS
 from api.edge.handlers import database_problem
 from api.edge.headers import SECURITY, header
-from api.edge.paths import decode_path
+from api.edge.paths import decode_path, is_readable
 from api.edge.principal import STATE_KEY
 from api.edge.problems import Invalid, Problem, problem_response
 from api.edge.tracing import begin
@@ -40,10 +40,12 @@ class Requests:
             await send(message)
 
         try:
-            if decode_path(scope):
+            if decode_path(scope) and is_readable(scope["query_string"]):
                 await self._app(scope, receive, send_with_headers)
             else:
-                await problem_response(Invalid("The path is not valid UTF-8"))(scope, receive, send_with_headers)
+                await problem_response(Invalid("The path or query is not valid UTF-8"))(
+                    scope, receive, send_with_headers
+                )
         except Exception as error:
             problem = database_problem(scope["app"], error)
             if problem is None:
