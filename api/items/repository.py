@@ -1,13 +1,13 @@
 """The rows of items. A deleted item keeps a row without metadata, which no read here returns."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Executable, Row, bindparam, func, or_, select, text, update
+from sqlalchemy import ColumnElement, CursorResult, Executable, Row, Text, cast, func, or_, select, update
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.base import Table
@@ -18,11 +18,6 @@ from api.items.tables import Catalogue, Item
 items = Table.metadata.tables[Item.__tablename__]
 catalogues = Table.metadata.tables[Catalogue.__tablename__]
 SHOWN = [items.c[name] for name in ("tenant_id", "id", "metadata", "is_active", "created_at", "updated_at")]
-# Scripts that are written without spaces between words, where a search is for any part of the text.
-UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-    "\U00020000-\U0003ffff]"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +30,32 @@ class StoredItem:
     is_active: bool
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search as the index is asked for it."""
+
+    query: str
+    """What an item must have: English words by their stems, parts of unspaced scripts by their pairs of characters."""
+    phrases: str
+    """The parts of more than one pair, with the pairs in their order; empty where there are none."""
+    runs: list[str]
+    """The parts themselves."""
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        """The index finds items with all pairs. In nearly all of those they follow each other; in the rest of them,
+        and in texts so long that the index lost count, the text itself is looked at."""
+        found: ColumnElement[bool] = items.c.search.bool_op("@@")(_tsquery(self.query))
+        if not self.phrases:
+            return found
+        in_order: ColumnElement[bool] = items.c.search.bool_op("@@")(_tsquery(self.phrases))
+        return found & or_(in_order, func.item_holds(items.c.metadata, cast(self.runs, ARRAY(Text))))
+
+    @property
+    def rank(self) -> ColumnElement[float]:
+        return func.ts_rank_cd(items.c.search, _tsquery(self.query))
 
 
 class ItemRepository:
@@ -104,28 +125,32 @@ class ItemRepository:
         """A page of items by id, or those that match the search by rank; and how many there are in all."""
         condition = self._live
         order: list[ColumnElement[Any]] = [items.c.id]
-        if search:
-            words = func.websearch_to_tsquery(text("'english'::regconfig"), search)
-            match: ColumnElement[bool] = items.c.search.op("@@")(words)
-            if UNSPACED.search(search):
-                match = or_(match, _contains(search))
-            condition &= match
-            order = [func.ts_rank_cd(items.c.search, words).desc(), items.c.id]
-        total = (await self._execute(select(func.count()).select_from(items).where(condition))).scalar_one()
+        # A trigger keeps the number of all of them: counting a large catalogue takes longer than reading a page of it.
+        counted = select(catalogues.c.live_items).where(catalogues.c.tenant_id == self._tenant_id)
+        if search and not search.isspace():
+            wanted = await self._read(search)
+            if not wanted.query:
+                return [], 0
+            condition &= wanted.condition
+            order = [wanted.rank.desc(), items.c.id]
+            counted = select(func.count()).select_from(items).where(condition)
+        total = (await self._execute(counted)).scalar_one_or_none() or 0
         statement = select(*SHOWN).where(condition).order_by(*order).offset(offset).limit(limit)
         return [_item(row) for row in (await self._execute(statement)).all()], total
+
+    async def _read(self, search: str) -> Search:
+        """What the search means, by the rules that items were indexed by: they are in the database (revision 0007)."""
+        query = cast(func.search_query(search), Text).label("query")
+        phrases = cast(func.search_phrases(search), Text).label("phrases")
+        runs = func.search_runs(search).label("runs")
+        return Search(**(await self._execute(select(query, phrases, runs))).mappings().one())
 
     async def _execute(self, statement: Executable, rows: list[dict[str, Any]] | None = None) -> CursorResult[Any]:
         return await (await self._session.connection()).execute(statement, rows)
 
 
-def _contains(search: str) -> Any:
-    """Whether some text anywhere in the metadata has the search in it, in any case."""
-    pattern = "%" + re.sub(r"([\\%_])", r"\\\1", search) + "%"
-    return text(
-        "EXISTS (SELECT FROM jsonb_path_query(items.metadata, 'strict $.**') AS part "
-        "WHERE jsonb_typeof(part) = 'string' AND part #>> '{}' ILIKE :pattern)"
-    ).bindparams(bindparam("pattern", pattern))
+def _tsquery(query: str) -> ColumnElement[Any]:
+    return cast(query, postgresql.TSQUERY)
 
 
 def _item(row: Row[Any]) -> StoredItem:

@@ -49,8 +49,6 @@ class Item(Table, table=True):
         default=None,
         sa_column=Column(
             TSVECTOR,
-            Computed(
-                """jsonb_to_tsvector('english'::regconfig, metadata, '["string", "numeric"]'::jsonb)""", persisted=True
-            ),
+            Computed("item_search(metadata)", persisted=True),
         ),
     )
