@@ -3,8 +3,7 @@
 Queries name tables and columns as text; a contract test holds them against the tables of the API.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from adbc_driver_postgresql import StatementOptions, dbapi
 
 from feature_store import columns as c
 from feature_store.online import TYPE_CODES, TYPE_WEIGHTS
-from feature_store.schemas import AUDIENCE, CATALOGUE_CHANGES, LAKE_INTERACTIONS, LAKE_ITEMS, RECENT_EVENTS
+from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
 
 INTERACTION_COLUMNS = {
     c.INTERACTION_ID: "id::text",
@@ -35,6 +34,10 @@ ITEM_COLUMNS = {
     c.CREATED_AT: "created_at",
 }
 """Column of the lake -> SQL over the table `items`."""
+
+TYPE_CODE_SQL = " ".join(f"WHEN '{name}' THEN {code}" for name, code in TYPE_CODES.items())
+TYPE_WEIGHT_SQL = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in TYPE_WEIGHTS.items())
+"""Branches of a `CASE interaction_type`: the type's code, and what an event weighs that brings no value of its own."""
 
 BATCH_ROWS = 100_000
 """Rows held in memory at a time."""
@@ -119,44 +122,6 @@ def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: in
         )
 
 
-def tenants_to_generate(url: str) -> list[str]:
-    """Ids of the tenants that have a generation job to work off, the longest waiting first."""
-    with repeatable_read(url) as cursor:
-        cursor.execute(
-            "SELECT job.tenant_id AS id FROM generation_jobs AS job "
-            "JOIN tenants ON tenants.id = job.tenant_id AND tenants.deleted_at IS NULL "
-            "WHERE job.status = 'processing' GROUP BY job.tenant_id ORDER BY min(job.created_at), job.tenant_id"
-        )
-        return cursor.fetch_arrow_table().column("id").to_pylist()
-
-
-def audience(url: str, tenant_id: str, job_id: str) -> pa.Table:
-    """The users (AUDIENCE) of a generation job's segment that have none of its recommendations yet, by id.
-
-    Those that came after the job are left out, so that it ends.
-    """
-    with repeatable_read(url) as cursor:
-        cursor.execute(_AUDIENCE, (tenant_id, job_id))
-        return cursor.fetch_arrow_table().cast(AUDIENCE)
-
-
-def recent_events(url: str, tenant_id: str, users: Sequence[str], at_most: int) -> pa.Table:
-    """The newest `at_most` events of each of these users (RECENT_EVENTS), by user and then newest first."""
-    with repeatable_read(url) as cursor:
-        cursor.execute(_RECENT_EVENTS, (json.dumps(list(users)), tenant_id, at_most))
-        return cursor.fetch_arrow_table().cast(RECENT_EVENTS)
-
-
-def catalogue_changes(url: str, tenant_id: str, since: int) -> tuple[int, pa.Table]:
-    """The catalogue's version, and the items that changed after version `since` (CATALOGUE_CHANGES)."""
-    with repeatable_read(url) as cursor:
-        # A tenant that is being deleted has no catalogue, and so no changes.
-        query = "SELECT coalesce(max(version), $2::bigint) FROM catalogues WHERE tenant_id = $1"
-        version = int(_value(cursor, query, tenant_id, since))
-        cursor.execute(_CATALOGUE_CHANGES, (tenant_id, since))
-        return version, cursor.fetch_arrow_table().cast(CATALOGUE_CHANGES)
-
-
 @contextmanager
 def repeatable_read(url: str) -> Iterator[dbapi.Cursor]:
     """A cursor whose queries all see the database as it was at the first of them."""
@@ -192,52 +157,3 @@ def _stream(
         if table.num_rows == 0:
             return
         yield from table.to_batches()
-
-
-_AUDIENCE = f"""
-SELECT users.id AS {c.USER_ID}, users.created_at AS {c.CREATED_AT}
-FROM generation_jobs AS job JOIN users ON users.tenant_id = job.tenant_id
-WHERE job.tenant_id = $1 AND job.id = $2::text::uuid AND users.is_active AND users.created_at <= job.created_at
-    AND CASE job.user_segment
-        WHEN 'active' THEN users.last_active_at >= job.created_at - interval '{c.ACTIVE_DAYS} days'
-        WHEN 'new' THEN (
-            SELECT count(*) FROM (
-                SELECT FROM interactions AS event
-                WHERE event.tenant_id = users.tenant_id AND event.user_id = users.id LIMIT {c.NEW_BELOW}
-            ) AS counted
-        ) < {c.NEW_BELOW}
-        ELSE true
-    END
-    AND NOT EXISTS (
-        SELECT FROM recommendations AS written
-        WHERE written.tenant_id = job.tenant_id AND written.job_id = job.id AND written.user_id = users.id
-    )
-ORDER BY users.id
-"""  # noqa: S608 - the numbers are of this code base
-
-TYPE_CODE_SQL = " ".join(f"WHEN '{name}' THEN {code}" for name, code in TYPE_CODES.items())
-TYPE_WEIGHT_SQL = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in TYPE_WEIGHTS.items())
-
-# The order of events within a user is that of a request's history, newest first.
-_RECENT_EVENTS = f"""
-SELECT (asked.place - 1)::int AS "{c.USER}", event.{c.ITEM_ID}, event.type::smallint AS {c.TYPE}, event.{c.WEIGHT},
-    event.{c.TIMESTAMP}
-FROM jsonb_array_elements_text($1::text::jsonb) WITH ORDINALITY AS asked (id, place)
-CROSS JOIN LATERAL (
-    SELECT
-        item_id,
-        CASE interaction_type {TYPE_CODE_SQL} END AS type,
-        coalesce(value, CASE interaction_type {TYPE_WEIGHT_SQL} END)::real AS weight,
-        (extract(epoch FROM occurred_at) * 1000000)::bigint AS timestamp,
-        row_number() OVER (ORDER BY occurred_at DESC, item_id COLLATE "C" DESC) AS age
-    FROM interactions WHERE tenant_id = $2 AND user_id = asked.id
-    ORDER BY occurred_at DESC, item_id COLLATE "C" DESC LIMIT $3::bigint
-) AS event
-ORDER BY asked.place, event.age
-"""  # noqa: S608 - the numbers are of this code base
-
-_CATALOGUE_CHANGES = f"""
-SELECT id AS {c.ITEM_ID}, version AS {c.CATALOGUE_VERSION}, is_active AND deleted_at IS NULL AS {c.IS_ACTIVE},
-    CASE WHEN deleted_at IS NULL THEN metadata::text END AS {c.METADATA}
-FROM items WHERE tenant_id = $1 AND version > $2::bigint
-"""  # noqa: S608

@@ -14,7 +14,7 @@ from api.recommendations.fallback import ALGORITHM as POPULARITY
 from api.records.schemas import RecordAlgorithm
 from api.records.tables import Recommendation
 from feature_store import columns as c
-from feature_store import sinks
+from feature_store import generation_sinks
 from feature_store.schemas import RECOMMENDATIONS
 from serving.contracts.messages import ALGORITHMS
 
@@ -27,7 +27,7 @@ def words_of(model: type[SQLModel], column: str) -> tuple[str, ...]:
 
 
 def test_records_are_written_with_every_column_that_has_no_default() -> None:
-    match = re.search(r"INSERT INTO recommendations \(([^)]*)\)", sinks._WRITE)
+    match = re.search(r"INSERT INTO recommendations \(([^)]*)\)", generation_sinks._WRITE)
     assert match is not None
     written = set(match[1].split(", "))
     columns = Recommendation.__table__.columns

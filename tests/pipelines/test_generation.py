@@ -16,7 +16,8 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from feature_store import sinks, sources
+from feature_store.generation_sinks import MAX_ATTEMPTS, generating
+from feature_store.generation_sources import generation_source, tenants_to_generate
 from feature_store.schemas import RECOMMENDATIONS
 from pipelines.definitions import build_definitions
 from pipelines.defs.generation.steps import Generated, work_off
@@ -171,7 +172,7 @@ def test_other_tenants_are_left_alone(installation: Installation, shop: Connecti
     assert job(shop, own)[0] == "completed"
     assert job(shop, foreign)[0] == "processing"
     assert shop.execute("SELECT DISTINCT tenant_id FROM recommendations").fetchall() == [(TENANT,)]
-    assert sources.tenants_to_generate(installation.database_url()) == ["rival"]
+    assert tenants_to_generate(installation.database_url()) == ["rival"]
 
 
 def test_jobs_are_worked_off_in_turn_those_too_that_come_meanwhile(
@@ -259,7 +260,7 @@ def test_what_a_crash_cut_off_goes_on_and_every_user_is_done_once(
     finally:
         victim.send_signal(signal.SIGKILL)
         victim.wait()
-    wait_until("the end of its session", lambda: sinks_free(installation), 10)
+    wait_until("the end of its session", lambda: turn_is_free(installation), 10)
     seen: list[tuple[int, int]] = []
     (outcome,) = run(installation, lambda done, total: seen.append((done, total)), max_batch=2)
     assert (outcome.users, seen) == (5, [(2, 5), (4, 5), (5, 5)])
@@ -270,8 +271,8 @@ def test_what_a_crash_cut_off_goes_on_and_every_user_is_done_once(
     assert run(installation) == []
 
 
-def sinks_free(installation: Installation) -> bool:
-    with sinks.generating(installation.database_url(), TENANT) as generation:
+def turn_is_free(installation: Installation) -> bool:
+    with generating(installation.database_url(), TENANT) as generation:
         return generation is not None
 
 
@@ -290,7 +291,7 @@ def test_what_breaks_off_is_taken_up_and_given_up_only_where_it_never_gets_on(
         assert job(shop, id_)[:3] == ("processing", 6, attempt + 1)
     folder = release_folder(installation.paths.bentoml, TENANT, release)
     (folder / "items.parquet").unlink()
-    for _ in range(sinks.MAX_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         with pytest.raises(Exception, match=r"items\.parquet"):
             run(installation)
         assert job(shop, id_)[0] == "processing"
@@ -316,7 +317,7 @@ def test_deleting_the_tenant_cancels_the_job_and_leaves_nothing(
     assert "deleted" in outcome.problem
     for table in ("recommendations", "generation_jobs", "users"):
         assert shop.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
-    assert sources.tenants_to_generate(installation.database_url()) == []
+    assert tenants_to_generate(installation.database_url()) == []
 
 
 def test_users_who_go_meanwhile_get_nothing_nor_does_who_takes_their_id(
@@ -341,11 +342,15 @@ def test_a_user_erased_while_records_are_written_is_gone_with_them(
     add_users(shop, "ann", "bob")
     id_ = ask(shop)
     url = installation.database_url()
-    with sinks.generating(url, TENANT) as generation, psycopg.connect(url) as erasing:
+    with (
+        generating(url, TENANT) as generation,
+        generation_source(url, TENANT) as source,
+        psycopg.connect(url) as erasing,
+    ):
         assert generation is not None
         claimed = generation.next_job()
         assert claimed is not None
-        users = sources.audience(url, TENANT, id_)
+        users = source.audience(id_)
         generation.begin(claimed, release, 2)
         erasing.execute("DELETE FROM recommendations WHERE user_id = 'ann'")
         rows = {

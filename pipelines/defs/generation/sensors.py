@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from feature_store import sources
+from feature_store.generation_sources import tenants_to_generate
 from pipelines.jobs import GENERATE
 from pipelines.partitions import GENERATION_TENANT_TAG
 from pipelines.resources import Installation
@@ -23,7 +23,7 @@ def generation_jobs(
 ) -> dg.SensorResult:
     """Starts a run for each tenant with a job to work off, again where a run broke off."""
     requests, busy = [], []
-    for tenant in sources.tenants_to_generate(installation.database_url()):
+    for tenant in tenants_to_generate(installation.database_url()):
         if run := active_run(context.instance, tenant, GENERATE, GENERATION_TENANT_TAG):
             busy.append(f"{tenant}: run {run.run_id} is {run.status.value.lower()}")
         else:

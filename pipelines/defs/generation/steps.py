@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store import columns as c
-from feature_store import sinks, sources
+from feature_store.generation_sinks import Generation, GenerationJob, JobGoneError, generating
+from feature_store.generation_sources import GenerationSource, generation_source
 from feature_store.schemas import RECOMMENDATIONS
 from pipelines.resources import Installation
 from serving.bulk import recommend_users
@@ -47,24 +48,32 @@ def work_off(
     progress: called with users done and users to do, of the part of the job that was left. Raises what breaks off a
     job; it stays as it is, and the next call goes on with it.
     """
-    with sinks.generating(installation.database_url(), tenant_id) as generation:
+    url = installation.database_url()
+    with generating(url, tenant_id) as generation:
         while generation is not None and (job := generation.next_job()) is not None:
-            try:
-                yield _Batches(installation, tenant_id, generation, job).run(progress, max_batch)
-            except sinks.JobGoneError as gone:
-                yield Generated(job.id, job.algorithm, problem=str(gone))
+            with generation_source(url, tenant_id) as source:
+                work = _Work(installation, tenant_id, source, generation, job)
+                try:
+                    yield work.run(progress, max_batch)
+                except JobGoneError as gone:
+                    yield Generated(job.id, job.algorithm, problem=str(gone))
 
 
-class _Batches:
+class _Work:
     """One job."""
 
     def __init__(
-        self, installation: Installation, tenant_id: str, generation: sinks.Generation, job: sinks.GenerationJob
+        self,
+        installation: Installation,
+        tenant_id: str,
+        source: GenerationSource,
+        generation: Generation,
+        job: GenerationJob,
     ) -> None:
-        self._url = installation.database_url()
         self._bounds = installation.history
         self._home = installation.paths.bentoml
         self._tenant = tenant_id
+        self._source = source
         self._generation = generation
         self._job = job
 
@@ -76,16 +85,16 @@ class _Batches:
         release = predictor.manifest.release
         if job.algorithm not in predictor.catalogue.models:
             return self._failed(f"the release {release} has no model of the family {job.algorithm}")
-        users = sources.audience(self._url, self._tenant, job.id)
+        users = self._source.audience(job.id)
         self._generation.begin(job, release, len(users))
-        exclude_seen = sources.exclude_seen(self._url, self._tenant)
+        exclude_seen = self._source.exclude_seen()
         catalogue, written = predictor.catalogue, 0
         size = max(1, min(max_batch, MAX_SCORES // max(1, len(catalogue.ids))))
         for start in range(0, len(users), size):
             batch = users.slice(start, size)
             catalogue = self._up_to_date(catalogue)
             at_most = self._bounds.max_events if exclude_seen == "none" else self._bounds.looked_at
-            events = sources.recent_events(self._url, self._tenant, batch[c.USER_ID].to_pylist(), at_most)
+            events = self._source.recent_events(batch[c.USER_ID].to_pylist(), at_most)
             lists = recommend_users(
                 predictor, catalogue, job.algorithm, events, len(batch), job.count, exclude_seen, self._bounds
             )
@@ -114,7 +123,7 @@ class _Batches:
         return None
 
     def _up_to_date(self, catalogue: Catalogue) -> Catalogue:
-        version, changes = sources.catalogue_changes(self._url, self._tenant, catalogue.version)
+        version, changes = self._source.catalogue_changes(catalogue.version)
         decode = msgspec.json.Decoder(dict).decode
         names = (c.ITEM_ID, c.CATALOGUE_VERSION, c.IS_ACTIVE, c.METADATA)
         rows = zip(*(changes[name].to_pylist() for name in names), strict=True)

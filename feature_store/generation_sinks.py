@@ -1,4 +1,4 @@
-"""Writes to the product's database, Arrow in. With `sources`, the only way from here to the database.
+"""Writes of a generation: its jobs' state and its recommendations, Arrow in.
 
 Statements name tables and columns as text; a contract test holds them against the tables of the API.
 """
