@@ -139,6 +139,8 @@ def test_automation_is_a_setting(installation: Installation, on: bool) -> None:
         "retrain_after_interactions": expected,
     }
     assert found["generation_jobs"] == "RUNNING"  # jobs that the API accepted are worked off in any case
+    assert found["activity"] == "RUNNING"  # or the API would have more and more to count at each request
+    assert definitions.resolve_schedule_def("hourly_analytics").default_status.value == expected
     nightly = definitions.resolve_schedule_def("nightly")
     assert (nightly.default_status.value, nightly.cron_schedule) == (expected, "30 1 * * *")
 

@@ -18,7 +18,7 @@ from pipelines.definitions import build_definitions
 from pipelines.jobs import RETRAIN
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
-from serving.contracts.messages import BatchRequest, Event, RecommendQuery
+from serving.contracts.messages import ALGORITHMS, BatchRequest, Event, RecommendQuery
 from serving.predictor import Predictor
 from serving.release import release_folder, releases
 from tests.feature_store.rows import add_interactions, add_items, add_tenant
@@ -87,6 +87,7 @@ def test_every_asset_is_made_and_every_check_passes(trained: Trained) -> None:
     made = {event.asset_key.path[-1] for event in trained.result.get_asset_materialization_events()}
     assert made == {
         *("lake_interactions", "lake_items", "feature_snapshot", "evaluation", "champions", "release"),
+        *("daily_activity", "daily_accuracy"),
         *(family.replace("-", "_") for family in families()),
     }
     checks = trained.result.get_asset_check_evaluations()
@@ -105,6 +106,23 @@ def test_every_family_is_in_the_registry_and_the_run_knows_its_origin(trained: T
         assert tags["catalogue_version"] == "1"
     assert tracking.champion(TENANT, "popularity") is not None
     assert tracking.champion(TENANT, "collaborative") is not None
+
+
+def test_champions_are_noted_with_their_held_out_auc(trained: Trained, module_database_url: str) -> None:
+    tracking = trained.installation.tracking
+    store = Tracking(tracking.resolve(trained.installation.paths))
+    with psycopg.connect(module_database_url) as connection:
+        rows = connection.execute(
+            "SELECT family, version, auc FROM release_models WHERE tenant_id = %s AND release = %s",
+            [TENANT, releases(trained.installation.paths.bentoml)[TENANT][-1]],
+        ).fetchall()
+    champions = {family: store.champion(TENANT, family) for family in ALGORITHMS}
+    assert "collaborative" in {family for family, _, _ in rows}
+    assert len(rows) == sum(champion is not None for champion in champions.values())
+    for family, version, auc in rows:
+        report = store.report(store.version(TENANT, family, version))
+        assert auc == report.metric("auc")
+        assert 0.5 < auc < 1
 
 
 def test_the_release_answers_from_its_models(trained: Trained) -> None:
@@ -193,7 +211,7 @@ def test_a_failing_check_stops_the_features(
     ]
     assert failed[0].description == "3 interactions, 7 more until the first model"
     made = {event.asset_key.path[-1] for event in result.get_asset_materialization_events()}
-    assert made == {"lake_interactions", "lake_items"}
+    assert made == {"lake_interactions", "lake_items", "daily_activity"}
     assert not installation.paths.features.exists()
 
 

@@ -1,0 +1,50 @@
+"""The accuracy of a model that serves is the AUC of its evaluation, over the items that may be shown."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from feature_store.online import build_histories
+from tests.training.catalogue import build_dataset
+from training.evaluation import evaluate
+from training.models.contract import RuntimeOptions
+from training.models.popularity import Popularity
+from training.served import served_accuracy
+from training.splits import Holdout, temporal_split
+
+EMPTY = (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int8), np.empty(0, np.float32))
+
+
+def questions(targets: list[list[int]], masked: list[list[int]]) -> Holdout:
+    """Users without a history. targets, masked: 0 or 1 by place."""
+    histories = build_histories(*EMPTY, np.empty(0, np.int64), n_rows=len(targets), max_events=10)
+    users = np.arange(len(targets), dtype=np.int32)
+    return Holdout(users, histories, sp.csr_array(np.array(targets, bool)), sp.csr_array(np.array(masked, bool)))
+
+
+def test_it_is_the_auc_of_the_evaluation_where_every_item_may_be_shown() -> None:
+    split = temporal_split(build_dataset())
+    model = Popularity().fit(split.before_test, RuntimeOptions(threads=1))
+    catalogue = np.arange(split.before_test.n_items, dtype=np.int32)
+    found = served_accuracy(model, split.test, catalogue, batch_users=7)
+    assert found is not None
+    assert found.users == len(split.test)
+    assert found.auc == pytest.approx(evaluate(model, split).metric("auc"))
+
+
+def test_by_hand_over_the_items_that_may_be_shown() -> None:
+    dataset = build_dataset()
+    model = Popularity().fit(dataset, RuntimeOptions(threads=1))
+    best, second, third, worst = np.argsort(-model.values, kind="stable")[[0, 1, 2, -1]]
+    catalogue = np.array([best, second, third, worst], dtype=np.int32)  # in the order of their scores
+    holdout = questions([[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], [[0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0]])
+    found = served_accuracy(model, holdout, catalogue)
+    assert found is not None
+    # The first outranks all three, the second one of two; the third has nothing left to outrank.
+    assert (found.auc, found.users) == (pytest.approx((1 + 0.5) / 2), 2)
+
+
+def test_without_questions_there_is_none() -> None:
+    model = Popularity().fit(build_dataset(), RuntimeOptions(threads=1))
+    nobody = questions([[1, 0]], [[0, 0]]).take(np.empty(0, np.int64))
+    assert served_accuracy(model, nobody, np.array([0, 1], np.int32)) is None
