@@ -17,7 +17,7 @@ KEPT_DAYS = 91
 """Days for which it is kept who was active: those that can be asked for (90), and one for clocks that disagree."""
 ATTRIBUTION_HOURS = 24
 """An interaction that names no answer follows from the newest one that showed its user the item in this time."""
-STEP_ROWS = 500_000
+STEP_ROWS = 100_000
 """Interactions that one transaction counts, unless a single transaction wrote more: whoever deletes a user waits
 for it at most."""
 
