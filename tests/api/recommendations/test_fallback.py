@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from serving.contracts.messages import ALGORITHMS
 from tests.fixtures.backend import Backend
 
 DAYS_AGO = {days: (datetime.now(UTC) - timedelta(days=days)).isoformat() for days in (1, 90)}
@@ -91,3 +92,32 @@ def test_what_is_far_down_the_list_is_found_past_a_thousand_excluded(backend: Ba
         backend.interact("all", *(f"i{number:04}" for number in range(start, start + 900)), timestamp=DAYS_AGO[1])
     request = {"userId": "x", "count": 2, "exclude": [f"i{number:04}" for number in range(1_000)]}
     assert ids(backend.post("/api/v1/recommend", request)) == ["i1000", "i1001"]
+
+
+def test_a_rare_category_fills_its_list_however_unpopular_it_is(backend: Backend) -> None:
+    backend.add_items({f"pop{number:03}": {"kind": "pop"} for number in range(800)})
+    backend.add_items({f"rare{number}": {"kind": "rare"} for number in range(3)})
+    backend.interact("all", *(f"pop{number:03}" for number in range(800)), timestamp=DAYS_AGO[1])
+    backend.interact("one", "rare1", type_="view", timestamp=DAYS_AGO[90])
+    request = {"userId": "x", "count": 3, "filter": {"kind": "rare"}}
+    assert ids(backend.post("/api/v1/recommend", request)) == ["rare1", "rare0", "rare2"]
+    similar = {"itemId": "rare0", "count": 3, "filter": {"kind": "rare"}, "exclude": ["rare2"]}
+    assert ids(backend.post("/api/v1/similar", similar)) == ["rare1"]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_has_the_fallback_and_its_label(shop: Backend, algorithm: str) -> None:
+    request = {
+        "userId": "eve",
+        "count": 10,
+        "algorithm": algorithm,
+        "filter": {"kind": "food"},
+        "exclude": ["rice"],
+        "excludeSeen": "all",
+        "diversity": 0.5,
+        "context": {"sessionItems": ["tea"]},
+    }
+    response = shop.client.post("/api/v1/recommend", json=request)
+    assert response.headers["X-Recommendation-Degraded"] == "serving-unavailable; ignored=diversity,sessionItems"
+    assert ids(response.json()) == ["salt"]  # what the session shows is seen, here too
+    assert {element["algorithm"] for element in response.json()} == {"popularity"}
