@@ -97,7 +97,7 @@ ORDER BY users.id
 _RECENT_EVENTS = f"""
 SELECT (asked.place - 1)::int AS "{c.USER}", event.{c.ITEM_ID}, event.type::smallint AS {c.TYPE}, event.{c.WEIGHT},
     event.{c.TIMESTAMP}
-FROM jsonb_array_elements_text($1::text::jsonb) WITH ORDINALITY AS asked (id, place)
+FROM jsonb_array_elements_text($2::text::jsonb) WITH ORDINALITY AS asked (id, place)
 CROSS JOIN LATERAL (
     SELECT
         item_id,
@@ -105,7 +105,7 @@ CROSS JOIN LATERAL (
         coalesce(value, CASE interaction_type {TYPE_WEIGHT_SQL} END)::real AS weight,
         (extract(epoch FROM occurred_at) * 1000000)::bigint AS timestamp,
         row_number() OVER (ORDER BY occurred_at DESC, item_id COLLATE "C" DESC) AS age
-    FROM interactions WHERE tenant_id = $2 AND user_id = asked.id
+    FROM interactions WHERE tenant_id = $1 AND user_id = asked.id
     ORDER BY occurred_at DESC, item_id COLLATE "C" DESC LIMIT $3::bigint
 ) AS event
 ORDER BY asked.place, event.age
