@@ -13,21 +13,26 @@ from api.database.session import CurrentDatabase
 from api.edge.auth import CHARGE
 from api.edge.principal import principal_of
 from api.edge.problems import MEDIA_TYPE
+from api.graphql.loaders import GatheredCatalogue, GatheredHistories
 from api.graphql.operations import Context
 from api.graphql.schemas import GraphQLAnswer, GraphQLRequest
 from api.graphql.service import execute
 from api.idempotency.middleware import do_not_keep, may_be_kept
+from api.items.catalogue import CatalogueReader
+from api.recommendations.history import HistoryReader
 
 router = APIRouter(tags=["graphql"])
 
 
 async def _context(body: GraphQLRequest, request: Request, database: CurrentDatabase) -> Context:
-    app = request.app
+    app, state = request.app, request.app.state
+    catalogue = GatheredCatalogue(CatalogueReader(state.database.pool))
+    histories = GatheredHistories(HistoryReader(state.database.pool, state.configuration.history))
     return Context(
         principal=principal_of(request),
         charge=request.scope["state"][CHARGE],
         pool=database.pool,
-        recommender=app.state.recommender,
+        recommender=state.recommender.reading(catalogue, histories),
         version=app.version,
         operation_name=body.operation_name,
     )

@@ -43,12 +43,17 @@ class CatalogueReader:
 
     async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool]:
         """The catalogue's version, and whether there is such an item, active or not."""
+        version, known = await self.find_all(scope, [id_])
+        return version, id_ in known
+
+    async def find_all(self, scope: TenantScope, ids: list[str]) -> tuple[int, set[str]]:
+        """The catalogue's version, and those of the ids that are items, active or not."""
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(_FIND, {"tenant": scope.tenant_id, "id": id_})
+            cursor = await connection.execute(_FIND, {"tenant": scope.tenant_id, "ids": ids})
             row = await cursor.fetchone()
         if row is None:
             raise TenantGone
-        return row[0], row[1]
+        return row[0], set(row[1])
 
 
 _DELTA = """
@@ -67,6 +72,8 @@ FROM catalogues WHERE tenant_id = %(tenant)s
 """
 
 _FIND = """
-SELECT version, EXISTS (SELECT FROM items WHERE tenant_id = %(tenant)s AND id = %(id)s AND deleted_at IS NULL)
+SELECT version, ARRAY(
+    SELECT id FROM items WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s::text[]) AND deleted_at IS NULL
+)
 FROM catalogues WHERE tenant_id = %(tenant)s
 """

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 from uuid import UUID, uuid4
 
 import msgspec
@@ -45,13 +46,29 @@ class Outcome:
         return asked if self.degraded is None else POPULARITY
 
 
+class Catalogue(Protocol):
+    """What of `CatalogueReader` is needed here."""
+
+    async def delta(self, scope: TenantScope, since: int) -> CatalogueDelta: ...
+
+    async def live(self, scope: TenantScope, ids: list[str]) -> tuple[int, set[str]]: ...
+
+    async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool]: ...
+
+
+class Histories(Protocol):
+    """What of `HistoryReader` is needed here."""
+
+    async def view(self, scope: TenantScope, user_id: str, exclude_seen: str | None) -> UserView: ...
+
+
 class Recommender:
     """One per process."""
 
     def __init__(
         self,
-        catalogue: CatalogueReader,
-        histories: HistoryReader,
+        catalogue: Catalogue,
+        histories: Histories,
         models: ServingClient,
         fallback: Fallback,
         impressions: ImpressionLog,
@@ -81,6 +98,10 @@ class Recommender:
             )
         finally:
             await impressions.close()
+
+    def reading(self, catalogue: Catalogue, histories: Histories) -> "Recommender":
+        """The same recommender with other readers."""
+        return Recommender(catalogue, histories, self._models, self._fallback, self.impressions, self._max_events)
 
     async def recommend(
         self, scope: TenantScope, request: RecommendRequest, filter_: Filter | None, *, shown: bool = True
