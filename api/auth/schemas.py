@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from api.edge.schemas import Instant, PlainText, Schema
-from api.users.schemas import Password, Role
+from api.users.schemas import Email, NewPassword, Password, Role
 
 
 class Login(Schema):
@@ -11,7 +11,9 @@ class Login(Schema):
     password: Password = Field(examples=["a long password"])
 
 
-class Registration(Login):
+class Registration(Schema):
+    email: Email = Field(examples=["newuser@example.com"])
+    password: NewPassword = Field(examples=["secure_password"])
     name: PlainText | None = Field(default=None, examples=["Jane Doe"])
 
 

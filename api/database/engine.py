@@ -53,6 +53,7 @@ class Database:
             max_overflow=pool_max - pool_min,
             pool_timeout=5,
             pool_pre_ping=True,
+            hide_parameters=True,  # of a statement that failed, in logs: there are ids of users among them
         )
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from api.auth.service import Grant
 from api.edge.schemas import Instant, PlainText
 from api.items.metadata import metadata_problem
-from api.users.schemas import Password
+from api.users.schemas import Email, NewPassword, Password
 from api.users.service import too_long
 from api.users.tables import User
 
@@ -32,17 +32,17 @@ class Credentials(BaseModel):
 
 
 class SignUp(BaseModel):
-    email: PlainText = Field(examples=["newuser@example.com"])
-    password: Password = Field(examples=["a long password"])
+    email: Email = Field(examples=["newuser@example.com"])
+    password: NewPassword = Field(examples=["a long password"])
     data: Metadata | None = Field(default=None, description="Becomes `user_metadata`; `name` in it the user's name")
 
 
 class OwnChanges(BaseModel):
     """A change of email or password needs the current password."""
 
-    email: PlainText | None = None
-    password: Password | None = None
-    current_password: Password | None = None
+    email: Email | None = Field(default=None, examples=["newuser@example.com"])
+    password: NewPassword | None = Field(default=None, examples=["another long password"])
+    current_password: Password | None = Field(default=None, examples=["a long password"])
     data: Metadata | None = Field(default=None, description="Merged into `user_metadata`; a null removes")
 
 

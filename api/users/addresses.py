@@ -2,8 +2,10 @@
 
 import re
 
-FORM = re.compile(r"[^@\s\x00-\x1f\x7f\ud800-\udfff]{1,64}@[^@\s\x00-\x1f\x7f\ud800-\udfff]{1,255}")
+PATTERN = r"^[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,255}$"
+_FORM = re.compile(PATTERN.strip("^$"))
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def is_address(text: str) -> bool:
-    return FORM.fullmatch(text) is not None
+    return _FORM.fullmatch(text) is not None and _SURROGATES.search(text) is None

@@ -2,11 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StrictBool, StringConstraints, WithJsonSchema, model_validator
 
 from api.edge.schemas import Instant, OpaqueId, PlainText, Schema
+from api.users import addresses, passwords
 
 Password = Annotated[str, StringConstraints(max_length=1024)]
+# What these two must be beyond that is checked where they are used; here it is said to whoever reads the schema.
+NewPassword = Annotated[
+    Password, WithJsonSchema({"type": "string", "minLength": passwords.MIN_LENGTH, "maxLength": passwords.MAX_LENGTH})
+]
+Email = Annotated[PlainText, WithJsonSchema({"type": "string", "pattern": addresses.PATTERN})]
 Role = Literal["user", "admin"]
 
 
@@ -23,11 +29,11 @@ class UserOut(Schema):
 
 
 class _Attributes(Schema):
-    email: PlainText | None = Field(
+    email: Email | None = Field(
         default=None, description="Unique among all who can log in", examples=["user@example.com"]
     )
     name: PlainText | None = Field(default=None, examples=["John Doe"])
-    password: Password | None = Field(
+    password: NewPassword | None = Field(
         default=None, description="8 to 256 characters; who has one can log in", examples=["a long password"]
     )
 
@@ -41,6 +47,15 @@ class UserChanges(_Attributes):
 
 class NewUser(_Attributes):
     """A user to make: a portal user with a password, or an end user."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["email"], "properties": {"email": {"type": "string"}}},
+                {"required": ["id"], "properties": {"id": {"type": "string"}, "password": {"type": "null"}}},
+            ]
+        }
+    )
 
     role: Role = "user"
     is_active: StrictBool = True
