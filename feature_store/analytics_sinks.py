@@ -159,12 +159,13 @@ _SPAN = "tenant_id = $1 AND xid >= $2::text::xid8 AND xid < $3::text::xid8"
 _STEP_END = f"SELECT xid::text FROM interactions WHERE {_SPAN} ORDER BY xid OFFSET $4::bigint LIMIT 1"  # noqa: S608
 _COUNT = f"SELECT {{}} FROM {{}} WHERE {_SPAN}"  # noqa: S608
 
+# In the order of the key, in which neighbours go to the same pages.
 _ADD_ACTIVE = f"""
 WITH come AS (
     INSERT INTO analytics_active_users (tenant_id, day, user_id)
     SELECT DISTINCT $1, (occurred_at AT TIME ZONE 'UTC')::date, user_id FROM interactions
     WHERE {_SPAN} AND occurred_at >= $4::date::timestamp AT TIME ZONE 'UTC'
-    ON CONFLICT DO NOTHING RETURNING day
+    ORDER BY 2, 3 ON CONFLICT DO NOTHING RETURNING day
 )
 INSERT INTO analytics_days AS known (tenant_id, day, active_users)
 SELECT $1, day, count(*) FROM come GROUP BY day
