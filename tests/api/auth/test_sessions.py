@@ -1,6 +1,7 @@
 """What a login begins, and what ends it: for refresh tokens at once, for access tokens within 5 seconds."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jwt
@@ -50,6 +51,16 @@ def test_a_reused_refresh_token_revokes_its_family_and_no_other(portal: Portal) 
     assert error_code(portal.refresh(second["refresh_token"])) == (400, "refresh_token_not_found")
     within_5_seconds(401, asks(portal, bearer(second["access_token"])))
     assert portal.refresh(other_device["refresh_token"]).status_code == 200
+
+
+def test_of_two_who_refresh_with_the_same_token_at_once_one_is_caught(portal: Portal) -> None:
+    portal.person(ADA)
+    token = portal.grant(ADA)["refresh_token"]
+    with ThreadPoolExecutor(2) as pool:
+        answers = sorted(pool.map(portal.refresh, [token] * 2), key=lambda answer: answer.status_code)
+    assert [answer.status_code for answer in answers] == [200, 400]
+    assert error_code(answers[1]) == (400, "refresh_token_already_used")
+    assert portal.refresh(answers[0].json()["refresh_token"]).status_code == 400
 
 
 def test_refresh_tokens_that_are_none_are_refused(portal: Portal) -> None:
