@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from api.edge.schemas import Schema
+from api.edge.schemas import Schema, WholeNumber
 from feature_store import columns as c
 from serving.contracts.messages import MAX_COUNT, Algorithm
 
@@ -25,7 +25,7 @@ class GenerateRequest(Schema):
         description=f"`all` active accounts; of these, `active` in the last {c.ACTIVE_DAYS} days; or `new`, with fewer "
         f"than {c.NEW_BELOW} interactions",
     )
-    count: Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)] = Field(
+    count: Annotated[WholeNumber, Field(ge=1, le=MAX_COUNT)] = Field(
         default=10, description="Recommendations for each user"
     )
 
@@ -52,6 +52,21 @@ class GenerationAccepted(Schema):
 
 class GenerationStatus(Schema):
     """How far a job has come."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "jobId": "0198c0de-0000-7000-8000-000000000000",
+                    "status": "processing",
+                    "progress": 0.5,
+                    "usersTotal": 1250,
+                    "usersDone": 625,
+                    "recommendationsWritten": 6250,
+                }
+            ]
+        }
+    )
 
     job_id: UUID
     status: Literal["processing", "completed", "failed"]

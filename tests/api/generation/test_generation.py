@@ -191,3 +191,35 @@ def test_a_deleted_tenant_gets_no_job(backend: Backend, admin: Any) -> None:
     backend.sql("DELETE FROM generation_jobs")
     generate(admin, 401)
     assert backend.sql("SELECT count(*) FROM generation_jobs") == [(0,)]
+
+
+def test_a_request_that_is_sent_again_makes_one_job(backend: Backend, admin: Any) -> None:
+    headers = {"Idempotency-Key": "nightly"}
+    answers = [admin.post("/api/recommendations/generate", json=EXAMPLE, headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert answers[0].json() == answers[1].json()
+    assert backend.sql("SELECT count(*) FROM generation_jobs") == [(1,)]
+
+
+def test_the_routes_are_described_with_examples_and_their_errors(backend: Backend) -> None:
+    paths = backend.client.get("/openapi.json").json()["paths"]
+    described = {
+        (method, path): operation
+        for path, operations in paths.items()
+        if path.startswith("/api/recommendations")
+        for method, operation in operations.items()
+    }
+    assert {
+        route: set(operation["responses"]) - {"400", "401", "429", "500"} for route, operation in described.items()
+    } == {
+        ("get", "/api/recommendations"): {"200", "403"},
+        ("get", "/api/recommendations/my"): {"200"},
+        ("get", "/api/recommendations/{recommendation_id}"): {"200", "403", "404"},
+        ("delete", "/api/recommendations/{recommendation_id}"): {"204", "403", "404"},
+        ("post", "/api/recommendations/generate"): {"202", "403"},
+        ("get", "/api/recommendations/jobs/{job_id}"): {"200", "403", "404"},
+    }
+    assert all(operation["summary"] for operation in described.values())
+    schemas = backend.client.get("/openapi.json").json()["components"]["schemas"]
+    for name in ("GenerateRequest", "GenerationAccepted", "GenerationStatus", "ShownOut", "RecordOut"):
+        assert schemas[name].get("examples"), name
