@@ -11,7 +11,7 @@ import pytest
 from feature_store.analytics_sinks import MeasuredModel, record_release
 from pipelines.definitions import build_definitions
 from pipelines.defs.analytics.counting import roll_up
-from pipelines.defs.analytics.measuring import measure
+from pipelines.defs.analytics.measuring import Outcome, measure
 from pipelines.jobs import ANALYTICS
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
@@ -73,7 +73,7 @@ def test_a_day_is_measured_on_what_its_users_chose_under_the_release(
     add_interactions(shop, TENANT, [("ann", chosen), ("ann", liked[0])], at=NOON - timedelta(hours=1))
     add_interactions(shop, TENANT, [("seen-it-all", liked[1])], at=NOON - timedelta(hours=30))
     add_interactions(shop, TENANT, [("seen-it-all", liked[1]), ("bob", "gone")], at=NOON - timedelta(hours=1))
-    (found,) = measure(installation, TENANT, NOON)
+    (found,) = measure(installation, TENANT, NOON).measured
     assert (found.day, found.release) == (NOON.date(), release)
     history = [Event(item, "like", 0.8, n) for n, item in enumerate(reversed(liked))]
     figures = accuracy(shop)[("2030-06-03", release)]
@@ -103,17 +103,30 @@ def test_only_the_last_two_days_are_measured_again_and_what_cannot_be_is_kept(
     release = publish(installation, shop, tmp_path / "models", NOON - timedelta(days=5))
     for days in (0, 1, 2):
         add_interactions(shop, TENANT, [("ann", item_id("horror", days))], at=NOON - timedelta(days=days, hours=1))
-    assert [each.day.day for each in measure(installation, TENANT, NOON)] == [1, 2, 3]
+    assert [each.day.day for each in measure(installation, TENANT, NOON).measured] == [1, 2, 3]
     for days in (0, 1, 2):
         add_interactions(shop, TENANT, [("bob", item_id("horror", 9 - days))], at=NOON - timedelta(days=days, hours=1))
-    assert [each.day.day for each in measure(installation, TENANT, NOON)] == [2, 3]
+    assert [each.day.day for each in measure(installation, TENANT, NOON).measured] == [2, 3]
     users = {day: figures["hybrid"][1] for (day, _), figures in accuracy(shop).items()}
     assert users == {"2030-06-01": 1, "2030-06-02": 2, "2030-06-03": 2}
     before = accuracy(shop)
     (installation.paths.bentoml / "models" / f"release-{TENANT}" / "latest").unlink()  # no release is in the store
-    assert measure(installation, TENANT, NOON) == []
+    assert measure(installation, TENANT, NOON) == Outcome([], {})
     assert accuracy(shop) == before
     assert before[("2030-06-03", release)]
+
+
+def test_a_release_that_cannot_be_read_is_named_and_the_others_are_measured(
+    installation: Installation, shop: Connection, tmp_path: Path
+) -> None:
+    broken = publish(installation, shop, tmp_path / "models", NOON - timedelta(hours=8))
+    sound = publish(installation, shop, tmp_path / "models", NOON - timedelta(hours=4))
+    (release_folder(installation.paths.bentoml, TENANT, broken) / "items.parquet").unlink()
+    for hours in (2, 6):
+        add_interactions(shop, TENANT, [("ann", item_id("horror", hours))], at=NOON - timedelta(hours=hours))
+    outcome = measure(installation, TENANT, NOON)
+    assert [each.release for each in outcome.measured] == [sound]
+    assert "items.parquet" in outcome.broken[broken]
 
 
 def test_the_assets_tell_what_they_counted_and_measured(

@@ -39,10 +39,14 @@ def daily_accuracy(
     """How well the models of each release ranked what users chose on the days that it served."""
     from pipelines.defs.analytics.measuring import measure  # loads the models' libraries
 
-    measured = measure(installation, context.partition_key, datetime.now(UTC))
+    outcome = measure(installation, context.partition_key, datetime.now(UTC))
+    for release, reason in outcome.broken.items():
+        context.log.error(f"release {release} cannot be measured: {reason}")
+    measured = outcome.measured
     return dg.MaterializeResult(
         metadata={
             SUMMARY: f"{len(measured)} days measured" if measured else "no interactions under a release to measure",
+            "broken_releases": ", ".join(outcome.broken) or "none",
             "measured": table(
                 [
                     {

@@ -15,6 +15,7 @@ from feature_store.analytics_sinks import Accuracy
 from feature_store.analytics_sources import Service
 from feature_store.online import TYPE_CODES, build_histories
 from pipelines.resources import Installation
+from serving.contracts.releases import BrokenReleaseError
 from serving.overlay import Catalogue
 from serving.predictor import Predictor
 from serving.release import release_folder, releases
@@ -37,12 +38,20 @@ class Measured:
     models: list[Accuracy]
 
 
-def measure(installation: Installation, tenant_id: str, now: datetime) -> list[Measured]:
+@dataclass(frozen=True)
+class Outcome:
+    """What could be measured, and the releases that cannot be read any more, with the reason."""
+
+    measured: list[Measured]
+    broken: dict[str, str]
+
+
+def measure(installation: Installation, tenant_id: str, now: datetime) -> Outcome:
     """Measure every release of the store on each day that it served on and that has no accuracy yet, or may change.
 
     A day on which nobody chose an item that the release could show is left out.
     """
-    url, home = installation.database_url(), installation.paths.bentoml
+    url, home, max_events = installation.database_url(), installation.paths.bentoml, installation.history.max_events
     stored = set(releases(home).get(tenant_id, []))
     done = analytics_sources.measured(url, tenant_id)
     last = now.date() - timedelta(days=REMEASURED_DAYS - 1)
@@ -51,7 +60,7 @@ def measure(installation: Installation, tenant_id: str, now: datetime) -> list[M
         if service.release in stored and (service.day >= last or (service.release, service.day) not in done):
             due.setdefault(service.release, []).append(service)
     exclude_seen = sources.exclude_seen(url, tenant_id)
-    found = []
+    outcome = Outcome([], {})
     for release, days in due.items():
         catalogue = None
         for service in days:
@@ -60,14 +69,15 @@ def measure(installation: Installation, tenant_id: str, now: datetime) -> list[M
             )
             if not asked.num_rows:
                 continue
-            if catalogue is None:
-                folder = release_folder(home, tenant_id, release)
-                catalogue = Predictor.load(folder, installation.history.max_events).catalogue
-            models = _accuracies(catalogue, asked, exclude_seen, installation.history.max_events)
-            analytics_sinks.record_accuracy(url, tenant_id, service.day, release, models)
-            if models:
-                found.append(Measured(service.day, release, models))
-    return found
+            try:
+                catalogue = catalogue or Predictor.load(release_folder(home, tenant_id, release), max_events).catalogue
+            except BrokenReleaseError as error:
+                outcome.broken[release] = str(error)  # the others can be measured all the same
+                break
+            if models := _accuracies(catalogue, asked, exclude_seen, max_events):
+                analytics_sinks.record_accuracy(url, tenant_id, service.day, release, models)
+                outcome.measured.append(Measured(service.day, release, models))
+    return outcome
 
 
 def _accuracies(catalogue: Catalogue, asked: pa.Table, exclude_seen: str, max_events: int) -> list[Accuracy]:

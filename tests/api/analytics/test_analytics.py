@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from starlette.testclient import TestClient
 
+from api.tenants.service import delete_tenant
 from feature_store.analytics_sinks import Accuracy, MeasuredModel, record_accuracy, record_release
 from tests.fixtures.backend import Backend
 from tests.fixtures.people import person
@@ -283,6 +284,24 @@ def test_a_tenant_sees_its_own_figures_alone(
         assert days(theirs)[date_of(0)] == {"totalRecommendations": 0, "activeUsers": 1, "accuracy": None}
         roll_up("rival")
     assert (stats(admin)["totalInteractions"], stats(admin)["activeModels"]) == (4, 1)
+
+
+def test_a_deleted_tenant_leaves_nothing_and_is_not_counted_again(
+    backend: Backend, admin: TestClient, items: list[str], roll_up: Callable[[], Any], tenants: Any
+) -> None:
+    recommend(backend, "ann", 3)
+    backend.interact("ann", *items[:2])
+    record_release(backend.url, "shop", "r1", [MeasuredModel("hybrid", "1", 0.9)])
+    record_accuracy(backend.url, "shop", TODAY.date(), "r1", [Accuracy("hybrid", 0.9, 1)])
+    roll_up()
+    tenants.run(lambda session: delete_tenant(session, "shop"))
+    with pytest.raises(LookupError):
+        roll_up()
+    for table in (
+        *("analytics_totals", "analytics_days", "analytics_active_users"),
+        *("attributions", "release_models", "daily_accuracy"),
+    ):
+        assert backend.sql(f"SELECT count(*) FROM {table}") == [(0,)], table
 
 
 @pytest.mark.parametrize("path", ["/api/analytics/stats", "/api/analytics/data", "/api/status"])
