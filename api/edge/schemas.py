@@ -4,7 +4,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Query
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    Strict,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
 
 Row = TypeVar("Row")
@@ -23,6 +32,7 @@ def rfc3339(moment: datetime) -> str:
 Instant = Annotated[
     datetime,
     PlainSerializer(rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """A moment in UTC, written as RFC 3339 with Z. Incoming ones need an offset: see `AwareInstant`."""
 
@@ -31,6 +41,14 @@ OpaqueId = Annotated[str, StringConstraints(min_length=1, max_length=256, patter
 
 PathId = Annotated[OpaqueId, BeforeValidator(lambda value: str(value).replace(ENCODED_SLASH, "/"))]
 """An opaque id in a path, where it may be any legal one, percent-encoded, `/` included."""
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_whole), Strict()]
+"""A whole number, written as one: neither text nor true. To JSON, and so here, 5.0 is one too."""
 
 PlainText = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 """Text that PostgreSQL can hold."""
