@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -11,6 +12,7 @@ import structlog
 from psycopg_pool import PoolTimeout
 
 from api.database.engine import Pool
+from api.erasure.repository import erased
 
 BATCH = 1_000
 CAPACITY = 50_000
@@ -100,11 +102,22 @@ class ImpressionLog:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _write(self, batch: list[Shown]) -> None:
-        async with (
-            self._pool.connection() as connection,
-            connection.cursor() as cursor,
-            cursor.copy(f"COPY impressions ({', '.join(COLUMNS)}) FROM STDIN") as copy,
-        ):
-            copy.set_types(list(COLUMNS.values()))
-            for shown in batch:
-                await copy.write_row(tuple(getattr(shown, column) for column in COLUMNS))
+        async with self._pool.connection() as connection:
+            gone = await erased(connection, {(shown.tenant_id, shown.user_id) for shown in batch})
+            async with (
+                connection.cursor() as cursor,
+                cursor.copy(f"COPY impressions ({', '.join(COLUMNS)}) FROM STDIN") as copy,
+            ):
+                copy.set_types(list(COLUMNS.values()))
+                for shown in batch:
+                    if _may_stay(shown, gone):
+                        await copy.write_row(tuple(getattr(shown, column) for column in COLUMNS))
+
+
+def _may_stay(shown: Shown, erased_at: Mapping[tuple[str, str], datetime | None]) -> bool:
+    """Not of a user that was erased after it was shown, or that was and has not come back."""
+    user = (shown.tenant_id, shown.user_id)
+    if user not in erased_at:
+        return True
+    moment = erased_at[user]
+    return moment is not None and shown.created_at > moment

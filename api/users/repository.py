@@ -56,7 +56,7 @@ class UserRepository:
         return set(await self._session.exec(statement.order_by(User.id).with_for_update()))
 
     async def delete(self, user_id: str) -> bool:
-        """Delete the row and the user's sessions; False where there is none."""
+        """Delete the row, and with it the user's sessions and records; False where there is none."""
         statement = delete(User).where(col(User.tenant_id) == self._tenant_id, col(User.id) == user_id)
         return (await self._session.exec(statement)).rowcount == 1
 

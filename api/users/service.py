@@ -11,6 +11,7 @@ from api.auth.repository import SessionRepository
 from api.database.scope import TenantScope
 from api.edge.principal import UserPrincipal
 from api.edge.problems import Conflict, Forbidden, Invalid, NotFound
+from api.erasure.service import erase_user
 from api.users.addresses import is_address
 from api.users.passwords import Passwords
 from api.users.repository import AddressTakenError, UserRepository, UserTakenError, find_login
@@ -122,10 +123,11 @@ async def toggle_status(session: AsyncSession, scope: TenantScope, user_id: str)
 
 
 async def delete_user(session: AsyncSession, scope: TenantScope, user_id: str) -> None:
-    """Delete the user for good. Raises NotFound, Conflict for the last active administrator."""
+    """Delete the user and erase all it did. Raises NotFound, Conflict for the last active administrator."""
     await _keep_an_admin_beside(session, scope, user_id)
     if not await UserRepository(session, scope).delete(user_id):
         raise _no_such_user()
+    await erase_user(session, scope, user_id)
 
 
 async def set_password(session: AsyncSession, passwords: Passwords, email: str, password: str) -> None:
