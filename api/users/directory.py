@@ -25,11 +25,15 @@ FIND_ADMITTED = """
     WHERE users.tenant_id = %(tenant)s AND users.id = %(user)s AND tenants.deleted_at IS NULL
 """
 
-# A user with a password logs in here, so its role is decided here too.
+# A user with a password logs in here, so its role is decided here too. Who was erased does not come back with a token
+# that was issued before.
 ADMIT = """
     INSERT INTO users AS known (tenant_id, id, email, role, role_issued_at, last_active_at)
     SELECT id, %(user)s, %(email)s, %(role)s, to_timestamp(%(issued)s), to_timestamp(%(issued)s)
-    FROM tenants WHERE id = %(tenant)s AND deleted_at IS NULL
+    FROM tenants WHERE id = %(tenant)s AND deleted_at IS NULL AND NOT EXISTS (
+        SELECT FROM tombstones
+        WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND erased_at >= to_timestamp(%(issued)s)
+    )
     ON CONFLICT (tenant_id, id) DO UPDATE SET
         email = coalesce(known.email, excluded.email),
         last_active_at = greatest(known.last_active_at, excluded.last_active_at),

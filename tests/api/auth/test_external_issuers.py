@@ -332,6 +332,18 @@ def test_who_is_disabled_here_is_out_within_5_seconds(by_secret: Portal) -> None
     assert user(by_secret, sign(claims())).status_code == 401
 
 
+def test_who_is_deleted_does_not_come_back_with_the_token_it_had(by_secret: Portal) -> None:
+    admin = by_secret.admin()
+    token = sign(claims(role="admin"))
+    assert users(by_secret, token) == 200
+    assert by_secret.client.delete("/api/users/person-1", headers=admin).status_code == 204
+    within_5_seconds(401, lambda: user(by_secret, token))
+    assert by_secret.client.get("/api/users/person-1", headers=admin).status_code == 404
+    # Who logs in at the issuer again is somebody new.
+    later = sign(claims(iat=int(time.time()) + 2))
+    assert user(by_secret, later).json()["role"] == "user"
+
+
 def test_a_user_with_a_password_here_is_no_more_than_it_is_here(by_secret: Portal) -> None:
     id_ = by_secret.person("bo@acme.example")
     assert users(by_secret, sign(claims(id_, role="admin"))) == 403
