@@ -1,15 +1,19 @@
 """The operations of the reference over HTTP: what REST says, GraphQL says."""
 
 import logging
+import traceback
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from graphql import build_client_schema, get_introspection_query, print_type
 from starlette.testclient import TestClient
+from structlog.testing import capture_logs
 
 from tests.api.graphql.calls import HEALTH, RECOMMENDATIONS, RECORD, SIMILAR, VERSION, data, failure, run
 from tests.fixtures.backend import Backend, running_backend
+from tests.fixtures.people import person
 from tests.fixtures.releases import item_id
 
 COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
@@ -236,20 +240,17 @@ def test_an_error_mirrors_the_problem_of_rest(backend: Backend) -> None:
     assert extensions["traceId"].startswith("00-" + "a" * 32)
 
 
-def test_a_failure_that_nobody_foresaw_is_a_500_that_tells_nothing(
-    backend: Backend, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failure_that_nobody_foresaw_is_a_500_that_tells_nothing_and_is_logged(backend: Backend) -> None:
     backend.sql("ALTER TABLE interactions RENAME TO gone")
-    with caplog.at_level(logging.ERROR):
+    with capture_logs() as entries:
         body = run(backend.client, RECOMMENDATIONS, userId="a", count=1)
     (error,) = body["errors"]
     assert (error["extensions"]["code"], error["extensions"]["status"]) == ("INTERNAL_SERVER_ERROR", 500)
     assert "interactions" not in error["message"]
+    assert [entry["field"] for entry in entries if entry["event"] == "unhandled"] == ["getRecommendations"]
 
 
 def test_a_database_that_is_away_is_a_503(backend: Backend, postgres_url: str) -> None:
-    import psycopg
-
     name = backend.url.rsplit("/", 1)[1]
     assert data(backend.client, RECOMMENDATIONS, userId="a", count=1)
     with psycopg.connect(postgres_url, autocommit=True) as connection:
@@ -260,3 +261,27 @@ def test_a_database_that_is_away_is_a_503(backend: Backend, postgres_url: str) -
             assert data(backend.client, HEALTH)["getHealth"]["status"] == "Healthy"
         finally:
             connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
+def test_a_token_is_no_api_key_here_either(backend: Backend) -> None:
+    admin = person(backend, "boss", role="admin")
+    assert admin.post("/api/v1/recommend", json={"userId": "a", "count": 1}).status_code == 401
+    assert failure(admin, RECOMMENDATIONS, userId="a", count=1) == ("UNAUTHORIZED", 401)
+    assert data(admin, HEALTH)["getHealth"]["status"] == "Healthy"
+
+
+def test_no_log_line_holds_what_was_sent(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    secret = "nobodys-business"
+    with capture_logs() as entries, caplog.at_level(logging.DEBUG):
+        run(backend.client, RECOMMENDATIONS, userId=secret, count=1)
+        run(backend.client, RECOMMENDATIONS, userId=secret, count=0)
+        run(backend.client, RECORD, userId=secret, itemId=secret, interactionType=secret)
+        run(backend.client, RECOMMENDATIONS, status=400, userId=secret, count=secret)
+        run(backend.client, RECOMMENDATIONS, status=400, userId=[secret], count=1)
+        run(backend.client, "{ nobodys }", status=400)
+        run(backend.client, f'{{ getSimilarItems(itemId: "{secret}", count: "{secret}") {{ itemId }} }}', status=400)
+        backend.sql("ALTER TABLE interactions RENAME TO gone")
+        run(backend.client, RECOMMENDATIONS, userId=secret, count=1)
+    unhandled = [entry.pop("exc_info") for entry in entries if entry["event"] == "unhandled"]
+    assert len(unhandled) == 1
+    assert "nobodys" not in caplog.text + str(entries) + "".join(traceback.format_exception(unhandled[0]))

@@ -37,7 +37,7 @@ DICTIONARIES = (
 
 # Punctuation beyond ASCII parts words, but for the dot that joins the syllables of Tibetan ones.
 NORMAL = r"""
-CREATE FUNCTION search_normal(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT
+CREATE FUNCTION search_normal(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN regexp_replace(
     regexp_replace(lower(normalize(value, NFKC) COLLATE "{collation}"), '[{invisible}]', '', 'g'),
     '(?=[^\u0001-\u007f\u0f0b])[[:punct:][:space:]]' COLLATE "{collation}", ' ', 'g'
@@ -45,7 +45,7 @@ RETURN regexp_replace(
 """
 
 SPELLED = """
-CREATE FUNCTION search_spelled(normal text) RETURNS text LANGUAGE sql IMMUTABLE STRICT
+CREATE FUNCTION search_spelled(normal text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN CASE WHEN normal !~ '[{unspaced}]' THEN normal ELSE (
     SELECT string_agg(
         CASE
@@ -84,12 +84,12 @@ END $$
 """
 
 RUNS = """
-CREATE FUNCTION search_runs(search text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT
+CREATE FUNCTION search_runs(search text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN ARRAY(SELECT found[1] FROM regexp_matches(search_normal(search), '[{unspaced}]+', 'g') AS found)
 """
 
 QUERY = """
-CREATE FUNCTION search_query(search text) RETURNS tsquery LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+CREATE FUNCTION search_query(search text) RETURNS tsquery LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     words text := regexp_replace(search_normal(search), '[{unspaced}]+', ' ', 'g');
     wanted tsquery := websearch_to_tsquery('english', words);
@@ -110,7 +110,7 @@ END $$
 """
 
 PHRASES = """
-CREATE FUNCTION search_phrases(search text) RETURNS tsquery LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+CREATE FUNCTION search_phrases(search text) RETURNS tsquery LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
     wanted tsquery := '';
     run text;
@@ -125,7 +125,7 @@ END $$
 """
 
 HOLDS = """
-CREATE FUNCTION item_holds(metadata jsonb, runs text[]) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT
+CREATE FUNCTION item_holds(metadata jsonb, runs text[]) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN NOT EXISTS (
     SELECT FROM unnest(runs) AS run WHERE NOT EXISTS (
         SELECT FROM jsonb_path_query(metadata, 'strict $.**') AS part
