@@ -9,6 +9,7 @@ VALUE = "value"
 TIMESTAMP = "timestamp"
 INGESTED_AT = "ingested_at"
 RECOMMENDATION_ID = "recommendation_id"
+ERASED_AT = "erased_at"
 
 METADATA = "metadata"
 IS_ACTIVE = "is_active"

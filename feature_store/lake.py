@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store import columns as c
+from feature_store.erasure import holds_erased, without
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
 
 TENANT_ID = re.compile(r"[a-z][a-z0-9-]{1,31}")
@@ -100,9 +101,22 @@ class TenantLake:
         for day, day_batches in _by_day(batches):
             folder = self.folder / "interactions" / f"ingested_day={day}"
             rows += write_parquet(folder / name, day_batches, LAKE_INTERACTIONS)
-        moved = Cursor(upper_xid, cursor.rows + rows, datetime.now(UTC).isoformat())
-        write_atomic(self.folder / "cursor.json", lambda file: file.write(json.dumps(asdict(moved)).encode()))
+        self._move(Cursor(upper_xid, cursor.rows + rows, datetime.now(UTC).isoformat()))
         return rows
+
+    def erase(self, tombstones: pa.Table) -> int:
+        """Rewrite the files of finished exports without the rows of erased users. Returns how many files there were.
+
+        tombstones: TOMBSTONES. Cut off in the middle, it has to be called again with the same ones: the rows left are
+        counted anew. Call within `exporting`.
+        """
+        files = self.interaction_files()
+        touched = [file for file in files if holds_erased(file, tombstones)]
+        for file in touched:
+            with pq.ParquetFile(file) as parquet:
+                write_parquet(file, without(parquet.iter_batches(), tombstones), LAKE_INTERACTIONS)
+        self._move(replace(self.cursor(), rows=sum(pq.read_metadata(file).num_rows for file in files)))
+        return len(touched)
 
     def write_items(self, batches: Iterable[pa.RecordBatch], catalogue_version: int) -> int:
         """Write the catalogue at one version (schema LAKE_ITEMS), keep a few earlier ones, return its size."""
@@ -110,6 +124,9 @@ class TenantLake:
         for version in self._catalogue_versions()[:-KEPT_CATALOGUES]:
             self._catalogue_file(version).unlink()
         return items
+
+    def _move(self, cursor: Cursor) -> None:
+        write_atomic(self.folder / "cursor.json", lambda file: file.write(json.dumps(asdict(cursor)).encode()))
 
     def _catalogue_versions(self) -> list[int]:
         return sorted(int(path.stem) for path in (self.folder / "items").glob("[0-9]*.parquet"))

@@ -20,6 +20,14 @@ LAKE_INTERACTIONS = pa.schema(
 )
 """One row per recorded interaction, as the API accepted it."""
 
+TOMBSTONES = pa.schema(
+    [
+        pa.field(c.USER_ID, pa.string(), nullable=False),
+        pa.field(c.ERASED_AT, UTC_MICROS, nullable=False),
+    ]
+)
+"""Users whose rows go, those that came up to `erased_at`. Each user once."""
+
 LAKE_ITEMS = pa.schema(
     [
         pa.field(c.ITEM_ID, pa.string(), nullable=False),

@@ -204,7 +204,12 @@ def _rfc3339(micros: int | None) -> str | None:
 
 @contextmanager
 def _work_folder(parent: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards, with whatever was not moved out of it."""
+    """A folder that is gone afterwards, with whatever was not moved out of it. What a killed process left goes too.
+
+    Call it with the parent's lock held.
+    """
+    for abandoned in parent.glob(".tmp-*"):
+        shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink()
     folder = parent / f".tmp-{uuid4().hex}"
     folder.mkdir()
     try:

@@ -6,6 +6,7 @@ Queries name tables and columns as text; a contract test holds them against the 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from adbc_driver_postgresql import StatementOptions, dbapi
 
 from feature_store import columns as c
 from feature_store.online import TYPE_CODES, TYPE_WEIGHTS
-from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
+from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS, TOMBSTONES
 
 INTERACTION_COLUMNS = {
     c.INTERACTION_ID: "id::text",
@@ -49,6 +50,7 @@ class NewInteractions:
 
     upper_xid: int
     batches: Iterator[pa.RecordBatch]  # LAKE_INTERACTIONS, ordered by (ingested_at, id)
+    tombstones: pa.Table  # TOMBSTONES: every one that no earlier export has seen, perhaps some that one has
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,19 @@ def new_interactions(url: str, tenant_id: str, lower_xid: int) -> Iterator[NewIn
                 "only: it is another database, or one restored from a backup. Move the tenant's folder out of the "
                 "lake to export everything anew"
             )
+        # A tombstone that an earlier export did not see was written by a transaction at or past its bound. There is
+        # no upper bound to them: an erasure waits for nobody's transaction.
+        cursor.execute(
+            "SELECT user_id, erased_at FROM tombstones WHERE tenant_id = $1 AND xid >= $2::text::xid8",
+            (tenant_id, str(lower_xid)),
+        )
+        tombstones = cursor.fetch_arrow_table().cast(TOMBSTONES)
         query = (
             f"SELECT {_select(INTERACTION_COLUMNS)} FROM interactions "  # noqa: S608
             "WHERE tenant_id = $1 AND xid >= $2::text::xid8 AND xid < $3::text::xid8 ORDER BY ingested_at, id"
         )
-        yield NewInteractions(upper, _stream(cursor, query, (tenant_id, str(lower_xid), str(upper)), LAKE_INTERACTIONS))
+        batches = _stream(cursor, query, (tenant_id, str(lower_xid), str(upper)), LAKE_INTERACTIONS)
+        yield NewInteractions(upper, batches, tombstones)
 
 
 @contextmanager
@@ -101,6 +111,17 @@ def tenants(url: str) -> list[str]:
     with repeatable_read(url) as cursor:
         cursor.execute("SELECT id FROM tenants WHERE deleted_at IS NULL ORDER BY id")
         return cursor.fetch_arrow_table().column("id").to_pylist()
+
+
+def oldest_erasure(url: str, tenant_id: str, lower_xid: int) -> datetime | None:
+    """When the longest waiting of the erasures was asked for that no export at or past `lower_xid` has seen, if any."""
+    with repeatable_read(url) as cursor:
+        cursor.execute(
+            "SELECT min(erased_at) AS oldest FROM tombstones WHERE tenant_id = $1 AND xid >= $2::text::xid8",
+            (tenant_id, str(lower_xid)),
+        )
+        oldest: datetime | None = cursor.fetch_arrow_table()["oldest"][0].as_py()
+        return oldest
 
 
 def exclude_seen(url: str, tenant_id: str) -> str:
