@@ -151,6 +151,13 @@ class PipelineSettings(Settings):
     retrain_after: int = Field(default=5_000, alias="RETRAIN_AFTER_INTERACTIONS", ge=1)
     first_model_after: int = Field(default=1_000, alias="FIRST_MODEL_AFTER_INTERACTIONS", ge=1)
     nightly_cron: str = Field(default="0 3 * * *", alias="RETRAIN_CRON")
+    erase_after_hours: float = Field(
+        default=12.0,
+        alias="ERASE_AFTER_HOURS",
+        ge=0,
+        le=23,
+        description="an erasure that waited for so long for a lake run starts one",
+    )
     automation: bool = Field(default=False, alias="PIPELINE_AUTOMATION", description="schedules and sensors start on")
     train_seconds: float = Field(default=600.0, alias="TRAIN_MAX_SECONDS", gt=0, description="per model family")
     train_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, alias="TRAIN_THREADS", ge=1)

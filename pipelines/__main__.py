@@ -32,7 +32,7 @@ def run(
     """Run the whole pipeline of one tenant here and now; the run shows in Dagster's UI."""
     from pipelines.definitions import build_definitions
     from pipelines.instance import open_instance
-    from pipelines.jobs import RETRAIN
+    from pipelines.jobs import LAKE, RETRAIN
     from pipelines.progress import RunProgress
     from pipelines.resources import Installation
     from pipelines.runs import PROCESS_TAG, active_run, this_process
@@ -43,8 +43,8 @@ def run(
     with open_instance(installation.paths) as instance, RunProgress(console) as progress, _libraries_to(log, verbose):
         configure("pipelines")
         _add_partition(instance, tenant)
-        if busy := active_run(instance, tenant):
-            _fail(f"tenant {tenant} is being trained already: run {busy.run_id} is {busy.status.value.lower()}")
+        if busy := active_run(instance, tenant) or active_run(instance, tenant, LAKE):
+            _fail(f"tenant {tenant} is being worked on already: run {busy.run_id} is {busy.status.value.lower()}")
         run_id = str(uuid4())
         instance.add_event_listener(run_id, progress)
         result = (

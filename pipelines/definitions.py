@@ -10,12 +10,12 @@ from pipelines.defs.generation.jobs import generate, recommendation_records
 from pipelines.defs.generation.sensors import generation_jobs
 from pipelines.defs.ingestion.assets import lake_interactions, lake_items
 from pipelines.defs.ingestion.checks import lake_quality
-from pipelines.defs.ingestion.sensors import new_tenants
+from pipelines.defs.ingestion.sensors import erasures, new_tenants
 from pipelines.defs.publishing.assets import release
 from pipelines.defs.training.assets import training_assets
 from pipelines.defs.training.schedules import nightly
 from pipelines.defs.training.sensors import retrain_after_interactions
-from pipelines.jobs import retrain
+from pipelines.jobs import lake, retrain
 from pipelines.resources import Installation
 from pipelines.values import JsonFiles
 
@@ -31,8 +31,11 @@ def build_definitions(installation: Installation) -> dg.Definitions:
             *(recommendation_records, daily_activity, daily_accuracy),
         ],
         asset_checks=[lake_quality],
-        jobs=[retrain, generate, analytics],
-        sensors=[new_tenants(sensor_status), retrain_after_interactions(sensor_status), generation_jobs, activity],
+        jobs=[retrain, lake, generate, analytics],
+        sensors=[
+            *(new_tenants(sensor_status), retrain_after_interactions(sensor_status)),
+            *(generation_jobs, activity, erasures),
+        ],
         schedules=[nightly(installation.pipeline.nightly_cron, schedule_status), hourly(schedule_status)],
         resources={
             "installation": installation,

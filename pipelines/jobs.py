@@ -3,6 +3,7 @@
 import dagster as dg
 
 RETRAIN = "retrain"
+LAKE = "lake"
 GENERATE = "generate"
 ANALYTICS = "analytics"
 
@@ -17,4 +18,12 @@ retrain = dg.define_asset_job(
     executor_def=dg.in_process_executor,  # a process for every step would load torch in every step
     tags={WORK_TAG: TRAINING},
     description="Exports what is new, checks it, trains every family, and releases the champions.",
+)
+
+lake = dg.define_asset_job(
+    LAKE,
+    selection=dg.AssetSelection.assets("lake_interactions").without_checks(),  # an erasure waits for no check
+    executor_def=dg.in_process_executor,
+    tags={WORK_TAG: TRAINING},
+    description="Exports what is new, and takes erased users out of every file.",
 )

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from sqlmodel import SQLModel
 
+from api.erasure.tables import Tombstone
 from api.interactions.tables import Interaction
 from api.items.tables import Catalogue, Item
 from api.tenants.tables import Tenant
@@ -48,6 +49,7 @@ def test_arrow_types_of_the_lake_are_those_that_the_database_sends(database_url:
         (Item, {"tenant_id", "deleted_at", "id"}),
         (Catalogue, {"tenant_id", "version"}),
         (Tenant, {"id", "deleted_at", "exclude_seen"}),
+        (Tombstone, {"tenant_id", "user_id", "erased_at", "xid"}),
     ],
 )
 def test_columns_that_queries_filter_by_exist(model: type[SQLModel], names: set[str]) -> None:

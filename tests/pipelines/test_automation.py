@@ -1,6 +1,6 @@
 """Sensors and the schedule, evaluated against a real database and a real Dagster instance."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -10,7 +10,7 @@ import pytest
 from configs.settings import PipelineSettings
 from feature_store.exports import export_interactions
 from pipelines.definitions import build_definitions
-from pipelines.jobs import RETRAIN
+from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANT_TAG, TENANTS
 from pipelines.resources import Installation
 from pipelines.retraining import Arrivals
@@ -175,3 +175,62 @@ def test_a_daemon_that_starts_fails_the_runs_of_the_one_before(instance: dg.Dags
     assert set(fail_abandoned(instance)) == {cut_off, starting}
     statuses = {run.run_id: run.status.value for run in instance.get_runs()}
     assert statuses == {cut_off: "FAILURE", starting: "FAILURE", beside: "STARTED"}
+
+
+def erasing(installation: Installation, instance: dg.DagsterInstance) -> list[str | None]:
+    """Tenants that the sensor wants a lake run of."""
+    return [run.partition_key for run in tick(installation, instance, "erasures").run_requests or []]
+
+
+def bury(connection: psycopg.Connection[Any], tenant: str, user: str, ago: timedelta) -> None:
+    connection.execute("INSERT INTO tombstones VALUES (%s, %s, now() - %s)", (tenant, user, ago))
+
+
+def test_a_tombstone_alone_starts_a_lake_run_within_a_day(
+    installation: Installation, instance: dg.DagsterInstance, connection: psycopg.Connection[Any]
+) -> None:
+    assert tick(installation, instance, "erasures").skip_reason.skip_message == "nobody waits to be forgotten"
+    bury(connection, TENANT, "ann", timedelta(hours=11, minutes=55))
+    assert erasing(installation, instance) == []
+    assert f"{TENANT}: until " in tick(installation, instance, "erasures").skip_reason.skip_message
+    bury(connection, TENANT, "ben", timedelta(hours=12, minutes=1))
+    result = tick(installation, instance, "erasures")
+    assert [run.partition_key for run in result.run_requests] == [TENANT]
+    # New tenants get their partitions where trainings start by themselves, an erasure does in any case.
+    assert [request.partition_keys for request in result.dynamic_partitions_requests] == [[TENANT]]
+    instance.add_dynamic_partitions(TENANTS, [TENANT])
+    assert tick(installation, instance, "erasures").dynamic_partitions_requests == []
+    export_interactions(installation.database_url(), installation.paths.lake, TENANT)
+    assert erasing(installation, instance) == []
+
+
+def test_a_lake_run_for_an_erasure_waits_for_the_one_that_goes_on_and_comes_again_where_it_failed(
+    installation: Installation, instance: dg.DagsterInstance, connection: psycopg.Connection[Any]
+) -> None:
+    bury(connection, TENANT, "ann", timedelta(days=1))
+    run_id = start_run(instance, dg.DagsterRunStatus.STARTED)
+    assert erasing(installation, instance) == []
+    assert run_id in tick(installation, instance, "erasures").skip_reason.skip_message
+    instance.delete_run(run_id)
+    start_run(instance, dg.DagsterRunStatus.FAILURE)
+    assert erasing(installation, instance) == [TENANT]
+
+
+def test_erasures_are_looked_after_whether_or_not_trainings_start_by_themselves(installation: Installation) -> None:
+    sensor = build_definitions(installation).resolve_sensor_def("erasures")
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert PipelineSettings().erase_after_hours * 3600 + sensor.minimum_interval_seconds < 86_400
+
+
+def test_the_job_that_an_erasure_starts_exports_without_checks(
+    installation: Installation, instance: dg.DagsterInstance, connection: psycopg.Connection[Any]
+) -> None:
+    instance.add_dynamic_partitions(TENANTS, [TENANT])
+    arrive(connection, 3)
+    bury(connection, TENANT, "u1", timedelta())
+    job = build_definitions(installation).resolve_job_def(LAKE)
+    result = job.execute_in_process(instance=instance, partition_key=TENANT)
+    made = result.asset_materializations_for_node("lake_interactions")
+    assert [dict(event.metadata)["erased_users"].value for event in made] == [1]
+    assert result.get_asset_check_evaluations() == []
+    assert erasing(installation, instance) == []

@@ -4,6 +4,7 @@ import dagster as dg
 
 from feature_store import exports, statistics
 from feature_store.lake import TenantLake
+from pipelines.defs.ingestion.steps import export
 from pipelines.partitions import tenants
 from pipelines.presentation import SUMMARY, table
 from pipelines.resources import Installation
@@ -13,15 +14,17 @@ from pipelines.resources import Installation
 def lake_interactions(
     context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
 ) -> dg.MaterializeResult[None]:
-    """Every interaction the tenant's users made, appended to Parquet files by day of arrival, each once."""
+    """What the tenant's users did, in Parquet files by day of arrival, each interaction once, erased users left out."""
     lake = installation.paths.lake
-    exported = exports.export_interactions(installation.database_url(), lake, context.partition_key)
+    exported = export(installation, context.partition_key)
     files = TenantLake(lake, context.partition_key).interaction_files()
     return dg.MaterializeResult(
         metadata={
-            SUMMARY: f"{exported.new_rows:,} new interactions, {exported.total_rows:,} in the lake",
+            SUMMARY: f"{exported.new_rows:,} new interactions, {exported.total_rows:,} in the lake"
+            + (f", {exported.erased_users:,} users erased" if exported.erased_users else ""),
             "dagster/partition_row_count": exported.total_rows,
             "new_rows": exported.new_rows,
+            "erased_users": exported.erased_users,
             "first_transaction": exported.lower_xid,
             "next_transaction": exported.upper_xid,
             "files": len(files),
