@@ -106,7 +106,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     if configuration.api.benchmark_routes:
         app.include_router(benchmark.router)
     handlers.install(app)
-    describe(app)
+    describe(app, NOTHING_MADE)
     # The last one added is the outermost.
     app.add_middleware(Idempotency, database=database, exempt=NOTHING_MADE)
     app.add_middleware(BodyLimits)

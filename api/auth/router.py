@@ -25,7 +25,11 @@ CurrentLogins = Annotated[Logins, Depends(_logins)]
 """Logins in the transaction of this request."""
 
 
-@router.post("/login", summary="Log in with an email and a password")
+@router.post(
+    "/login",
+    summary="Log in with an email and a password",
+    responses={401: {"description": "The email or the password is wrong"}},
+)
 async def login(body: Login, logins: CurrentLogins) -> LoggedIn:
     """Answer a token for `Authorization: Bearer`, and the user. Ten wrong passwords make an account wait: 429."""
     grant = await logins.log_in(body.email, body.password, refreshable=False)

@@ -75,10 +75,22 @@ def require_key(principal: Principal | None, scope: Scope) -> KeyPrincipal:
     return principal
 
 
+API_KEY, TOKEN = "ApiKey", "Token"
+"""Names of the security schemes."""
+_OPENS = "opens_with"
+
+
+def opens_with(dependency: object) -> str | None:
+    """The security scheme that this dependency of a route asks for; None where it asks for no credential."""
+    found: str | None = getattr(dependency, _OPENS, None)
+    return found
+
+
 def _key_with(scope: Scope) -> Callable[[Request], Awaitable[KeyPrincipal]]:
     async def key(request: Request) -> KeyPrincipal:
         return require_key(principal_of(request), scope)
 
+    setattr(key, _OPENS, API_KEY)
     return key
 
 
@@ -106,6 +118,7 @@ async def _current_user(request: Request) -> UserPrincipal:
     return principal
 
 
+setattr(_current_user, _OPENS, TOKEN)
 CurrentUser = Annotated[UserPrincipal, Depends(_current_user)]
 """A route's parameter of this type lets people with a valid token in, and nobody else."""
 

@@ -10,7 +10,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
-    Strict,
     StringConstraints,
     WithJsonSchema,
 )
@@ -47,8 +46,8 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-WholeNumber = Annotated[int, BeforeValidator(_whole), Strict()]
-"""A whole number, written as one: neither text nor true. To JSON, and so here, 5.0 is one too."""
+WHOLE = BeforeValidator(_whole)
+"""After `int` and its bounds, of strict fields: a 5.0 is a whole number too, as it is to JSON Schema."""
 
 PlainText = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 """Text that PostgreSQL can hold."""

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from api.edge.schemas import Schema, WholeNumber
+from api.edge.schemas import WHOLE, Schema
 from feature_store import columns as c
 from serving.contracts.messages import MAX_COUNT, Algorithm
 
@@ -25,7 +25,7 @@ class GenerateRequest(Schema):
         description=f"`all` active accounts; of these, `active` in the last {c.ACTIVE_DAYS} days; or `new`, with fewer "
         f"than {c.NEW_BELOW} interactions",
     )
-    count: Annotated[WholeNumber, Field(ge=1, le=MAX_COUNT)] = Field(
+    count: Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT), WHOLE] = Field(
         default=10, description="Recommendations for each user"
     )
 

@@ -3,16 +3,18 @@
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field, StrictInt
+from pydantic import Field, StringConstraints
 
 from api.edge.principal import SCOPES, Scope
-from api.edge.schemas import Instant, PlainText, Schema
+from api.edge.schemas import WHOLE, Instant, Schema
+
+Name = Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00]*[^\s\x00-\x1f\x7f-\x9f\ufeff][^\x00]*$")]
 
 
 class NewKey(Schema):
-    name: PlainText = Field(description="1 to 100 characters", examples=["shop backend"])
+    name: Name = Field(description="1 to 100 characters, not all of them blank", examples=["shop backend"])
     scopes: list[Scope] = Field(default=list(SCOPES), min_length=1, max_length=10)
-    rate_limit: Annotated[StrictInt, Field(ge=1, le=2_147_483_647)] | None = Field(
+    rate_limit: Annotated[int, Field(strict=True, ge=1, le=2_147_483_647), WHOLE] | None = Field(
         default=None, description="Requests a minute, no more than keys have by default", examples=[500]
     )
 

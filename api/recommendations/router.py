@@ -73,7 +73,12 @@ async def recommend(body: RecommendRequest, key: ReadKey, recommender: CurrentRe
     return _response(items, outcome)
 
 
-@router.post("/similar", summary="Find items like an item", response_model=list[SimilarItem], responses=ANSWER_HEADERS)
+@router.post(
+    "/similar",
+    summary="Find items like an item",
+    response_model=list[SimilarItem],
+    responses=ANSWER_HEADERS | {404: {"description": "There is no such item"}},
+)
 async def similar(body: SimilarRequest, key: ReadKey, recommender: CurrentRecommender) -> Response:
     """Items most alike the given one, best first, without it. An unknown item is 404."""
     outcome = await recommender.similar(key.scope, body, _filter(body.filter))

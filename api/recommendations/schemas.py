@@ -5,13 +5,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import ConfigDict, Field
 
-from api.edge.schemas import OpaqueId, Schema
+from api.edge.schemas import WHOLE, OpaqueId, Schema
 from serving.contracts.messages import MAX_COUNT, Algorithm
 
 MAX_EXCLUDE = 1_000
 MAX_SESSION = 200
 
-Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT, description="Number of items wanted", examples=[10])]
+Count = Annotated[
+    int, Field(strict=True, ge=1, le=MAX_COUNT, description="Number of items wanted", examples=[10]), WHOLE
+]
 Filter = Annotated[
     dict[str, Any] | None,
     Field(

@@ -2,7 +2,7 @@
 
 import re
 
-PATTERN = r"^[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,255}$"
+PATTERN = r"^[^@\s\x00-\x1f\x7f-\x9f]{1,64}@[^@\s\x00-\x1f\x7f-\x9f]{1,255}$"
 _FORM = re.compile(PATTERN.strip("^$"))
 _SURROGATES = re.compile("[\ud800-\udfff]")
 

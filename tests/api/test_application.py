@@ -147,18 +147,53 @@ def test_every_answer_carries_the_headers_that_keep_browsers_careful(client: Tes
         assert headers["x-frame-options"] == "DENY"
 
 
-def test_the_openapi_document_has_a_summary_and_the_errors_of_every_route(client: TestClient) -> None:
+PUBLIC = {"/health", "/health/ready", "/api/auth/login", "/api/auth/register", "/auth/v1/token", "/auth/v1/signup"}
+
+
+def _contents(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(status or "body", media type object) of what an operation takes and of what it answers."""
+    for media in operation.get("requestBody", {}).get("content", {}).values():
+        yield "body", media
+    for status, response in operation["responses"].items():
+        for media in response.get("content", {}).values():
+            yield status, media
+
+
+def test_the_openapi_document_has_a_summary_an_example_and_the_errors_of_every_route(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
-    public = ("/health", "/api/auth/", "/auth/v1/token", "/auth/v1/signup")
-    assert "/api/auth/login" in document["paths"]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            assert operation["summary"], (method, path)
-            assert "422" not in operation["responses"] or path.startswith("/auth/v1/")
-            assert operation.get("security", document["security"]) or path.startswith(public)
-            if not path.startswith("/health"):
-                assert {"400", "401", "429", "500"} <= set(operation["responses"]), (method, path)
+            name = f"{method} {path}"
+            assert operation["summary"], name
+            assert (operation["security"] == []) == (path in PUBLIC), name
+            contents = list(_contents(operation))
+            assert all("example" in media for status, media in contents if status == "body" or status < "4"), name
+            assert ("200" in operation["responses"]) or {"201", "202", "204"} & set(operation["responses"]), name
+            if path.startswith("/health"):
+                continue
+            expected = {"400", "429", "500", "503"}
+            expected |= {"401", "403"} if operation["security"] else set()
+            expected |= {"404"} if "{" in path else set()
+            expected |= {"413"} if "requestBody" in operation else set()
+            assert expected <= set(operation["responses"]), name
+            problems = {status for status, media in contents if media["schema"].get("$ref", "").endswith("/Problem")}
+            assert problems == {status for status in operation["responses"] if status >= "4"}, name
     assert client.get("/docs").status_code == 200
+
+
+def test_the_openapi_document_says_which_credential_opens_a_route(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert paths["/api/items"]["get"]["security"] == [{"ApiKey": []}]
+    assert paths["/api/users"]["get"]["security"] == [{"Token": []}]
+    assert paths["/graphql"]["post"]["security"] == [{}, {"ApiKey": []}]
+    heeding = {
+        path
+        for path, operations in paths.items()
+        if "post" in operations
+        and any(parameter["name"] == "Idempotency-Key" for parameter in operations["post"].get("parameters", ()))
+    }
+    assert {"/api/items", "/api/keys", "/api/v1/interactions", "/graphql"} <= heeding
+    assert not heeding & {"/api/v1/recommend", "/api/v1/similar", "/auth/v1/logout", *PUBLIC}
 
 
 @pytest.fixture

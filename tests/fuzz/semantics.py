@@ -1,0 +1,32 @@
+"""Operations that may refuse what their schema allows, and why a schema cannot say so.
+
+Cases that are answered so do not count as failures. For all others at least `VALID_SHARE` of an operation's valid
+cases are a 2xx or a 404.
+"""
+
+VALID_SHARE = 0.8
+
+TAKEN = "an address or id is free only once"
+SEMANTIC: dict[str, tuple[tuple[int, ...], str]] = {
+    "POST /api/auth/register": ((409,), TAKEN),
+    "POST /auth/v1/signup": ((422,), TAKEN),
+    "POST /auth/v1/token": ((400,), "which members are needed depends on the query, and a refresh token is good once"),
+    "PUT /auth/v1/user": ((400, 422), f"a new password differs from the current one, and {TAKEN}"),
+    "POST /api/users": ((409,), TAKEN),
+    "PUT /api/users/{user_id}": ((409,), f"{TAKEN}, and the last active admin stays one"),
+    "DELETE /api/users/{user_id}": ((409,), "the last active admin stays"),
+    "PATCH /api/users/{user_id}/toggle-status": ((409,), "the last active admin stays active"),
+    "POST /api/keys": ((409,), "a tenant has at most 20 live keys"),
+    "POST /api/items": ((400, 409), f"{TAKEN}, and metadata has bounds on its size and depth"),
+    "PUT /api/items/{item_id}": ((400,), "metadata has bounds on its size and depth"),
+    "PATCH /api/items/{item_id}": ((400,), "metadata has bounds on its size and depth"),
+    "POST /api/v1/recommend": ((400,), "a filter is a language of its own"),
+    "POST /api/v1/similar": ((400,), "a filter is a language of its own"),
+    "POST /graphql": ((400,), "a document is a language of its own, and names its operations"),
+}
+"""Statuses and the reason, by operation."""
+
+MISUNDERSTOOD: dict[tuple[str, str], str] = {
+    ("/api/items/batch", "AllowHeaderMismatch"): "the path is also that of an item with the id `batch`",
+}
+"""Findings by path and name that are none, and why."""
