@@ -1,8 +1,9 @@
 """The BentoML service: the newest release of every tenant, answering batches. Started by `python -m serving serve`."""
 
 import logging
+import os
+import signal
 import sys
-from functools import partial
 from typing import TYPE_CHECKING
 
 import bentoml
@@ -47,7 +48,14 @@ class Recommender:
                 sys.modules["torch"].set_num_threads(serving.threads)
             return predictor
 
-        self._watch = ReleaseWatch(partial(releases, paths.bentoml), load, serving.poll_seconds)
+        parent = os.getppid()
+
+        def find() -> dict[str, list[str]]:
+            if os.getppid() != parent:  # it was killed outright; we would hold its port against its successor
+                os.kill(os.getpid(), signal.SIGTERM)
+            return releases(paths.bentoml)
+
+        self._watch = ReleaseWatch(find, load, serving.poll_seconds)
         application.open(self._watch)
         self._watch.start()
 
