@@ -19,7 +19,7 @@ class _Policy(BaseModel):
 class Floor(_Policy):
     """The challenger must not be shown to fall short of `factor` times what `model` reaches; no model, no floor.
 
-    Shown means by the 95 % interval of the challenger's metric: windows of a hundred users move a mean by a sixth, and a
+    Shown means by the 95 % interval of its metric: windows of a hundred users move a mean by a sixth, and a
     rule on means would drop a family from the API by chance.
     """
 
