@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -157,7 +158,14 @@ def test_the_openapi_document_has_a_summary_and_the_errors_of_every_route(client
             assert operation.get("security", document["security"]) or path.startswith(("/health", "/api/auth/"))
             if not path.startswith("/health"):
                 assert {"400", "401", "429", "500"} <= set(operation["responses"]), (method, path)
-    assert client.get("/docs").status_code == 200
+
+
+def test_the_page_of_the_docs_loads_from_this_server_alone(client: TestClient) -> None:
+    page = client.get("/docs").text
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(sources) >= 2
+    assert all(source.startswith(str(client.base_url)) for source in sources), sources
+    assert all(client.get(source).status_code == 200 for source in sources)
 
 
 @pytest.fixture
