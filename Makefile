@@ -9,6 +9,8 @@ FBGEMM := $(if $(GPU),fbgemm-gpu==1.8.0,fbgemm-gpu-cpu==1.8.0)
 UNLOCKED := torchrec==1.8.0 $(FBGEMM) nvidia-ml-py>=12
 INSTALLED := .venv/.installed$(if $(GPU),-gpu)
 
+# Waiting threads sleep: spinning ones are slow on cores that are shared (see configs/processes.py).
+export OMP_WAIT_POLICY ?= PASSIVE
 export RECOMMENDAI_STATE_DIR ?= $(abspath $(STATE))
 # None of these tools may report home.
 export BENTOML_DO_NOT_TRACK := True

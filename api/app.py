@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
+from fastapi_swagger import patch_fastapi
 from starlette.middleware.cors import CORSMiddleware
 
 from api.auth.directory import TokenDirectory
@@ -96,7 +97,14 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             await stack.enter_async_context(forgetting(database.pool))
             yield
 
-    app = FastAPI(title="RecommendAI", version="1", lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="RecommendAI",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
     app.state.configuration = configuration
     app.state.database = database
     app.state.keys = keys
@@ -107,6 +115,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
         app.include_router(benchmark.router)
     handlers.install(app)
     describe(app, NOTHING_MADE)
+    patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs with its own script and style: no other host is asked
     # The last one added is the outermost.
     app.add_middleware(Idempotency, database=database, exempt=NOTHING_MADE)
     app.add_middleware(BodyLimits)

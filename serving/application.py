@@ -8,13 +8,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 
 from serving.contracts.messages import BATCH_PATH, MEDIA_TYPE, RELEASES_PATH, BatchRequest, BatchResponse
-from serving.watch import ReleaseWatch
+
+if TYPE_CHECKING:
+    from serving.watch import ReleaseWatch
 
 MAX_BODY_BYTES = 128 * 1024 * 1024
 """A catalogue delta may carry every item of a large catalogue."""
@@ -44,7 +46,7 @@ class BatchApplication:
         self._decode = msgspec.msgpack.Decoder(BatchRequest).decode
         self._encode = msgspec.msgpack.Encoder().encode
 
-    def open(self, watch: ReleaseWatch) -> None:
+    def open(self, watch: "ReleaseWatch") -> None:
         self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +80,7 @@ class BatchApplication:
                 raise RefusedRequestError(405, "wrong method", [(b"allow", allowed)])
         raise RefusedRequestError(404, "no such route")
 
-    def _answer(self, watch: ReleaseWatch, body: bytes) -> bytes:
+    def _answer(self, watch: "ReleaseWatch", body: bytes) -> bytes:
         started = time.perf_counter()
         try:
             request = self._decode(body)

@@ -1,17 +1,20 @@
 """The BentoML service: the newest release of every tenant, answering batches. Started by `python -m serving serve`."""
 
 import logging
+import os
+import signal
 import sys
-from functools import partial
+from typing import TYPE_CHECKING
 
 import bentoml
 
 from configs import logging as logs
 from configs.settings import HistorySettings, PathSettings, ServingSettings
 from serving.application import BatchApplication
-from serving.predictor import Predictor
 from serving.release import release_folder, releases
-from serving.watch import ReleaseWatch, load_release
+
+if TYPE_CHECKING:
+    from serving.predictor import Predictor
 
 application = BatchApplication()
 
@@ -28,6 +31,9 @@ class Recommender:
     """Answers ranked lists for the API. Holds no state but the releases; reads no database."""
 
     def __init__(self) -> None:
+        # Here and not above, because BentoML's parent process imports this module too, and answers nothing.
+        from serving.watch import ReleaseWatch, load_release
+
         logs.configure("serving")
         # BentoML gives its loggers handlers of their own; ours writes every line in one form.
         for name in ("bentoml", "uvicorn", "uvicorn.error", "circus"):
@@ -36,13 +42,20 @@ class Recommender:
         logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # answers are logged by query, with trace ids
         paths, serving, history = PathSettings(), ServingSettings(), HistorySettings()
 
-        def load(tenant_id: str, release: str) -> Predictor:
+        def load(tenant_id: str, release: str) -> "Predictor":
             predictor = load_release(release_folder(paths.bentoml, tenant_id, release), tenant_id, history.max_events)
             if "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(serving.threads)
             return predictor
 
-        self._watch = ReleaseWatch(partial(releases, paths.bentoml), load, serving.poll_seconds)
+        parent = os.getppid()
+
+        def find() -> dict[str, list[str]]:
+            if os.getppid() != parent:  # it was killed outright; we would hold its port against its successor
+                os.kill(os.getpid(), signal.SIGTERM)
+            return releases(paths.bentoml)
+
+        self._watch = ReleaseWatch(find, load, serving.poll_seconds)
         application.open(self._watch)
         self._watch.start()
 

@@ -57,10 +57,15 @@ class EvaluationReport(_Record):
 
     def metric(self, name: str, segment: str = "all", model: str | None = None) -> float | None:
         """The mean of a metric, or None where the segment held nobody. Default model: the report's first."""
+        found = self.estimate(name, segment, model)
+        return None if found is None else found.mean
+
+    def estimate(self, name: str, segment: str = "all", model: str | None = None) -> Estimate | None:
+        """A metric with its interval, or None where the segment held nobody. Default model: the report's first."""
         model = model or self.results[0].model
         for result in self.results:
             if result.model == model and result.segment == segment and name in result.metrics:
-                return result.metrics[name].mean
+                return result.metrics[name]
         return None
 
     def n_users(self, segment: str = "all") -> int:

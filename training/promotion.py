@@ -17,7 +17,11 @@ class _Policy(BaseModel):
 
 
 class Floor(_Policy):
-    """The challenger's metric must exceed `factor` times that of `model`. Without a model there is no floor."""
+    """The challenger must not be shown to fall short of `factor` times what `model` reaches; no model, no floor.
+
+    Shown means by the 95 % interval of its metric: windows of a hundred users move a mean by a sixth, and a
+    rule on means would drop a family from the API by chance.
+    """
 
     model: str | None = Field(default=None, description="a baseline's family, or `random` for the expected figure")
     factor: float = Field(default=1.0, gt=0)
@@ -71,15 +75,16 @@ def decide(
     if floor.model is None and champion is None:
         return Decision(True, "the first version of a baseline, which has no floor")
     segment = next((s for s in policy.segments if challenger.n_users(s) >= policy.min_users), None)
-    reached = challenger.metric(policy.metric, segment) if segment else None
-    if segment is None or reached is None:
+    estimate = challenger.estimate(policy.metric, segment) if segment else None
+    if segment is None or estimate is None:
         measured = max((challenger.n_users(s) for s in policy.segments), default=0)
         if floor.model is None:
             return Decision(True, f"a baseline on newer data; only {measured} users in the window, too few to compare")
         return Decision(
             False, f"only {measured} users in the test window, {policy.min_users} are needed to tell models apart"
         )
-    figure = f"{policy.metric} of {segment}"
+    figure, reached = f"{policy.metric} of {segment}", estimate.mean
+    at_best = reached if estimate.high is None else estimate.high
     passed = "no floor"
     if floor.model is not None:
         source = challenger if floor.model == RANDOM else baselines[floor.model]
@@ -87,9 +92,9 @@ def decide(
         if base is None:
             raise ValueError(f"{floor.model} has no {figure} on this window")
         passed = f"the floor {floor.factor * base:.4f} ({floor.factor:g} x {floor.model})"
-        if not reached > floor.factor * base:
-            return Decision(False, f"{figure} is {reached:.4f}, not above {passed}")
-        passed = f"above {passed}"
+        if not at_best > floor.factor * base:
+            return Decision(False, f"{figure} is {reached:.4f}, at best {at_best:.4f}, not above {passed}")
+        passed = f"above {passed}" if reached > floor.factor * base else f"not shown to be below {passed}"
     if champion is not None:
         held = champion.metric(policy.metric, segment)
         if held is not None and reached < held:

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -178,7 +179,14 @@ def test_the_openapi_document_has_a_summary_an_example_and_the_errors_of_every_r
             assert expected <= set(operation["responses"]), name
             problems = {status for status, media in contents if media["schema"].get("$ref", "").endswith("/Problem")}
             assert problems == {status for status in operation["responses"] if status >= "4"}, name
-    assert client.get("/docs").status_code == 200
+
+
+def test_the_page_of_the_docs_loads_from_this_server_alone(client: TestClient) -> None:
+    page = client.get("/docs").text
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(sources) >= 2
+    assert all(source.startswith(str(client.base_url)) for source in sources), sources
+    assert all(client.get(source).status_code == 200 for source in sources)
 
 
 def test_the_openapi_document_says_which_credential_opens_a_route(client: TestClient) -> None:

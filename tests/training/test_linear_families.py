@@ -87,7 +87,7 @@ def test_a_factorisation_repeats_itself_under_its_seed() -> None:
 def test_neighbours_by_shrunk_cosine() -> None:
     model = ItemKnn(ItemKnnConfig(neighbours=1, shrinkage=2.0))
     matrix = sp.csr_array(np.array([[1, 1, 0], [1, 1, 0], [1, 0, 1]], np.float32))
-    found = model._neighbours(matrix, chunk=2).toarray()
+    found = model._neighbours(matrix, cells=6).toarray()
     expected = [[0, 2 / (np.sqrt(6) + 2), 0], [2 / (np.sqrt(6) + 2), 0, 0], [1 / (np.sqrt(3) + 2), 0, 0]]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 

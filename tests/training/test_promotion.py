@@ -11,7 +11,12 @@ FLOOR = Floor(model="popularity", factor=1.0)
 
 
 def report(
-    figure: float | None, users: int = 50, model: str = "collaborative", split: str = "w1", segment: str = "warm_users"
+    figure: float | None,
+    users: int = 50,
+    model: str = "collaborative",
+    split: str = "w1",
+    segment: str = "warm_users",
+    interval: tuple[float | None, float | None] = (None, None),
 ) -> EvaluationReport:
     rows = [(model, figure), ("random", 0.01)] if figure is not None else []
     return EvaluationReport(
@@ -21,7 +26,11 @@ def report(
         seed=0,
         results=[
             SegmentResult(
-                model=name, segment=segment, n_users=users, n_targets=users, metrics={"ndcg@10": Estimate(mean=v)}
+                model=name,
+                segment=segment,
+                n_users=users,
+                n_targets=users,
+                metrics={"ndcg@10": Estimate(mean=v, low=interval[0], high=interval[1])},
             )
             for name, v in rows
         ],
@@ -41,6 +50,13 @@ def test_a_first_model_above_the_floor_is_promoted_with_its_figures() -> None:
 def test_a_model_that_does_not_beat_the_floor_is_refused(figure: float) -> None:
     decision = decide(report(figure), None, BASE, FLOOR, POLICY)
     assert not decision.promote and "not above the floor" in decision.reason
+
+
+def test_a_floor_is_missed_only_where_the_whole_interval_lies_below_it() -> None:
+    within, below = (report(0.18, interval=(0.12, high)) for high in (0.21, 0.2))
+    decision = decide(within, None, BASE, FLOOR, POLICY)
+    assert decision.promote and "not shown to be below the floor" in decision.reason
+    assert not decide(below, None, BASE, FLOOR, POLICY).promote
 
 
 def test_a_challenger_must_not_be_worse_than_the_champion() -> None:

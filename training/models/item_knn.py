@@ -34,8 +34,9 @@ class ItemKnn(LinearRecommender):
         self.vectors = item_vectors(matrix, self.config.dimensions, options.seed)
         return self
 
-    def _neighbours(self, matrix: sp.csr_array, chunk: int = 1_024) -> sp.csr_array:
-        """[n_items, n_items], in slices of `chunk` rows to bound memory."""
+    def _neighbours(self, matrix: sp.csr_array, cells: int = 16_000_000) -> sp.csr_array:
+        """[n_items, n_items], in slices of at most `cells` dense entries to bound memory."""
+        chunk = max(1, cells // matrix.shape[1])
         norms = column_norms(matrix)
         columns = matrix.T.tocsr()
         blocks = []

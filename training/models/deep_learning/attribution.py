@@ -60,11 +60,13 @@ def presence_gradients(
     if len(wanted) <= MAX_DIRECTIONS:
         (gradients,) = torch.autograd.grad(users, presence, wanted, is_grads_batched=True)
     else:
-        shares, strengths, directions = torch.linalg.svd(wanted.transpose(0, 1), full_matrices=False)
-        main = directions[:, :MAX_DIRECTIONS].transpose(0, 1)  # [4, b, d]
-        (along,) = torch.autograd.grad(users, presence, main, is_grads_batched=True)
-        parts = shares[:, :, :MAX_DIRECTIONS] * strengths[:, None, :MAX_DIRECTIONS]  # [b, k, 4]
-        gradients = torch.einsum("bkr,rbl->kbl", parts, along)
+        vectors = wanted.transpose(0, 1)  # [b, k, d]
+        _, axes = torch.linalg.eigh(vectors @ vectors.transpose(1, 2))  # ascending
+        main = axes[:, :, -MAX_DIRECTIONS:]  # [b, k, 4], orthonormal: vectors = main main' vectors, nearly
+        (along,) = torch.autograd.grad(
+            users, presence, (main.transpose(1, 2) @ vectors).transpose(0, 1), is_grads_batched=True
+        )
+        gradients = torch.einsum("bkr,rbl->kbl", main, along)
     return gradients[:, :, 1:].numpy()
 
 

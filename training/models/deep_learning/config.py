@@ -13,7 +13,7 @@ class DeepLearningConfig(ModelConfig):
     blocks: int = Field(default=2, ge=1, description="transformer blocks")
     heads: int = Field(default=2, ge=1, description="attention heads; must divide `dimensions`")
     max_length: int = Field(default=100, ge=1, description="newest events of a history that are read")
-    dropout: float = Field(default=0.25, ge=0, lt=1)
+    dropout: float = Field(default=0.15, ge=0, lt=1)
     id_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="share of items per step known by content alone, so that cold ones score"
     )
@@ -25,7 +25,7 @@ class DeepLearningConfig(ModelConfig):
     )
     batch_size: int = Field(default=64, ge=1, description="sequences per step")
     learning_rate: float = Field(default=2e-3, gt=0, description="peak; warm-up, then cosine decay")
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=1.0, ge=0, description="of matrices; times the learning rate, a step")
     epochs: int = Field(default=20, ge=1, description="at most")
     patience: int = Field(default=5, ge=1, description="epochs without a better validation NDCG before the fit ends")
     refit_epochs: int = Field(default=4, ge=0, description="over all events after the validated fit")

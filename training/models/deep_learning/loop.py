@@ -101,7 +101,12 @@ class Trainer:
         progress = Progress()
         best: dict[str, Tensor] = {}
         parameters = [*self.embeddings.parameters(), *(p for p in self.network.parameters() if p.requires_grad)]
-        optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=self.config.weight_decay)
+        # Only matrices decay: what weighs the trends and what shifts or scales is no place to overfit.
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(groups, lr=learning_rate)
         step = 0
         for number in range(1, epochs + 1):
             self.task.train()

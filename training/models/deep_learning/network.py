@@ -117,10 +117,9 @@ class Block(nn.Module):
         distances = queries.unsqueeze(-1) - torch.arange(places, device=states.device)  # [1 or b, q, places]
         bias = self.distance[:, bucket(distances)].transpose(0, 1)  # [1 or b, heads, q, places]
         bias = bias.masked_fill((distances < 0).unsqueeze(1), -math.inf)
-        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(d // self.heads) + bias, dim=-1)
         if presence is not None:
-            weights = weights * presence[:, None, None, :]
-            weights = weights / weights.sum(-1, keepdim=True)
+            bias = bias + presence.log()[:, None, None, :]  # weights times presence, normalised again
+        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(d // self.heads) + bias, dim=-1)
         mixed = (weights @ v).transpose(1, 2).reshape(batch, -1, d)
         states = residual + self.dropout(self.out(mixed))
         return states + cast(Tensor, self.dropout(self.feed(self.feed_norm(states))))

@@ -98,7 +98,7 @@ def learn(
             for weight in config.popularity_weights
             for option in _try(_with_popularity(candidates, weight), weight, breadths, fold, config)
         ]
-        enough = max(option.ndcg for option in options) * (1 - config.tolerance)
+        enough = max((option.ndcg for option in options), default=0.0) * (1 - config.tolerance)
         winning = [option for option in options if option.ndcg >= enough and option.ndcg > alone[best]]
         kept = _Option(one_hot[best], 0.0, float(alone[best]), int(breadths[best]))
         chosen = max(winning, key=lambda option: (option.breadth, option.ndcg), default=kept)

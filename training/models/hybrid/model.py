@@ -33,6 +33,8 @@ from training.models.popularity import decayed_popularity
 
 DESCRIPTION_FILE = "hybrid.json"
 ARRAYS_FILE = "hybrid.npz"
+SELDOM = 0.2
+"""Share of events that repeat an item of their user, under which a user's earlier items are not asked for."""
 
 
 class HybridConfig(ModelConfig):
@@ -41,7 +43,9 @@ class HybridConfig(ModelConfig):
     )
     questions_per_user: int = Field(default=8, ge=1, description="moments asked about, evenly spaced")
     max_questions: int = Field(default=2_000, ge=1)
-    mask_seen: bool = Field(default=True, description="ask only for items that are new to the user")
+    mask_seen: bool | None = Field(
+        default=None, description="ask only for items new to the user; null: where people seldom choose one twice"
+    )
     popularity_half_life_days: float = Field(default=30.0, gt=0)
     ranker: RankerConfig = RankerConfig()
     evidence_users: int = Field(default=100, ge=1, description="histories that evidence is checked on")
@@ -83,9 +87,10 @@ class Hybrid(Blend):
         if not len(past.interactions) or len(past.interactions) == len(times):
             raise ValueError("hybrid needs events before and after the moment until which its components know")
         rng = np.random.default_rng(options.seed)
-        questions = ask(
-            dataset, since, self.config.questions_per_user, self.config.max_questions, self.config.mask_seen, rng
-        )
+        mask_seen = self.config.mask_seen
+        if mask_seen is None:
+            mask_seen = 1 - dataset.seen.nnz / len(times) < SELDOM
+        questions = ask(dataset, since, self.config.questions_per_user, self.config.max_questions, mask_seen, rng)
         self._check_sizes(dataset.n_items)
         self._measure(past, measure_growth(self.components, self._sample(past)))
         self.learned = learn(list(self.components), self._features, questions, self.config.ranker, rng)
