@@ -34,7 +34,7 @@ async def _context(body: GraphQLRequest, request: Request, database: CurrentData
         pool=database.pool,
         recommender=state.recommender.reading(catalogue, histories),
         version=app.version,
-        operation_name=body.operation_name,
+        operation_name=body.operation_name or None,
     )
 
 

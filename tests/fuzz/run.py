@@ -25,6 +25,7 @@ from tests.fixtures.platform import ROOT
 from tests.fixtures.twins import Twin, make_twin
 from tests.fuzz.semantics import SEMANTIC, VALID_SHARE
 
+OPENAPI, GRAPHQL = "/openapi.json", "/graphql"
 SEEDED = 0.9
 """Chance that a parameter of a path is an id that exists."""
 SPARE_ITEMS = 200
@@ -79,8 +80,8 @@ def target(database_url: str, state: Path) -> Iterator[Target]:
             yield Target(url, twin, _seed(client, database_url, twin), own)
 
 
-def run(target: Target, work: Path, *options: str, location: str = "/openapi.json") -> Outcome:
-    """Run it with these further options. work: an empty folder."""
+def run(target: Target, work: Path, *options: str, location: str = OPENAPI) -> Outcome:
+    """Run it with these further options on the API that is described there. work: an empty folder."""
     config, notes = work / "schemathesis.toml", work / "notes.jsonl"
     config.write_text(_configuration(target))
     notes.touch()
@@ -91,6 +92,8 @@ def run(target: Target, work: Path, *options: str, location: str = "/openapi.jso
         "spared": {"user_id": ["boss", "member"], "key_id": [target.key_id]},
         "seeds": target.seeds,
     }
+    if location == GRAPHQL:
+        options = (*options, "--header", f"X-API-Key:{target.twin.credentials['key']['X-API-Key']}")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "--no-color"),

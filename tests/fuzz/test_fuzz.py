@@ -4,19 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.run import report, run, target
+from tests.fuzz.run import GRAPHQL, OPENAPI, report, run, target
 
 
 @pytest.mark.parametrize(
-    ("phases", "options"),
-    [("examples,coverage", ()), ("fuzzing,stateful", ("--max-examples", "8"))],
-    ids=["examples and coverage", "fuzzing and stateful"],
+    ("location", "phases", "examples"),
+    [(OPENAPI, "examples,coverage", 1), (OPENAPI, "fuzzing,stateful", 8), (GRAPHQL, "coverage,fuzzing", 30)],
+    ids=["examples and coverage", "fuzzing and stateful", "graphql"],
 )
-def test_all_checks_pass(database_url: str, tmp_path: Path, phases: str, options: tuple[str, ...]) -> None:
+def test_all_checks_pass(database_url: str, tmp_path: Path, location: str, phases: str, examples: int) -> None:
     work = tmp_path / "work"
     work.mkdir()
     with target(database_url, tmp_path) as live:
-        outcome = run(live, work, "--phases", phases, "--seed", "1", "--generation-database", "none", *options)
+        options = ("--phases", phases, "--max-examples", str(examples), "--seed", "1")
+        outcome = run(live, work, *options, "--generation-database", "none", location=location)
     print(report(outcome))
     assert outcome.answers
     problems = outcome.problems()

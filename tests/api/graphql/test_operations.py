@@ -285,3 +285,16 @@ def test_no_log_line_holds_what_was_sent(backend: Backend, caplog: pytest.LogCap
     unhandled = [entry.pop("exc_info") for entry in entries if entry["event"] == "unhandled"]
     assert len(unhandled) == 1
     assert "nobodys" not in caplog.text + str(entries) + "".join(traceback.format_exception(unhandled[0]))
+
+
+def test_one_of_several_operations_is_run_by_its_name(client: TestClient) -> None:
+    query = "query A { getApiVersion } query B { getHealth { status } }"
+
+    def named(name: str | None) -> tuple[int, Any]:
+        answer = client.post("/graphql", json={"query": query, "operationName": name})
+        return answer.status_code, answer.json().get("data")
+
+    assert named("B") == (200, {"getHealth": {"status": "Healthy"}})
+    assert [named(name)[0] for name in (None, "", "C")] == [400, 400, 400]
+    alone = client.post("/graphql", json={"query": "query A { getApiVersion }", "operationName": ""})
+    assert alone.status_code == 200
