@@ -187,7 +187,7 @@ class Tracking:
             self.client.delete_registered_model(model.name)
         experiment = self.client.get_experiment_by_name(tenant_id)
         if experiment is not None and experiment.lifecycle_stage == LifecycleStage.ACTIVE:
-            get_artifact_repository(experiment.artifact_location, tracking_uri=self.uri).delete_artifacts()
+            get_artifact_repository(experiment.artifact_location, tracking_uri=self.uri).delete_artifacts()  # type: ignore[no-untyped-call]
             self.client.delete_experiment(experiment.experiment_id)
 
     def _download(self, ref: ModelRef, work: Path) -> Path:
