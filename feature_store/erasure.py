@@ -40,15 +40,21 @@ def erase_rejects(folder: Path, tenant_id: str, tombstones: pa.Table) -> int:
     """
     erased = dict(zip(*(tombstones[name].to_pylist() for name in tombstones.schema.names), strict=True))
     dropped = 0
-    for file in sorted(folder.glob(f"{tenant_id}-*.jsonl")):
-        match = _WRITTEN_AT.fullmatch(file.name)
-        if match is None or match["tenant"] != tenant_id:
-            continue
-        moment = datetime.strptime(match["moment"], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+    for moment, file in rejects_of(folder, tenant_id).items():
         users = [user for user, erased_at in erased.items() if moment <= erased_at]
         if users:
             dropped += _drop_lines(file, users)
     return dropped
+
+
+def rejects_of(folder: Path, tenant_id: str) -> dict[datetime, Path]:
+    """The tenant's files of rejected rows, by the moment of the import."""
+    found = {}
+    for file in sorted(folder.glob(f"{tenant_id}-*.jsonl")):
+        match = _WRITTEN_AT.fullmatch(file.name)
+        if match is not None and match["tenant"] == tenant_id:
+            found[datetime.strptime(match["moment"], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)] = file
+    return found
 
 
 def _gone(batch: pa.RecordBatch, tombstones: pa.Table) -> pa.Array:

@@ -113,6 +113,13 @@ def tenants(url: str) -> list[str]:
         return cursor.fetch_arrow_table().column("id").to_pylist()
 
 
+def deleted_tenants(url: str) -> list[str]:
+    """Ids of the tenants that are deleted, sorted."""
+    with repeatable_read(url) as cursor:
+        cursor.execute("SELECT id FROM tenants WHERE deleted_at IS NOT NULL ORDER BY id")
+        return cursor.fetch_arrow_table().column("id").to_pylist()
+
+
 def oldest_erasure(url: str, tenant_id: str, lower_xid: int) -> datetime | None:
     """When the longest waiting of the erasures was asked for that no export at or past `lower_xid` has seen, if any."""
     with repeatable_read(url) as cursor:

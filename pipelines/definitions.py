@@ -10,7 +10,7 @@ from pipelines.defs.generation.jobs import generate, recommendation_records
 from pipelines.defs.generation.sensors import generation_jobs
 from pipelines.defs.ingestion.assets import lake_interactions, lake_items
 from pipelines.defs.ingestion.checks import lake_quality
-from pipelines.defs.ingestion.sensors import erasures, new_tenants
+from pipelines.defs.ingestion.sensors import deleted_tenants, erasures, new_tenants
 from pipelines.defs.publishing.assets import release
 from pipelines.defs.training.assets import training_assets
 from pipelines.defs.training.schedules import nightly
@@ -34,7 +34,7 @@ def build_definitions(installation: Installation) -> dg.Definitions:
         jobs=[retrain, lake, generate, analytics],
         sensors=[
             *(new_tenants(sensor_status), retrain_after_interactions(sensor_status)),
-            *(generation_jobs, activity, erasures),
+            *(generation_jobs, activity, erasures, deleted_tenants),
         ],
         schedules=[nightly(installation.pipeline.nightly_cron, schedule_status), hourly(schedule_status)],
         resources={

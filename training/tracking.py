@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array
 
@@ -179,6 +180,15 @@ class Tracking:
         with TemporaryDirectory(dir=_made(folder.parent)) as work:
             (self._download(ref, Path(work)) / _MODEL_FOLDER).rename(folder)
         return folder
+
+    def forget(self, tenant_id: str) -> None:
+        """Delete a tenant's artefacts, registered models and experiment; what is gone already is fine."""
+        for model in self.client.search_registered_models(f"name LIKE '{registered_name(tenant_id, '%')}'"):
+            self.client.delete_registered_model(model.name)
+        experiment = self.client.get_experiment_by_name(tenant_id)
+        if experiment is not None and experiment.lifecycle_stage == LifecycleStage.ACTIVE:
+            get_artifact_repository(experiment.artifact_location, tracking_uri=self.uri).delete_artifacts()  # type: ignore[no-untyped-call]
+            self.client.delete_experiment(experiment.experiment_id)
 
     def _download(self, ref: ModelRef, work: Path) -> Path:
         self._address_process()

@@ -1,13 +1,9 @@
 """The application as a whole: what it loads, what it commits and when, and how it runs under its own server."""
 
 import inspect
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +21,8 @@ from api.app import Configuration, create_app
 from api.database.session import CurrentDatabase, Session
 from api.edge.problems import Conflict
 from configs.settings import ApiSettings
-from tests.api.conftest import SECRET, OpenClient, Tenants
-from tests.fixtures.postgres import REPOSITORY
+from tests.api.conftest import OpenClient, Tenants
+from tests.fixtures.live import ApiProcess, api_process
 
 INSERT = "INSERT INTO tenants (id) VALUES (:id)"
 
@@ -205,48 +201,13 @@ def test_the_openapi_document_says_which_credential_opens_a_route(client: TestCl
 
 
 @pytest.fixture
-def server(database_url: str, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`python -m api serve` on a free port, and its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "DATABASE_URL": database_url,
-        "RECOMMENDAI_STATE_DIR": str(tmp_path),
-        "JWT_SECRET": SECRET,
-        "BENCHMARK_ROUTES": "1",
-        "RATE_LIMIT_IP": "1000",
-    }
-    environment.pop("REDIS_URL", None)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "api", "serve", "--port", str(port)],
-        cwd=REPOSITORY,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                httpx.get(f"{url}/health")
-                break
-            except httpx.TransportError:
-                assert process.poll() is None and time.monotonic() < deadline, "the API did not start"
-                time.sleep(0.1)
-        yield process, url
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+def server(database_url: str, tmp_path: Path) -> Iterator[ApiProcess]:
+    with api_process(database_url, tmp_path, BENCHMARK_ROUTES="1", RATE_LIMIT_IP="1000") as server:
+        yield server
 
 
-def test_the_server_speaks_http_and_ends_on_sigterm(
-    server: tuple[subprocess.Popen[str], str], tenants: Tenants
-) -> None:
-    process, url = server
+def test_the_server_speaks_http_and_ends_on_sigterm(server: ApiProcess, tenants: Tenants) -> None:
+    process, url = server.process, server.url
     key = tenants.key(tenants.create())
     with httpx.Client(base_url=url) as client:
         assert client.get("/nothing", headers=key).json()["title"] == "Not Found"
@@ -264,8 +225,8 @@ def test_the_server_speaks_http_and_ends_on_sigterm(
     assert process.wait(timeout=20) in (0, -signal.SIGTERM)
 
 
-def test_half_a_request_is_answered_with_a_400_or_cut(server: tuple[subprocess.Popen[str], str]) -> None:
-    _, url = server
+def test_half_a_request_is_answered_with_a_400_or_cut(server: ApiProcess) -> None:
+    url = server.url
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         connection.sendall(b"NONSENSE\r\n\r\n")

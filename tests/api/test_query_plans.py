@@ -23,6 +23,7 @@ from api.recommendations.history import HistoryReader
 from configs.settings import HistorySettings
 from feature_store import analytics_sources, exports, sources
 from feature_store.analytics_sinks import roll_up
+from feature_store.generation_sources import generation_source
 from serving.contracts.filters import parse_filter
 from tests.feature_store.rows import add_tenant
 from tests.fixtures import bulk
@@ -190,7 +191,8 @@ def test_an_export_of_everything_of_a_small_tenant_beside_a_big_one(url: str, pl
 
 @pytest.mark.usefixtures("exporting")
 def test_events_for_a_generation(url: str, plans: Plans) -> None:
-    assert sources.recent_events(url, "big", [f"user-{n}" for n in range(500)], 200).num_rows
+    with generation_source(url, "big") as source:
+        assert source.recent_events([f"user-{n}" for n in range(500)], 200).num_rows
     assert plans.indexes("interactions") == {"interactions_user_idx"}
 
 

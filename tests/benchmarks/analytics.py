@@ -52,8 +52,10 @@ def fill(url: str) -> None:
         bulk.add_users(connection, TENANT, USERS)
         bulk.add_items(connection, TENANT, ITEMS)
         with bulk.without_indexes(connection, "interactions"):
-            for _ in range(INTERACTIONS // BATCH):
-                bulk.add_interactions(connection, TENANT, BATCH, USERS, ITEMS, DAYS)
+            batches = INTERACTIONS // BATCH
+            for number in reversed(range(batches)):  # as time goes by
+                days = DAYS / batches
+                bulk.add_interactions(connection, TENANT, BATCH, USERS, ITEMS, days, until_days_ago=number * days)
         bulk.add_impressions(connection, TENANT, IMPRESSIONS, USERS, ITEMS, DAYS)
         connection.execute("VACUUM (ANALYZE)")
 

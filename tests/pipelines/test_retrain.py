@@ -5,23 +5,34 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 
+from api.database.scope import TenantScope
+from api.imports.load import load_files
+from api.imports.mapping import Mapping
+from api.tenants.service import delete_tenant
 from configs.settings import DatabaseSettings, PathSettings, PipelineSettings, TrackingSettings
+from feature_store.lake import TenantLake
 from pipelines.definitions import build_definitions
-from pipelines.jobs import RETRAIN
+from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
 from serving.contracts.messages import ALGORITHMS, BatchRequest, Event, RecommendQuery
 from serving.predictor import Predictor
 from serving.release import release_folder, releases
+from tests.api.conftest import Tenants, configuration_of, running
 from tests.feature_store.rows import add_interactions, add_items, add_tenant
+from tests.fixtures.platform import wait_until
+from tests.fixtures.portal import ROOMY, Portal
+from tests.fixtures.search import files_with, tables_with
 from tests.pipelines.conftest import TENANT
 from training.models.registry import families
 from training.tracking import Tracking
@@ -221,3 +232,61 @@ def test_schema_of_values_between_assets(trained: Trained) -> None:
     assert manifest["exclude_seen"] == "all"
     assert json.loads((values / "hybrid" / f"{TENANT}.json").read_text())["family"] == "hybrid"
     assert sum(file.stat().st_size for file in values.rglob("*.json")) < 1_000_000
+
+
+def test_after_an_erasure_and_a_lake_run_only_the_tombstone_knows_the_user(
+    trained: Trained, module_database_url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    user, paths = f"user-{N_USERS - 1}", trained.installation.paths  # the start of no other user's id
+    lines = [f"{user},{item},like,2024-01-01T00:00:00Z" for item in ("no-item", "drama-1")]
+    (tmp_path / "rows.csv").write_text("\n".join(["userId,itemId,interactionType,timestamp", *lines]))
+    scope = TenantScope(TENANT)
+    load_files(module_database_url, scope, Mapping(), None, tmp_path / "rows.csv", paths.rejects, lambda _: None)
+    with running(configuration_of(module_database_url, paths.root), limits=ROOMY) as client:
+        portal = Portal(client, Tenants(module_database_url))
+        admin, key = portal.admin(TENANT), portal.tenants.key(TENANT)
+        asked = client.post("/api/v1/recommend", json={"userId": user, "count": 5}, headers=key)
+        assert asked.status_code == 200
+        wait_until("the answer", lambda: "impressions" in tables_with(module_database_url, user), 10)
+        held = files_with(paths.root, user)
+        assert {path.parts[0] for path in held} == {"lake", "rejects"}  # nowhere else, however long it was trained on
+        assert len(list(paths.features.glob("*/*/manifest.json"))) > 0
+        assert client.delete(f"/api/users/{user}", headers=admin).status_code == 204
+
+    job = build_definitions(trained.installation).resolve_job_def(LAKE)
+    assert job.execute_in_process(instance=trained.instance, partition_key=TENANT).success
+
+    assert tables_with(module_database_url, user) == {"tombstones"}
+    assert files_with(paths.root, user) == set()
+    assert files_with(Path(trained.instance.root_directory), user) == set()
+    assert user not in "".join(capfd.readouterr())
+    assert list(paths.features.glob("*/*/manifest.json")) == []  # they hold its history, if under no name
+    lake = TenantLake(paths.lake, TENANT)
+    assert lake.cursor().rows == sum(pq.read_metadata(file).num_rows for file in lake.interaction_files())
+    again = run(trained.installation, trained.instance)
+    assert again.success
+    assert again.output_for_node("feature_snapshot")["n_users"] == N_USERS - 1
+    assert files_with(paths.root, user) == set()
+
+
+def test_a_deleted_tenant_leaves_nothing_in_files(trained: Trained, module_database_url: str) -> None:
+    paths, tracking = trained.installation.paths, trained.installation.tracking
+    context = dg.build_sensor_context(instance=trained.instance, resources={"installation": trained.installation})
+    sensor = build_definitions(trained.installation).resolve_sensor_def("deleted_tenants")
+    assert "no deleted tenant" in sensor(context).skip_message
+    assert release_folders(paths)
+    Tenants(module_database_url).run(lambda session: delete_tenant(session, TENANT))
+    assert sensor(context).skip_message == TENANT
+    assert release_folders(paths) == []
+    left = {path.relative_to(paths.root).parts[0] for path in paths.root.rglob("*") if path.is_file()}
+    assert left <= {"mlflow", "bentoml", "dagster"}
+    assert [path for path in (paths.mlflow / "artifacts").rglob("*") if path.is_file()] == []
+    assert [path for path in (paths.dagster / "values").rglob("*") if path.is_file()] == []
+    store = Tracking(tracking.resolve(paths))
+    assert store.client.search_registered_models() == []
+    assert TENANT not in {experiment.name for experiment in store.client.search_experiments()}
+    assert "no deleted tenant" in sensor(context).skip_message
+
+
+def release_folders(paths: PathSettings) -> list[str]:
+    return list(releases(paths.bentoml))

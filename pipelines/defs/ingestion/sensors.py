@@ -6,6 +6,7 @@ import dagster as dg
 
 from feature_store import sources
 from feature_store.lake import TenantLake
+from pipelines.defs.ingestion.forgetting import forget_tenant, left_by
 from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANTS, tenants
 from pipelines.resources import Installation
@@ -65,3 +66,21 @@ def erasures(context: dg.SensorEvaluationContext, installation: dg.ResourceParam
         dynamic_partitions_requests=[tenants.build_add_request(missing)] if missing else [],
         skip_reason=None if requests else "; ".join(waiting) or "nobody waits to be forgotten",
     )
+
+
+@dg.sensor(
+    name="deleted_tenants",
+    minimum_interval_seconds=60,
+    # Always on, as erasures are.
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def deleted_tenants(context: dg.SensorEvaluationContext, installation: dg.ResourceParam[Installation]) -> dg.SkipReason:
+    """Deletes the files, models and releases of tenants that were deleted, once no run works for them."""
+    forgotten = []
+    for tenant in sources.deleted_tenants(installation.database_url()):
+        if not left_by(installation.paths, tenant):
+            continue
+        if not any(active_run(context.instance, tenant, job) for job in (RETRAIN, LAKE)):
+            forget_tenant(installation, tenant)
+            forgotten.append(tenant)
+    return dg.SkipReason(", ".join(forgotten) or "no deleted tenant has left anything")

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from api.database.engine import Database
 from api.recommendations.impressions import ImpressionLog, Shown
@@ -17,21 +16,9 @@ from api.tenants.service import delete_tenant
 from feature_store.analytics_sinks import roll_up
 from tests.fixtures.platform import wait_until
 from tests.fixtures.portal import PASSWORD, Portal
+from tests.fixtures.search import tables_with
 
 USER = "erasmus-7f3a"
-
-
-def tables_with(url: str, word: str) -> set[str]:
-    """The tables of the database in which some row, written out as a dump would, holds the word, bytes decoded."""
-    found = set()
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SET bytea_output = 'escape'")
-        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-        for (table,) in tables:
-            statement = sql.SQL("SELECT count(*) FROM {} AS row WHERE position(%s IN row::text) > 0")
-            if connection.execute(statement.format(sql.Identifier(table)), [word]).fetchone() != (0,):
-                found.add(table)
-    return found
 
 
 def live(portal: Portal, key: dict[str, str], user: str = USER) -> None:
