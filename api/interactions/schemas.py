@@ -10,6 +10,8 @@ from api.edge.batches import MAX_ROWS
 from api.edge.schemas import AwareInstant, Instant, OpaqueId, Schema
 
 MAX_AHEAD = timedelta(minutes=5)
+SMALLEST = 2.0**-126
+"""Of the weights that a `real` holds to its full precision; PostgreSQL refuses what is nearly nothing."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -21,14 +23,18 @@ def _plausible(moment: datetime) -> datetime:
     return moment
 
 
+def _storable(value: float) -> float:
+    return 0.0 if value < SMALLEST else value
+
+
 class NewInteraction(Schema):
     """What a user did with an item."""
 
     user_id: OpaqueId = Field(examples=["user-abc"])
     item_id: OpaqueId = Field(examples=["50"])
     interaction_type: Literal["view", "click", "like", "purchase"] = Field(examples=["purchase"])
-    value: float | None = Field(
-        default=None, strict=True, ge=0, le=1, description="Weight; that of the type where left out", examples=[1.0]
+    value: Annotated[float, Field(strict=True, ge=0, le=1), AfterValidator(_storable)] | None = Field(
+        default=None, description="Weight; that of the type where left out", examples=[1.0]
     )
     timestamp: Annotated[AwareInstant, AfterValidator(_plausible)] | None = Field(
         default=None, description="When it happened; now where left out", examples=["2025-01-15T10:30:00Z"]

@@ -17,7 +17,7 @@ from tests.fuzz.arguments import within_bounds
 from tests.fuzz.semantics import MISUNDERSTOOD
 
 NOTES = Path(os.environ["FUZZ_NOTES"])
-RUN = json.loads(os.environ["FUZZ_RUN"])  # url, email, password; spared: ids by parameter; seeds: the same
+RUN = json.loads(os.environ["FUZZ_RUN"])  # url, token, email, password; spared: ids by parameter; seeds: the same
 NUMBERS = count()
 LOGINS = ("POST /api/auth/login", "POST /auth/v1/token")
 GRAPHQL = ("Query.", "Mutation.")
@@ -35,7 +35,8 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
             case.path_parameters[name] = RUN["seeds"][name][0]
     headers = case.headers or {}
     label = case.operation.label
-    if label == LOGOUT and "Authorization" in headers:
+    is_own = headers.get("Authorization") == f"Bearer {RUN['token']}"
+    if label == LOGOUT and is_own:
         headers["Authorization"] = _token("/api/auth/login", {"email": RUN["email"]})
     if not (case.meta and case.meta.generation.mode.is_positive):
         return
@@ -49,7 +50,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         headers["Idempotency-Key"] = f"{key[:200]}-{next(NUMBERS)}"
     if label in LOGINS and isinstance(case.body, dict) and {"email", "password"} <= case.body.keys():
         case.body |= {"email": RUN["email"], "password": RUN["password"]}
-    if label == OWN_CHANGES and "Authorization" in headers and isinstance(case.body, dict):
+    if label == OWN_CHANGES and is_own and isinstance(case.body, dict):
         email = f"own-{next(NUMBERS)}@fuzz.example"
         headers["Authorization"] = _token("/auth/v1/signup", {"email": email})
         case.body["current_password"] = RUN["password"]

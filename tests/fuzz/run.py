@@ -41,6 +41,11 @@ class Target:
     seeds: dict[str, list[str]]  # by parameter
     key_id: str  # of the key that calls
 
+    @property
+    def token(self) -> str:
+        """The admin's who calls."""
+        return self.twin.credentials["admin"]["Authorization"].removeprefix("Bearer ")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -87,6 +92,7 @@ def run(target: Target, work: Path, *options: str, location: str = OPENAPI) -> O
     notes.touch()
     described = {
         "url": target.url,
+        "token": target.token,
         "email": f"member@{target.twin.word}.example",
         "password": PASSWORD,
         "spared": {"user_id": ["boss", "member"], "key_id": [target.key_id]},
@@ -154,11 +160,10 @@ def _seed(client: httpx.Client, database_url: str, twin: Twin) -> dict[str, list
 def _configuration(target: Target) -> str:
     """`schemathesis.toml`. JSON's strings and arrays of strings are TOML's too."""
     credentials = target.twin.credentials
-    token = credentials["admin"]["Authorization"].removeprefix("Bearer ")
     lines = [
         "[auth.openapi]",
         f"ApiKey = {{ api_key = {json.dumps(credentials['key']['X-API-Key'])} }}",
-        f"Token = {{ bearer = {json.dumps(token)} }}",
+        f"Token = {{ bearer = {json.dumps(target.token)} }}",
         *(f"[dictionaries.{name}]\nvalues = {json.dumps(values)}" for name, values in target.seeds.items()),
         "[parameters]",
         *(f'"path.{name}" = {{ dictionary = "{name}", probability = {SEEDED} }}' for name in target.seeds),

@@ -13,7 +13,7 @@ SEMANTIC: dict[str, tuple[tuple[int, ...], str]] = {
     "POST /auth/v1/token": ((400,), "which members are needed depends on the query, and a refresh token is good once"),
     "PUT /auth/v1/user": ((400, 422), f"a new password differs from the current one, and {TAKEN}"),
     "POST /api/users": ((409,), TAKEN),
-    "PUT /api/users/{user_id}": ((409,), f"{TAKEN}, and the last active admin stays one"),
+    "PUT /api/users/{user_id}": ((400, 409), f"{TAKEN}, who has a password keeps one, and the last admin stays one"),
     "DELETE /api/users/{user_id}": ((409,), "the last active admin stays"),
     "PATCH /api/users/{user_id}/toggle-status": ((409,), "the last active admin stays active"),
     "POST /api/keys": ((409,), "a tenant has at most 20 live keys"),

@@ -35,6 +35,11 @@ def test_the_time_is_now_where_none_is_sent(shop: Backend) -> None:
     assert shop.sql("SELECT value FROM interactions") == [(None,)]
 
 
+def test_a_weight_of_nearly_nothing_is_none(shop: Backend) -> None:
+    shop.post("/api/v1/interactions", {**LIKE, "value": 1e-320}, 201)
+    assert shop.sql("SELECT value FROM interactions") == [(0.0,)]
+
+
 def test_the_same_said_twice_is_two_interactions(shop: Backend) -> None:
     ids = {shop.post("/api/v1/interactions", LIKE, status=201)["interactionId"] for _ in range(2)}
     assert len(ids) == 2 == shop.sql("SELECT count(*) FROM interactions")[0][0]
