@@ -47,7 +47,7 @@ UNLIMITED = ("/health", benchmark.PATH)
 NOTHING_MADE = ("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", benchmark.PATH)
 """POST routes on which an `Idempotency-Key` means nothing: they make nothing, or are how one gets a credential."""
 EXPOSED_HEADERS = (
-    *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"),
+    *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After", "Idempotent-Replayed"),
     *("X-Recommendation-Id", "X-Model-Release", "X-Recommendation-Degraded"),
 )
 HOT_PREFIX = "/api/v1"

@@ -120,27 +120,28 @@ _TAIL = text(
     """
 )
 
-# With the limit, each active user of the tail is looked up by key, however many were active before.
+# With the limit, each active user of the tail is looked up by key, however many were active before. Whatever the
+# planner expects of a tail that its statistics do not know yet, each part is made once.
 _DAYS = text(
     """
     WITH acting AS (
         SELECT DISTINCT (occurred_at AT TIME ZONE 'UTC')::date AS day, user_id FROM interactions
         WHERE tenant_id = :tenant AND xid >= CAST(:next_xid AS xid8)
             AND occurred_at >= CAST(:first AS date)::timestamp AT TIME ZONE 'UTC'
-    ), come AS (
+    ), come AS MATERIALIZED (
         SELECT acting.day, count(*) AS users
         FROM acting LEFT JOIN LATERAL (
             SELECT true AS counted FROM analytics_active_users AS active
             WHERE active.tenant_id = :tenant AND active.day = acting.day AND active.user_id = acting.user_id LIMIT 1
         ) AS known ON true
         WHERE known.counted IS NULL GROUP BY acting.day
-    ), shown AS (
+    ), shown AS MATERIALIZED (
         SELECT (created_at AT TIME ZONE 'UTC')::date AS day, sum(cardinality(item_ids)) AS items FROM impressions
         WHERE tenant_id = :tenant AND xid >= CAST(:next_xid AS xid8) GROUP BY 1
-    ), generated AS (
+    ), generated AS MATERIALIZED (
         SELECT (coalesce(started_at, created_at) AT TIME ZONE 'UTC')::date AS day, sum(recommendations_written) AS items
         FROM generation_jobs WHERE tenant_id = :tenant GROUP BY 1
-    ), measured AS (
+    ), measured AS MATERIALIZED (
         SELECT day, sum(auc * users) / sum(users) AS accuracy FROM daily_accuracy
         WHERE tenant_id = :tenant AND users > 0 GROUP BY day
     )

@@ -26,7 +26,7 @@ TENANT = "bench"
 INTERACTIONS, BATCH = 10_000_000, 250_000
 USERS, ITEMS, IMPRESSIONS = 200_000, 50_000, 500_000
 TAIL_INTERACTIONS, TAIL_IMPRESSIONS, TAIL_USERS = 5_000, 2_000, 500
-"""What comes in the 30 s between two ticks of the sensor at 170 interactions a second."""
+"""What comes in the 10 s between two ticks of the sensor at 500 interactions a second."""
 DAYS = 90
 REQUESTS = 200
 LIMIT_MS = 100.0

@@ -8,7 +8,7 @@ from feature_store import sources
 from pipelines.defs.analytics.counting import roll_up
 from pipelines.resources import Installation
 
-SECONDS = 30
+SECONDS = 10
 TICK_SECONDS = 20.0
 """A tick that has counted for this long leaves the rest to the next one; Dagster would end it after 60 s."""
 
