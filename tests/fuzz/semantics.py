@@ -20,6 +20,7 @@ SEMANTIC: dict[str, tuple[tuple[int, ...], str]] = {
     "POST /api/items": ((400, 409), f"{TAKEN}, and metadata has bounds on its size and depth"),
     "PUT /api/items/{item_id}": ((400,), "metadata has bounds on its size and depth"),
     "PATCH /api/items/{item_id}": ((400,), "metadata has bounds on its size and depth"),
+    "POST /api/v1/interactions": ((400,), "a time lies between 1970 and now"),
     "POST /api/v1/recommend": ((400,), "a filter is a language of its own"),
     "POST /api/v1/similar": ((400,), "a filter is a language of its own"),
     "POST /graphql": ((400,), "a document is a language of its own, and names its operations"),
