@@ -20,7 +20,7 @@ PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
 def _routes(app: FastAPI) -> None:
-    @app.get("/api/users/{user}")
+    @app.get("/people/{user}")
     async def get(user: str) -> None:
         structlog.get_logger("domain").info("working")
         logging.getLogger("library").warning("a library speaks")
@@ -78,7 +78,7 @@ def test_a_malformed_trace_is_replaced(open_client: OpenClient, header: str) -> 
 def test_every_line_of_a_request_has_its_trace_id(open_client: OpenClient, lines: Any) -> None:
     with open_client(adapt=_routes) as client:
         lines()
-        client.get("/api/users/ada", headers={"traceparent": PARENT})
+        client.get("/people/ada", headers={"traceparent": PARENT})
         logged = [line for line in lines() if line["logger"] in {"domain", "library", "api.access"}]
     assert [line["event"] for line in logged] == ["working", "a library speaks", "request"]
     assert {line["trace_id"] for line in logged} == {TRACE}
@@ -90,9 +90,9 @@ def test_the_access_line_names_the_route_the_status_and_the_tenant_and_no_id_of_
     key = tenants.key(tenants.create("acme"))
     with open_client(adapt=_routes) as client:
         lines()
-        client.get("/api/users/ada", headers=key)
+        client.get("/people/ada", headers=key)
         (line,) = [line for line in lines() if line["logger"] == "api.access"]
-    assert (line["method"], line["route"], line["status"], line["tenant"]) == ("GET", "/api/users/{user}", 200, "acme")
+    assert (line["method"], line["route"], line["status"], line["tenant"]) == ("GET", "/people/{user}", 200, "acme")
     assert line["ms"] > 0
     assert "ada" not in json.dumps(line)
 

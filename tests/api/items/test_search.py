@@ -275,4 +275,4 @@ def test_a_search_reads_the_index_and_not_the_table(backend: Backend) -> None:
             with psycopg.connect(backend.url) as connection:
                 plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {statement}", parameters))
             assert "items_search_idx" in plan and "Seq Scan" not in plan, plan
-        assert seconds < 1, (search, seconds)
+        assert seconds < 10, (search, seconds)
