@@ -126,9 +126,8 @@ def _step_end(cursor: dbapi.Cursor, tenant_id: str, lower: int, end: int, step_r
     found = _rows(cursor, _STEP_END, tenant_id, str(lower), str(end), step_rows)
     if not found:
         return end
-    # Where one transaction wrote the whole step, it is counted whole.
-    upper = int(found[0][0])
-    return upper if upper > lower else upper + 1
+    first, upper = map(int, found[0])
+    return upper if upper > first else upper + 1  # one transaction wrote the whole step, and is counted whole
 
 
 @contextmanager
@@ -156,7 +155,10 @@ _MAKE_TOTALS = "INSERT INTO analytics_totals (tenant_id) VALUES ($1) ON CONFLICT
 _LOCK_TOTALS = "SELECT next_xid::text FROM analytics_totals WHERE tenant_id = $1 FOR UPDATE"
 _XMIN = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 _SPAN = "tenant_id = $1 AND xid >= $2::text::xid8 AND xid < $3::text::xid8"
-_STEP_END = f"SELECT xid::text FROM interactions WHERE {_SPAN} ORDER BY xid OFFSET $4::bigint LIMIT 1"  # noqa: S608
+_STEP_END = f"""
+WITH come AS (SELECT xid FROM interactions WHERE {_SPAN} ORDER BY xid LIMIT $4::bigint + 1)
+SELECT min(xid)::text, max(xid)::text FROM come HAVING count(*) > $4::bigint
+"""  # noqa: S608
 _COUNT = f"SELECT {{}} FROM {{}} WHERE {_SPAN}"  # noqa: S608
 
 # In the order of the key, in which neighbours go to the same pages.
