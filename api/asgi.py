@@ -3,10 +3,12 @@
 from fastapi import FastAPI
 
 from api.app import create_app
-from configs import logging
+from configs import logging, memory
 
 
 def application() -> FastAPI:
     """The application with its settings from the environment, and its logs configured."""
     logging.configure("api")
-    return create_app()
+    app = create_app()
+    memory.settle()
+    return app

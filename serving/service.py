@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import bentoml
 
 from configs import logging as logs
+from configs import memory
 from configs.settings import HistorySettings, PathSettings, ServingSettings
 from serving.application import BatchApplication
 from serving.release import release_folder, releases
@@ -46,6 +47,7 @@ class Recommender:
             predictor = load_release(release_folder(paths.bentoml, tenant_id, release), tenant_id, history.max_events)
             if "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(serving.threads)
+            memory.settle()
             return predictor
 
         parent = os.getppid()
