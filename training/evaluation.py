@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from training import lists, metrics
