@@ -34,6 +34,7 @@ from api.users.passwords import Passwords
 from configs.settings import (
     ApiSettings,
     AuthSettings,
+    BillingSettings,
     DatabaseSettings,
     HistorySettings,
     LimitSettings,
@@ -64,6 +65,7 @@ class Configuration:
     limits: LimitSettings = field(default_factory=LimitSettings)
     history: HistorySettings = field(default_factory=HistorySettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
+    billing: BillingSettings = field(default_factory=BillingSettings)
 
 
 def create_app(configuration: Configuration | None = None) -> FastAPI:
