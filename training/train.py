@@ -194,7 +194,10 @@ def _fit_before_test(
         tuned = found(config).fit(split.train, _share(options, _FIT_SHARE))
         return tuned, tuned.refit(split.before_test, _share(options, _REFIT_SHARE))
     earlier = {name: one.tuned for name, one in components.items()}
-    blend = found(config, earlier, split.known_until).fit(split.before_test, options)
+    if split.known_until is None:  # positions are no clock: it learns from the very events that validate
+        blend = found(config, earlier, questions=split.validation).fit(split.train, options)
+    else:
+        blend = found(config, earlier, split.known_until).fit(split.before_test, options)
     return blend, blend.with_components({name: one.evaluated for name, one in components.items()}, split.before_test)
 
 

@@ -10,7 +10,7 @@ from training.config import load_config
 from training.measure import measured
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity, PopularityConfig
-from training.splits import temporal_split
+from training.splits import leave_one_out_split, temporal_split
 from training.train import TrainedModel, measure_family, train_family
 
 OPTIONS = RuntimeOptions(threads=1, seed=5)
@@ -97,3 +97,13 @@ def test_memory_is_measured_over_the_block_only() -> None:
     assert usage.result.peak_mb > before.result.peak_mb + 150
     assert after.result.peak_mb < usage.result.peak_mb - 150
     assert usage.result.seconds > 0
+
+
+def test_a_blend_learns_from_the_events_that_validate_where_users_last_events_are_held_out() -> None:
+    split = leave_one_out_split(DATASET)
+    components = {
+        name: train_family(name, DATASET, options=OPTIONS, split=split) for name in ("popularity", "collaborative")
+    }
+    blend = train_family("hybrid", DATASET, options=OPTIONS, components=components, split=split)
+    assert blend.report.protocol.startswith("leave-one-out")
+    assert blend.report.notes["ranker_questions"] == len(split.validation)
