@@ -56,6 +56,11 @@ Device = Annotated[str, typer.Option(help="cpu, or a device of PyTorch.")]
 Threads = Annotated[int, typer.Option(help="Of linear algebra and PyTorch.", min=1)]
 
 
+@app.callback()
+def commands() -> None:
+    """Without this, typer would take a single command for the whole program."""
+
+
 @app.command()
 def evaluate(
     interactions: InteractionsFile,
