@@ -20,7 +20,7 @@ from training.evaluation import EvaluationReport, evaluate
 from training.models.contract import NO_ITEM, Blend, Recommender, RuntimeOptions
 from training.models.registry import families, family_class, load_model, save_model
 from training.splits import leave_one_out_split, temporal_split
-from training.train import TrainedModel, train_family
+from training.train import TrainedModel, measure_family, train_family
 
 FAMILIES = families()
 PLAIN = [name for name in FAMILIES if not issubclass(family_class(name), Blend)]
@@ -182,3 +182,15 @@ def test_a_window_of_strangers_alone_measures_them_alone() -> None:
 def test_events_of_no_weight_make_no_item_popular() -> None:
     cold = fitted("collaborative", "events of no weight").score(histories([]))
     assert not cold.any()
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("family", BLENDS)
+def test_a_blend_learns_from_held_out_events_or_says_that_there_are_none(family: str, name: str) -> None:
+    split = leave_one_out_split(dataset(name))
+    components = {part: measure_family(part, split, options=OPTIONS) for part in ("collaborative", "popularity")}
+    if not len(split.validation):
+        with pytest.raises(ValueError, match=r"\w+ \w+"):
+            measure_family(family, split, options=OPTIONS, components=components)
+        return
+    check_figures(measure_family(family, split, options=OPTIONS, components=components).report)
