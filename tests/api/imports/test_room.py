@@ -12,7 +12,9 @@ def items(count: int, title: str = "Tea") -> str:
 
 
 def events(users: int) -> str:
-    return "userId,itemId,interactionType\n" + "".join(f"user-{n},item-1,like\n" for n in range(users))
+    return "userId,itemId,interactionType,timestamp\n" + "".join(
+        f"user-{n},item-1,like,2025-01-01T10:00:00Z\n" for n in range(users)
+    )
 
 
 @pytest.fixture
