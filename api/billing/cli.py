@@ -8,9 +8,11 @@ import typer
 
 from api.billing.gateway import Gateway
 from api.billing.overage import report_overage as report
+from api.billing.subscriptions import INTERVALS, lookup_key
 from api.database.engine import Database
 from api.edge.problems import Problem
 from api.terminal import database_url, fail
+from configs.plans import plans
 from configs.settings import BillingSettings
 
 app = typer.Typer()
@@ -37,6 +39,31 @@ def report_overage(
         fail(str(problem.detail))
     except (FileNotFoundError, ValueError) as error:
         fail(str(error))
+
+
+@app.command()
+def create_prices() -> None:
+    """Make the prices of the plans that are for sale at Stripe, where there are none, and print their lookup keys."""
+    try:
+        for key in asyncio.run(_create_prices()):
+            print(key)
+    except Problem as problem:
+        fail(str(problem.detail))
+
+
+async def _create_prices() -> list[str]:
+    gateway, made = Gateway(BillingSettings()), []
+    try:
+        for plan in plans().values():
+            for interval in INTERVALS.values():
+                key = lookup_key(plan.id, interval)
+                async with gateway.answering():
+                    if plan.listed and await gateway.price(key) is None:
+                        await gateway.create_price(plan, interval)
+                        made.append(key)
+        return made
+    finally:
+        await gateway.close()
 
 
 async def _report(as_of: datetime | None) -> int:

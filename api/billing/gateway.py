@@ -14,11 +14,15 @@ import stripe
 import structlog
 
 from api.billing.problems import MissingSetting, StripeAway, StripeRefused
+from api.billing.subscriptions import Interval, lookup_key
 from api.edge.schemas import rfc3339
+from configs.plans import Plan
 from configs.settings import BillingSettings
 
 AWAY = (TimeoutError, stripe.APIConnectionError, stripe.RateLimitError, stripe.APIError)
 SHOWN_INVOICES = 100
+CURRENCY = "usd"
+"""Of the prices in `plans.yaml`."""
 
 log = structlog.get_logger(__name__)
 
@@ -82,10 +86,27 @@ class Gateway:
         if self._http is not None:
             await self._http.close_async()  # type: ignore[no-untyped-call]
 
-    async def price(self, lookup_key: str) -> str | None:
-        """The id of the active price with this lookup key."""
+    async def price(self, lookup_key: str) -> stripe.Price | None:
+        """The active price with this lookup key."""
         found = await self._api().prices.list_async({"lookup_keys": [lookup_key], "active": True, "limit": 1})
-        return found.data[0].id if found.data else None
+        return found.data[0] if found.data else None
+
+    async def create_price(self, plan: Plan, interval: Interval) -> None:
+        """Make the price of a plan, under its lookup key, and the product where there is none."""
+        found = await self._api().products.list_async({"ids": [plan.id]})
+        if not found.data:
+            await self._api().products.create_async({"id": plan.id, "name": plan.name})
+        units = plan.monthly_price if interval == "monthly" else plan.annual_price
+        await self._api().prices.create_async(
+            {
+                "product": plan.id,
+                "currency": CURRENCY,
+                "unit_amount": units * 100,
+                "recurring": {"interval": "month" if interval == "monthly" else "year"},
+                "lookup_key": lookup_key(plan.id, interval),
+                "metadata": {"planId": plan.id},
+            }
+        )
 
     async def create_customer(self, tenant_id: str) -> str:
         """The id of a new customer. Nobody's name or address is sent: people type theirs at Stripe."""
@@ -192,7 +213,6 @@ class Gateway:
         params: stripe.params.InvoiceCreateParams = {
             "customer": customer_id,
             "auto_advance": True,
-            "collection_method": "charge_automatically",
             "metadata": metadata,
         }
         if subscription is not None and live:

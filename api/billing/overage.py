@@ -12,7 +12,7 @@ import stripe
 import structlog
 from sqlalchemy import text
 
-from api.billing.gateway import Gateway, cycle_name
+from api.billing.gateway import CURRENCY, Gateway, cycle_name
 from api.billing.problems import StripeRefused
 from api.billing.subscriptions import INTERVALS, LIVE, newest
 from api.database.engine import Database
@@ -21,8 +21,6 @@ from configs.plans import plan
 
 SETTLED_SECONDS = 60
 """How long after its end nothing is counted into a cycle any more."""
-CURRENCY = "usd"
-"""That of a customer who has no subscription any more to say another."""
 _LOCK = "hashtextextended('overage', 0)"
 
 log = structlog.get_logger(__name__)

@@ -90,12 +90,12 @@ async def checkout(database: Database, gateway: Gateway, scope: TenantScope, wan
         raise _subscribed()
     async with gateway.answering():
         key = lookup_key(plan.id, wanted.interval)
-        price_id, opened = await asyncio.gather(gateway.price(key), gateway.open_checkouts(customer_id))
-        if price_id is None:
+        price, opened = await asyncio.gather(gateway.price(key), gateway.open_checkouts(customer_id))
+        if price is None:
             raise StripeRefused(f"Stripe has no active price with the lookup key {key}")
         if not all(await asyncio.gather(*map(gateway.expire_checkout, opened))):
             raise Conflict("An earlier checkout of the tenant has just been paid or closed; look again in a moment")
-        return await gateway.create_checkout(customer_id, price_id, scope.tenant_id)
+        return await gateway.create_checkout(customer_id, price.id, scope.tenant_id)
 
 
 async def portal(database: Database, gateway: Gateway, scope: TenantScope) -> str:
