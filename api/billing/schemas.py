@@ -63,7 +63,7 @@ class SubscriptionOut(Schema):
         description="In Stripe's words: `active`, `past_due`, `canceled` ...; `none` where nobody ever subscribed",
         examples=["active"],
     )
-    interval: Interval | None = Field(description="How often it is paid; null where nothing is", examples=["monthly"])
+    interval: Interval = Field(description="How often it is paid; `monthly` where nothing is", examples=["monthly"])
     current_period_start: Instant
     current_period_end: Instant
     cancel_at_period_end: bool

@@ -54,7 +54,7 @@ async def current(session: AsyncSession, scope: TenantScope, now: datetime | Non
     return SubscriptionOut(
         plan_id=plan.id,
         status=state.status if state else NEVER,
-        interval=None,
+        interval="monthly",
         current_period_start=cycle.start,
         current_period_end=cycle.end,
         cancel_at_period_end=False,
