@@ -1,0 +1,155 @@
+"""Better hyper-parameters for one data set, by Optuna (Akiba et al., 2019), on the validation window alone."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+import yaml
+
+from training.answers import answer
+from training.models.contract import ModelConfig, RuntimeOptions
+from training.models.registry import family_class
+from training.search import SearchSpace
+from training.splits import Split
+
+METRIC = "ndcg@10"
+PRUNED = "pruned"
+STARTUP_TRIALS = 8
+"""Trials drawn at random before the sampler learns from them."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One configuration and how it ended."""
+
+    number: int
+    config: ModelConfig | None  # None: the values do not make a configuration
+    value: float | None  # mean of METRIC over the questions of the validation window; None where it was not reached
+    curve: tuple[float, ...]  # what the fit reported on the way
+    state: str  # "complete", "pruned" or "failed"
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    config: ModelConfig
+    value: float
+    started_from: float | None  # what the configuration that the search began with reached
+    tried: tuple[Tried, ...]
+
+
+class Log(Protocol):
+    """Is told of every trial when it has ended."""
+
+    def __call__(self, tried: Tried) -> None: ...
+
+
+def tune(
+    family: str,
+    split: Split,
+    space: SearchSpace,
+    base: ModelConfig,
+    *,
+    options: RuntimeOptions,
+    minutes: float,
+    trials: int | None = None,
+    log: Log = lambda tried: None,
+) -> Tuned:
+    """Search the space until the time is up; the configuration that does best on the validation window wins.
+
+    Models learn from `split.train` and are judged on `split.validation`. The test window is not looked at. The first
+    trial is `base`, so that what comes out is never worse than it there; a fit that reports its progress is cut off
+    where it does worse than the median of the earlier ones at the same step.
+
+    Args:
+        family: no blend.
+        split: of the data set to tune for.
+        space: what is tried.
+        base: values of what the space does not name, and where the search begins.
+        options: `seed` of sampler and fits; `max_seconds` bounds one fit.
+        minutes: no trial begins after so long, and the last one is bounded by what is left.
+        trials: at most so many.
+        log: told of every trial.
+
+    Raises:
+        ValueError: the window has no questions, or no trial came to an end.
+    """
+    if not len(split.validation):
+        raise ValueError("the validation window holds no question to tune on")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    began = time.perf_counter()
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=options.seed),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2),
+    )
+    study.enqueue_trial(space.place(base))
+    found: list[Tried] = []
+
+    def attempt(trial: optuna.Trial) -> float:
+        left = max(1.0, 60 * minutes - (time.perf_counter() - began))
+        bounded = replace(options, max_seconds=min(options.max_seconds, left))
+        # The first trial is `base` itself, also where it lies outside of the space.
+        tried = _try(family, split, trial, lambda: space.suggest(trial, base), bounded, base if not found else None)
+        found.append(tried)
+        log(tried)
+        if tried.state == PRUNED:
+            raise optuna.TrialPruned
+        return float("nan") if tried.value is None else tried.value  # which Optuna counts as failed
+
+    study.optimize(attempt, n_trials=trials, timeout=60 * minutes)
+    ended = [tried for tried in found if tried.value is not None and tried.config is not None]
+    if not ended:
+        reasons = "; ".join(dict.fromkeys(tried.reason for tried in found))
+        raise ValueError(f"no trial of {family} came to an end: {reasons or 'there was no time for one'}")
+    best = max(ended, key=lambda tried: (tried.value, -tried.number))
+    assert best.config is not None and best.value is not None
+    return Tuned(best.config, best.value, found[0].value, tuple(found))
+
+
+def _try(
+    family: str,
+    split: Split,
+    trial: optuna.Trial,
+    suggest: Callable[[], ModelConfig],
+    options: RuntimeOptions,
+    first: ModelConfig | None,
+) -> Tried:
+    began = time.perf_counter()
+    curve: list[float] = []
+
+    def progress(step: int, total: int, figure: float | None) -> None:
+        if figure is None:
+            return
+        curve.append(figure)
+        trial.report(figure, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    config, value, state, reason = None, None, "complete", ""
+    try:
+        config = suggest()
+        config = first or config
+        model = family_class(family)(config).fit(split.train, replace(options, progress=progress))
+        value = float(np.nanmean(answer(model, split.validation).per_user[METRIC]))
+    except optuna.TrialPruned:
+        state, reason = PRUNED, f"worse than the median after {len(curve)} steps"
+    except (ValueError, ArithmeticError) as error:
+        state, reason = "failed", " ".join(str(error).split())
+    return Tried(trial.number, config, value, tuple(curve), state, reason, time.perf_counter() - began)
+
+
+def as_yaml(family: str, split: Split, tuned: Tuned, seed: int) -> str:
+    """The winner as a file of `configs/models`, with a comment that says where it comes from."""
+    before = "" if tuned.started_from is None else f", the configuration it began with {tuned.started_from:.4f}"
+    comment = (
+        f"# {family}: {METRIC} {tuned.value:.4f} on the validation window of split {split.hash}{before};\n"
+        f"# the best of {len(tuned.tried)} trials of `python -m training tune`, seed {seed}, on\n"
+        f"# {split.before_test.snapshot_id or 'a snapshot'}: {split.protocol.partition(':')[0]}.\n"
+    )
+    values: dict[str, Any] = tuned.config.model_dump(mode="json")
+    return comment + yaml.safe_dump(values, sort_keys=False)
