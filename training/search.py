@@ -26,8 +26,11 @@ class Choice(_Option):
     choices: tuple[Value, ...] = Field(min_length=1)
 
     def suggest(self, trial: "Trial", path: str) -> Value:
-        found: Value = trial.suggest_categorical(path, self.choices)
-        return found
+        return self.choices[trial.suggest_categorical(path, range(len(self.choices)))]
+
+    def place(self, value: Any) -> Value:
+        """What stands for the value in a trial."""
+        return self.choices.index(value)
 
     def holds(self, value: Any) -> bool:
         return value in self.choices
@@ -51,6 +54,11 @@ class Range(_Option):
             return trial.suggest_int(path, self.low, self.high, log=self.log)
         return trial.suggest_float(path, self.low, self.high, log=self.log)
 
+    def place(self, value: Any) -> Value:
+        """What stands for the value in a trial: itself."""
+        found: Value = value
+        return found
+
     def holds(self, value: Any) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
@@ -66,10 +74,13 @@ class SearchSpace(RootModel[dict[str, Choice | Range]]):
         return type(base).model_validate(values)
 
     def place(self, config: ModelConfig) -> dict[str, Value]:
-        """Where a configuration lies in the space; what lies outside of it is left out."""
+        """Where a configuration lies in the space; what lies outside of it is left out.
+
+        Raises ValueError for a key that the configuration does not have.
+        """
         values = config.model_dump()
         found = {path: _get(values, path) for path in self.root}
-        return {path: value for path, value in found.items() if self.root[path].holds(value)}
+        return {path: self.root[path].place(value) for path, value in found.items() if self.root[path].holds(value)}
 
 
 def load_space(family: str) -> SearchSpace:
@@ -84,6 +95,8 @@ def load_space(family: str) -> SearchSpace:
 
 def _get(values: Mapping[str, Any], path: str) -> Any:
     first, _, rest = path.partition(".")
+    if first not in values:
+        raise ValueError(f"a search space names {first!r}, which the configuration does not have")
     return _get(values[first], rest) if rest else values[first]
 
 

@@ -6,7 +6,7 @@ example of a real user's history is logged.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +33,7 @@ from training.models.contract import Recommender
 from training.models.registry import load_model
 from training.promotion import Decision
 from training.train import TrainedModel
+from training.tune import METRIC, Tried, Tuned
 
 CHAMPION = "champion"
 REPORT_FILE = "evaluation.json"
@@ -132,6 +133,34 @@ class Tracking:
             self.client.set_model_version_tag(ref.name, ref.version, name, value)
         return ref
 
+    def begin_sweep(self, experiment: str, name: str, facts: Mapping[str, str]) -> str:
+        """Open the run of a search for hyper-parameters, and return its id; `log_trial` and `end_sweep` go with it."""
+        created = self.client.create_run(self._experiment(experiment), run_name=name, tags=dict(facts))
+        return str(created.info.run_id)
+
+    def log_trial(self, sweep: str, tried: Tried) -> None:
+        """Log one configuration as a run nested under its sweep."""
+        experiment = self.client.get_run(sweep).info.experiment_id
+        tags = {"mlflow.parentRunId": sweep, "state": tried.state, "reason": tried.reason}
+        run = self.client.create_run(experiment, run_name=f"trial {tried.number}", tags=tags).info.run_id
+        values = {} if tried.config is None else records.dotted(tried.config.model_dump(mode="json"))
+        curve = [
+            (records.metric_name(METRIC) + "_on_the_way", figure, step)
+            for step, figure in enumerate(tried.curve, start=1)
+        ]
+        whole = [("seconds", tried.seconds, 0)]
+        if tried.value is not None:
+            whole.append((records.metric_name(METRIC), tried.value, 0))
+        self._log_values(run, [*curve, *whole], values)
+        self.client.set_terminated(run, "FAILED" if tried.state == "failed" else "FINISHED")
+
+    def end_sweep(self, sweep: str, tuned: Tuned | None) -> None:
+        """Log the winner with the sweep's run and close it. None: nothing came of it."""
+        if tuned is not None:
+            values = records.dotted(tuned.config.model_dump(mode="json"))
+            self._log_values(sweep, [(records.metric_name(METRIC), tuned.value, 0)], values)
+        self.client.set_terminated(sweep, "FAILED" if tuned is None else "FINISHED")
+
     def decided(self, ref: ModelRef, decision: Decision) -> None:
         """Record a decision with the version, and move the alias where it says so."""
         self.client.set_model_version_tag(ref.name, ref.version, "promotion", decision.reason)
@@ -210,17 +239,28 @@ class Tracking:
             return str(found.experiment_id)
 
     def _log_figures(self, run_id: str, trained: TrainedModel, facts: Mapping[str, str]) -> None:
-        now = int(pd.Timestamp.now("UTC").timestamp() * 1000)
-        metrics = [
-            Metric(name, value, now, step)
+        values = [
+            (name, value, step)
             for name, values in records.metrics(trained).items()
             for step, value in enumerate(values, start=len(values) > 1)
         ]
-        params = [Param(name, str(value)[:500]) for name, value in records.params(trained).items()]
-        for start in range(0, len(metrics), 900):  # a request takes 1,000 figures
-            self.client.log_batch(run_id, metrics=metrics[start : start + 900])
-        self.client.log_batch(run_id, params=params, tags=[RunTag(name, value) for name, value in facts.items()])
+        self._log_values(run_id, values, records.params(trained), facts)
         self.client.log_text(run_id, trained.report.model_dump_json(indent=2), REPORT_FILE)
+
+    def _log_values(
+        self,
+        run_id: str,
+        metrics: Sequence[tuple[str, float, int]],
+        params: Mapping[str, Any],
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """metrics: name, value and step."""
+        now = int(pd.Timestamp.now("UTC").timestamp() * 1000)
+        found = [Metric(name, value, now, step) for name, value, step in metrics]
+        for start in range(0, len(found), 900):  # a request takes 1,000 figures
+            self.client.log_batch(run_id, metrics=found[start : start + 900])
+        words = [Param(name, str(value)[:500]) for name, value in params.items()]
+        self.client.log_batch(run_id, params=words, tags=[RunTag(name, text) for name, text in (tags or {}).items()])
 
     def _address_process(self) -> None:
         """Logging and downloading a model read the address from the process, so it is set before each."""

@@ -102,13 +102,12 @@ def tune(
         return float("nan") if tried.value is None else tried.value  # which Optuna counts as failed
 
     study.optimize(attempt, n_trials=trials, timeout=60 * minutes)
-    ended = [tried for tried in found if tried.value is not None and tried.config is not None]
+    ended = [(t.value, -t.number, t.config) for t in found if t.value is not None and t.config is not None]
     if not ended:
         reasons = "; ".join(dict.fromkeys(tried.reason for tried in found))
         raise ValueError(f"no trial of {family} came to an end: {reasons or 'there was no time for one'}")
-    best = max(ended, key=lambda tried: (tried.value, -tried.number))
-    assert best.config is not None and best.value is not None
-    return Tuned(best.config, best.value, found[0].value, tuple(found))
+    value, _, config = max(ended, key=lambda one: one[:2])
+    return Tuned(config, value, found[0].value, tuple(found))
 
 
 def _try(
