@@ -16,8 +16,8 @@ from configs.settings import HistorySettings, TrackingSettings
 if TYPE_CHECKING:
     from training.splits import SeenPolicy, Split  # a second that `--help` need not take
     from training.tables import Tables
-    from training.tracking import Tracking
-    from training.tune import Tried, Tuned
+    from training.tracking import Sweep
+    from training.trials import Tried
 
 app = typer.Typer(
     help="Measure model families on a data set, or look for better hyper-parameters.",
@@ -153,10 +153,12 @@ def tune(
 
             def log(tried: "Tried") -> None:
                 bar.log(tried)
-                sweep.log(tried)
+                if sweep is not None:
+                    sweep.log(tried)
 
             tuned = search(family, split, space, base, options=options, minutes=minutes, trials=trials, log=log)
-            sweep.tuned = tuned
+            if sweep is not None:
+                sweep.found(tuned)
         text = as_yaml(family, split, tuned, seed)
         if out is not None:
             _write(out, text)
@@ -165,35 +167,17 @@ def tune(
     print(text, end="")
 
 
-class _Sweep:
-    """The run of a sweep at a tracking server, or nothing where there is none."""
-
-    def __init__(self, uri: str | None, family: str, split: "Split", seed: int) -> None:
-        self.tuned: Tuned | None = None
-        self.tracking: Tracking | None = None
-        if uri is not None:
-            from training.tracking import Tracking
-
-            facts = {"family": family, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
-            self.tracking = Tracking(uri)
-            self.run = self.tracking.begin_sweep(SWEEPS, f"tune {family}", facts)
-
-    def log(self, tried: "Tried") -> None:
-        if self.tracking is not None:
-            self.tracking.log_trial(self.run, tried)
-
-    def end(self) -> None:
-        if self.tracking is not None:
-            self.tracking.end_sweep(self.run, self.tuned)
-
-
 @contextmanager
-def _sweep(uri: str | None, family: str, split: "Split", seed: int) -> Iterator[_Sweep]:
-    found = _Sweep(uri, family, split, seed)
-    try:
+def _sweep(uri: str | None, family: str, split: "Split", seed: int) -> "Iterator[Sweep | None]":
+    """The run of a sweep at a tracking server; None where there is none."""
+    if uri is None:
+        yield None
+        return
+    from training.tracking import Tracking
+
+    facts = {"family": family, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
+    with Tracking(uri).sweep(SWEEPS, f"tune {family}", facts) as found:
         yield found
-    finally:
-        found.end()
 
 
 def _load(interactions: Path, items: Path | None, protocol: Protocol, exclude_seen: Seen) -> "tuple[Tables, Split]":

@@ -14,7 +14,7 @@ from training.evaluation import RANDOM, SegmentResult
 from training.intervals import Estimate
 from training.splits import Split
 from training.train import MeasuredModel
-from training.tune import METRIC, Tried
+from training.trials import METRIC, Tried
 
 SHOWN = (
     *("ndcg@10", "ndcg@20", "recall@10", "recall@20", "hit_rate@10", "mrr", "auc"),

@@ -6,7 +6,8 @@ example of a real user's history is logged.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from feature_store.online import TYPE_CODES, Histories
 from training import records
@@ -33,7 +35,7 @@ from training.models.contract import Recommender
 from training.models.registry import load_model
 from training.promotion import Decision
 from training.train import TrainedModel
-from training.tune import METRIC, Tried, Tuned
+from training.trials import FAILED, METRIC, Tried, Tuned
 
 CHAMPION = "champion"
 REPORT_FILE = "evaluation.json"
@@ -133,33 +135,16 @@ class Tracking:
             self.client.set_model_version_tag(ref.name, ref.version, name, value)
         return ref
 
-    def begin_sweep(self, experiment: str, name: str, facts: Mapping[str, str]) -> str:
-        """Open the run of a search for hyper-parameters, and return its id; `log_trial` and `end_sweep` go with it."""
-        created = self.client.create_run(self._experiment(experiment), run_name=name, tags=dict(facts))
-        return str(created.info.run_id)
-
-    def log_trial(self, sweep: str, tried: Tried) -> None:
-        """Log one configuration as a run nested under its sweep."""
-        experiment = self.client.get_run(sweep).info.experiment_id
-        tags = {"mlflow.parentRunId": sweep, "state": tried.state, "reason": tried.reason}
-        run = self.client.create_run(experiment, run_name=f"trial {tried.number}", tags=tags).info.run_id
-        values = {} if tried.config is None else records.dotted(tried.config.model_dump(mode="json"))
-        curve = [
-            (records.metric_name(METRIC) + "_on_the_way", figure, step)
-            for step, figure in enumerate(tried.curve, start=1)
-        ]
-        whole = [("seconds", tried.seconds, 0)]
-        if tried.value is not None:
-            whole.append((records.metric_name(METRIC), tried.value, 0))
-        self._log_values(run, [*curve, *whole], values)
-        self.client.set_terminated(run, "FAILED" if tried.state == "failed" else "FINISHED")
-
-    def end_sweep(self, sweep: str, tuned: Tuned | None) -> None:
-        """Log the winner with the sweep's run and close it. None: nothing came of it."""
-        if tuned is not None:
-            values = records.dotted(tuned.config.model_dump(mode="json"))
-            self._log_values(sweep, [(records.metric_name(METRIC), tuned.value, 0)], values)
-        self.client.set_terminated(sweep, "FAILED" if tuned is None else "FINISHED")
+    @contextmanager
+    def sweep(self, experiment: str, name: str, facts: Mapping[str, str]) -> "Iterator[Sweep]":
+        """The run of a search for hyper-parameters, ended with the block: as failed where that raises."""
+        run = self.client.create_run(self._experiment(experiment), run_name=name, tags=dict(facts)).info
+        try:
+            yield Sweep(self, str(run.experiment_id), str(run.run_id))
+        except BaseException:
+            self.client.set_terminated(run.run_id, "FAILED")
+            raise
+        self.client.set_terminated(run.run_id)
 
     def decided(self, ref: ModelRef, decision: Decision) -> None:
         """Record a decision with the version, and move the alias where it says so."""
@@ -244,17 +229,17 @@ class Tracking:
             for name, values in records.metrics(trained).items()
             for step, value in enumerate(values, start=len(values) > 1)
         ]
-        self._log_values(run_id, values, records.params(trained), facts)
+        self.log_values(run_id, values, records.params(trained), facts)
         self.client.log_text(run_id, trained.report.model_dump_json(indent=2), REPORT_FILE)
 
-    def _log_values(
+    def log_values(
         self,
         run_id: str,
         metrics: Sequence[tuple[str, float, int]],
         params: Mapping[str, Any],
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """metrics: name, value and step."""
+        """Add to a run. metrics: name, value and step."""
         now = int(pd.Timestamp.now("UTC").timestamp() * 1000)
         found = [Metric(name, value, now, step) for name, value, step in metrics]
         for start in range(0, len(found), 900):  # a request takes 1,000 figures
@@ -266,6 +251,33 @@ class Tracking:
         """Logging and downloading a model read the address from the process, so it is set before each."""
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A search for hyper-parameters: one run, with a nested one for every trial."""
+
+    tracking: Tracking
+    experiment_id: str
+    run_id: str
+
+    def log(self, tried: Tried) -> None:
+        """Keep a configuration that was tried."""
+        client, key = self.tracking.client, records.metric_name(METRIC)
+        tags = {MLFLOW_PARENT_RUN_ID: self.run_id, "state": tried.state, "reason": tried.reason}
+        run = client.create_run(self.experiment_id, run_name=f"trial {tried.number}", tags=tags).info.run_id
+        metrics = [(f"{key}_on_the_way", figure, step) for step, figure in enumerate(tried.curve, start=1)]
+        metrics.append(("seconds", tried.seconds, 0))
+        if tried.value is not None:
+            metrics.append((key, tried.value, 0))
+        values = {} if tried.config is None else records.dotted(tried.config.model_dump(mode="json"))
+        self.tracking.log_values(run, metrics, values)
+        client.set_terminated(run, "FAILED" if tried.state == FAILED else "FINISHED")
+
+    def found(self, tuned: Tuned) -> None:
+        """Keep the winner."""
+        values = records.dotted(tuned.config.model_dump(mode="json"))
+        self.tracking.log_values(self.run_id, [(records.metric_name(METRIC), tuned.value, 0)], values)
 
 
 def _save_flavor(path: str, mlflow_model: Model, folder: Path) -> None:

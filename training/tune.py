@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,32 +14,10 @@ from training.models.contract import ModelConfig, RuntimeOptions
 from training.models.registry import family_class
 from training.search import SearchSpace
 from training.splits import Split
+from training.trials import COMPLETE, FAILED, METRIC, PRUNED, Tried, Tuned
 
-METRIC = "ndcg@10"
-PRUNED = "pruned"
 STARTUP_TRIALS = 8
 """Trials drawn at random before the sampler learns from them."""
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One configuration and how it ended."""
-
-    number: int
-    config: ModelConfig | None  # None: the values do not make a configuration
-    value: float | None  # mean of METRIC over the questions of the validation window; None where it was not reached
-    curve: tuple[float, ...]  # what the fit reported on the way
-    state: str  # "complete", "pruned" or "failed"
-    reason: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Tuned:
-    config: ModelConfig
-    value: float
-    started_from: float | None  # what the configuration that the search began with reached
-    tried: tuple[Tried, ...]
 
 
 class Log(Protocol):
@@ -129,7 +107,7 @@ def _try(
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    config, value, state, reason = None, None, "complete", ""
+    config, value, state, reason = None, None, COMPLETE, ""
     try:
         config = suggest()
         config = first or config
@@ -138,7 +116,7 @@ def _try(
     except optuna.TrialPruned:
         state, reason = PRUNED, f"worse than the median after {len(curve)} steps"
     except (ValueError, ArithmeticError) as error:
-        state, reason = "failed", " ".join(str(error).split())
+        state, reason = FAILED, " ".join(str(error).split())
     return Tried(trial.number, config, value, tuple(curve), state, reason, time.perf_counter() - began)
 
 
