@@ -138,6 +138,7 @@ def tune(
     _limit_threads(threads)
     from training.config import load_config
     from training.models.contract import RuntimeOptions
+    from training.models.registry import family_class
     from training.presentation import TrialBar
     from training.search import load_space
     from training.tune import as_yaml
@@ -156,7 +157,9 @@ def tune(
                 if sweep is not None:
                     sweep.log(tried)
 
-            tuned = search(family, split, space, base, options=options, minutes=minutes, trials=trials, log=log)
+            tuned = search(
+                family_class(family), split, space, base, options=options, minutes=minutes, trials=trials, log=log
+            )
             if sweep is not None:
                 sweep.found(tuned)
         text = as_yaml(family, split, tuned, seed)

@@ -10,8 +10,7 @@ import optuna
 import yaml
 
 from training.answers import answer
-from training.models.contract import ModelConfig, RuntimeOptions
-from training.models.registry import family_class
+from training.models.contract import ModelConfig, Recommender, RuntimeOptions
 from training.search import SearchSpace
 from training.splits import Split
 from training.trials import COMPLETE, FAILED, METRIC, PRUNED, Tried, Tuned
@@ -27,7 +26,7 @@ class Log(Protocol):
 
 
 def tune(
-    family: str,
+    family: type[Recommender],
     split: Split,
     space: SearchSpace,
     base: ModelConfig,
@@ -58,7 +57,7 @@ def tune(
     """
     if not len(split.validation):
         raise ValueError("the validation window holds no question to tune on")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     began = time.perf_counter()
     study = optuna.create_study(
         direction="maximize",
@@ -75,21 +74,21 @@ def tune(
         tried = _try(family, split, trial, lambda: space.suggest(trial, base), bounded, base if not found else None)
         found.append(tried)
         log(tried)
-        if tried.state == PRUNED:
-            raise optuna.TrialPruned
-        return float("nan") if tried.value is None else tried.value  # which Optuna counts as failed
+        if tried.value is None:
+            raise optuna.TrialPruned  # also of what failed: the sampler forgets failures and would come back to them
+        return tried.value
 
     study.optimize(attempt, n_trials=trials, timeout=60 * minutes)
     ended = [(t.value, -t.number, t.config) for t in found if t.value is not None and t.config is not None]
     if not ended:
         reasons = "; ".join(dict.fromkeys(tried.reason for tried in found))
-        raise ValueError(f"no trial of {family} came to an end: {reasons or 'there was no time for one'}")
+        raise ValueError(f"no trial of {family.family} came to an end: {reasons or 'there was no time for one'}")
     value, _, config = max(ended, key=lambda one: one[:2])
     return Tuned(config, value, found[0].value, tuple(found))
 
 
 def _try(
-    family: str,
+    family: type[Recommender],
     split: Split,
     trial: optuna.Trial,
     suggest: Callable[[], ModelConfig],
@@ -111,7 +110,7 @@ def _try(
     try:
         config = suggest()
         config = first or config
-        model = family_class(family)(config).fit(split.train, replace(options, progress=progress))
+        model = family(config).fit(split.train, replace(options, progress=progress))
         value = float(np.nanmean(answer(model, split.validation).per_user[METRIC]))
     except optuna.TrialPruned:
         state, reason = PRUNED, f"worse than the median after {len(curve)} steps"
