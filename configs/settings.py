@@ -201,6 +201,37 @@ class LimitSettings(Settings):
     trusted_proxies: Words = Field(default=(), alias="TRUSTED_PROXIES", description="addresses or networks")
 
 
+class BillingSettings(Settings):
+    """Stripe. Without its key and secret the routes that need them answer 503; everything else works."""
+
+    api_key: SecretStr | None = Field(default=None, alias="STRIPE_API_KEY")
+    webhook_secret: SecretStr | None = Field(default=None, alias="STRIPE_WEBHOOK_SECRET")
+    api_base: str = Field(default="https://api.stripe.com", alias="STRIPE_API_BASE", description="of Stripe's API")
+    return_url: str = Field(
+        default="http://localhost:8080/docs",
+        alias="BILLING_RETURN_URL",
+        description="the page to which Stripe's checkout and portal send people back",
+    )
+    timeout_seconds: float = Field(
+        default=5.0,
+        alias="STRIPE_TIMEOUT_SECONDS",
+        gt=0,
+        description="patience for Stripe, for all that a request asks of it",
+    )
+    poll_seconds: float = Field(
+        default=5.0, alias="BILLING_POLL_SECONDS", gt=0, description="between looks for events that were not handled"
+    )
+    retry_seconds: float = Field(
+        default=20.0,
+        alias="BILLING_RETRY_SECONDS",
+        gt=0,
+        description="after which an event that was not handled is tried again; doubles each time",
+    )
+    overage_seconds: float = Field(
+        default=60.0, alias="OVERAGE_SECONDS", gt=0, description="between looks for cycles that have ended"
+    )
+
+
 class LogSettings(Settings):
     level: str = Field(default="INFO", alias="LOG_LEVEL")
     format: str = Field(default="json", alias="LOG_FORMAT", pattern="^(json|console)$")

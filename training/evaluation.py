@@ -1,39 +1,28 @@
 """Exact evaluation of one model on one hold-out, as a report that can be read and compared later."""
 
-import time
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from training import metrics
-from training.models.contract import NO_ITEM, Recommender, top_k
+from training import lists, metrics
+from training.answers import LISTED, Answers, Tick, answer
+from training.intervals import Estimate, mean_estimates, total_estimates
+from training.models.contract import Recommender
+from training.segments import Segment, segments
 from training.splits import Split
 
-COVERAGE_AT = 10
 RANDOM = "random"
 """The name under which the expected figures of a random order stand in a report."""
+_OF_LISTS = {f"coverage@{LISTED}": lists.coverage, "gini": lists.gini}
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Estimate(_Record):
-    """A mean over users with its 95 % bootstrap interval; no interval where the figure is no mean."""
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-
-
 class SegmentResult(_Record):
-    """One model on one segment of the questions.
-
-    Segments: `all`; `warm_users` have a history at the time of the query, `cold_users` have none; `cold_items`
-    counts only targets without an event before the test window, ranked among all items.
-    """
+    """One model on one segment of the questions (`training.segments`)."""
 
     model: str
     segment: str
@@ -41,7 +30,7 @@ class SegmentResult(_Record):
     n_targets: int
     metrics: dict[str, Estimate]
     fit_seconds: float | None = None
-    recommend_seconds: float | None = None
+    recommend_seconds: float | None = None  # per 1,000 users
     peak_mb: float | None = None
 
 
@@ -83,6 +72,7 @@ def evaluate(
     fit_seconds: float | None = None,
     peak_mb: float | None = None,
     notes: dict[str, Any] | None = None,
+    tick: Tick | None = None,
 ) -> EvaluationReport:
     """Rank the full catalogue for every question of the test window and measure where the targets ended.
 
@@ -94,56 +84,19 @@ def evaluate(
         n_resamples: of the bootstrap intervals.
         fit_seconds, peak_mb: what the fit took, copied into the report.
         notes: whatever else belongs beside the figures.
+        tick: told of the progress.
     """
-    holdout = split.test
-    cold_items = np.bincount(split.before_test.interactions.items, minlength=split.before_test.n_items) == 0
-    parts: list[tuple[metrics.TargetRanks, metrics.TargetRanks]] = []
-    recommended: list[npt.NDArray[np.int32]] = []
-    seconds = 0.0
-    for start in range(0, len(holdout), batch_users):
-        batch = holdout.take(np.arange(start, min(start + batch_users, len(holdout))))
-        began = time.perf_counter()
-        scores = model.score(batch.histories)
-        seconds += time.perf_counter() - began
-        found = metrics.target_ranks(scores, batch.targets, batch.masked)
-        parts.append((found, found.among(cold_items)))
-        recommended.append(top_k(np.where(batch.masked.toarray(), -np.inf, scores), COVERAGE_AT).items)
-    results = []
-    if parts:
-        values = _stack([metrics.per_user_metrics(found) for found, _ in parts])
-        cold = _stack([metrics.per_user_metrics(found) for _, found in parts])
-        top = np.concatenate(recommended)
-        counts = np.diff(holdout.targets.indptr)
-        cold_counts = np.concatenate([np.bincount(found.rows, minlength=len(found)) for _, found in parts])
-        warm = holdout.histories.lengths > 0
-        everyone = np.ones(len(holdout), dtype=bool)
-        segments = [
-            ("all", everyone, values, counts),
-            ("warm_users", warm, values, counts),
-            ("cold_users", ~warm, values, counts),
-            ("cold_items", cold_counts > 0, cold, cold_counts),
-        ]
-        n_ranked = np.concatenate([found.n_ranked for found, _ in parts])
-        for name, users, columns, n_targets in segments:
-            if not users.any():
-                continue
-            estimates = _estimates({key: column[users] for key, column in columns.items()}, n_resamples, seed)
-            estimates[f"coverage@{COVERAGE_AT}"] = Estimate(mean=_coverage(top[users], split.before_test.n_items))
-            size = {"segment": name, "n_users": int(users.sum()), "n_targets": int(n_targets[users].sum())}
-            results.append(
-                SegmentResult(
-                    model=model.family,
-                    metrics=estimates,
-                    fit_seconds=fit_seconds,
-                    recommend_seconds=seconds,
-                    peak_mb=peak_mb,
-                    **size,
-                )
-            )
-            chance = {
-                f"ndcg@{k}": metrics.random_ndcg(n_ranked[users], n_targets[users], k) for k in metrics.CUTOFFS["ndcg"]
-            }
-            results.append(SegmentResult(model=RANDOM, metrics=_estimates(chance, n_resamples, seed), **size))
+    results: list[SegmentResult] = []
+    if len(split.test):
+        found = answer(model, split.test, batch_users, tick)
+        usage = {
+            "fit_seconds": fit_seconds,
+            "recommend_seconds": 1_000 * found.seconds / len(split.test),
+            "peak_mb": peak_mb,
+        }
+        for size, reached, chance in _figures(split, found, n_resamples, seed):
+            results.append(SegmentResult(model=model.family, metrics=reached, **size, **usage))
+            results.append(SegmentResult(model=RANDOM, metrics=chance, **size))
     return EvaluationReport(
         protocol=split.protocol,
         split_hash=split.hash,
@@ -154,22 +107,33 @@ def evaluate(
     )
 
 
-def _stack(parts: list[dict[str, metrics.Floats]]) -> dict[str, metrics.Floats]:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _figures(
+    split: Split, found: Answers, n_resamples: int, seed: int
+) -> Iterator[tuple[dict[str, Any], dict[str, Estimate], dict[str, Estimate]]]:
+    """For each segment its name and size, what the model reaches there, and what a random order would."""
+    seen = split.before_test.seen
+    novelty, diversity = lists.novelty(found.top, seen), lists.intra_list_diversity(found.top, seen)
+    for segment in segments(split, found.ranks):
+        users = segment.users
+        ranked = found.per_user if segment.ranks is found.ranks else metrics.per_user_metrics(segment.ranks)
+        columns = {**ranked, "novelty": novelty, "intra_list_diversity": diversity}
+        listed = lists.listings(found.top[users], split.before_test.n_items)
+        reached = {
+            **mean_estimates({name: column[users] for name, column in columns.items()}, n_resamples, seed),
+            **total_estimates(listed, _OF_LISTS, n_resamples, seed),
+        }
+        size = {
+            "segment": segment.name,
+            "n_users": int(users.sum()),
+            "n_targets": int(segment.ranks.n_targets[users].sum()),
+        }
+        yield size, reached, mean_estimates(_chance(segment), n_resamples, seed)
 
 
-def _estimates(columns: dict[str, metrics.Floats], n_resamples: int, seed: int) -> dict[str, Estimate]:
-    """Means over the users that have the metric at all; a metric nobody has is left out."""
-    columns = {name: column for name, column in columns.items() if not np.isnan(column).all()}
-    values = np.column_stack(list(columns.values()))
-    means = metrics.bootstrap_means(values, n_resamples, seed)
-    low, high = np.nanquantile(means, [0.025, 0.975], axis=0)
+def _chance(segment: Segment) -> dict[str, metrics.Floats]:
+    n_ranked = segment.ranks.n_ranked[segment.users]
+    n_targets = segment.ranks.n_targets[segment.users]
     return {
-        name: Estimate(mean=float(np.nanmean(column)), low=float(low[i]), high=float(high[i]))
-        for i, (name, column) in enumerate(columns.items())
+        **{f"ndcg@{k}": metrics.random_ndcg(n_ranked, n_targets, k) for k in metrics.CUTOFFS["ndcg"]},
+        **{f"recall@{k}": metrics.random_recall(n_ranked, k) for k in metrics.CUTOFFS["recall"]},
     }
-
-
-def _coverage(top: npt.NDArray[np.int32], n_items: int) -> float:
-    """The share of the catalogue that appears in any of the lists. top: int32 [n_users, k]."""
-    return len(np.setdiff1d(top, [NO_ITEM])) / n_items

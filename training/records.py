@@ -47,7 +47,7 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def summary(report: EvaluationReport) -> dict[str, str]:
     """The figures that a person wants beside a version in the registry."""
-    names = [(name, segment) for segment in ("all", "warm_users") for name in ("ndcg@10", "recall@10", "auc")]
+    names = [(name, segment) for segment in ("all", "warm") for name in ("ndcg@10", "recall@10", "auc")]
     found = {_key(segment, name): report.metric(name, segment) for name, segment in names if report.results}
     return {name: f"{value:.4f}" for name, value in found.items() if value is not None}
 

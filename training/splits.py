@@ -54,6 +54,7 @@ class Split:
     before_test: Dataset  # events before the test window, those of the validation window included
     test: Holdout  # its histories lie in `before_test`
     known_until: int | None  # microseconds; `train` holds exactly the events before it; None: no such moment
+    mask: SeenPolicy  # which earlier items the questions leave out
     hash: str  # equal hashes: same earlier events, same questions, same answers, same masks
 
 
@@ -90,7 +91,7 @@ def temporal_split(
         f"a query is the user's newest {dataset.max_events} events before the window, empty for a cold user; targets "
         f"are the distinct items of the window; {_MASK_WORDS[mask]}; full ranking of {dataset.n_items} items"
     )
-    return _split(protocol, train, validation_questions, before_test, test_questions, int(first))
+    return _split(protocol, train, validation_questions, before_test, test_questions, int(first), mask)
 
 
 def leave_one_out_split(dataset: Dataset, mask: SeenPolicy = "all", max_users: int = 20_000) -> Split:
@@ -116,7 +117,7 @@ def leave_one_out_split(dataset: Dataset, mask: SeenPolicy = "all", max_users: i
         f"moment in seeded random order); a query is the newest {dataset.max_events} events before the target; "
         f"{_MASK_WORDS[mask]}; full ranking of {dataset.n_items} items"
     )
-    return _split(protocol, *parts[0], *parts[1], known_until=None)
+    return _split(protocol, *parts[0], *parts[1], None, mask)
 
 
 def _questions(past: Dataset, chosen: Interactions, mask: SeenPolicy) -> Holdout:
@@ -143,6 +144,7 @@ def _split(
     before_test: Dataset,
     test: Holdout,
     known_until: int | None,
+    mask: SeenPolicy,
 ) -> Split:
     digest = hashlib.blake2b(protocol.encode(), digest_size=8)
     events = before_test.interactions
@@ -154,7 +156,7 @@ def _split(
             columns += [matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)]
     for column in columns:
         digest.update(np.ascontiguousarray(column).tobytes())
-    return Split(protocol, train, validation, before_test, test, known_until, digest.hexdigest())
+    return Split(protocol, train, validation, before_test, test, known_until, mask, digest.hexdigest())
 
 
 def _moment(micros: int) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from training.answers import Tick
 from training.calibration import ScoreMap, fit_score_map
 from training.config import load_config
 from training.dataset import Dataset
@@ -35,35 +36,27 @@ _FIT_SHARE, _REFIT_SHARE = 0.6, 0.2  # of max_seconds: one fit, two refits
 
 
 @dataclass(frozen=True)
-class TrainedModel:
-    """What `train_family` returns: the served model, the two earlier ones, and what was measured."""
+class MeasuredModel:
+    """The two models that judge a configuration, and what was measured."""
 
     tuned: Recommender
     evaluated: Recommender
-    model: Recommender
     report: EvaluationReport
-    score_map: ScoreMap
     seed: int
     usage: Usage  # of all fits together
 
     @property
     def family(self) -> str:
-        return self.model.family
+        return self.evaluated.family
 
     @property
     def config(self) -> ModelConfig:
-        return self.model.config
-
-    def save_served(self, folder: Path) -> None:
-        """Write the folder that a registry keeps and a release serves: the model and its score map."""
-        save_model(self.model, folder)
-        self.score_map.save(folder)
+        return self.evaluated.config
 
     def save(self, folder: Path) -> None:
-        """Write all three models and the report, so that a later step of a pipeline can take over."""
+        """Write the models and the report, so that a later step can take over."""
         save_model(self.tuned, folder / "tuned")
         save_model(self.evaluated, folder / "evaluated")
-        self.save_served(folder / "model")
         facts = {
             "report": self.report.model_dump(mode="json"),
             "seed": self.seed,
@@ -73,21 +66,35 @@ class TrainedModel:
         (folder / REPORT_FILE).write_text(json.dumps(facts))
 
     @classmethod
-    def load(cls, folder: Path, components: Mapping[str, "TrainedModel"] | None = None) -> Self:
+    def load(cls, folder: Path, components: Mapping[str, "MeasuredModel"] | None = None) -> Self:
         """What `save` wrote. components: those of a blend."""
-        facts = json.loads((folder / REPORT_FILE).read_text())
-        tuned, evaluated, served = (
-            load_model(folder / stage, {name: getattr(one, stage) for name, one in (components or {}).items()})
-            for stage in ("tuned", "evaluated", "model")
-        )
+        return cls(**_load(folder, components or {}))
+
+
+@dataclass(frozen=True)
+class TrainedModel(MeasuredModel):
+    """What `train_family` returns: the served model beside the two earlier ones."""
+
+    model: Recommender
+    score_map: ScoreMap
+
+    def save_served(self, folder: Path) -> None:
+        """Write the folder that a registry keeps and a release serves: the model and its score map."""
+        save_model(self.model, folder)
+        self.score_map.save(folder)
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        self.save_served(folder / "model")
+
+    @classmethod
+    def load(cls, folder: Path, components: Mapping[str, MeasuredModel] | None = None) -> Self:
+        """What `save` wrote. components: those of a blend, which were trained too."""
+        served = {name: one.model for name, one in (components or {}).items() if isinstance(one, TrainedModel)}
         return cls(
-            tuned=tuned,
-            evaluated=evaluated,
-            model=served,
-            report=EvaluationReport.model_validate(facts["report"]),
+            **_load(folder, components or {}),
+            model=load_model(folder / "model", served),
             score_map=ScoreMap.load(folder / "model"),
-            seed=facts["seed"],
-            usage=Usage(facts["fit_seconds"], facts["peak_mb"]),
         )
 
 
@@ -117,46 +124,62 @@ def train_family(
         ValueError: the data cannot be split in time, or cannot carry the family.
     """
     split = split or temporal_split(dataset, exclude_seen)
-    config = config or load_config(family)
+    found = measure_family(family, split, options=options, config=config, components=components)
     with measured() as usage:
-        tuned, evaluated = _fit_before_test(family, config, split, options, components or {})
-    until_test = usage.result
-    with measured() as usage:
-        if isinstance(evaluated, Blend):
+        if isinstance(found.evaluated, Blend):
             served = {name: one.model for name, one in (components or {}).items()}
-            model: Recommender = evaluated.with_components(served, dataset)
+            model: Recommender = found.evaluated.with_components(served, dataset)
         else:
-            model = evaluated.refit(dataset, _share(options, _REFIT_SHARE))
+            model = found.evaluated.refit(dataset, _share(options, _REFIT_SHARE))
+    seconds, peak_mb = found.usage.seconds + usage.result.seconds, max(found.usage.peak_mb, usage.result.peak_mb)
     return TrainedModel(
-        tuned=tuned,
-        evaluated=evaluated,
-        model=model,
-        report=_report(evaluated, split, options, until_test),
-        score_map=fit_score_map(model, dataset.histories(), seed=options.seed),
+        tuned=found.tuned,
+        evaluated=found.evaluated,
+        report=found.report,
         seed=options.seed,
-        usage=Usage(until_test.seconds + usage.result.seconds, max(until_test.peak_mb, usage.result.peak_mb)),
+        usage=Usage(seconds, peak_mb),
+        model=model,
+        score_map=fit_score_map(model, dataset.histories(), seed=options.seed),
     )
 
 
-def evaluate_configuration(
+def measure_family(
     family: str,
-    config: ModelConfig,
     split: Split,
+    *,
     options: RuntimeOptions,
-    components: Mapping[str, TrainedModel] | None = None,
-) -> EvaluationReport:
-    """What a configuration reaches on this window: fitted before it, measured on it, nothing kept.
+    config: ModelConfig | None = None,
+    components: Mapping[str, MeasuredModel] | None = None,
+    tick: Tick | None = None,
+) -> MeasuredModel:
+    """What a configuration reaches on this window: fitted before it, measured on it.
 
-    This is how an earlier champion is compared on a new window without a leak: its weights may have learned from the
-    window's events, its hyper-parameters have not.
+    This is the command `python -m training evaluate`, the first part of a training, and how an earlier champion is
+    compared on a new window without a leak: its weights may have learned from the window's events, its
+    hyper-parameters have not.
+
+    Args:
+        family: a name of `registry.families()`.
+        split: the window.
+        options: `max_seconds` bounds the fits together.
+        config: hyper-parameters; default those of `configs/models/<family>.yaml`.
+        components: what a blend blends, measured on the same split.
+        tick: told how many questions are answered.
+
+    Raises:
+        KeyError: no such family.
+        ValueError: the data cannot carry the family.
     """
+    config = config or load_config(family)
     with measured() as usage:
-        _, evaluated = _fit_before_test(family, config, split, options, components or {})
-    return _report(evaluated, split, options, usage.result)
+        tuned, evaluated = _fit_before_test(family, config, split, options, components or {})
+    return MeasuredModel(
+        tuned, evaluated, _report(evaluated, split, options, usage.result, tick), options.seed, usage.result
+    )
 
 
 def _fit_before_test(
-    family: str, config: ModelConfig, split: Split, options: RuntimeOptions, components: Mapping[str, TrainedModel]
+    family: str, config: ModelConfig, split: Split, options: RuntimeOptions, components: Mapping[str, MeasuredModel]
 ) -> tuple[Recommender, Recommender]:
     """The model fitted before the validation window and the one fitted before the test window."""
     found = family_class(family)
@@ -164,16 +187,36 @@ def _fit_before_test(
         tuned = found(config).fit(split.train, _share(options, _FIT_SHARE))
         return tuned, tuned.refit(split.before_test, _share(options, _REFIT_SHARE))
     earlier = {name: one.tuned for name, one in components.items()}
-    blend = found(config, earlier, split.known_until).fit(split.before_test, options)
+    if split.known_until is None:  # positions are no clock: it learns from the very events that validate
+        blend = found(config, earlier, questions=split.validation).fit(split.train, options)
+    else:
+        blend = found(config, earlier, split.known_until).fit(split.before_test, options)
     return blend, blend.with_components({name: one.evaluated for name, one in components.items()}, split.before_test)
 
 
-def _report(evaluated: Recommender, split: Split, options: RuntimeOptions, usage: Usage) -> EvaluationReport:
+def _load(folder: Path, components: Mapping[str, MeasuredModel]) -> dict[str, Any]:
+    """The fields of `MeasuredModel`."""
+    facts = json.loads((folder / REPORT_FILE).read_text())
+    stages = {
+        stage: load_model(folder / stage, {name: getattr(one, stage) for name, one in components.items()})
+        for stage in ("tuned", "evaluated")
+    }
+    return {
+        **stages,
+        "report": EvaluationReport.model_validate(facts["report"]),
+        "seed": facts["seed"],
+        "usage": Usage(facts["fit_seconds"], facts["peak_mb"]),
+    }
+
+
+def _report(
+    evaluated: Recommender, split: Split, options: RuntimeOptions, usage: Usage, tick: Tick | None
+) -> EvaluationReport:
     notes: dict[str, Any] = {"config": evaluated.config.model_dump(mode="json"), **evaluated.record()}
     if isinstance(evaluated, Blend):
         notes["kept_component"] = evaluated.kept_component
     report = evaluate(
-        evaluated, split, seed=options.seed, fit_seconds=usage.seconds, peak_mb=usage.peak_mb, notes=notes
+        evaluated, split, seed=options.seed, fit_seconds=usage.seconds, peak_mb=usage.peak_mb, notes=notes, tick=tick
     )
     return report.model_copy(update={"protocol": f"{report.protocol}; {FIT_PROTOCOL}"})
 

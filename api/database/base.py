@@ -29,12 +29,15 @@ class Xid8(UserDefinedType[int]):
         return "XID8"
 
 
-def moment(*, nullable: bool = False, default_now: bool = False) -> Any:
+def moment(*, nullable: bool = False, default_now: bool = False, primary_key: bool = False) -> Any:
     """A column of type timestamptz; the database's clock where `default_now`."""
     return Field(
         default=None,
         sa_column=Column(
-            DateTime(timezone=True), nullable=nullable, server_default=func.now() if default_now else None
+            DateTime(timezone=True),
+            nullable=nullable,
+            primary_key=primary_key,
+            server_default=func.now() if default_now else None,
         ),
     )
 

@@ -9,6 +9,9 @@ from sqlmodel import Field
 
 from api.database.base import Table, flag, moment, text_column, xid_column
 
+PORTAL = "password_hash IS NOT NULL OR role_issued_at IS NOT NULL"
+"""Of a row of `users`: somebody who has a password or came with another issuer's token."""
+
 
 class User(Table, table=True):
     __tablename__ = "users"
@@ -22,6 +25,8 @@ class User(Table, table=True):
             postgresql_where=text("password_hash IS NOT NULL"),
         ),
         Index("users_xid_idx", "tenant_id", "xid"),
+        # Who logs in, here or elsewhere, is not counted as one of a plan's users.
+        Index("users_portal_idx", "tenant_id", postgresql_where=text(PORTAL)),
     )
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")

@@ -17,7 +17,15 @@ from api.database.scope import TenantScope
 from api.database.session import transaction
 from api.keys.service import create_key
 from api.tenants.service import create_tenant
-from configs.settings import ApiSettings, AuthSettings, DatabaseSettings, LimitSettings, PathSettings, ServingSettings
+from configs.settings import (
+    ApiSettings,
+    AuthSettings,
+    BillingSettings,
+    DatabaseSettings,
+    LimitSettings,
+    PathSettings,
+    ServingSettings,
+)
 from tests.fixtures.redis import redis_server
 
 __all__ = ["redis_server"]
@@ -73,6 +81,7 @@ def configuration_of(url: str, state: Path) -> Configuration:
         auth=AuthSettings(jwt_secret=SECRET),
         limits=LimitSettings(per_key=1_000, per_jwt=200, per_ip=60, redis_url=None, trusted_proxies=()),
         serving=ServingSettings(url=NOBODY_LISTENS),
+        billing=BillingSettings(api_key=None, webhook_secret=None, api_base=NOBODY_LISTENS),
     )
 
 

@@ -49,7 +49,7 @@ def test_the_batch_size_changes_nothing(split: Split) -> None:
 
 def test_segments_divide_the_users_and_chance_stands_beside_each(split: Split) -> None:
     report = evaluate(Popularity().fit(split.before_test, RuntimeOptions()), split)
-    assert report.n_users("warm_users") + report.n_users("cold_users") == report.n_users() == len(split.test)
+    assert report.n_users("warm") + report.n_users("cold_users") == report.n_users() == len(split.test)
     assert report.n_users("cold_users") >= 10
     chance = report.metric("ndcg@10", model="random")
     reached = report.metric("ndcg@10")

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from feature_store.online import Histories
 from tests.training.catalogue import N_ITEMS, build_dataset, histories, items_of, metadata_of
 from training.dataset import Dataset, Interactions, ItemTable
+from training.evaluation import evaluate
 from training.models.collaborative.model import Collaborative
 from training.models.content_based.model import ContentBased
 from training.models.contract import NO_ITEM, ListContributions, Recommender, RuntimeOptions
 from training.models.hybrid.learning import Learned, RankerConfig, learn
 from training.models.hybrid.model import Hybrid, HybridConfig
-from training.models.hybrid.questions import Questions, ask
+from training.models.hybrid.questions import ask
 from training.models.hybrid.ranker import Candidates, breadth, fit_weights, ndcg
 from training.models.popularity import Popularity
+from training.splits import Holdout, leave_one_out_split
 
 OPTIONS = RuntimeOptions(threads=1)
 RANKER = RankerConfig(candidates=20, popularity_weights=(0.0, 0.5), breadth_powers=(0.0,), tolerance=0.0, folds=4)
@@ -116,6 +118,25 @@ def test_items_chosen_before_are_asked_for_where_people_choose_them_again() -> N
     assert asked == {"once": 90, "again": 90}  # masked, those who repeat would have nothing left to be asked for
 
 
+def test_where_each_users_last_events_are_held_out_it_learns_from_those_that_validate() -> None:
+    """Positions as timestamps: a moment would part users, not what is known from what is not."""
+    dataset = build_dataset()
+    _, counts = np.unique(dataset.interactions.users, return_counts=True)
+    places = np.concatenate([np.arange(count) for count in counts]).astype(np.int64)
+    split = leave_one_out_split(replace(dataset, interactions=replace(dataset.interactions, timestamps=places)))
+    blend = Hybrid(None, parts(split.train, Collaborative, ContentBased), questions=split.validation)
+    blend.fit(split.train, OPTIONS)
+    assert blend.learned.n_questions == len(split.validation)
+    expected = split.train.interactions.items
+    np.testing.assert_array_equal(blend.popularity > 0, np.bincount(expected, minlength=N_ITEMS) > 0)
+    later = blend.with_components(parts(split.before_test, Collaborative, ContentBased), split.before_test)
+    figure, alone = (
+        evaluate(model, split, n_resamples=2).metric("ndcg@10")
+        for model in (later, Popularity().fit(split.before_test, OPTIONS))
+    )
+    assert figure is not None and alone is not None and figure > alone
+
+
 def _bounds(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return offsets[:-1], offsets[1:]
 
@@ -130,7 +151,7 @@ def learn_from(
     users = np.arange(n_users, dtype=np.int32)
     targets = sp.csr_array((np.ones(n_users, bool), (users, chosen)), shape=(n_users, n_items))
     masked = sp.csr_array((n_users, n_items), dtype=bool)
-    questions = Questions(users, histories(*([user] for user in range(n_users))), targets, masked)
+    questions = Holdout(users, histories(*([user] for user in range(n_users))), targets, masked)
     return learn(
         ["first", "second", "third"][:n_families],
         lambda rows: features[rows.items],

@@ -52,7 +52,7 @@ def warm_ndcg(family: str) -> float:
         model: Recommender = learned_hybrid().with_components(components, split().before_test)
     else:
         model = fit(family, split().before_test)
-    figure = evaluate(model, split(), n_resamples=2).metric("ndcg@10", "warm_users")
+    figure = evaluate(model, split(), n_resamples=2).metric("ndcg@10", "warm")
     assert figure is not None
     return figure
 

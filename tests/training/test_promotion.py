@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from training.evaluation import Estimate, EvaluationReport, SegmentResult
 from training.promotion import Floor, PromotionPolicy, decide, load_policy
 
-POLICY = PromotionPolicy(metric="ndcg@10", segments=("warm_users", "all"), min_users=10, floors={})
+POLICY = PromotionPolicy(metric="ndcg@10", segments=("warm", "all"), min_users=10, floors={})
 FLOOR = Floor(model="popularity", factor=1.0)
 
 
@@ -15,7 +15,7 @@ def report(
     users: int = 50,
     model: str = "collaborative",
     split: str = "w1",
-    segment: str = "warm_users",
+    segment: str = "warm",
     interval: tuple[float | None, float | None] = (None, None),
 ) -> EvaluationReport:
     rows = [(model, figure), ("random", 0.01)] if figure is not None else []

@@ -123,7 +123,7 @@ def test_the_alias_moves_by_decision_only_and_can_be_moved_back(store: Tracking,
     assert store.champion("shop", "collaborative") == first
     refused = store.client.get_model_version(second.name, second.version)
     assert refused.tags["promotion"] == "worse"
-    assert refused.tags["warm_users/ndcg_at_10"] == f"{trained.report.metric('ndcg@10', 'warm_users'):.4f}"
+    assert refused.tags["warm/ndcg_at_10"] == f"{trained.report.metric('ndcg@10', 'warm'):.4f}"
     assert store.rollback("shop", "collaborative", second.version) == second
     assert store.champion("shop", "collaborative") == second
     with pytest.raises(MlflowException):

@@ -10,8 +10,8 @@ from training.config import load_config
 from training.measure import measured
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity, PopularityConfig
-from training.splits import temporal_split
-from training.train import TrainedModel, evaluate_configuration, train_family
+from training.splits import leave_one_out_split, temporal_split
+from training.train import TrainedModel, measure_family, train_family
 
 OPTIONS = RuntimeOptions(threads=1, seed=5)
 DATASET = build_dataset()
@@ -40,7 +40,7 @@ def test_the_report_is_of_the_evaluated_model_and_says_how(components: dict[str,
 
 
 def test_a_personal_family_beats_the_list_that_is_the_same_for_all(components: dict[str, TrainedModel]) -> None:
-    own, same = (components[name].report.metric("ndcg@10", "warm_users") for name in ("collaborative", "popularity"))
+    own, same = (components[name].report.metric("ndcg@10", "warm") for name in ("collaborative", "popularity"))
     assert own is not None and same is not None and own > 1.2 * same
 
 
@@ -74,8 +74,9 @@ def test_a_blend_learns_from_the_past_and_serves_with_the_present(components: di
 def test_an_earlier_configuration_is_measured_on_the_new_window(components: dict[str, TrainedModel]) -> None:
     split = temporal_split(DATASET)
     config = load_config("popularity")
-    same = evaluate_configuration("popularity", config, split, OPTIONS)
-    other = evaluate_configuration("popularity", PopularityConfig(half_life_days=0.01), split, OPTIONS)
+    same = measure_family("popularity", split, options=OPTIONS, config=config).report
+    config = PopularityConfig(half_life_days=0.01)
+    other = measure_family("popularity", split, options=OPTIONS, config=config).report
     assert same.metric("auc") == components["popularity"].report.metric("auc")
     assert other.metric("auc") != same.metric("auc") and other.split_hash == same.split_hash
 
@@ -96,3 +97,13 @@ def test_memory_is_measured_over_the_block_only() -> None:
     assert usage.result.peak_mb > before.result.peak_mb + 150
     assert after.result.peak_mb < usage.result.peak_mb - 150
     assert usage.result.seconds > 0
+
+
+def test_a_blend_learns_from_the_events_that_validate_where_users_last_events_are_held_out() -> None:
+    split = leave_one_out_split(DATASET)
+    components = {
+        name: train_family(name, DATASET, options=OPTIONS, split=split) for name in ("popularity", "collaborative")
+    }
+    blend = train_family("hybrid", DATASET, options=OPTIONS, components=components, split=split)
+    assert blend.report.protocol.startswith("leave-one-out")
+    assert blend.report.notes["ranker_questions"] == len(split.validation)

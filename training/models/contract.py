@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from feature_store.online import Histories
 from training.dataset import Dataset
+from training.splits import Holdout
 
 FloatMatrix = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int32]
@@ -204,8 +205,10 @@ class Recommender(ABC):
 class Blend(Recommender):
     """A family that learns how to weigh fitted models of other families, and holds them while it serves.
 
-    What it learns must be out of time: the components it is fitted with know only events before `known_until`, and
-    `fit` is given later ones too. It then serves with components that were refitted on everything (`with_components`).
+    What it learns must be of events that the components it is fitted with do not know. Where a moment parts these from
+    the others (`known_until`), `fit` is given later events too and asks about them; where none does, as when each
+    user's last events are held out, the questions come with their answers and `fit` is given what the components know.
+    It then serves with components that were refitted on everything (`with_components`).
     """
 
     def __init__(
@@ -213,11 +216,20 @@ class Blend(Recommender):
         config: ModelConfig | None = None,
         components: Mapping[str, Recommender] | None = None,
         known_until: int | None = None,
+        questions: Holdout | None = None,
     ) -> None:
-        """components: fitted models by family. known_until: microseconds; None: `config` says how to choose it."""
+        """A blend to be fitted.
+
+        Args:
+            config: hyper-parameters.
+            components: fitted models by family.
+            known_until: microseconds; None, without questions: `config` says how to choose it.
+            questions: what to learn from instead of a moment; read by `fit`, which lets go of them.
+        """
         super().__init__(config)
         self.components = dict(components or {})
         self.known_until = known_until
+        self.questions = questions
 
     @property
     @abstractmethod

@@ -20,7 +20,7 @@ from training.models.registry import family_class
 from training.promotion import Decision, decide, load_policy
 from training.splits import SeenPolicy, Split, temporal_split
 from training.tracking import ModelRef, Tracking
-from training.train import TrainedModel, evaluate_configuration, train_family
+from training.train import TrainedModel, measure_family, train_family
 
 POSITIONS_TAG = "positions_id"
 SNAPSHOT_TAG = "snapshot_id"
@@ -130,7 +130,7 @@ def champion_report(run: TrainingRun, family: str, challenger: EvaluationReport)
         return None
     _, split = run.data()
     components = {name: run.load(name) for name in components_of(family)}
-    return evaluate_configuration(family, config, split, run.options, components)
+    return measure_family(family, split, options=run.options, config=config, components=components).report
 
 
 def servable_champion(run: TrainingRun, family: str) -> ModelRef | None:

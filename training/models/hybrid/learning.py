@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from feature_store.online import Histories
 from training.models.contract import FloatMatrix, ModelConfig
-from training.models.hybrid.questions import Questions
 from training.models.hybrid.ranker import Candidates, Doubles, breadth, fit_weights, mean_ndcg, ndcg
+from training.splits import Holdout
 
 Features = Callable[[Histories], FloatMatrix]
 """Histories to float32 [batch, n_items, n_components + 1]: comparable scores of the components, then popularity."""
@@ -24,7 +24,7 @@ class RankerConfig(ModelConfig):
 
     candidates: int = Field(default=100, ge=10, description="best items of each component that are ranked")
     popularity_weights: tuple[float, ...] = Field(
-        default=(0.15, 0.3, 0.5),
+        default=(0.0, 0.15, 0.3, 0.5),
         min_length=1,
         description="tried weights of popularity beside a total of 1 for the components",
     )
@@ -64,7 +64,7 @@ class _Option:
 def learn(
     families: Sequence[str],
     features: Features,
-    questions: Questions,
+    questions: Holdout,
     config: RankerConfig,
     rng: np.random.Generator,
 ) -> Learned:
@@ -143,7 +143,7 @@ def _with_popularity(candidates: Candidates, weight: float) -> Candidates:
     return replace(candidates, features=features)
 
 
-def _gather(features: Features, questions: Questions, width: int) -> Candidates:
+def _gather(features: Features, questions: Holdout, width: int) -> Candidates:
     """The union of every feature's `width` best items that are not masked, for each question."""
     n_items = questions.targets.shape[1]
     width = min(width, n_items)

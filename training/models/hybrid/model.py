@@ -30,6 +30,7 @@ from training.models.hybrid.questions import ask
 from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
 from training.models.linear import LinearRecommender
 from training.models.popularity import decayed_popularity
+from training.splits import Holdout
 
 DESCRIPTION_FILE = "hybrid.json"
 ARRAYS_FILE = "hybrid.npz"
@@ -42,7 +43,7 @@ class HybridConfig(ModelConfig):
         default=0.1, gt=0, lt=1, description="share of the newest events asked about where no moment is given"
     )
     questions_per_user: int = Field(default=8, ge=1, description="moments asked about, evenly spaced")
-    max_questions: int = Field(default=2_000, ge=1)
+    max_questions: int = Field(default=6_000, ge=1)
     mask_seen: bool | None = Field(
         default=None, description="ask only for items new to the user; null: where people seldom choose one twice"
     )
@@ -77,27 +78,35 @@ class Hybrid(Blend):
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         if not self.components:
             raise ValueError("hybrid needs fitted components")
-        times = dataset.interactions.timestamps
-        if not len(times):
+        if not len(dataset.interactions):
             raise ValueError("hybrid cannot learn without interactions: record some first")
-        since = self.known_until
-        if since is None:
-            since = int(np.quantile(times, 1 - self.config.window, method="higher"))
-        past = dataset.where(times < since)
-        if not len(past.interactions) or len(past.interactions) == len(times):
-            raise ValueError("hybrid needs events before and after the moment until which its components know")
         rng = np.random.default_rng(options.seed)
-        mask_seen = self.config.mask_seen
-        if mask_seen is None:
-            mask_seen = 1 - dataset.seen.nnz / len(times) < SELDOM
-        questions = ask(dataset, since, self.config.questions_per_user, self.config.max_questions, mask_seen, rng)
         self._check_sizes(dataset.n_items)
+        if self.questions is None:
+            past, questions = self._ask(dataset, rng)
+        else:
+            past, questions = dataset, self.questions.sample(self.config.max_questions, options.seed)
+            self.questions = None
         self._measure(past, measure_growth(self.components, self._sample(past)))
         self.learned = learn(list(self.components), self._features, questions, self.config.ranker, rng)
         asked = np.flatnonzero(questions.histories.lengths)
         asked = rng.choice(asked, min(len(asked), self.config.evidence_users), replace=False)
         self._choose_evidence(questions.histories.take(np.sort(asked)))
         return self
+
+    def _ask(self, dataset: Dataset, rng: np.random.Generator) -> tuple[Dataset, Holdout]:
+        """What the components know, and questions about the events after that."""
+        times = dataset.interactions.timestamps
+        since = self.known_until
+        if since is None:
+            since = int(np.quantile(times, 1 - self.config.window, method="higher"))
+        past = dataset.where(times < since)
+        if not len(past.interactions) or len(past.interactions) == len(times):
+            raise ValueError("hybrid needs events before and after the moment until which its components know")
+        mask_seen = self.config.mask_seen
+        if mask_seen is None:
+            mask_seen = 1 - dataset.seen.nnz / len(times) < SELDOM
+        return past, ask(dataset, since, self.config.questions_per_user, self.config.max_questions, mask_seen, rng)
 
     def with_components(self, components: Mapping[str, Recommender], dataset: Dataset) -> Self:
         blend = self.over(components)

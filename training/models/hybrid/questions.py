@@ -1,35 +1,21 @@
 """What a ranker learns from: moments of the newest window, with what users had done and what they chose next."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from feature_store.online import Histories
 from training.dataset import Dataset
-
-
-@dataclass(frozen=True)
-class Questions:
-    """Q moments. A user may give several; `users` tells them apart from those of others."""
-
-    users: npt.NDArray[np.int32]  # [Q]
-    histories: Histories  # of Q rows
-    targets: sp.csr_array  # bool [Q, n_items] items chosen after the moment
-    masked: sp.csr_array  # bool [Q, n_items] items that are not ranked; disjoint from the targets
-
-    def __len__(self) -> int:
-        return len(self.users)
+from training.splits import Holdout
 
 
 def ask(
     dataset: Dataset, since: int, per_user: int, max_questions: int, mask_seen: bool, rng: np.random.Generator
-) -> Questions:
+) -> Holdout:
     """Questions about the events at or after `since`, at up to `per_user` evenly spaced events of each user.
 
     A question about the event at place p of a user's window has all earlier events as its history and the distinct
-    items from p on as targets.
+    items from p on as targets, so that one user stands behind several questions.
 
     Args:
         dataset: events sorted by user and time.
@@ -66,7 +52,7 @@ def ask(
     histories = Histories(
         events.items[past], events.types[past], events.weights[past], events.timestamps[past], offsets
     )
-    return Questions(
+    return Holdout(
         np.array(asked, np.int32), histories, _mask(targets, dataset.n_items), _mask(masked, dataset.n_items)
     )
 

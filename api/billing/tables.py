@@ -1,0 +1,98 @@
+"""What is known of a tenant's money: its subscription as Stripe has it, its cap, its charges, and who changed what."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Index, false, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field
+
+from api.database.base import Table, moment, text_column
+
+
+class Subscription(Table, table=True):
+    """A tenant's customer at Stripe, and the newest state of its subscription; one of each per tenant.
+
+    There is a customer before there is a subscription: everything of the subscription is null until then.
+    """
+
+    __tablename__ = "subscriptions"
+    __table_args__ = (
+        CheckConstraint("interval IN ('monthly', 'annual')", name="interval"),
+        Index("subscriptions_customer_id_key", "customer_id", unique=True),
+        Index("subscriptions_subscription_id_key", "subscription_id", unique=True),
+    )
+
+    tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
+    customer_id: str = text_column()
+    subscription_id: str | None = text_column(default=None, nullable=True)
+    plan_id: str | None = text_column(default=None, nullable=True)
+    interval: str | None = text_column(default=None, nullable=True)
+    status: str | None = text_column(default=None, nullable=True)  # in Stripe's words
+    current_period_start: datetime | None = moment(nullable=True)
+    current_period_end: datetime | None = moment(nullable=True)
+    billing_cycle_anchor: datetime | None = moment(nullable=True)
+    cancel_at_period_end: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
+    past_due_since: datetime | None = moment(nullable=True)
+    as_of: datetime | None = moment(nullable=True)  # of which moment this state is: an older one changes nothing
+
+
+class TenantBilling(Table, table=True):
+    """What a tenant has settled for itself; without a row, what its plan says."""
+
+    __tablename__ = "billing_settings"
+    __table_args__ = (CheckConstraint("overage_cap_cents >= 0", name="overage_cap_cents"),)
+
+    tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
+    overage_cap_cents: int = Field(sa_column=Column(BigInteger, nullable=False))
+    changed_at: datetime = moment(default_now=True)
+
+
+class StripeEvent(Table, table=True):
+    """A webhook's event, stored before it is handled, so that it is handled once however often it comes."""
+
+    __tablename__ = "stripe_events"
+    __table_args__ = (
+        Index("stripe_events_unhandled_idx", "received_at", postgresql_where=text("handled_at IS NULL")),
+        Index("stripe_events_tenant_id_idx", "tenant_id"),
+    )
+
+    id: str = text_column(primary_key=True)
+    tenant_id: str | None = text_column(default=None, nullable=True)  # null: nobody's here, or not known yet
+    type: str = text_column()
+    created: datetime = moment()
+    payload: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    received_at: datetime = moment(default_now=True)
+    handled_at: datetime | None = moment(nullable=True)
+    attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    error: str | None = text_column(default=None, nullable=True)
+
+
+class BillingAudit(Table, table=True):
+    """A change of plan, cap or subscription."""
+
+    __tablename__ = "billing_audit"
+    __table_args__ = (Index("billing_audit_at_idx", "tenant_id", text("at DESC")),)
+
+    tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
+    id: UUID = Field(primary_key=True, sa_column_kwargs={"server_default": text("gen_random_uuid()")})
+    at: datetime = moment(default_now=True)
+    actor: str = text_column()
+    action: str = text_column()
+    before: Any = Field(default=None, sa_column=Column(JSONB(none_as_null=True), nullable=True))
+    after: Any = Field(default=None, sa_column=Column(JSONB(none_as_null=True), nullable=True))
+
+
+class OverageCharge(Table, table=True):
+    """What a cycle's overage comes to, and the invoice item by which Stripe was told."""
+
+    __tablename__ = "overage_charges"
+    __table_args__ = (CheckConstraint("amount_cents >= 0", name="amount_cents"),)
+
+    tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
+    cycle_start: datetime = moment(primary_key=True)
+    units: int = Field(sa_column=Column(BigInteger, nullable=False))
+    amount_cents: int = Field(sa_column=Column(BigInteger, nullable=False))
+    invoice_item_id: str | None = text_column(default=None, nullable=True)
+    reported_at: datetime | None = moment(nullable=True)

@@ -1,0 +1,41 @@
+"""What tenants have used. Units are metered requests; cycles are months."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index
+from sqlmodel import Field
+
+from api.database.base import Table, moment, text_column
+
+
+class UsageCycle(Table, table=True):
+    """One tenant's units of one billing cycle, and the terms under which they were used."""
+
+    __tablename__ = "usage_cycles"
+    __table_args__ = (
+        CheckConstraint("units >= 0", name="units"),
+        CheckConstraint("cycle_start < cycle_end", name="cycle"),
+        Index("usage_cycles_end_idx", "cycle_end"),
+    )
+
+    tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
+    cycle_start: datetime = moment(primary_key=True)
+    cycle_end: datetime = moment()
+    units: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    # The highest limit that was in force in the cycle; null is none.
+    request_limit: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    # The plan that was in force last, whose price counts.
+    plan_id: str = text_column()
+    last_request_at: datetime | None = moment(nullable=True)
+
+
+class UsageFlush(Table, table=True):
+    """How far the counts of an API process have come: a batch whose answer was lost is sent again, and counts once."""
+
+    __tablename__ = "usage_flushes"
+    __table_args__ = (Index("usage_flushes_flushed_at_idx", "flushed_at"),)
+
+    process: UUID = Field(primary_key=True)
+    sequence: int = Field(sa_column=Column(BigInteger, nullable=False))
+    flushed_at: datetime = moment(default_now=True)
