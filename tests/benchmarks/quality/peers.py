@@ -29,7 +29,7 @@ Space = dict[str, list[Any]]
 class Bounds:
     """How a peer runs."""
 
-    tune_seconds: float = 600
+    tune_seconds: float = 240
     threads: int = 1
     seed: int = 0
 
@@ -85,10 +85,11 @@ def measure_peer(
         peak_mb=found["peak_mb"],
     )
     rows = [result.model_dump(mode="json") for result in report.results if result.model != RANDOM]
+    chance = [result.model_dump(mode="json") for result in report.results if result.model == RANDOM]
     for row in rows:
         row["recommend_seconds"] = found["recommend_seconds"]
     about = {key: found[key] for key in ("config", "version", "tried", "cut_short", "tune_seconds")}
-    return {"rows": rows, "about": {"model": PEER + peer, **about}}
+    return {"rows": rows, "chance": chance, "about": {"model": PEER + peer, **about}}
 
 
 def _run(python: Path, peer: str, space: Space, questions: Path, folder: Path, bounds: Bounds) -> None:
