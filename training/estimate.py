@@ -105,7 +105,7 @@ class Forecast:
             "rows": self.rows,
             "estimated_parameters": self.parameters,
             "estimated_peak_mb": round(self.peak_mb, 1),
-            "estimated_seconds": round(self.seconds, 2),
+            "estimated_seconds": round(self.seconds, 4),
         }
 
 
