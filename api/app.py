@@ -30,6 +30,8 @@ from api.gotrue.errors import GoTrueErrors
 from api.idempotency.middleware import Idempotency
 from api.idempotency.service import forgetting
 from api.keys.directory import KeyDirectory
+from api.metering.gate import Metering
+from api.metering.meter import Meter
 from api.users.passwords import Passwords
 from configs.settings import (
     ApiSettings,
@@ -74,7 +76,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     Raises MissingSecretError without a JWT secret, FileNotFoundError where no database is known, ValueError for
     settings that cannot be.
 
-    `app.state` holds, while it runs: `configuration`, `database`, `serving`, `keys`, `tokens`, `passwords`.
+    `app.state` holds, while it runs: `configuration`, `database`, `serving`, `keys`, `meter`, `tokens`, `passwords`.
     """
     configuration = configuration or Configuration()
     url = configuration.database.resolve(configuration.paths)
@@ -82,6 +84,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     issuers = ExternalIssuers(configuration.auth.external_issuers, own=configuration.auth.jwt_issuer)
     database = Database(url, configuration.database.pool_min, configuration.database.pool_max)
     keys = KeyDirectory(database)
+    meter = Meter(database.pool)
     redis_url = configuration.limits.redis_url
     counts = RedisCounts(redis_url.get_secret_value()) if redis_url else MemoryCounts()
 
@@ -96,6 +99,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             stack.push_async_callback(counts.close)
             stack.push_async_callback(issuers.close)
             await stack.enter_async_context(keys.noting_use())
+            await stack.enter_async_context(meter.running())
             await stack.enter_async_context(forgetting(database.pool))
             yield
 
@@ -110,6 +114,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     app.state.configuration = configuration
     app.state.database = database
     app.state.keys = keys
+    app.state.meter = meter
     app.state.tokens = tokens
     for router in _routers():
         app.include_router(router)
@@ -120,6 +125,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs with its own script and style: no other host is asked
     # The last one added is the outermost.
     app.add_middleware(Idempotency, database=database, exempt=NOTHING_MADE)
+    app.add_middleware(Metering)
     app.add_middleware(BodyLimits)
     app.add_middleware(
         Credentials,

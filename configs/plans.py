@@ -6,26 +6,46 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+FREE = "free"
+"""The plan of who pays for none."""
 PLANS_FILE = Path(__file__).with_name("plans.yaml")
 
 
-class Plan(BaseModel):
-    """One plan. A limit of None is no limit; prices are whole units of the currency."""
-
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Overage(_Frozen):
+    """What requests past a plan's limit cost."""
+
+    unit_price_cents: int = Field(alias="unitPriceCents", gt=0, description="of `unit_size` requests")
+    unit_size: int = Field(alias="unitSize", gt=0)
+    cap: int = Field(ge=0, description="in whole units of the currency, where the tenant has set none")
+
+
+class Plan(_Frozen):
+    """One plan. A limit of None is no limit; prices are whole units of the currency."""
 
     id: str
     name: str
     listed: bool
     monthly_price: int = Field(alias="monthlyPrice", ge=0)
     annual_price: int = Field(alias="annualPrice", ge=0)
-    request_limit: int | None = Field(alias="requestLimit")
-    item_limit: int | None = Field(alias="itemLimit")
-    user_limit: int | None = Field(alias="userLimit")
+    request_limit: int | None = Field(alias="requestLimit", gt=0)
+    item_limit: int | None = Field(alias="itemLimit", gt=0)
+    user_limit: int | None = Field(alias="userLimit", gt=0)
+    overage: Overage | None = Field(description="None: requests past the limit are refused")
 
 
 @cache
 def plans() -> dict[str, Plan]:
     """Every plan by id, in the order of the file."""
     document = yaml.safe_load(PLANS_FILE.read_text())
-    return {plan.id: plan for plan in map(Plan.model_validate, document["plans"])}
+    return {each.id: each for each in map(Plan.model_validate, document["plans"])}
+
+
+def plan(id_: str) -> Plan:
+    """Raises LookupError: a plan that somebody is on must stay in the file, unlisted."""
+    if (found := plans().get(id_)) is None:
+        raise LookupError(f"somebody is on the plan {id_!r}, which {PLANS_FILE.name} does not have")
+    return found

@@ -138,7 +138,8 @@ RETURNING job.id::text
 """
 
 _PROGRESS = """
-UPDATE generation_jobs SET users_done = users_done + $3::bigint, attempts = 0
+UPDATE generation_jobs SET
+    users_done = users_done + $3::bigint, users_scored = users_scored + $3::bigint, attempts = 0
 WHERE tenant_id = $1 AND id = $2::text::uuid AND status = 'processing' RETURNING id::text
 """
 

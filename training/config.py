@@ -1,6 +1,9 @@
 """Hyper-parameters from `configs/models/<family>.yaml`, and the promotion rule's from `configs/promotion.yaml`."""
 
+from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -9,14 +12,33 @@ from training.models.contract import ModelConfig
 from training.models.registry import family_class
 
 
-def load_config(family: str, overrides: dict[str, Any] | None = None) -> ModelConfig:
+def load_config(family: str, overrides: Mapping[str, Any] | None = None, folder: Path | None = None) -> ModelConfig:
     """The family's frozen configuration. A family without a file, as a plug-in may be, has its own defaults.
+
+    Args:
+        family: its name.
+        overrides: keys that win over every file.
+        folder: holds `<family>.yaml` files whose keys win over those of `configs/models`.
 
     Raises:
         KeyError: no such family.
         pydantic.ValidationError: a key that the family does not know, or a value out of range.
+        ValueError: a file that is no mapping.
     """
     config_class = family_class(family).Config
-    path = files("configs") / "models" / f"{family}.yaml"
-    values = (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+    values = _read(files("configs") / "models" / f"{family}.yaml")
+    if folder is not None:
+        values |= _read(folder / f"{family}.yaml")
     return config_class.model_validate({**values, **(overrides or {})})
+
+
+def _read(path: Traversable) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: holds no keys")
+    return values

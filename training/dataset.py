@@ -147,17 +147,21 @@ def from_events(
     Args:
         events: user_id, item_id, timestamp (a datetime, or integer microseconds since the epoch) and, where known,
             interaction_type (default: click) and value (0-1, null where none was given).
-        items: item_id, metadata (a dict or a JSON object as text) and, optionally, is_active. Default: the items
-            of the events, without metadata. Positions follow this table's order.
+        items: item_id, metadata (a dict, a JSON object as text, or nothing) and, optionally, is_active. Default: the
+            items of the events, without metadata. Positions follow this table's order.
         max_events: bound on every history.
         snapshot_id: what to call the data in reports.
 
     Raises:
-        ValueError: a column is missing, or an event names an item that `items` lacks.
+        ValueError: a column is missing, an event lacks its user, item or time or has a value outside 0-1, or it names
+            an item that `items` lacks; an item is listed twice, or its metadata is no object.
     """
     frame = events.to_pandas() if isinstance(events, pa.Table) else events
     if missing := {c.USER_ID, c.ITEM_ID, c.TIMESTAMP} - set(frame.columns):
         raise ValueError(f"events lack the columns {sorted(missing)}")
+    for name in (c.USER_ID, c.ITEM_ID, c.TIMESTAMP):
+        if empty := int(frame[name].isna().sum()):
+            raise ValueError(f"{empty} of {len(frame)} events have no {name}")
     table = _item_table(items, frame[c.ITEM_ID])
     position_of = {item_id: position for position, item_id in enumerate(table.ids)}
     positions = frame[c.ITEM_ID].map(position_of)
@@ -168,6 +172,8 @@ def from_events(
     if types.isna().any():
         raise ValueError(f"interaction_type must be one of {', '.join(c.INTERACTION_TYPES)}")
     values = frame.get(c.VALUE, pd.Series(np.nan, index=frame.index)).to_numpy(dtype=np.float32, na_value=np.nan)
+    if (outside := values[(values < 0) | (values > 1)]).size:
+        raise ValueError(f"a value must lie between 0 and 1, not at {outside[0]:g}")
     codes = types.to_numpy(dtype=np.int8)
     columns = Interactions(
         users=users.astype(np.int32),
@@ -185,9 +191,21 @@ def _item_table(items: pa.Table | pd.DataFrame | None, event_items: "pd.Series[A
         ids = np.array(sorted(event_items.unique()), dtype=object)
         return ItemTable(ids, [{} for _ in ids], np.ones(len(ids), dtype=bool))
     frame = items.to_pandas() if isinstance(items, pa.Table) else items
-    metadata = [msgspec.json.decode(value) if isinstance(value, str) else value for value in frame[c.METADATA]]
+    if (twice := frame[c.ITEM_ID].duplicated()).any():
+        raise ValueError(f"item {frame[c.ITEM_ID][twice].iloc[0]!r} is there more than once")
+    metadata = [_metadata(value) for value in frame[c.METADATA]]
     active = frame.get(c.IS_ACTIVE, pd.Series(True, index=frame.index)).to_numpy(dtype=bool)
     return ItemTable(frame[c.ITEM_ID].to_numpy(dtype=object), metadata, active)
+
+
+def _metadata(value: Any) -> dict[str, Any]:
+    """One cell of the metadata column; an empty cell is an item without metadata."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return {}
+    found = msgspec.json.decode(value) if isinstance(value, str) else value
+    if not isinstance(found, dict):
+        raise ValueError(f"metadata must be an object, not {found!r:.100}")
+    return found
 
 
 def _microseconds(times: "pd.Series[Any]") -> npt.NDArray[np.int64]:

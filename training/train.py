@@ -178,6 +178,13 @@ def measure_family(
     )
 
 
+def measure_again(found: MeasuredModel, split: Split, tick: Tick | None = None) -> MeasuredModel:
+    """The same models on the same split, measured by today's definitions; what their fits took is kept."""
+    options = RuntimeOptions(seed=found.seed)
+    report = _report(found.evaluated, split, options, found.usage, tick)
+    return replace(found, report=report.model_copy(update={"notes": found.report.notes}))
+
+
 def _fit_before_test(
     family: str, config: ModelConfig, split: Split, options: RuntimeOptions, components: Mapping[str, MeasuredModel]
 ) -> tuple[Recommender, Recommender]:

@@ -9,17 +9,26 @@ from api.database.session import Session
 from api.edge.principal import CurrentAdmin
 from api.generation import service
 from api.generation.schemas import GenerateRequest, GenerationAccepted, GenerationStatus
+from api.metering.gate import PAYMENT_REQUIRED, Metered
 
 router = APIRouter(prefix="/api/recommendations", tags=["recommendations"])
 _FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}}
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "Not Found"}}
 
 
-@router.post("/generate", status_code=202, summary="Generate recommendations for many users", responses=_FORBIDDEN)
+@router.post(
+    "/generate",
+    status_code=202,
+    summary="Generate recommendations for many users",
+    responses=_FORBIDDEN | PAYMENT_REQUIRED,
+)
 async def generate(
-    body: GenerateRequest, admin: CurrentAdmin, session: Session, response: Response
+    body: GenerateRequest, admin: CurrentAdmin, _: Metered, session: Session, response: Response
 ) -> GenerationAccepted:
-    """A job is taken on; the pipeline scores the segment's users and writes a record for each recommendation."""
+    """A job is taken on; the pipeline scores the segment's users and writes a record for each recommendation.
+
+    What it costs is counted while it is worked off: one unit for each user who was scored.
+    """
     accepted = await service.generate(session, admin.scope, body)
     response.headers["Location"] = f"{router.prefix}/jobs/{accepted.job_id}"
     return accepted

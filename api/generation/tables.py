@@ -22,7 +22,11 @@ class GenerationJob(Table, table=True):
         CheckConstraint("status IN ('processing', 'completed', 'failed')", name="status"),
         Index("generation_jobs_processing_idx", "created_at", postgresql_where=text("status = 'processing'")),
         Index("generation_jobs_finished_idx", "tenant_id", text("finished_at DESC")),
-        Index("generation_jobs_unmetered_idx", "tenant_id", postgresql_where=text("users_metered < users_done")),
+        Index(
+            "generation_jobs_unmetered_idx",
+            "tenant_id",
+            postgresql_where=text("users_metered < LEAST(users_scored, users_done)"),
+        ),
     )
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
@@ -35,7 +39,9 @@ class GenerationJob(Table, table=True):
     users_total: int = Field(sa_column=Column(BigInteger, nullable=False))
     users_done: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     recommendations_written: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
-    # How many of the done have been counted into the tenant's usage.
+    # Users that were scored, once more where a process died before it stored anything for them, and how many of the
+    # done have been counted into the tenant's usage.
+    users_scored: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     users_metered: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     # Starts since the last progress: a job that cannot get on is given up, one that is cut off goes on.
     attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})

@@ -1,5 +1,7 @@
 """The operations of the reference, over the services that REST has."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -11,11 +13,13 @@ from strawberry.types import Info
 
 from api.database.engine import Pool
 from api.edge.auth import Charge
-from api.edge.principal import Principal, require_key
+from api.edge.principal import KeyPrincipal, Principal, require_key
 from api.graphql.errors import invalid
 from api.graphql.schemas import Health, Recommendation, RecordedInteraction, SimilarItem
 from api.interactions import service as interactions
 from api.interactions.schemas import NewInteraction
+from api.metering.meter import Meter
+from api.metering.terms import Entitlement
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
 from api.recommendations.service import Outcome, Recommender
 
@@ -28,12 +32,26 @@ class Context:
 
     principal: Principal | None
     charge: Charge
+    meter: Meter
     pool: Pool
     recommender: Recommender
     version: str
     operation_name: str | None
     has_made: bool = False  # something that was not there before
     outcomes: dict[str, Outcome] = field(default_factory=dict)  # by field of the answer
+    terms: Entitlement | None = None  # of the tenant, once a field was metered
+    units: int = 0  # of the fields that succeeded or are at it
+
+    @asynccontextmanager
+    async def metered(self, key: KeyPrincipal) -> AsyncIterator[Entitlement]:
+        """A field that costs a unit unless it fails. Raises QuotaExceeded."""
+        terms = self.terms = await self.meter.admit(key.tenant.id, self.units)
+        self.units += 1
+        try:
+            yield terms
+        except BaseException:
+            self.units -= 1
+            raise
 
 
 Information = Info[Context, None]
@@ -48,7 +66,8 @@ class Query:
         key = require_key(info.context.principal, "read")
         chosen = {} if algorithm is None else {"algorithm": algorithm}
         request = _read(RecommendRequest, userId=user_id, count=count, **chosen)
-        outcome = await info.context.recommender.recommend(key.scope, request, None)
+        async with info.context.metered(key):
+            outcome = await info.context.recommender.recommend(key.scope, request, None)
         _note(info, outcome)
         return [
             Recommendation(item_id=i.item_id, score=i.score, algorithm=i.algorithm, explanation=i.explanation)
@@ -59,7 +78,8 @@ class Query:
     async def get_similar_items(self, info: Information, item_id: str, count: int) -> list[SimilarItem] | None:
         key = require_key(info.context.principal, "read")
         request = _read(SimilarRequest, itemId=item_id, count=count)
-        outcome = await info.context.recommender.similar(key.scope, request, None)
+        async with info.context.metered(key):
+            outcome = await info.context.recommender.similar(key.scope, request, None)
         _note(info, outcome)
         return [SimilarItem(item_id=item.item_id, score=item.score) for item in outcome.items]
 
@@ -80,8 +100,9 @@ class Mutation:
     ) -> RecordedInteraction | None:
         key = require_key(info.context.principal, "write")
         new = _read(NewInteraction, userId=user_id, itemId=item_id, interactionType=interaction_type, value=value)
-        info.context.has_made = True
-        happened = await interactions.record(info.context.pool, key.scope, new)
+        async with info.context.metered(key) as terms:
+            info.context.has_made = True
+            happened = await interactions.record(info.context.pool, key.scope, terms.plan, new)
         return RecordedInteraction(
             success=True, message=f"Recorded as interaction {happened.id}", timestamp=happened.occurred_at
         )

@@ -19,6 +19,7 @@ from api.graphql.schemas import GraphQLAnswer, GraphQLRequest
 from api.graphql.service import execute
 from api.idempotency.middleware import do_not_keep, may_be_kept
 from api.items.catalogue import CatalogueReader
+from api.metering.gate import Usage, use
 from api.recommendations.history import HistoryReader
 
 router = APIRouter(tags=["graphql"])
@@ -31,6 +32,7 @@ async def _context(body: GraphQLRequest, request: Request, database: CurrentData
     return Context(
         principal=principal_of(request),
         charge=request.scope["state"][CHARGE],
+        meter=state.meter,
         pool=database.pool,
         recommender=state.recommender.reading(catalogue, histories),
         version=app.version,
@@ -47,10 +49,14 @@ async def _context(body: GraphQLRequest, request: Request, database: CurrentData
 async def run(body: GraphQLRequest, request: Request, context: Annotated[Context, Depends(_context)]) -> Response:
     """The core of REST as one schema. `getApiVersion` and `getHealth` are public, the rest needs an API key.
 
-    Each field of `Query` and `Mutation` counts as one request. A document that cannot be run is a 400; where a field
-    fails, the others are answered, and `errors` says what REST would have.
+    Each field of `Query` and `Mutation` counts as one request, and each that succeeds is metered as one. A document
+    that cannot be run is a 400; where a field fails, the others are answered, and `errors` says what REST would have.
     """
     executed = await execute(request.app, body, context)
+    if context.terms is not None:
+        usage = Usage(context.meter, context.terms)
+        usage.count(context.units)
+        use(request, usage)
     if not (context.has_made and all(may_be_kept(status) for status in executed.statuses)):
         do_not_keep(request)
     if executed.problem is None:

@@ -17,6 +17,7 @@ from api.imports.datasets import locate
 from api.imports.mapping import DatasetMapping, Mapping
 from api.imports.problems import ImportRefusedError, Reject, Rejects
 from api.imports.readers import PLACE, Staged, describe, literal, quoted, stage
+from api.imports.room import Room
 from api.imports.store import Counts, ImportStore
 
 Step = Callable[[str], None]
@@ -89,6 +90,7 @@ def _load(
     with psycopg.connect(url) as connection, connection.transaction():
         store = ImportStore(connection, scope)
         store.require_tenant()
+        room = Room(connection, scope)
         step("checking the rows")
         if "items" in staged:
             prepare.prepare_items(db, staged["items"], mapping.items)
@@ -106,7 +108,9 @@ def _load(
             added, changed, version = store.merge_items(db, folder)
         if "interactions" in staged:
             step("writing the interactions")
+            room.hold()
             users, interactions = store.merge_interactions(db, folder)
+        room.check(added, users)
         if mapping.exclude_seen is not None:
             store.set_exclude_seen(mapping.exclude_seen)
         counts = Counts(added, changed, users, interactions, version)

@@ -5,12 +5,11 @@ from dataclasses import astuple, dataclass
 from datetime import datetime
 from uuid import UUID
 
-from psycopg import AsyncConnection
-from psycopg.rows import TupleRow
-
-from api.database.engine import Pool
+from api.database.engine import Connection, Pool
 from api.database.scope import TenantScope
 from api.items.catalogue import TenantGone
+from api.users.newcomers import refused_newcomers
+from configs.plans import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +25,29 @@ class Happened:
     recommendation_id: UUID | None
 
 
-class InteractionRepository:
-    """The interactions of one tenant."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of several interactions. Those in none of these sets are of items that do not exist."""
 
-    def __init__(self, pool: Pool, scope: TenantScope) -> None:
+    ids: set[UUID]
+    refused_users: set[str]  # new, and more than the plan takes
+    refused_items: set[str]  # that were to be made, and are more than the plan takes
+
+
+class InteractionRepository:
+    """The interactions of one tenant, within the limits of a plan."""
+
+    def __init__(self, pool: Pool, scope: TenantScope, plan: Plan) -> None:
         self._pool = pool
+        self._scope = scope
         self._tenant_id = scope.tenant_id
+        self._plan = plan
 
     async def add(self, happened: Happened) -> bool:
-        """Store one interaction and its user. False, and nothing stored, where there is no such item."""
+        """Store one interaction and its user. False, and nothing stored, where there is no such item.
+
+        Where the plan takes only so many users, also where the user is new: `add_all` then knows whether it may come.
+        """
         parameters = {
             "tenant": self._tenant_id,
             "id": happened.id,
@@ -45,33 +58,67 @@ class InteractionRepository:
             "at": happened.occurred_at,
             "recommendation": happened.recommendation_id,
         }
+        statement = _ADD if self._plan.user_limit is None else _ADD_KNOWN
         async with self._pool.connection() as connection:
-            return (await connection.execute(_ADD, parameters)).rowcount == 1
+            return (await connection.execute(statement, parameters)).rowcount == 1
 
-    async def add_all(self, happened: Sequence[Happened], create: Sequence[str] = ()) -> set[UUID]:
-        """Store many in one transaction, after making the items `create` that do not exist; the ids that were stored.
+    async def add_all(self, happened: Sequence[Happened], create: Sequence[str] = ()) -> Stored:
+        """Store many in one transaction, after making the items `create` that do not exist.
 
-        Those of items that do not exist are left out.
+        Those are left out that the plan has no room for, and those of items that do not exist.
         """
         async with self._pool.connection() as connection, connection.transaction():
-            if create:
-                await self._create_items(connection, create)
-            columns = zip(*map(astuple, happened), strict=True)
+            missing, no_items = await self._to_create(connection, create) if create else ([], set())
+            no_users = await self._refused_users(connection, happened, missing)
+            welcome = [each for each in happened if each.user_id not in no_users]
+            wanted = {each.item_id for each in welcome}
+            if makes := [id_ for id_ in missing if id_ in wanted]:
+                await connection.execute(_CREATE, [self._tenant_id, await self._next_version(connection), makes])
+            if not welcome:
+                return Stored(set(), no_users, no_items)
+            columns = zip(*map(astuple, welcome), strict=True)
             cursor = await connection.execute(_ADD_ALL, [*map(list, columns), *[self._tenant_id] * 3])
-            return {row[0] for row in await cursor.fetchall()}
+            return Stored({row[0] for row in await cursor.fetchall()}, no_users, no_items)
 
-    async def _create_items(self, connection: AsyncConnection[TupleRow], ids: Sequence[str]) -> None:
+    async def _refused_users(
+        self, connection: Connection, happened: Sequence[Happened], to_create: Sequence[str]
+    ) -> set[str]:
+        """Those new users who are too many. Whose items all do not exist would not come to be."""
+        if self._plan.user_limit is None:
+            return set()
+        items = list({each.item_id for each in happened})
+        known = {row[0] for row in await (await connection.execute(_KNOWN, [self._tenant_id, items])).fetchall()}
+        items_to_be = known | set(to_create)
+        users = [each.user_id for each in happened if each.item_id in items_to_be]
+        return await refused_newcomers(connection, self._scope, users, self._plan.user_limit)
+
+    async def _to_create(self, connection: Connection, ids: Sequence[str]) -> tuple[list[str], set[str]]:
+        """Of these items the missing ones that the plan has room for, and those that it has none for."""
+        missing = await self._missing(connection, ids)
+        limit = self._plan.item_limit
+        if limit is None or not missing:
+            return missing, set()
+        # Other writers of items wait, so that the last place is given once; what they did is seen only now.
+        await self._next_version(connection)
+        missing = await self._missing(connection, missing)
+        row = await (await connection.execute(_LIVE_ITEMS, [self._tenant_id])).fetchone()
+        room = max(0, limit - row[0]) if row else 0
+        return missing[:room], set(missing[room:])
+
+    async def _missing(self, connection: Connection, ids: Sequence[str]) -> list[str]:
         known = await connection.execute(_MISSING, [list(ids), self._tenant_id])
-        if missing := [row[0] for row in await known.fetchall()]:
-            row = await (await connection.execute(_NEXT_VERSION, [self._tenant_id])).fetchone()
-            if row is None:
-                raise TenantGone
-            await connection.execute(_CREATE, [self._tenant_id, row[0], missing])
+        return [row[0] for row in await known.fetchall()]
+
+    async def _next_version(self, connection: Connection) -> int:
+        row = await (await connection.execute(_NEXT_VERSION, [self._tenant_id])).fetchone()
+        if row is None:
+            raise TenantGone
+        return int(row[0])
 
 
-_ADD = """
+_ADD_WHERE = """
 WITH item AS (
-    SELECT FROM items WHERE tenant_id = %(tenant)s AND id = %(item)s AND deleted_at IS NULL
+    SELECT FROM items WHERE tenant_id = %(tenant)s AND id = %(item)s AND deleted_at IS NULL{condition}
 ), acting AS (
     INSERT INTO users AS known (tenant_id, id, last_active_at)
     SELECT %(tenant)s, %(user)s, %(at)s FROM item
@@ -81,6 +128,12 @@ WITH item AS (
 INSERT INTO interactions (tenant_id, id, user_id, item_id, interaction_type, value, occurred_at, recommendation_id)
 SELECT %(tenant)s, %(id)s, %(user)s, %(item)s, %(type)s, %(value)s, %(at)s, %(recommendation)s FROM item
 """
+
+_ADD = _ADD_WHERE.format(condition="")
+
+_ADD_KNOWN = _ADD_WHERE.format(
+    condition="\n        AND EXISTS (SELECT FROM users WHERE users.tenant_id = %(tenant)s AND users.id = %(user)s)"
+)
 
 # Users in the order of their ids, so that two batches never wait for each other in a circle.
 _ADD_ALL = """
@@ -103,7 +156,12 @@ RETURNING id
 _MISSING = """
 SELECT DISTINCT wanted.id FROM unnest(%s::text[]) AS wanted (id)
 WHERE NOT EXISTS (SELECT FROM items WHERE tenant_id = %s AND items.id = wanted.id AND deleted_at IS NULL)
+ORDER BY wanted.id
 """
+
+_KNOWN = "SELECT id FROM items WHERE tenant_id = %s AND id = ANY(%s::text[]) AND deleted_at IS NULL"
+
+_LIVE_ITEMS = "SELECT live_items FROM catalogues WHERE tenant_id = %s"
 
 _NEXT_VERSION = "UPDATE catalogues SET version = version + 1 WHERE tenant_id = %s RETURNING version"
 

@@ -82,6 +82,15 @@ class ItemRepository:
             raise TenantGone
         return version
 
+    async def count(self) -> int:
+        """How many items there are, active or not. A trigger keeps their number."""
+        counted = select(catalogues.c.live_items).where(catalogues.c.tenant_id == self._tenant_id)
+        return (await self._execute(counted)).scalar_one_or_none() or 0
+
+    async def existing(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are items, active or not."""
+        return set((await self._execute(select(items.c.id).where(self._live, items.c.id.in_(ids)))).scalars())
+
     async def find(self, id_: str) -> StoredItem | None:
         found = (await self._execute(select(*SHOWN).where(self._live, items.c.id == id_))).one_or_none()
         return None if found is None else _item(found)

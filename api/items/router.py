@@ -10,6 +10,7 @@ from api.edge.principal import ReadKey, WriteKey
 from api.edge.schemas import Page, Paging, PathId, PlainText
 from api.items import service
 from api.items.schemas import ItemBatch, ItemOut, ItemPatch, ItemReplacement, NewItem
+from api.metering.gate import PAYMENT_REQUIRED, CurrentPlan
 
 router = APIRouter(prefix="/api/items", tags=["items"])
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "Not Found"}}
@@ -29,16 +30,19 @@ async def list_items(
     return Page[ItemOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
 
 
-@router.post("", status_code=201, summary="Add an item", responses=_TAKEN)
-async def create_item(body: NewItem, key: WriteKey, session: Session) -> ItemOut:
+@router.post("", status_code=201, summary="Add an item", responses=_TAKEN | PAYMENT_REQUIRED)
+async def create_item(body: NewItem, key: WriteKey, plan: CurrentPlan, session: Session) -> ItemOut:
     """The item counts in the next recommendation."""
-    return ItemOut.model_validate(await service.create_item(session, key.scope, body))
+    return ItemOut.model_validate(await service.create_item(session, key.scope, plan, body))
 
 
 @router.post("/batch", summary="Add up to 1,000 items", response_model_exclude_none=True)
-async def create_items(body: ItemBatch, key: WriteKey, session: Session) -> BatchOut:
-    """One result per row: 201, 400, or 409 where the id is taken. The good rows are added whatever the others are."""
-    return await service.create_items(session, key.scope, body.items)
+async def create_items(body: ItemBatch, key: WriteKey, plan: CurrentPlan, session: Session) -> BatchOut:
+    """One result per row: 201, 400, 402 past the plan's limit, or 409 where the id is taken.
+
+    The good rows are added whatever the others are.
+    """
+    return await service.create_items(session, key.scope, plan, body.items)
 
 
 @router.get("/{item_id}", summary="Get an item", responses=_NOT_FOUND)

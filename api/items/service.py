@@ -12,22 +12,26 @@ from api.edge.problems import Conflict, Invalid, NotFound
 from api.items.metadata import metadata_problem, size_problem
 from api.items.repository import ItemRepository, StoredItem
 from api.items.schemas import ItemPatch, ItemReplacement, NewItem
+from api.metering.refusals import item_refusal
+from configs.plans import Plan
 
 TAKEN = "There is an item with this id already"
 
 
-async def create_item(session: AsyncSession, scope: TenantScope, new: NewItem) -> StoredItem:
-    """Raises Conflict where the id is taken."""
+async def create_item(session: AsyncSession, scope: TenantScope, plan: Plan, new: NewItem) -> StoredItem:
+    """Raises Conflict where the id is taken, QuotaExceeded where the plan takes no more items."""
     repository = ItemRepository(session, scope)
     version = await repository.next_version()
     added = await repository.add([(new.id or str(uuid4()), new.metadata, new.is_active)], version)
     if not added:
         raise Conflict(TAKEN)
+    if plan.item_limit is not None and await repository.count() > plan.item_limit:
+        raise item_refusal(plan)
     return added[0]
 
 
-async def create_items(session: AsyncSession, scope: TenantScope, rows: list[Any]) -> BatchOut:
-    """Each row as `create_item` would have it: 201, 400, or 409 where the id is taken, by an earlier row too."""
+async def create_items(session: AsyncSession, scope: TenantScope, plan: Plan, rows: list[Any]) -> BatchOut:
+    """Each row as `create_item` would have it: 201, 400, 402, or 409 where the id is taken, by an earlier row too."""
     valid, results = read_rows(NewItem, rows)
     first: dict[str, int] = {}
     for index, row in valid.items():
@@ -39,12 +43,25 @@ async def create_items(session: AsyncSession, scope: TenantScope, rows: list[Any
     if first:
         repository = ItemRepository(session, scope)
         version = await repository.next_version()
+        refused = await _without_room(repository, plan, list(first))
         new = [(id_, valid[index].metadata, valid[index].is_active) for id_, index in first.items()]
-        added = {item.id for item in await repository.add(new, version)}
+        added = {item.id for item in await repository.add([row for row in new if row[0] not in refused], version)}
         for id_, index in first.items():
-            taken = None if id_ in added else TAKEN
-            results.append(BatchResult(index=index, status=409 if taken else 201, id=id_, error=taken))
+            if id_ in added:
+                results.append(BatchResult(index=index, status=201, id=id_))
+                continue
+            problem = item_refusal(plan) if id_ in refused else Conflict(TAKEN)
+            results.append(BatchResult(index=index, status=problem.status_code, id=id_, error=problem.detail))
     return BatchOut.of(results)
+
+
+async def _without_room(repository: ItemRepository, plan: Plan, ids: list[str]) -> set[str]:
+    """Of these ids, in their order, the new ones that the plan has no room for. The catalogue is held."""
+    if plan.item_limit is None:
+        return set()
+    taken = await repository.existing(ids)
+    room = max(0, plan.item_limit - await repository.count())
+    return set([id_ for id_ in ids if id_ not in taken][room:])
 
 
 async def get_item(session: AsyncSession, scope: TenantScope, id_: str) -> StoredItem:

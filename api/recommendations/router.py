@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from api.edge.principal import ReadKey
 from api.edge.problems import Invalid
+from api.metering.gate import PAYMENT_REQUIRED, Metered
 from api.recommendations.schemas import (
     Recommended,
     RecommendedItem,
@@ -60,15 +61,16 @@ CurrentRecommender = Annotated[Recommender, Depends(_recommender)]
     "/recommend",
     summary="Recommend items to a user",
     response_model=list[RecommendedItem],
-    responses=ANSWER_HEADERS,
+    responses=ANSWER_HEADERS | PAYMENT_REQUIRED,
 )
-async def recommend(body: RecommendRequest, key: ReadKey, recommender: CurrentRecommender) -> Response:
+async def recommend(body: RecommendRequest, key: ReadKey, usage: Metered, recommender: CurrentRecommender) -> Response:
     """Personal recommendations, best first. A click recorded a moment ago counts.
 
     Fewer than `count` items is a legal answer. While no model can answer, popular items do, labelled so in
     `X-Recommendation-Degraded`.
     """
     outcome = await recommender.recommend(key.scope, body, _filter(body.filter))
+    usage.count()
     items = [Recommended(i.item_id, i.score, i.algorithm, i.explanation, i.evidence) for i in outcome.items]
     return _response(items, outcome)
 
@@ -77,11 +79,12 @@ async def recommend(body: RecommendRequest, key: ReadKey, recommender: CurrentRe
     "/similar",
     summary="Find items like an item",
     response_model=list[SimilarItem],
-    responses=ANSWER_HEADERS | {404: {"description": "There is no such item"}},
+    responses=ANSWER_HEADERS | PAYMENT_REQUIRED | {404: {"description": "There is no such item"}},
 )
-async def similar(body: SimilarRequest, key: ReadKey, recommender: CurrentRecommender) -> Response:
+async def similar(body: SimilarRequest, key: ReadKey, usage: Metered, recommender: CurrentRecommender) -> Response:
     """Items most alike the given one, best first, without it. An unknown item is 404."""
     outcome = await recommender.similar(key.scope, body, _filter(body.filter))
+    usage.count()
     return _response([Similar(item.item_id, item.score) for item in outcome.items], outcome)
 
 

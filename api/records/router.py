@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from api.database.session import Session
 from api.edge.principal import CurrentAdmin, CurrentUser
 from api.edge.schemas import OpaqueId, Page, Paging
+from api.metering.gate import PAYMENT_REQUIRED, Metered
 from api.recommendations.router import ANSWER_HEADERS, CurrentRecommender, outcome_headers
 from api.records import service
 from api.records.schemas import RecordAlgorithm, RecordOut, ShownOut
@@ -34,9 +35,10 @@ async def list_recommendations(
     return Page[RecordOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
 
 
-@router.get("/my", summary="Get recommendations for oneself", responses=ANSWER_HEADERS)
+@router.get("/my", summary="Get recommendations for oneself", responses=ANSWER_HEADERS | PAYMENT_REQUIRED)
 async def my_recommendations(
     user: CurrentUser,
+    usage: Metered,
     session: Session,
     recommender: CurrentRecommender,
     response: Response,
@@ -47,6 +49,7 @@ async def my_recommendations(
 ) -> Page[ShownOut]:
     """Recommended live to the token's user, by the tenant's `hybrid` model; what is shown here is recorded."""
     shown, outcome = await service.recommend_to(session, recommender, user, page_size, shown=page == 1)
+    usage.count()
     response.headers.update(outcome_headers(outcome))
     data = [ShownOut.model_validate(record) for record in shown]
     total = len(data) if page == 1 else len(outcome.items)

@@ -9,6 +9,7 @@ from api.edge.principal import CurrentAdmin, CurrentUser
 from api.edge.schemas import Page, Paging, PathId, PlainText
 from api.interactions.log import InteractionLog
 from api.interactions.schemas import RecordedInteraction
+from api.metering.gate import PAYMENT_REQUIRED, CurrentPlan
 from api.users import service
 from api.users.schemas import NewUser, UserChanges, UserOut
 
@@ -32,10 +33,14 @@ async def list_users(
     return Page[UserOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
 
 
-@router.post("", status_code=201, summary="Create a user", responses=_FORBIDDEN | _CONFLICT)
-async def create_user(body: NewUser, admin: CurrentAdmin, session: Session, request: Request) -> UserOut:
-    """With a password it can log in, and its email has to be free among all who can."""
-    return UserOut.model_validate(await service.create_user(session, request.app.state.passwords, admin.scope, body))
+@router.post("", status_code=201, summary="Create a user", responses=_FORBIDDEN | _CONFLICT | PAYMENT_REQUIRED)
+async def create_user(
+    body: NewUser, admin: CurrentAdmin, plan: CurrentPlan, session: Session, request: Request
+) -> UserOut:
+    """With a password it can log in, and its email has to be free among all who can. Without one it is an end user, of
+    whom the plan takes so many."""
+    user = await service.create_user(session, request.app.state.passwords, admin.scope, body, plan)
+    return UserOut.model_validate(user)
 
 
 @router.get("/{user_id}", summary="Get a user", responses=_NOT_FOUND)

@@ -8,15 +8,19 @@ from uuid import UUID, uuid4
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.auth.repository import SessionRepository
+from api.database.engine import OneConnection
 from api.database.scope import TenantScope
 from api.edge.principal import UserPrincipal
 from api.edge.problems import Conflict, Forbidden, Invalid, NotFound
 from api.erasure.service import erase_user
+from api.metering.refusals import user_refusal
 from api.users.addresses import is_address
+from api.users.newcomers import refused_newcomers
 from api.users.passwords import Passwords
 from api.users.repository import AddressTakenError, UserRepository, UserTakenError, find_login
 from api.users.schemas import NewUser, UserChanges
 from api.users.tables import User
+from configs.plans import Plan
 
 MAX_METADATA = 10_000
 
@@ -56,8 +60,12 @@ async def see_user(session: AsyncSession, caller: UserPrincipal, user_id: str) -
     return user
 
 
-async def create_user(session: AsyncSession, passwords: Passwords, scope: TenantScope, new: NewUser) -> User:
-    """Make a user. Raises Invalid, WeakPassword, AddressTaken, and Conflict where the id is taken."""
+async def create_user(
+    session: AsyncSession, passwords: Passwords, scope: TenantScope, new: NewUser, plan: Plan | None = None
+) -> User:
+    """Make a user. Raises Invalid, WeakPassword, AddressTaken, Conflict where the id is taken, and QuotaExceeded where
+    the plan, if one is given, takes no more end users: those who have no password.
+    """
     user = User(
         tenant_id=scope.tenant_id,
         id=new.id or str(uuid4()),
@@ -68,6 +76,10 @@ async def create_user(session: AsyncSession, passwords: Passwords, scope: Tenant
         is_active=new.is_active,
         password_hash=None if new.password is None else await passwords.hash(new.password),
     )
+    if plan is not None and plan.user_limit is not None and new.password is None:
+        async with OneConnection(session).connection() as connection:
+            if await refused_newcomers(connection, scope, [user.id], plan.user_limit):
+                raise user_refusal(plan)
     await _save(session, scope, user)
     return user
 

@@ -20,6 +20,7 @@ from api.items import service as items
 from api.items.catalogue import CatalogueReader
 from api.recommendations.fallback import Fallback
 from api.recommendations.history import HistoryReader
+from configs.plans import plan
 from configs.settings import HistorySettings
 from feature_store import analytics_sources, exports, sources
 from feature_store.analytics_sinks import roll_up
@@ -128,13 +129,13 @@ def test_the_fallback(plans: Plans, pooled: Any, filter_: dict[str, Any] | None)
 
 def test_recording_an_interaction(plans: Plans, pooled: Any) -> None:
     happened = Happened(uuid4(), "user-7", "item-7", "click", None, datetime.now(UTC), None)
-    assert pooled(lambda pool: InteractionRepository(pool, SCOPE).add(happened))
+    assert pooled(lambda pool: InteractionRepository(pool, SCOPE, plan("unlimited")).add(happened))
     assert plans.indexes("items") == {"items_pkey"}
 
 
 def test_recording_a_batch(plans: Plans, pooled: Any) -> None:
     rows = [Happened(uuid4(), f"user-{n}", f"item-{n}", "click", None, datetime.now(UTC), None) for n in range(200)]
-    assert len(pooled(lambda pool: InteractionRepository(pool, SCOPE).add_all(rows))) == 200
+    assert len(pooled(lambda pool: InteractionRepository(pool, SCOPE, plan("unlimited")).add_all(rows)).ids) == 200
     assert plans.indexes("items") == {"items_pkey"}
 
 

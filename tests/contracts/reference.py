@@ -237,20 +237,6 @@ ROWS = (
         query={"period": "30d"},
         invalid=({"period": "8d"}, {"period": ""}),
     ),
-)
-
-_PLAN = {
-    "id": "plan-starter",
-    "name": "Starter",
-    "monthlyPrice": 49,
-    "annualPrice": 470,
-    "requestLimit": 10000,
-    "itemLimit": 1000,
-    "userLimit": 500,
-}
-LATER = (
-    Row("GET", "/api/billing/plans", "public", 200, [_PLAN]),
-    Row("GET", "/api/billing/current", "user", 200),
     Row(
         "GET",
         "/api/billing/usage",
@@ -271,6 +257,20 @@ LATER = (
             "lastRequestAt": "2025-01-15T10:30:45Z",
         },
     ),
+)
+
+_PLAN = {
+    "id": "plan-starter",
+    "name": "Starter",
+    "monthlyPrice": 49,
+    "annualPrice": 470,
+    "requestLimit": 10000,
+    "itemLimit": 1000,
+    "userLimit": 500,
+}
+LATER = (
+    Row("GET", "/api/billing/plans", "public", 200, [_PLAN]),
+    Row("GET", "/api/billing/current", "user", 200),
     Row(
         "POST",
         "/api/billing/checkout",

@@ -44,7 +44,7 @@ class Api:
     def __init__(self, client: httpx.Client, database_url: str) -> None:
         self.client = client
         tenants = Tenants(database_url)
-        tenants.create(TENANT)
+        tenants.create(TENANT, "plan-growth")  # as the example of its usage has it
         tenants.create("strangers")
         self.credentials: dict[str, dict[str, str]] = {"public": {}, "key": tenants.key(TENANT, rate_limit=0)}
         self.answers: list[tuple[str, str, str]] = []
@@ -66,6 +66,8 @@ class Api:
         self._made("/api/users", "admin", person)
         self._made("/api/users", "admin", {"id": "user-uuid-2"})
         self._made("/api/users", "admin", {"id": "user-uuid-3", "email": "third@example.com", "name": "Third"})
+        seen = {"userId": "user-uuid-2", "itemId": "item-uuid", "interactionType": "view"}
+        self._made("/api/v1/interactions", "key", seen)  # the last request of the usage
         for number in (1, 2):
             self.connection.execute(
                 "INSERT INTO recommendations (tenant_id, id, user_id, item_id, rank, score, algorithm, reason) "

@@ -10,7 +10,9 @@ import psycopg
 
 
 def add_tenant(connection: psycopg.Connection[Any], tenant: str, exclude_seen: str = "all") -> None:
-    connection.execute("INSERT INTO tenants (id, exclude_seen) VALUES (%s, %s)", (tenant, exclude_seen))
+    connection.execute(
+        "INSERT INTO tenants (id, plan, exclude_seen) VALUES (%s, 'unlimited', %s)", (tenant, exclude_seen)
+    )
     connection.execute("INSERT INTO catalogues (tenant_id) VALUES (%s)", (tenant,))
 
 

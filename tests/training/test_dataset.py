@@ -51,11 +51,34 @@ def test_arrow_and_integer_microseconds_give_the_same() -> None:
         (EVENTS.drop(columns="user_id"), "user_id"),
         (EVENTS.assign(item_id="unknown"), "'unknown' has events"),
         (EVENTS.assign(interaction_type="stare"), "interaction_type"),
+        (EVENTS.assign(user_id=None), "events have no user_id"),
+        (EVENTS.assign(timestamp=pd.NaT), "events have no timestamp"),
+        (EVENTS.assign(value=[0.5, *[1.5] * (len(EVENTS) - 1)]), "between 0 and 1, not at 1.5"),
+        (EVENTS.assign(value=float("inf")), "between 0 and 1, not at inf"),
     ],
 )
 def test_bad_events_are_refused_by_name(events: pd.DataFrame, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_events(events, ITEMS)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (pd.concat([ITEMS, ITEMS]), "more than once"),
+        (ITEMS.assign(metadata="[1]"), r"must be an object, not \[1\]"),
+        (ITEMS.assign(metadata=3), "must be an object, not 3"),
+    ],
+)
+def test_bad_items_are_refused_by_name(items: pd.DataFrame, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_events(EVENTS, items)
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), pd.NA])
+def test_an_item_may_lack_metadata(nothing: object) -> None:
+    bare = from_events(EVENTS, ITEMS.assign(metadata=[nothing] * len(ITEMS)))
+    assert bare.items.metadata == [{}] * len(ITEMS)
 
 
 def write_snapshot(folder: Path, positions: list[int]) -> None:

@@ -20,9 +20,9 @@ def training_matrix(dataset: Dataset) -> sp.csr_array:
 
 
 def prior_scores(dataset: Dataset, weight: float) -> npt.NDArray[np.float32]:
-    """Time-decayed popularity scaled to [0, weight], float32 [n_items]."""
+    """Time-decayed popularity scaled to [0, weight], float32 [n_items]; zero where no event has any weight."""
     popularity = decayed_popularity(dataset, PRIOR_HALF_LIFE_DAYS)
-    return (weight * popularity / popularity.max()).astype(np.float32)
+    return (weight * popularity / (popularity.max() or 1)).astype(np.float32)
 
 
 def item_vectors(matrix: sp.csr_array, dimensions: int, seed: int) -> FloatMatrix:

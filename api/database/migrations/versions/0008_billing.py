@@ -36,11 +36,14 @@ METERING = (
     )
     """,
     "CREATE INDEX usage_flushes_flushed_at_idx ON usage_flushes (flushed_at)",
-    "ALTER TABLE generation_jobs ADD COLUMN users_metered BIGINT DEFAULT 0 NOT NULL",
-    # What was generated before anything was metered costs nothing.
-    "UPDATE generation_jobs SET users_metered = users_done",
+    # What was generated before anything was metered costs nothing: none of it is known as scored.
     """
-    CREATE INDEX generation_jobs_unmetered_idx ON generation_jobs (tenant_id) WHERE users_metered < users_done
+    ALTER TABLE generation_jobs
+        ADD COLUMN users_scored BIGINT DEFAULT 0 NOT NULL, ADD COLUMN users_metered BIGINT DEFAULT 0 NOT NULL
+    """,
+    """
+    CREATE INDEX generation_jobs_unmetered_idx ON generation_jobs (tenant_id)
+        WHERE users_metered < LEAST(users_scored, users_done)
     """,
     """
     CREATE INDEX users_portal_idx ON users (tenant_id) WHERE password_hash IS NOT NULL OR role_issued_at IS NOT NULL
@@ -136,4 +139,4 @@ def downgrade() -> None:
         "usage_cycles"
     )
     op.execute("DROP INDEX users_portal_idx, generation_jobs_unmetered_idx")
-    op.execute("ALTER TABLE generation_jobs DROP COLUMN users_metered")
+    op.execute("ALTER TABLE generation_jobs DROP COLUMN users_scored, DROP COLUMN users_metered")

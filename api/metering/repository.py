@@ -1,0 +1,221 @@
+"""The rows of usage. Queries start from the tenants in use instead of one, and answer for all of them at once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from api.database.engine import Connection, OneConnection, Pool
+from api.database.scope import TenantScope
+from api.items.catalogue import TenantGone
+from api.metering.terms import Entitlement, SubscriptionState, entitlement, higher_limit, plan_in_force
+
+CycleKey = tuple[str, datetime]
+"""Tenant, and start of the cycle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a tenant stands in its current cycle."""
+
+    terms: Entitlement
+    units: int
+    last_request_at: datetime | None
+
+
+@dataclass(slots=True)
+class Count:
+    """Units that are to be added to a cycle."""
+
+    terms: Entitlement
+    units: int
+    last_request_at: datetime | None
+
+
+async def entitlement_of(source: Pool | AsyncSession, tenant_id: str, now: datetime) -> Entitlement:
+    """The terms of the tenant's current cycle. Raises TenantGone."""
+    return (await standing_of(source, tenant_id, now)).terms
+
+
+async def standing_of(source: Pool | AsyncSession, tenant_id: str, now: datetime) -> Standing:
+    """How the tenant stands, as the database has it. Raises TenantGone."""
+    pool = OneConnection(source) if isinstance(source, AsyncSession) else source
+    async with pool.connection() as connection:
+        found = _standings(*await _read(connection, [tenant_id], now))
+    if tenant_id not in found:
+        raise TenantGone
+    return found[tenant_id]
+
+
+async def note_terms(session: AsyncSession, scope: TenantScope, now: datetime) -> None:
+    """Have the current cycle remember the plan that is in force now: its limit counts if it is the highest, and its
+    price if none comes after it. To be called in the transaction of a change of plan, before it and after it.
+    """
+    async with OneConnection(session).connection() as connection:
+        await _note_terms(connection, scope.tenant_id, now)
+
+
+async def standings_of(pool: Pool, tenant_ids: Sequence[str], now: datetime) -> dict[str, Standing]:
+    """By tenant; not those that are gone. A cycle that remembers another plan than is in force is corrected."""
+    async with pool.connection() as connection:
+        terms, used = await _read(connection, tenant_ids, now)
+        for tenant_id, cycle in used.items():
+            if cycle["plan_id"] != terms[tenant_id].plan.id:
+                async with connection.transaction():
+                    await _note_terms(connection, tenant_id, now)
+    return _standings(terms, used)
+
+
+async def add_counts(pool: Pool, process: UUID, sequence: int, counts: Iterable[Count]) -> dict[CycleKey, int]:
+    """Add a process's counts to their cycles, once however often the same sequence is sent; what these come to.
+
+    Empty where the sequence was added before. Tenants that are gone are left out.
+    """
+    async with pool.connection() as connection:
+        cursor = await connection.execute(_ADD_ONCE, {"process": process, "sequence": sequence, **_columns(counts)})
+        return {(tenant_id, start): units for tenant_id, start, units in await cursor.fetchall()}
+
+
+async def add_generated(pool: Pool, now: datetime) -> int:
+    """Add the users that generations have scored since the last time, each once; how many there were.
+
+    What is added and what is noted as added are one transaction. Jobs that somebody else is at are left for next time.
+    """
+    async with pool.connection() as connection, connection.transaction():
+        jobs = await (await connection.execute(_UNMETERED)).fetchall()
+        if not jobs:
+            return 0
+        tenants, ids, scored = (list(column) for column in zip(*jobs, strict=True))
+        terms, _ = await _read(connection, list(set(tenants)), now)
+        await connection.execute(_METERED, [scored, tenants, ids])
+        counts = {tenant_id: Count(own, 0, None) for tenant_id, own in terms.items()}
+        for tenant_id, units in zip(tenants, scored, strict=True):
+            if tenant_id in counts:
+                counts[tenant_id].units += units
+        await connection.execute(_ADD, _columns(counts.values()))
+        return sum(count.units for count in counts.values())
+
+
+async def forget_process(pool: Pool, process: UUID) -> None:
+    """Of a process that has ended, and of those that were killed long ago, nothing need be known."""
+    async with pool.connection() as connection:
+        await connection.execute(_FORGET, [process])
+
+
+def terms_of(row: Sequence[Any], now: datetime) -> Entitlement:
+    """The terms that a row of `TERMS` makes, by its plan alone."""
+    tenant_id, tenant_plan, customer, *state, cap_cents = row
+    subscription = None if customer is None else SubscriptionState(*state)
+    return entitlement(tenant_id, plan_in_force(tenant_plan, subscription, now), now, cap_cents)
+
+
+async def _read(
+    connection: Connection, tenant_ids: Sequence[str], now: datetime
+) -> tuple[dict[str, Entitlement], Mapping[str, dict[str, Any]]]:
+    rows = await (await connection.execute(TERMS, [list(tenant_ids)])).fetchall()
+    terms = {row[0]: terms_of(row, now) for row in rows}
+    starts = [own.cycle.start for own in terms.values()]
+    used = await connection.execute(_USED, [list(terms), starts])
+    names = ("units", "request_limit", "plan_id", "last_request_at")
+    return terms, {row[0]: dict(zip(names, row[1:], strict=True)) for row in await used.fetchall()}
+
+
+async def _note_terms(connection: Connection, tenant_id: str, now: datetime) -> None:
+    await connection.execute(_HOLD, [tenant_id])  # the plan read next is the one that stands
+    terms, _ = await _read(connection, [tenant_id], now)
+    counts = [Count(own, 0, None) for own in terms.values()]
+    await connection.execute(_ADD + ", plan_id = excluded.plan_id", _columns(counts))
+
+
+def _standings(terms: dict[str, Entitlement], used: Mapping[str, dict[str, Any]]) -> dict[str, Standing]:
+    return {tenant_id: _standing(own, used.get(tenant_id)) for tenant_id, own in terms.items()}
+
+
+def _standing(terms: Entitlement, used: dict[str, Any] | None) -> Standing:
+    if used is None:
+        return Standing(terms, 0, None)
+    highest = higher_limit(terms.request_limit, used["request_limit"])
+    return Standing(replace(terms, request_limit=highest), used["units"], used["last_request_at"])
+
+
+def _columns(counts: Iterable[Count]) -> dict[str, list[Any]]:
+    given = list(counts)
+    return {
+        "tenants": [count.terms.tenant_id for count in given],
+        "starts": [count.terms.cycle.start for count in given],
+        "ends": [count.terms.cycle.end for count in given],
+        "units": [count.units for count in given],
+        "limits": [count.terms.request_limit for count in given],
+        "plans": [count.terms.plan.id for count in given],
+        "lasts": [count.last_request_at for count in given],
+    }
+
+
+TERMS = """
+SELECT tenants.id, tenants.plan, subscriptions.customer_id, subscriptions.plan_id, subscriptions.status,
+    subscriptions.billing_cycle_anchor, subscriptions.past_due_since, billing_settings.overage_cap_cents
+FROM tenants
+LEFT JOIN subscriptions ON subscriptions.tenant_id = tenants.id
+LEFT JOIN billing_settings ON billing_settings.tenant_id = tenants.id
+WHERE tenants.id = ANY(%s::text[]) AND tenants.deleted_at IS NULL
+"""
+
+_USED = """
+SELECT tenant_id, units, request_limit, plan_id, last_request_at
+FROM usage_cycles JOIN unnest(%s::text[], %s::timestamptz[]) AS current (tenant, start)
+    ON tenant_id = current.tenant AND cycle_start = current.start
+"""
+
+_HOLD = "SELECT FROM subscriptions WHERE tenant_id = %s FOR SHARE"
+
+# In the order of tenants, so that two processes never wait for each other in a circle. The plan stays: who adds counts
+# may not have heard of the newest yet.
+_ADD = """
+INSERT INTO usage_cycles AS cycle (tenant_id, cycle_start, cycle_end, units, request_limit, plan_id, last_request_at)
+SELECT count.tenant_id, count.cycle_start, count.cycle_end, count.units, count.request_limit, count.plan_id, count.last
+FROM unnest(
+    %(tenants)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(units)s::bigint[], %(limits)s::bigint[],
+    %(plans)s::text[], %(lasts)s::timestamptz[]
+) AS count (tenant_id, cycle_start, cycle_end, units, request_limit, plan_id, last)
+JOIN tenants ON tenants.id = count.tenant_id AND tenants.deleted_at IS NULL
+ORDER BY count.tenant_id, count.cycle_start
+ON CONFLICT (tenant_id, cycle_start) DO UPDATE SET
+    units = cycle.units + excluded.units,
+    request_limit = CASE
+        WHEN cycle.request_limit IS NULL OR excluded.request_limit IS NULL THEN NULL
+        ELSE greatest(cycle.request_limit, excluded.request_limit)
+    END,
+    last_request_at = greatest(cycle.last_request_at, excluded.last_request_at)
+"""
+
+_CLAIMED = """
+WITH claimed AS (
+    INSERT INTO usage_flushes AS known (process, sequence) VALUES (%(process)s, %(sequence)s)
+    ON CONFLICT (process) DO UPDATE SET sequence = excluded.sequence, flushed_at = now()
+    WHERE known.sequence < excluded.sequence
+    RETURNING process
+)
+"""
+
+_ADD_ONCE = (
+    _CLAIMED
+    + _ADD.replace("ORDER BY", "JOIN claimed ON true\nORDER BY")
+    + "RETURNING tenant_id, cycle_start, cycle.units"
+)
+
+_UNMETERED = """
+SELECT tenant_id, id, LEAST(users_scored, users_done) - users_metered FROM generation_jobs
+WHERE users_metered < LEAST(users_scored, users_done)
+ORDER BY tenant_id, id LIMIT 1000 FOR UPDATE SKIP LOCKED
+"""
+
+_METERED = """
+UPDATE generation_jobs SET users_metered = users_metered + scored.units
+FROM unnest(%s::bigint[], %s::text[], %s::uuid[]) AS scored (units, tenant_id, id)
+WHERE generation_jobs.tenant_id = scored.tenant_id AND generation_jobs.id = scored.id
+"""
+
+_FORGET = "DELETE FROM usage_flushes WHERE process = %s OR flushed_at < now() - interval '7 days'"

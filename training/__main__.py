@@ -1,0 +1,13 @@
+"""`python -m training`: measure model families on a data set, or look for better hyper-parameters."""
+
+import logging
+import os
+
+from configs.logging import configure
+from training.cli import app
+
+if __name__ == "__main__":
+    configure("training")
+    if not os.environ.get("LOG_LEVEL"):
+        logging.getLogger().setLevel(logging.WARNING)  # what libraries say of themselves would run through the bars
+    app()

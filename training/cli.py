@@ -1,0 +1,167 @@
+"""The commands of `python -m training`. No service is needed: files in, a table and JSON out."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from configs.settings import HistorySettings
+
+if TYPE_CHECKING:
+    from training.splits import SeenPolicy, Split  # a second that `--help` need not take
+    from training.tables import Tables
+
+app = typer.Typer(
+    help="Measure model families on a data set, or look for better hyper-parameters.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+messages = Console(stderr=True)
+BAD_INPUT = 2
+CORES = os.cpu_count() or 1
+PAPER = 180  # characters of a line where no terminal says how many
+
+
+class Protocol(StrEnum):
+    TEMPORAL = "temporal"
+    LEAVE_ONE_OUT = "leave-one-out"
+
+
+class Seen(StrEnum):
+    ALL = "all"
+    BOUGHT = "bought"
+    NONE = "none"
+
+
+InteractionsFile = Annotated[
+    Path,
+    typer.Option(
+        help="CSV or Parquet: user_id, item_id, timestamp and, where known, interaction_type and value (0 to 1)."
+    ),
+]
+ItemsFile = Annotated[Path | None, typer.Option(help="CSV or Parquet: item_id; all other columns are metadata.")]
+How = Annotated[Protocol, typer.Option(help="One cut in time for all users, or every user's last event.")]
+ExcludeSeen = Annotated[Seen, typer.Option(help="Which items that a user had before are not ranked.")]
+Configs = Annotated[
+    Path | None, typer.Option(help="Folder whose <family>.yaml files win over configs/models.", file_okay=False)
+]
+Seconds = Annotated[float, typer.Option(help="Bound on the fits of one family.", min=1)]
+Seed = Annotated[int, typer.Option(min=0)]
+Device = Annotated[str, typer.Option(help="cpu, or a device of PyTorch.")]
+Threads = Annotated[int, typer.Option(help="Of linear algebra and PyTorch.", min=1)]
+
+
+@app.callback()
+def commands() -> None:
+    """Without this, typer would take a single command for the whole program."""
+
+
+@app.command()
+def evaluate(
+    interactions: InteractionsFile,
+    items: ItemsFile = None,
+    protocol: How = Protocol.TEMPORAL,
+    models: Annotated[str | None, typer.Option(help="Names with commas between; default: all.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.", dir_okay=False)] = None,
+    configs: Configs = None,
+    exclude_seen: ExcludeSeen = Seen.ALL,
+    max_seconds: Seconds = 2700,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = CORES,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep trained models here; a run with the same split, configuration, seed and bound takes them.",
+            file_okay=False,
+        ),
+    ] = None,
+) -> None:
+    """Train families before a window of the data, and measure how they rank what users chose within it.
+
+    Every item of the catalogue is ranked for every user; figures come with 95 % bootstrap intervals.
+    """
+    _limit_threads(threads)
+    from training.comparison import FAMILIES, Field, as_comparison, measure_families
+    from training.models.contract import RuntimeOptions
+    from training.presentation import Bars, print_comparison
+
+    try:
+        tables, split = _load(interactions, items, protocol, exclude_seen)
+        names = _names(models) if models is not None else FAMILIES
+        options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
+        field = Field(split, options, any(tables.dataset.items.metadata), configs, keep)
+        outcomes = []
+        with Bars(messages, len(names)) as bars:
+            for outcome in measure_families(names, field, bars):
+                outcomes.append(outcome)
+                if out is not None:  # after each: what took an hour is not lost to what comes next
+                    _write(out, as_comparison(split, seed, outcomes).model_dump_json(indent=2))
+    except (ValueError, KeyError, OSError) as error:
+        _fail(error)
+    print_comparison(Console(width=None if sys.stdout.isatty() else PAPER), split, outcomes)
+    if not any(outcome for outcome in outcomes if hasattr(outcome, "report")):
+        _fail(ValueError("no model could be fitted"))
+
+
+def _load(interactions: Path, items: Path | None, protocol: Protocol, exclude_seen: Seen) -> "tuple[Tables, Split]":
+    from training.splits import leave_one_out_split, temporal_split
+    from training.tables import read_tables
+
+    tables = read_tables(interactions, items, HistorySettings().max_events)
+    for remark in tables.remarks:
+        messages.print(remark, style="dim", markup=False, highlight=False, soft_wrap=True)
+    mask: SeenPolicy = exclude_seen.value
+    if protocol is Protocol.TEMPORAL:
+        if not tables.clock:
+            messages.print(
+                "a temporal split by positions compares users at unlike moments; --protocol leave-one-out does not",
+                style="yellow",
+                soft_wrap=True,
+            )
+        split = temporal_split(tables.dataset, mask)
+    else:
+        split = leave_one_out_split(tables.dataset, mask)
+    if not len(split.test):
+        raise ValueError(
+            "there is nothing to ask: no user has "
+            + ("an event in the test window" if protocol is Protocol.TEMPORAL else "three events")
+            + " with an item that is still to be ranked"
+        )
+    return tables, split
+
+
+def _names(text: str) -> tuple[str, ...]:
+    from training.models.registry import family_class
+
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise ValueError("--models names no model")
+    for name in names:
+        family_class(name)
+    return names
+
+
+def _limit_threads(threads: int) -> None:
+    """Libraries of linear algebra read their bound when they are loaded, which is after this."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """End with one line that says what is wrong with the input."""
+    words = error.args[0] if isinstance(error, KeyError) and error.args else error
+    print(" ".join(str(words).split()), file=sys.stderr)
+    raise typer.Exit(BAD_INPUT)

@@ -1,0 +1,114 @@
+"""What a person sees at the terminal: bars while models are fitted, and a table of what they reached."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from training.comparison import Skipped
+from training.evaluation import RANDOM, SegmentResult
+from training.intervals import Estimate
+from training.splits import Split
+from training.train import MeasuredModel
+
+SHOWN = (
+    *("ndcg@10", "ndcg@20", "recall@10", "recall@20", "hit_rate@10", "mrr", "auc"),
+    *("coverage@10", "novelty", "gini", "intra_list_diversity"),
+)
+_WITH_INTERVALS = 25
+"""Characters of a column that has room for intervals."""
+
+
+class Bars:
+    """One bar for all families, and one for what is being done to the family at hand."""
+
+    def __init__(self, console: Console, families: int) -> None:
+        self.console = console
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self.whole = self.progress.add_task("families", total=families, state="")
+        self.own = self.progress.add_task("", total=None, state="", visible=False)
+        self.family = ""
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def start(self, family: str) -> None:
+        self.family = family
+        self.progress.reset(self.own, total=None, description=family, state="fitting", visible=True)
+
+    def answered(self, done: int, total: int) -> None:
+        self.progress.update(self.own, completed=done, total=total, state=f"{done} of {total} users asked")
+
+    def end(self, family: str, outcome: MeasuredModel | Skipped) -> None:
+        if isinstance(outcome, Skipped):
+            said, style = f"{family}: skipped: {outcome.reason}", "yellow"
+        else:
+            reached = outcome.report.metric("ndcg@10")
+            said = f"{family}: ndcg@10 {reached:.4f}, fitted in {outcome.usage.seconds:.1f} s"
+            style = "green"
+        self.console.print(said, style=style, markup=False, highlight=False, soft_wrap=True)
+        self.progress.update(self.own, visible=False)
+        self.progress.advance(self.whole)
+
+
+def print_comparison(console: Console, split: Split, outcomes: Sequence[MeasuredModel | Skipped]) -> None:
+    """A table for each segment, a column for each model and one for the expected figures of a random order."""
+    measured = [outcome for outcome in outcomes if isinstance(outcome, MeasuredModel)]
+    for segment in dict.fromkeys(result.segment for outcome in measured for result in outcome.report.results):
+        columns = {
+            result.model: result
+            for outcome in measured
+            for result in outcome.report.results
+            if result.segment == segment
+        }
+        console.print(_table(segment, list(columns.values()), console.width))
+    for outcome in outcomes:
+        if isinstance(outcome, Skipped):
+            console.print(f"{outcome.model} was skipped: {outcome.reason}", markup=False, highlight=False)
+    console.print(f"protocol: {split.protocol}", markup=False, highlight=False)
+    console.print(f"split: {split.hash}", markup=False, highlight=False)
+
+
+def _table(segment: str, results: Sequence[SegmentResult], width: int) -> Table:
+    results = sorted(results, key=lambda result: (result.model == RANDOM, -result.metrics["ndcg@10"].mean))
+    size = f"{segment}: {results[0].n_users} users, {results[0].n_targets} targets"
+    table = Table("", title=size, title_justify="left")
+    for result in results:
+        table.add_column(result.model, justify="right")
+    show = _with_interval if width >= _WITH_INTERVALS * (len(results) + 1) else _alone
+    for name in SHOWN:
+        table.add_row(name, *(show(result.metrics.get(name)) for result in results))
+    for name, costs in (
+        ("fit seconds", [result.fit_seconds for result in results]),
+        ("seconds per 1,000 users", [result.recommend_seconds for result in results]),
+        ("peak MB", [result.peak_mb for result in results]),
+    ):
+        table.add_row(name, *("" if cost is None else f"{cost:,.1f}" for cost in costs))
+    return table
+
+
+def _alone(estimate: Estimate | None) -> str:
+    return "" if estimate is None else f"{estimate.mean:.4f}"
+
+
+def _with_interval(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return _alone(estimate)
+    return f"{estimate.mean:.4f} ({estimate.low:.4f}-{estimate.high:.4f})"
