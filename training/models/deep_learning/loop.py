@@ -163,7 +163,9 @@ class Trainer:
             touched, candidates, log_chance = self.known, None, None
             column = torch.arange(len(touched), device=device)
         else:
-            drawn = self.known[torch.from_numpy(self.rng.choice(len(self.known), self.config.candidates, False)).to(device)]
+            drawn = self.known[
+                torch.from_numpy(self.rng.choice(len(self.known), self.config.candidates, False)).to(device)
+            ]
             targets = items[counted]
             chosen = torch.unique(torch.cat([drawn, targets]))
             touched = torch.unique(torch.cat([chosen, items.flatten()]))

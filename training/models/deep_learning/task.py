@@ -61,9 +61,7 @@ class NextItemTask(nn.Module):
         self.register_buffer("trends", trends, persistent=False)
         width = network.types.shape[1]
         tables = [
-            EmbeddingConfig(
-                name=name, embedding_dim=width, num_embeddings=n, feature_names=[name], init_fn=_init
-            )
+            EmbeddingConfig(name=name, embedding_dim=width, num_embeddings=n, feature_names=[name], init_fn=_init)
             for name, n in ((ITEM, n_items), (TYPE, N_TYPES))
         ]
         self.embeddings = EmbeddingCollection(tables=tables, device=device)
