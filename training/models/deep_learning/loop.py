@@ -141,6 +141,8 @@ class Trainer:
             )
             if progress.stopped:
                 break
+            if self.options.progress is not None:
+                self.options.progress(number, epochs, progress.validation[-1] if progress.validation else None)
             if holdout is not None and number - progress.best_epoch >= self.config.patience:
                 progress.stopped = "patience"
                 break
