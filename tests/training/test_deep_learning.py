@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from training.dataset import Interactions
 from training.evaluation import evaluate
 from training.models.contract import ListContributions, RuntimeOptions
 from training.models.deep_learning.attribution import Trust, measure
+from training.models.deep_learning.checkpoint import Checkpoint
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.model import DeepLearning
 from training.models.deep_learning.network import N_DISTANCES, Network, bucket
@@ -34,7 +36,7 @@ from training.splits import leave_one_out_split
 
 DAY = 86_400_000_000
 SMALL = DeepLearningConfig(dimensions=16, max_length=20, epochs=6, dropout=0.0, batch_size=16)
-OPTIONS = RuntimeOptions(threads=1, seed=1, max_seconds=120)
+OPTIONS = RuntimeOptions(threads=1, seed=1, max_seconds=600)
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +246,46 @@ def test_early_stopping_ends_a_fit_that_learns_nothing_new() -> None:
     training = DeepLearning(config).fit(build_dataset(), OPTIONS).training
     assert training["stopped"] == "patience"
     assert len(training["losses"]) == training["best_epoch"] + 2
+
+
+def test_the_seed_decides_a_fit() -> None:
+    config = SMALL.model_copy(update={"epochs": 2, "dropout": 0.2})
+    dataset = build_dataset()
+    first, same, other = (
+        DeepLearning(config).fit(dataset, replace(OPTIONS, seed=seed)).score(dataset.histories()) for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, same) and not np.array_equal(first, other)
+
+
+def test_an_interrupted_fit_goes_on_and_ends_as_if_nothing_had_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SMALL.model_copy(update={"epochs": 4, "dropout": 0.2})
+    dataset = build_dataset()
+    whole = DeepLearning(config).fit(dataset, OPTIONS)
+    written = Checkpoint.write
+
+    def interrupted(self: Checkpoint, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+        written(self, tensors, facts)
+        if len(facts["progress"]["losses"]) == 2:
+            raise KeyboardInterrupt
+
+    options = replace(OPTIONS, workdir=tmp_path)
+    for _ in range(2):  # within the validated fit, then within the pass over all events
+        monkeypatch.setattr(Checkpoint, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            DeepLearning(config).fit(dataset, options)
+        monkeypatch.setattr(Checkpoint, "write", written)
+    resumed = DeepLearning(config).fit(dataset, options)
+    assert np.array_equal(resumed.score(dataset.histories()), whole.score(dataset.histories()))
+    assert resumed.training == whole.training
+
+
+def test_a_checkpoint_of_other_data_is_not_read(tmp_path: Path) -> None:
+    Checkpoint(tmp_path / "fit.safetensors", "one").write({"weights": torch.ones(2)}, {"step": 1})
+    found = Checkpoint(tmp_path / "fit.safetensors", "one").read()
+    assert found is not None and found[0]["weights"].tolist() == [1, 1] and found[1] == {"step": 1}
+    assert Checkpoint(tmp_path / "fit.safetensors", "two").read() is None
 
 
 def answer_without(lowered: list[bool]) -> tuple[list[ListContributions], object, Histories, np.ndarray]:

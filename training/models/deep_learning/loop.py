@@ -15,6 +15,7 @@ from feature_store.online import Histories
 from training.dataset import Dataset, Interactions
 from training.metrics import target_ranks
 from training.models.contract import FloatMatrix, RuntimeOptions
+from training.models.deep_learning.checkpoint import Checkpoint, key_of, optimiser_tensors, restore_optimiser
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network
 from training.models.deep_learning.sequences import Batch, epoch
@@ -27,6 +28,10 @@ log = structlog.get_logger(__name__)
 
 _REPEATS = 0.01
 """Data with fewer repeats than this has none: what a user has seen is not what they choose next."""
+
+
+_BEHIND = 0.1
+"""Share of a fit by which time must run ahead of the epochs before it sets the rate: below, no clock is heard."""
 
 
 @dataclass
@@ -61,7 +66,9 @@ class Trainer:
         self.config, self.options, self.dataset = config, options, dataset
         self.device = torch.device(options.device)
         self.network = network.to(self.device)
-        self.content = torch.from_numpy(content).to(self.device)
+        self.content = torch.tensor(
+            content, device=self.device
+        )  # a copy: sums of products depend on how memory is aligned
         counts = np.bincount(dataset.interactions.items, minlength=dataset.n_items)
         self.counts = torch.from_numpy(counts).to(self.device)
         self.learned = (self.counts > 0).float()
@@ -80,28 +87,32 @@ class Trainer:
             with torch.no_grad():
                 self._table("item").copy_(torch.from_numpy(ids))
                 self._table("event_type").copy_(network.types)
-        self.parameters = [p for p in self.task.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in self.task.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
         self.rng = np.random.default_rng(options.seed)
 
-    def run(self, epochs: int, learning_rate: float, seconds: float, holdout: Holdout | None = None) -> Progress:
+    def run(
+        self, stage: str, epochs: int, learning_rate: float, seconds: float, holdout: Holdout | None = None
+    ) -> Progress:
         """Train for at most so many epochs and seconds; with a hold-out, stop early and keep the best epoch.
 
-        The rate falls along a cosine over the epochs or over the time, whichever is further on, so that a fit that
-        is short of time still ends with a low rate. Where time does not bind, the seed alone decides the outcome.
-        What is judged and kept is the moving average of the weights (Izmailov et al., 2018).
+        The rate falls along a cosine over the epochs, or over the time where that runs ahead, so that a fit that is
+        short of time still ends with a low rate. Where time does not bind, the seed alone decides the outcome.
+        What is judged and kept is the moving average of the weights (Izmailov et al., 2018). With a working folder,
+        an interrupted run of the same stage goes on after the last epoch it ended.
         """
-        began = time.perf_counter()
-        progress = Progress()
-        best: list[Tensor] = []
         # Only matrices decay: what weighs the trends and what shifts or scales is no place to overfit.
         groups = [
             {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": self.config.weight_decay},
             {"params": [p for p in self.parameters if p.ndim == 1], "weight_decay": 0.0},
         ]
         optimiser = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
-        step = 0
-        for number in range(1, epochs + 1):
+        checkpoint = self._checkpoint(stage, epochs, learning_rate)
+        progress, best, step, elapsed = self._resume(checkpoint, optimiser)
+        began = time.perf_counter() - elapsed
+        for number in range(len(progress.losses) + 1, epochs + 1):
+            if progress.stopped:
+                break
             self.task.train()
             total, seen = 0.0, 0
             for share, batch in epoch(
@@ -111,7 +122,8 @@ class Trainer:
                 if elapsed > 1:
                     progress.stopped = "time"
                     break
-                rate = learning_rate * _rate(step, max((number - 1 + share) / epochs, elapsed))
+                done = (number - 1 + share) / epochs
+                rate = learning_rate * _rate(step, elapsed if elapsed > done + _BEHIND else done)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 loss = self.task(self._step(batch))
@@ -139,13 +151,12 @@ class Trainer:
                 ndcg=progress.validation[-1:],
                 seconds=round(time.perf_counter() - began),
             )
-            if progress.stopped:
-                break
-            if self.options.progress is not None:
-                self.options.progress(number, epochs, progress.validation[-1] if progress.validation else None)
-            if holdout is not None and number - progress.best_epoch >= self.config.patience:
+            if not progress.stopped and holdout is not None and number - progress.best_epoch >= self.config.patience:
                 progress.stopped = "patience"
-                break
+            if checkpoint is not None:
+                self._write(checkpoint, optimiser, progress, best, step, time.perf_counter() - began)
+            if self.options.progress is not None and not progress.stopped:
+                self.options.progress(number, epochs, progress.validation[-1] if progress.validation else None)
         _copy(best or self.average, self.parameters)
         return progress
 
@@ -192,6 +203,47 @@ class Trainer:
             moments=torch.from_numpy(self.trends.at(batch.timestamps)).to(device),
             log_chance=log_chance,
         )
+
+    def _checkpoint(self, stage: str, epochs: int, learning_rate: float) -> Checkpoint | None:
+        if self.options.workdir is None:
+            return None
+        key = key_of(self.dataset.interactions, self.config, self.options, stage, epochs, learning_rate)
+        return Checkpoint(self.options.workdir / f"{stage}.safetensors", key)
+
+    def _resume(
+        self, checkpoint: Checkpoint | None, optimiser: torch.optim.Optimizer
+    ) -> tuple[Progress, list[Tensor], int, float]:
+        """Progress, best weights, steps and seconds so far; weights, optimiser and draws become those of then."""
+        found = checkpoint.read() if checkpoint is not None else None
+        if found is None:
+            return Progress(), [], 0, 0.0
+        tensors, facts = found
+        n = len(self.parameters)
+        _copy([tensors[f"weights.{i}"] for i in range(n)], self.parameters)
+        _copy([tensors[f"average.{i}"] for i in range(n)], self.average)
+        best = [tensors[f"best.{i}"].to(self.device) for i in range(n) if f"best.{i}" in tensors]
+        restore_optimiser(optimiser, self.parameters, tensors)
+        torch.set_rng_state(tensors["draws"])
+        self.rng.bit_generator.state = facts["draws"]
+        progress = Progress(**facts["progress"])
+        log.info("goes on from a checkpoint", epochs=len(progress.losses))
+        return progress, best, facts["step"], facts["seconds"]
+
+    def _write(
+        self,
+        checkpoint: Checkpoint,
+        optimiser: torch.optim.Optimizer,
+        progress: Progress,
+        best: list[Tensor],
+        step: int,
+        seconds: float,
+    ) -> None:
+        parts: dict[str, list[Tensor]] = {"weights": self.parameters, "average": self.average, "best": best}
+        tensors = {f"{part}.{i}": value for part, values in parts.items() for i, value in enumerate(values)}
+        tensors |= optimiser_tensors(optimiser, self.parameters) | {"draws": torch.get_rng_state()}
+        draws = self.rng.bit_generator.state
+        facts = {"progress": asdict(progress), "step": step, "seconds": seconds, "draws": draws}
+        checkpoint.write(tensors, facts)
 
     def _follow(self, step: int) -> None:
         """Move the average towards the weights; young averages forget faster, so that the start leaves no trace."""

@@ -1,6 +1,6 @@
 """The training task: predict the next item at every place of a sequence. Embeddings and loss; no data, no optimiser.
 
-This and `distributed` are the modules that import torchrec; serving never loads them.
+The only module here that imports torchrec; serving never loads it.
 """
 
 from dataclasses import dataclass
