@@ -20,7 +20,7 @@ from tests.benchmarks.quality.datasets import RUNS, Files, Run, files_of
 from tests.benchmarks.quality.environment import python_of_peers
 from tests.benchmarks.quality.families import FAMILIES, measure_families
 from tests.benchmarks.quality.page import render
-from tests.benchmarks.quality.peers import PEER, Bounds, measure_peer, peers
+from tests.benchmarks.quality.peers import PEER, Bounds, measure_peer, peers, random_order
 from training.splits import Split, leave_one_out_split, temporal_split
 from training.tables import read_tables
 
@@ -109,14 +109,14 @@ def _peers(names: list[str], split: Split, state: Path, bounds: Bounds) -> list[
 
 def _run_record(run: Run, split: Split, ours: dict[str, Any], theirs: list[dict[str, Any]]) -> dict[str, Any]:
     rows = [row for one in theirs for row in one["rows"]]
-    chance = {row["segment"]: row for one in theirs for row in one.get("chance", [])}
+    chance = random_order(split)
     return {
         "dataset": run.dataset,
         "kind": run.protocol,
         "protocol": split.protocol,
         "split_hash": split.hash,
-        "n_users": {row["segment"]: row["n_users"] for row in rows},
-        "results": [*ours["results"], *rows, *chance.values()],
+        "n_users": {row["segment"]: row["n_users"] for row in chance},
+        "results": [*ours["results"], *rows, *chance],
         "peers": [one["about"] for one in theirs if "about" in one],
         "skipped": [*ours["skipped"], *(one["skipped"] for one in theirs if "skipped" in one)],
     }

@@ -50,13 +50,13 @@ def render(benchmark: dict[str, Any]) -> str:
 
 def _section(run: dict[str, Any]) -> str:
     lines = [f"## {run['dataset']}, {run['kind']}", "", f"{run['protocol']}.", "", f"Split `{run['split_hash']}`.", ""]
-    everyone = _of(run["results"], ALL)
     for segment, title in TITLES.items():
         rows = _of(run["results"], segment)
-        same_as_all = segment != ALL and run["n_users"].get(segment) == run["n_users"].get(ALL) and segment == WARM
-        if rows and not same_as_all and run["n_users"].get(segment, FEW) >= FEW:
-            lines += [f"### {title[0].upper()}{title[1:]} ({run['n_users'].get(segment, '?')} users)", ""]
-            lines += [*_figures(rows, with_costs=rows == everyone), ""]
+        n_users = run["n_users"].get(segment, 0)
+        everybody_is_warm = segment == WARM and n_users == run["n_users"].get(ALL)
+        if rows and n_users >= FEW and not everybody_is_warm:
+            lines += [f"### {title[0].upper()}{title[1:]} ({n_users:,} users)", ""]
+            lines += [*_figures(rows, with_costs=segment == ALL), ""]
     if run["peers"]:
         lines += ["### What won the peers' searches", "", *_searches(run["peers"]), ""]
     if run["skipped"]:

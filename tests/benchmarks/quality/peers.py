@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from tests.benchmarks.quality.environment import LOCK, PEERS
@@ -85,11 +86,17 @@ def measure_peer(
         peak_mb=found["peak_mb"],
     )
     rows = [result.model_dump(mode="json") for result in report.results if result.model != RANDOM]
-    chance = [result.model_dump(mode="json") for result in report.results if result.model == RANDOM]
     for row in rows:
         row["recommend_seconds"] = found["recommend_seconds"]
     about = {key: found[key] for key in ("config", "version", "tried", "cut_short", "tune_seconds")}
-    return {"rows": rows, "chance": chance, "about": {"model": PEER + peer, **about}}
+    return {"rows": rows, "about": {"model": PEER + peer, **about}}
+
+
+def random_order(split: Split) -> list[dict[str, Any]]:
+    """The expected figures of a random order, one row a segment; an evaluation of any scores has them."""
+    level = np.broadcast_to(np.float32(0), (len(split.test), split.before_test.n_items))
+    report = evaluate(Replay(RANDOM, level), split, n_resamples=500)
+    return [result.model_dump(mode="json") for result in report.results[1::2]]
 
 
 def _run(python: Path, peer: str, space: Space, questions: Path, folder: Path, bounds: Bounds) -> None:
