@@ -47,7 +47,8 @@ from serving.client import ServingClient
 
 DOMAINS = Path(__file__).parent
 UNLIMITED = ("/health", benchmark.PATH)
-NOTHING_MADE = ("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", benchmark.PATH)
+WEBHOOK = "/api/billing/webhook"
+NOTHING_MADE = ("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", WEBHOOK, benchmark.PATH)
 """POST routes on which an `Idempotency-Key` means nothing: they make nothing, or are how one gets a credential."""
 EXPOSED_HEADERS = (
     *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After", "Idempotent-Replayed"),
@@ -133,6 +134,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
         limits=Limits(counts),
         settings=configuration.limits,
         exempt=UNLIMITED,
+        charging_itself=(("POST", WEBHOOK),),  # Stripe signs, and what is not signed counts for its address
     )
     if configuration.api.cors_origins:
         app.add_middleware(

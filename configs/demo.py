@@ -19,8 +19,9 @@ import psycopg
 from pydantic import Field
 from rich.console import Console
 
+from configs.demo_stripe import DemoStripe
 from configs.processes import Program, programs, shared_environment, write_configuration, write_private
-from configs.settings import DatabaseSettings, PathSettings, PortSettings, Settings
+from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings, Settings
 from configs.supervision import Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +29,13 @@ TENANT = "demo"
 EMAIL = "admin@demo.example"
 DATASET = "movielens-100k"
 EXAMPLE_USER = "196"
-READY_PATHS = {"api": "/health/ready", "serving": "/readyz", "mlflow": "/health", "dagster": "/server_info"}
+READY_PATHS = {
+    "api": "/health/ready",
+    "serving": "/readyz",
+    "mlflow": "/health",
+    "dagster": "/server_info",
+    "stripe": "/",
+}
 
 console = Console(stderr=True)
 
@@ -49,7 +56,9 @@ class Demo:
         self.settings = settings
         paths.root.mkdir(parents=True, exist_ok=True)
         self.state = DemoState(paths.root / "demo.state")
-        self.urls = {name: f"http://{ports.host}:{getattr(ports, name)}" for name in READY_PATHS}
+        self.stripe = DemoStripe(ports, BillingSettings(), self.state.keep)
+        self.servers = [name for name in READY_PATHS if name != "stripe" or not self.stripe.real]
+        self.urls = {name: f"http://{ports.host}:{getattr(ports, name)}" for name in self.servers}
         self.supervisor = Supervisor(paths, ROOT)
 
     def run(self) -> int:
@@ -64,6 +73,8 @@ class Demo:
             self._step("migrations", lambda: self._api("migrate"))
             self._step("tenant, admin and key", self._create_identities)
             self._once("data", f"data set {DATASET}", lambda: self._api("load-dataset", DATASET, "--tenant", TENANT))
+            if not self.stripe.real:
+                self._step("stand-in for Stripe", self._start_stripe)
             self._step("MLflow, model server and API", lambda: self._start("mlflow", "serving", "api"))
             self._once("pipeline", "pipeline: lake, features, models, release", self._run_pipeline)
             self._step("Dagster", lambda: self._start("dagster"))
@@ -77,12 +88,13 @@ class Demo:
 
     def _programs(self) -> list[Program]:
         secret = self.state.keep("JWT_SECRET", lambda: secrets.token_urlsafe(48))
-        api = {"JWT_SECRET": secret, "REGISTRATION_TENANT": TENANT}
+        api = {"JWT_SECRET": secret, "REGISTRATION_TENANT": TENANT, **self.stripe.api_environment}
         pipeline = {"PIPELINE_AUTOMATION": "true", "TRAIN_MAX_SECONDS": str(self.settings.train_seconds)}
-        return programs(self.ports, self.paths, api=api, pipeline=pipeline)
+        stripe = self.stripe.program_environment
+        return programs(self.ports, self.paths, api=api, pipeline=pipeline, stripe=stripe)
 
     def _refuse_taken_ports(self) -> None:
-        for name in READY_PATHS:
+        for name in self.servers:
             port = getattr(self.ports, name)
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -115,6 +127,10 @@ class Demo:
             "API_KEY",
             lambda: self._api("create-key", "--tenant", TENANT, "--name", "demo", "--rate-limit", "none", capture=True),
         )
+
+    def _start_stripe(self) -> None:
+        self._start("stripe")
+        self._api("create-prices", capture=True, environment=self.stripe.api_environment)
 
     def _run_pipeline(self) -> None:
         environment = {
@@ -149,6 +165,7 @@ class Demo:
             "ADMIN_EMAIL": EMAIL,
             "ADMIN_PASSWORD": self.state.get("ADMIN_PASSWORD"),
             "TENANT_ID": TENANT,
+            **self.stripe.exported,
         }
         lines = [f"{key}={value}\n" for key, value in values.items()]
         write_private(self.paths.root / "demo.env", "".join(lines))
@@ -164,6 +181,7 @@ RecommendAI is running with the data set {DATASET}, tenant {TENANT}.
   Dagster   {self.urls["dagster"]}
   MLflow    {self.urls["mlflow"]}
   serving   {self.urls["serving"]}
+  Stripe    {self.stripe.announced}
   login     {EMAIL}  {self.state.get("ADMIN_PASSWORD")}
 
 Try it:
@@ -203,8 +221,8 @@ One process: {control} stop|start serving
                 raise SystemExit(f"{name} did not become ready; its log is {self.paths.logs / f'{name}.log'}")
             time.sleep(0.2)
 
-    def _api(self, *arguments: str, capture: bool = False) -> str:
-        return self._call([sys.executable, "-m", "api", *arguments], {}, capture)
+    def _api(self, *arguments: str, capture: bool = False, environment: dict[str, str] | None = None) -> str:
+        return self._call([sys.executable, "-m", "api", *arguments], environment or {}, capture)
 
     def _call(self, command: list[str], environment: dict[str, str], capture: bool = False) -> str:
         result = subprocess.run(

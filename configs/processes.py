@@ -23,15 +23,26 @@ class Program:
     stop_seconds: int = 10
 
 
-def programs(ports: PortSettings, paths: PathSettings, api: dict[str, str], pipeline: dict[str, str]) -> list[Program]:
-    """What runs, in starting order. `api` (its secrets) and `pipeline` are environments for those programs alone."""
+def programs(
+    ports: PortSettings,
+    paths: PathSettings,
+    api: dict[str, str],
+    pipeline: dict[str, str],
+    stripe: dict[str, str] | None = None,
+) -> list[Program]:
+    """What runs, in starting order. `api` (its secrets) and `pipeline` are environments for those programs alone.
+
+    `stripe` holds the secrets of the stand-in for Stripe; without it, there is none.
+    """
     python = sys.executable
     serving_url = f"http://{ports.host}:{ports.serving}"
     mlflow_url = f"http://{ports.host}:{ports.mlflow}"
+    stand_in = [] if stripe is None else [Program("stripe", stripe_command(ports, paths), stripe)]
     return [
         Program("postgres", [python, "-m", "api", "postgres"], stop_seconds=30),
         Program("mlflow", mlflow_command(ports, paths), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}),
         Program("serving", [python, "-m", "serving", "serve"], {"SERVING_PORT": str(ports.serving)}),
+        *stand_in,
         Program(
             "api",
             [python, "-m", "api", "serve"],
@@ -53,6 +64,15 @@ def mlflow_command(ports: PortSettings, paths: PathSettings) -> list[str]:
         *("--host", ports.host, "--port", str(ports.mlflow)),
         *("--backend-store-uri", f"sqlite:///{paths.mlflow / 'mlflow.db'}"),
         *("--artifacts-destination", str(paths.mlflow / "artifacts")),
+    ]
+
+
+def stripe_command(ports: PortSettings, paths: PathSettings) -> list[str]:
+    """The stand-in for Stripe over its state file, telling the API what happens."""
+    return [
+        *(sys.executable, "-m", "tests.fixtures.stripe", "--port", str(ports.stripe)),
+        *("--state", str(paths.root / "stripe.json")),
+        *("--webhook-url", f"http://{ports.host}:{ports.api}/api/billing/webhook"),
     ]
 
 

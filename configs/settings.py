@@ -112,6 +112,7 @@ class PortSettings(Settings):
     serving: int = Field(default=3000, alias="SERVING_PORT")
     dagster: int = Field(default=3001, alias="DAGSTER_PORT")
     mlflow: int = Field(default=5000, alias="MLFLOW_PORT")
+    stripe: int = Field(default=3002, alias="STRIPE_PORT", description="of the stand-in for Stripe, in the demo")
     postgres: int | None = Field(default=None, alias="POSTGRES_PORT", description="None: a free port, kept once chosen")
 
 

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -9,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from configs.settings import HistorySettings
+from configs.settings import HistorySettings, TrackingSettings
 
 if TYPE_CHECKING:
     from training.splits import SeenPolicy, Split  # a second that `--help` need not take
     from training.tables import Tables
+    from training.tracking import Sweep
+    from training.trials import Tried
 
 app = typer.Typer(
     help="Measure model families on a data set, or look for better hyper-parameters.",
@@ -23,6 +27,7 @@ app = typer.Typer(
 )
 messages = Console(stderr=True)
 BAD_INPUT = 2
+SWEEPS = "tuning"  # the experiment that holds them
 CORES = os.cpu_count() or 1
 PAPER = 180  # characters of a line where no terminal says how many
 
@@ -54,11 +59,6 @@ Seconds = Annotated[float, typer.Option(help="Bound on the fits of one family.",
 Seed = Annotated[int, typer.Option(min=0)]
 Device = Annotated[str, typer.Option(help="cpu, or a device of PyTorch.")]
 Threads = Annotated[int, typer.Option(help="Of linear algebra and PyTorch.", min=1)]
-
-
-@app.callback()
-def commands() -> None:
-    """Without this, typer would take a single command for the whole program."""
 
 
 @app.command()
@@ -107,6 +107,80 @@ def evaluate(
     print_comparison(Console(width=None if sys.stdout.isatty() else PAPER), split, outcomes)
     if not any(outcome for outcome in outcomes if hasattr(outcome, "report")):
         _fail(ValueError("no model could be fitted"))
+
+
+@app.command()
+def tune(
+    interactions: InteractionsFile,
+    family: Annotated[str, typer.Option(help="The family to tune.")],
+    items: ItemsFile = None,
+    protocol: How = Protocol.TEMPORAL,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the winner here: configs/models/<data set>/<family>.yaml.", dir_okay=False),
+    ] = None,
+    configs: Configs = None,
+    exclude_seen: ExcludeSeen = Seen.ALL,
+    minutes: Annotated[float, typer.Option(help="No trial begins after so long.", min=0.01)] = 30,
+    trials: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
+    max_seconds: Seconds = 2700,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = CORES,
+    tracking: Annotated[
+        str | None, typer.Option(help="MLflow: http://... or sqlite:///...; default: MLFLOW_TRACKING_URI, if set.")
+    ] = None,
+) -> None:
+    """Look for better hyper-parameters of a family with Optuna, on the validation window alone.
+
+    The search begins with the configuration that is in use, so the winner is never worse than it on that window.
+    """
+    _limit_threads(threads)
+    from training.config import load_config
+    from training.models.contract import RuntimeOptions
+    from training.models.registry import family_class
+    from training.presentation import TrialBar
+    from training.search import load_space
+    from training.tune import as_yaml
+    from training.tune import tune as search
+
+    uri = tracking or TrackingSettings().uri
+    try:
+        base = load_config(family, folder=configs)
+        space = load_space(family)
+        _, split = _load(interactions, items, protocol, exclude_seen)
+        options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
+        with TrialBar(messages, minutes) as bar, _sweep(uri, family, split, seed) as sweep:
+
+            def log(tried: "Tried") -> None:
+                bar.log(tried)
+                if sweep is not None:
+                    sweep.log(tried)
+
+            tuned = search(
+                family_class(family), split, space, base, options=options, minutes=minutes, trials=trials, log=log
+            )
+            if sweep is not None:
+                sweep.found(tuned)
+        text = as_yaml(family, split, tuned, seed)
+        if out is not None:
+            _write(out, text)
+    except (ValueError, KeyError, OSError) as error:
+        _fail(error)
+    print(text, end="")
+
+
+@contextmanager
+def _sweep(uri: str | None, family: str, split: "Split", seed: int) -> "Iterator[Sweep | None]":
+    """The run of a sweep at a tracking server; None where there is none."""
+    if uri is None:
+        yield None
+        return
+    from training.tracking import Tracking
+
+    facts = {"family": family, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
+    with Tracking(uri).sweep(SWEEPS, f"tune {family}", facts) as found:
+        yield found
 
 
 def _load(interactions: Path, items: Path | None, protocol: Protocol, exclude_seen: Seen) -> "tuple[Tables, Split]":

@@ -1,5 +1,6 @@
 """What a person sees at the terminal: bars while models are fitted, and a table of what they reached."""
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,7 @@ from training.evaluation import RANDOM, SegmentResult
 from training.intervals import Estimate
 from training.splits import Split
 from training.train import MeasuredModel
+from training.trials import METRIC, Tried
 
 SHOWN = (
     *("ndcg@10", "ndcg@20", "recall@10", "recall@20", "hit_rate@10", "mrr", "auc"),
@@ -66,6 +68,35 @@ class Bars:
         self.console.print(said, style=style, markup=False, highlight=False, soft_wrap=True)
         self.progress.update(self.own, visible=False)
         self.progress.advance(self.whole)
+
+
+class TrialBar:
+    """The time of a search that has gone by, and its best figure so far."""
+
+    def __init__(self, console: Console, minutes: float) -> None:
+        self.console, self.best, self.began = console, 0.0, time.perf_counter()
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
+        )
+        self.task = self.progress.add_task("trials", total=60 * minutes)
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def log(self, tried: Tried) -> None:
+        reached = tried.reason if tried.value is None else f"{METRIC} {tried.value:.4f}"
+        style = "green" if tried.value is not None and tried.value > self.best else "dim"
+        self.best = max(self.best, tried.value or 0.0)
+        said = f"trial {tried.number}: {tried.state}: {reached}, {tried.seconds:.1f} s"
+        self.console.print(said, style=style, markup=False, highlight=False, soft_wrap=True)
+        elapsed = time.perf_counter() - self.began
+        self.progress.update(self.task, completed=elapsed, description=f"trials, best {self.best:.4f}")
 
 
 def print_comparison(console: Console, split: Split, outcomes: Sequence[MeasuredModel | Skipped]) -> None:

@@ -32,14 +32,15 @@ def metrics(trained: TrainedModel) -> dict[str, list[float]]:
 def params(trained: TrainedModel) -> dict[str, Any]:
     """Hyper-parameters by dotted path, and what words a fit left about itself."""
     words = {f"fit.{name}": value for name, value in trained.report.notes.items() if isinstance(value, str)}
-    return {**_dotted(trained.config.model_dump(mode="json")), **words, "seed": trained.seed}
+    return {**dotted(trained.config.model_dump(mode="json")), **words, "seed": trained.seed}
 
 
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted path; lists as JSON."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found.update(_dotted(value, f"{prefix}{name}."))
+            found.update(dotted(value, f"{prefix}{name}."))
         else:
             found[prefix + name] = json.dumps(value) if isinstance(value, list | tuple) else value
     return found
@@ -52,5 +53,10 @@ def summary(report: EvaluationReport) -> dict[str, str]:
     return {name: f"{value:.4f}" for name, value in found.items() if value is not None}
 
 
+def metric_name(metric: str) -> str:
+    """A tracking server takes no @ in a name."""
+    return metric.replace("@", "_at_")
+
+
 def _key(segment: str, metric: str) -> str:
-    return f"{segment}/{metric.replace('@', '_at_')}"  # a tracking server takes no @ in a name
+    return f"{segment}/{metric_name(metric)}"

@@ -6,7 +6,8 @@ example of a real user's history is logged.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from feature_store.online import TYPE_CODES, Histories
 from training import records
@@ -33,6 +35,7 @@ from training.models.contract import Recommender
 from training.models.registry import load_model
 from training.promotion import Decision
 from training.train import TrainedModel
+from training.trials import FAILED, METRIC, Tried, Tuned
 
 CHAMPION = "champion"
 REPORT_FILE = "evaluation.json"
@@ -132,6 +135,17 @@ class Tracking:
             self.client.set_model_version_tag(ref.name, ref.version, name, value)
         return ref
 
+    @contextmanager
+    def sweep(self, experiment: str, name: str, facts: Mapping[str, str]) -> "Iterator[Sweep]":
+        """The run of a search for hyper-parameters, ended with the block: as failed where that raises."""
+        run = self.client.create_run(self._experiment(experiment), run_name=name, tags=dict(facts)).info
+        try:
+            yield Sweep(self, str(run.experiment_id), str(run.run_id))
+        except BaseException:
+            self.client.set_terminated(run.run_id, "FAILED")
+            raise
+        self.client.set_terminated(run.run_id)
+
     def decided(self, ref: ModelRef, decision: Decision) -> None:
         """Record a decision with the version, and move the alias where it says so."""
         self.client.set_model_version_tag(ref.name, ref.version, "promotion", decision.reason)
@@ -210,22 +224,60 @@ class Tracking:
             return str(found.experiment_id)
 
     def _log_figures(self, run_id: str, trained: TrainedModel, facts: Mapping[str, str]) -> None:
-        now = int(pd.Timestamp.now("UTC").timestamp() * 1000)
-        metrics = [
-            Metric(name, value, now, step)
+        values = [
+            (name, value, step)
             for name, values in records.metrics(trained).items()
             for step, value in enumerate(values, start=len(values) > 1)
         ]
-        params = [Param(name, str(value)[:500]) for name, value in records.params(trained).items()]
-        for start in range(0, len(metrics), 900):  # a request takes 1,000 figures
-            self.client.log_batch(run_id, metrics=metrics[start : start + 900])
-        self.client.log_batch(run_id, params=params, tags=[RunTag(name, value) for name, value in facts.items()])
+        self.log_values(run_id, values, records.params(trained), facts)
         self.client.log_text(run_id, trained.report.model_dump_json(indent=2), REPORT_FILE)
+
+    def log_values(
+        self,
+        run_id: str,
+        metrics: Sequence[tuple[str, float, int]],
+        params: Mapping[str, Any],
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add to a run. metrics: name, value and step."""
+        now = int(pd.Timestamp.now("UTC").timestamp() * 1000)
+        found = [Metric(name, value, now, step) for name, value, step in metrics]
+        for start in range(0, len(found), 900):  # a request takes 1,000 figures
+            self.client.log_batch(run_id, metrics=found[start : start + 900])
+        words = [Param(name, str(value)[:500]) for name, value in params.items()]
+        self.client.log_batch(run_id, params=words, tags=[RunTag(name, text) for name, text in (tags or {}).items()])
 
     def _address_process(self) -> None:
         """Logging and downloading a model read the address from the process, so it is set before each."""
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A search for hyper-parameters: one run, with a nested one for every trial."""
+
+    tracking: Tracking
+    experiment_id: str
+    run_id: str
+
+    def log(self, tried: Tried) -> None:
+        """Keep a configuration that was tried."""
+        client, key = self.tracking.client, records.metric_name(METRIC)
+        tags = {MLFLOW_PARENT_RUN_ID: self.run_id, "state": tried.state, "reason": tried.reason}
+        run = client.create_run(self.experiment_id, run_name=f"trial {tried.number}", tags=tags).info.run_id
+        metrics = [(f"{key}_on_the_way", figure, step) for step, figure in enumerate(tried.curve, start=1)]
+        metrics.append(("seconds", tried.seconds, 0))
+        if tried.value is not None:
+            metrics.append((key, tried.value, 0))
+        values = {} if tried.config is None else records.dotted(tried.config.model_dump(mode="json"))
+        self.tracking.log_values(run, metrics, values)
+        client.set_terminated(run, "FAILED" if tried.state == FAILED else "FINISHED")
+
+    def found(self, tuned: Tuned) -> None:
+        """Keep the winner."""
+        values = records.dotted(tuned.config.model_dump(mode="json"))
+        self.tracking.log_values(self.run_id, [(records.metric_name(METRIC), tuned.value, 0)], values)
 
 
 def _save_flavor(path: str, mlflow_model: Model, folder: Path) -> None:

@@ -66,6 +66,7 @@ class StripeEvent(Table, table=True):
     received_at: datetime = moment(default_now=True)
     handled_at: datetime | None = moment(nullable=True)
     attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    retry_at: datetime = moment(default_now=True)  # until then somebody is at it, or it is given a rest
     error: str | None = text_column(default=None, nullable=True)
 
 

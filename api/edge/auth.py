@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from slowapi.wrappers import Limit
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.edge.client import ClientAddress
@@ -47,16 +48,25 @@ class Credentials:
         limits: Limits,
         settings: LimitSettings,
         exempt: tuple[str, ...],
+        charging_itself: tuple[tuple[str, str], ...] = (),
     ) -> None:
+        """exempt: beginnings of paths that nobody counts. charging_itself: method and path of routes that find out by
+        themselves who calls, and then call `charge_caller` or not.
+        """
         self._app = app
         self._authenticators = authenticators
         self._limits = limits
         self._settings = settings
         self._exempt = exempt
+        self._charging_itself = charging_itself
         self._address = ClientAddress(settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(self._exempt):
+            await self._app(scope, receive, send)
+            return
+        if (scope["method"], scope["path"]) in self._charging_itself:
+            scope["state"][CHARGE] = partial(self._charge, scope, None)
             await self._app(scope, receive, send)
             return
         try:
@@ -95,3 +105,9 @@ class Credentials:
             amount = self._settings.per_key if principal.rate_limit is None else principal.rate_limit
             return (per_minute(amount, "key") if amount else None), principal.key_id.hex
         return per_minute(self._settings.per_jwt, "user"), f"{principal.tenant.id}/{principal.user_id}"
+
+
+async def charge_caller(request: Request) -> Problem | None:
+    """Count this request of a route that charges by itself; the refusal where the caller is past its limit."""
+    charge: Charge = request.scope["state"][CHARGE]
+    return await charge(1)

@@ -14,6 +14,7 @@ from tests.api.conftest import Tenants, configuration_of
 from tests.fixtures import nasty
 from tests.fixtures.live import served
 from tests.fixtures.routes import Route, all_routes
+from tests.fixtures.standin import StandIn
 from tests.fixtures.twins import Twin, make_twin
 from tests.fixtures.valid_bodies import bodies_of
 
@@ -36,10 +37,14 @@ SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
-def api(module_database_url: str, tmp_path_factory: Any) -> Iterator[tuple[httpx.Client, Twin]]:
+def api(
+    module_database_url: str, tmp_path_factory: Any, stripe_account: StandIn
+) -> Iterator[tuple[httpx.Client, Twin]]:
     configuration = configuration_of(module_database_url, tmp_path_factory.mktemp("api"))
     unlimited = LimitSettings(per_key=10**9, per_jwt=10**9, per_ip=10**9, redis_url=None)
-    configuration = configuration.__class__(**{**vars(configuration), "limits": unlimited})
+    configuration = configuration.__class__(
+        **{**vars(configuration), "limits": unlimited, "billing": stripe_account.settings()}
+    )
     with (
         served(create_app(configuration)) as url,
         httpx.Client(base_url=url, timeout=SECONDS, limits=httpx.Limits(max_keepalive_connections=1)) as client,

@@ -28,11 +28,15 @@ from tests.api.conftest import Tenants, configuration_of, running
 from tests.fixtures.people import PASSWORD
 from tests.fixtures.postgres import copy_of
 from tests.fixtures.routes import Route, all_routes, routes_of
+from tests.fixtures.standin import StandIn
 from tests.fixtures.twins import Twin, make_twin, rows_of
 from tests.fixtures.valid_bodies import bodies_of, operations
 
 UNLIMITED = LimitSettings(per_key=100_000, per_jwt=100_000, per_ip=100_000, redis_url=None)
-PUBLIC = ("/health", "/api/auth/", "/auth/v1/token", "/auth/v1/signup")
+PUBLIC = (
+    *("/health", "/api/auth/", "/auth/v1/token", "/auth/v1/signup"),
+    *("/api/billing/plans", "/api/billing/webhook"),
+)
 """Routes without a credential. Logging in names no tenant; that the right one is found is asked below."""
 GRAPHIQL = "GET /graphql"
 """A page without data, there only in development."""
@@ -47,7 +51,10 @@ REFUSES = {
     "POST /api/v1/similar": lambda answer: answer.status_code == 404,
 }
 # Routes that change none of their tenant's rows, though they are no GET; impressions are written behind the request.
-CHANGES_NOTHING = {"POST /api/v1/similar", "POST /api/v1/recommend"}
+CHANGES_NOTHING = {
+    *("POST /api/v1/similar", "POST /api/v1/recommend"),
+    *("POST /api/billing/checkout", "POST /api/billing/portal"),  # what they make is at Stripe
+}
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,12 @@ class Templates:
 
 
 @pytest.fixture(scope="module")
-def templates(postgres_url: str, migrated_template: str, tmp_path_factory: Any) -> Iterator[Templates]:
+def templates(
+    postgres_url: str, migrated_template: str, tmp_path_factory: Any, stripe_account: StandIn
+) -> Iterator[Templates]:
     def fill(url: str, tenant_id: str, word: str) -> Twin:
-        with running(configuration_of(url, tmp_path_factory.mktemp("twins")), limits=UNLIMITED) as client:
+        configuration = configuration_of(url, tmp_path_factory.mktemp("twins"))
+        with running(configuration, limits=UNLIMITED, billing=stripe_account.settings()) as client:
             return make_twin(client, url, Tenants(url), tenant_id, word)
 
     with copy_of(postgres_url, migrated_template) as alone:
@@ -74,14 +84,16 @@ def templates(postgres_url: str, migrated_template: str, tmp_path_factory: Any) 
 
 
 @pytest.fixture
-def open_copy(postgres_url: str, tmp_path: Path) -> Any:
+def open_copy(postgres_url: str, tmp_path: Path, stripe_account: StandIn) -> Any:
     """`with open_copy(template) as (client, url)`: the application over a copy of a database."""
 
     @contextmanager
     def open_copy(template: str, **changes: Any) -> Iterator[tuple[TestClient, str]]:
         with (
             copy_of(postgres_url, template) as url,
-            running(configuration_of(url, tmp_path), limits=UNLIMITED, **changes) as client,
+            running(
+                configuration_of(url, tmp_path), limits=UNLIMITED, billing=stripe_account.settings(), **changes
+            ) as client,
         ):
             yield client, url
 

@@ -10,13 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from stripe import StripeClient
 
 from configs.demo import Demo, DemoSettings, DemoState
+from configs.demo_stripe import DemoStripe
 from configs.launch import survivors
 from configs.plans import plans
 from configs.processes import SOCKET_PATH_LIMIT, programs, socket_path, write_configuration, write_private
-from configs.settings import DatabaseSettings, PathSettings, PortSettings
-from tests.fixtures.platform import wait_until
+from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings
+from tests.fixtures.platform import answers, free_ports, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +31,11 @@ def paths(tmp_path: Path) -> PathSettings:
 
 def rendered(paths: PathSettings) -> configparser.RawConfigParser:
     all_programs = programs(
-        PortSettings(api=18080), paths, api={"JWT_SECRET": "per%cent"}, pipeline={"PIPELINE_AUTOMATION": "true"}
+        PortSettings(api=18080),
+        paths,
+        api={"JWT_SECRET": "per%cent"},
+        pipeline={"PIPELINE_AUTOMATION": "true"},
+        stripe={"STRIPE_API_KEY": "sk_test_demo", "STRIPE_WEBHOOK_SECRET": "whsec_demo"},
     )
     parser = configparser.RawConfigParser()
     parser.read(write_configuration(all_programs, paths, ROOT))
@@ -38,8 +45,10 @@ def rendered(paths: PathSettings) -> configparser.RawConfigParser:
 def test_programs_are_those_of_the_design_and_come_back_when_they_die(paths: PathSettings) -> None:
     parser = rendered(paths)
     names = {section.partition(":")[2] for section in parser.sections() if section.startswith("program:")}
-    assert names == {"postgres", "mlflow", "serving", "api", "dagster"}
+    assert names == {"postgres", "mlflow", "serving", "api", "dagster", "stripe"}
     assert all(parser[f"program:{name}"]["autorestart"] == "true" for name in names)
+    without = programs(PortSettings(), paths, api={}, pipeline={})
+    assert {program.name for program in without} == names - {"stripe"}
 
 
 def test_secrets_reach_the_api_alone_and_the_file_is_private(paths: PathSettings) -> None:
@@ -97,6 +106,49 @@ def test_demo_state_makes_a_secret_once_and_keeps_it(tmp_path: Path) -> None:
     again = DemoState(tmp_path / "demo.state")
     assert again.keep("KEY", lambda: "second") == "first=value"
     assert again.get("absent") == ""
+
+
+def test_stand_in_for_stripe_runs_as_the_demo_starts_it(tmp_path: Path) -> None:
+    """The program's own command and secrets, without what supervises it."""
+    (port,) = free_ports(1)
+    ports = PortSettings(stripe=port)
+    stripe = DemoStripe(ports, BillingSettings(api_key=None), DemoState(tmp_path / "demo.state").keep)
+    found = programs(ports, PathSettings(state_dir=tmp_path), api={}, pipeline={}, stripe=stripe.program_environment)
+    (program,) = [each for each in found if each.name == "stripe"]
+    environment = {**os.environ, **program.environment}
+    process = subprocess.Popen(program.command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        wait_until("the stand-in", lambda: answers(stripe.url), 20)
+        key = stripe.exported["STRIPE_API_KEY"]
+        client = StripeClient(key, base_addresses={"api": stripe.exported["STRIPE_API_BASE"]})
+        assert client.v1.customers.create({"email": "a@b.example"}).email == "a@b.example"
+        assert stat.S_IMODE((tmp_path / "stripe.json").stat().st_mode) == 0o600
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_demo_knows_a_real_key_from_its_own(tmp_path: Path) -> None:
+    """demo.env holds the stand-in's key: a shell that exports it does not turn the stand-in off."""
+    keep, ports = DemoState(tmp_path / "demo.state").keep, PortSettings(api=18080, stripe=13002)
+    own = DemoStripe(ports, BillingSettings(api_key=None), keep)
+    assert not own.real
+    assert own.api_environment == {
+        **own.exported,
+        "STRIPE_API_BASE": "http://127.0.0.1:13002",
+        "BILLING_RETURN_URL": "http://127.0.0.1:18080/docs",
+    }
+    again = DemoStripe(ports, BillingSettings(api_key=SecretStr(own.exported["STRIPE_API_KEY"])), keep)
+    assert not again.real
+    assert again.exported == own.exported
+    settings = BillingSettings(
+        api_key=SecretStr("sk_test_of_somebody"), webhook_secret=SecretStr("whsec_x"), return_url="https://shop.example"
+    )
+    real = DemoStripe(ports, settings, keep)
+    assert real.real
+    assert real.program_environment is None
+    assert real.api_environment == {}
+    assert real.exported == {"STRIPE_WEBHOOK_SECRET": "whsec_x", "STRIPE_API_BASE": "https://api.stripe.com"}
 
 
 def test_demo_names_the_port_that_is_taken(tmp_path: Path) -> None:

@@ -45,6 +45,36 @@ def page_of(row: Any) -> dict[str, Any]:
     return {"data": [row], "total": 250, "page": 1, "pageSize": 20}
 
 
+PLAN = {
+    "id": "plan-starter",
+    "name": "Starter",
+    "monthlyPrice": 49,
+    "annualPrice": 470,
+    "requestLimit": 10000,
+    "itemLimit": 1000,
+    "userLimit": 500,
+}
+SUBSCRIPTION = {
+    "planId": "plan-growth",
+    "status": "active",
+    "interval": "monthly",
+    "currentPeriodStart": "2025-01-01T00:00:00Z",
+    "currentPeriodEnd": "2025-02-01T00:00:00Z",
+    "cancelAtPeriodEnd": False,
+}
+INVOICE = {
+    "id": "in_1",
+    "number": "ABC-0001",
+    "status": "paid",
+    "amountDue": 149.0,
+    "amountPaid": 149.0,
+    "currency": "usd",
+    "createdAt": NOW,
+    "hostedUrl": "https://invoice.stripe.com/i/...",
+}
+"""Subscription and invoice as API-DECISIONS has them: the reference gives no example."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One route."""
@@ -237,6 +267,8 @@ ROWS = (
         query={"period": "30d"},
         invalid=({"period": "8d"}, {"period": ""}),
     ),
+    Row("GET", "/api/billing/plans", "public", 200, [PLAN]),
+    Row("GET", "/api/billing/current", "user", 200, SUBSCRIPTION),
     Row(
         "GET",
         "/api/billing/usage",
@@ -257,33 +289,27 @@ ROWS = (
             "lastRequestAt": "2025-01-15T10:30:45Z",
         },
     ),
-)
-
-_PLAN = {
-    "id": "plan-starter",
-    "name": "Starter",
-    "monthlyPrice": 49,
-    "annualPrice": 470,
-    "requestLimit": 10000,
-    "itemLimit": 1000,
-    "userLimit": 500,
-}
-LATER = (
-    Row("GET", "/api/billing/plans", "public", 200, [_PLAN]),
-    Row("GET", "/api/billing/current", "user", 200),
     Row(
         "POST",
         "/api/billing/checkout",
-        "user",
+        "admin",
         200,
         {"checkoutUrl": "https://checkout.stripe.com/pay/cs_..."},
         body={"planId": "plan-growth", "interval": "monthly"},
+        invalid=({}, {"planId": "plan-growth"}, {"planId": "free", "interval": "monthly"}, {"interval": "weekly"}),
     ),
-    Row("POST", "/api/billing/portal", "user", 200, {"portalUrl": "https://billing.stripe.com/session/..."}),
-    Row("GET", "/api/billing/invoices", "user", 200),
-    Row("PUT", "/api/billing/overage-cap", "user", 200, body={"capAmount": 250.00}),
+    Row("POST", "/api/billing/portal", "admin", 200, {"portalUrl": "https://billing.stripe.com/session/..."}),
+    Row("GET", "/api/billing/invoices", "admin", 200, [INVOICE]),
+    Row(
+        "PUT",
+        "/api/billing/overage-cap",
+        "admin",
+        200,
+        {"overageBudgetCap": 250.0, "budgetExceeded": False},
+        body={"capAmount": 250.00},
+        invalid=({}, {"capAmount": -1}, {"capAmount": 0.001}, {"capAmount": "250"}, {"capAmount": None}),
+    ),
 )
-"""The reference's routes that come with billing and its metering. Whoever adds one moves its row up."""
 
 GOTRUE = {
     "path": "/auth/v1/token",
@@ -359,5 +385,7 @@ ADDED = {
     "POST /api/v1/interactions/batch": "up to 1,000 at once",
     "GET /api/recommendations/jobs/{job_id}": "how far a generation has come",
     "GET /api/users/{user_id}/interactions": "what a user did",
+    "GET /api/billing/audit": "who changed plan, cap or subscription",
+    "POST /api/billing/webhook": "Stripe's events",
 }
 """Routes that the reference does not have, and what they are for."""

@@ -22,6 +22,7 @@ from tests.api.conftest import Tenants, configuration_of
 from tests.fixtures.live import served
 from tests.fixtures.people import PASSWORD
 from tests.fixtures.platform import ROOT
+from tests.fixtures.standin import running_standin
 from tests.fixtures.twins import Twin, make_twin
 from tests.fuzz.semantics import SEMANTIC, VALID_SHARE
 
@@ -75,7 +76,10 @@ def target(database_url: str, state: Path) -> Iterator[Target]:
     """The API over a migrated database, with a seeded tenant."""
     configuration = configuration_of(database_url, state)
     auth = configuration.auth.model_copy(update={"registration_tenant": "strangers"})
-    with served(create_app(replace(configuration, limits=UNLIMITED, auth=auth))) as url:
+    with (
+        running_standin(state) as account,
+        served(create_app(replace(configuration, limits=UNLIMITED, auth=auth, billing=account.settings()))) as url,
+    ):
         tenants = Tenants(database_url)
         tenants.create("strangers")
         with httpx.Client(base_url=url, timeout=60) as client:

@@ -23,6 +23,9 @@ SEMANTIC: dict[str, tuple[tuple[int, ...], str]] = {
     "POST /api/v1/interactions": ((400,), "a time lies between 1970 and now"),
     "POST /api/v1/recommend": ((400,), "a filter is a language of its own"),
     "POST /api/v1/similar": ((400,), "a filter is a language of its own"),
+    "POST /api/billing/checkout": ((400,), "which plans are for sale is not the schema's"),
+    "PUT /api/billing/overage-cap": ((400,), "an amount has at most two decimals"),
+    "POST /api/billing/webhook": ((400,), "only Stripe can sign"),
     "POST /graphql": ((400,), "a document is a language of its own, and names its operations"),
 }
 """Statuses and the reason, by operation."""

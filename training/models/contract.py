@@ -5,7 +5,7 @@ trained on, and can be laid over with a newer catalogue (`with_items`) while it 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -42,6 +42,9 @@ class RuntimeOptions:
     threads: int = 2
     max_seconds: float = 600.0  # a fit stops improving after this long and keeps its best state
     workdir: Path | None = None  # checkpoints of a long fit; None: none are written
+    progress: Callable[[int, int, float | None], None] | None = None
+    """Told after each step of a long fit, as an epoch is: its number, of how many, the held-out figure where there is
+    one. What it raises ends the fit."""
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,8 @@ class Trainer:
             log.debug("epoch", number=number, loss=progress.losses[-1], ndcg=progress.validation[-1:], step=step)
             if progress.stopped:
                 break
+            if self.options.progress is not None:
+                self.options.progress(number, epochs, progress.validation[-1] if progress.validation else None)
             if holdout is not None and number - progress.best_epoch >= self.config.patience:
                 progress.stopped = "patience"
                 break

@@ -1,0 +1,78 @@
+"""Commands about money."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from api.billing.gateway import Gateway
+from api.billing.overage import report_overage as report
+from api.billing.subscriptions import INTERVALS, lookup_key
+from api.database.engine import Database
+from api.edge.problems import Problem
+from api.terminal import database_url, fail
+from configs.plans import plans
+from configs.settings import BillingSettings
+
+app = typer.Typer()
+
+
+@app.command()
+def report_overage(
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%dT%H:%M:%SZ"],
+            help="charge cycles that ended before this time in UTC; one to come only with a test key of Stripe",
+        ),
+    ] = None,
+) -> None:
+    """Charge the overage of cycles that have ended, and print how many charges Stripe was told of.
+
+    The API does this by itself; here for whoever runs none, or wants it now. A charge is made once however often.
+    """
+    moment = as_of and as_of.replace(tzinfo=UTC)
+    try:
+        print(asyncio.run(_report(moment)))
+    except Problem as problem:
+        fail(str(problem.detail))
+    except (FileNotFoundError, ValueError) as error:
+        fail(str(error))
+
+
+@app.command()
+def create_prices() -> None:
+    """Make the prices of the plans that are for sale at Stripe, where there are none, and print their lookup keys."""
+    try:
+        for key in asyncio.run(_create_prices()):
+            print(key)
+    except Problem as problem:
+        fail(str(problem.detail))
+
+
+async def _create_prices() -> list[str]:
+    gateway, made = Gateway(BillingSettings()), []
+    try:
+        for plan in plans().values():
+            for interval in INTERVALS.values():
+                key = lookup_key(plan.id, interval)
+                async with gateway.answering():
+                    if plan.listed and await gateway.price(key) is None:
+                        await gateway.create_price(plan, interval)
+                        made.append(key)
+        return made
+    finally:
+        await gateway.close()
+
+
+async def _report(as_of: datetime | None) -> int:
+    gateway, database = Gateway(BillingSettings()), Database(database_url(), pool_min=1)
+    try:
+        gateway.require()
+        if as_of is not None and as_of > datetime.now(UTC) and not gateway.for_tests:
+            raise ValueError("--as-of: a cycle that goes on is charged when it is over")
+        return await report(database, gateway, as_of, wait=True)
+    finally:
+        await gateway.close()
+        await database.close()

@@ -1,0 +1,27 @@
+"""What goes wrong between us and Stripe, as problems."""
+
+from api.edge.problems import Problem, Unavailable
+
+RETRY_SECONDS = 10
+
+
+class MissingSetting(Unavailable):
+    """503: this installation was not told how to reach Stripe."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Billing needs the setting {name}, which is not set")
+
+
+class StripeAway(Problem):
+    """503: Stripe is slow or down; another moment may do."""
+
+    def __init__(self) -> None:
+        detail = "The payment service does not answer; nothing was changed, try again in a moment"
+        super().__init__(503, detail, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+class StripeRefused(Unavailable):
+    """503: Stripe answered, and what it said is for the operator: a wrong key, say. The log has it."""
+
+    def __init__(self, detail: str = "The payment service refused the request; the server's log says why") -> None:
+        super().__init__(detail)

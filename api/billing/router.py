@@ -1,0 +1,129 @@
+"""`/api/billing`: plans, the tenant's subscription and money, and Stripe's webhook."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+
+from api.billing import service
+from api.billing.events import read_event, receive
+from api.billing.gateway import Gateway
+from api.billing.running import billing
+from api.billing.schemas import (
+    AuditEntry,
+    CapOut,
+    CapRequest,
+    CheckoutOut,
+    CheckoutRequest,
+    InvoiceOut,
+    PlanOut,
+    PortalOut,
+    Received,
+    SubscriptionOut,
+)
+from api.database.session import CurrentDatabase, Session
+from api.edge.auth import charge_caller
+from api.edge.principal import CurrentAdmin, CurrentUser
+from api.edge.problems import Problem
+from api.edge.schemas import Page, Paging
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with billing(app.state.database, app.state.configuration.billing) as app.state.stripe:
+        yield
+
+
+router = APIRouter(prefix="/api/billing", tags=["billing"], lifespan=_lifespan)
+_FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}}
+_CONFLICT: dict[int | str, dict[str, Any]] = {409: {"description": "Conflict"}}
+_EVENT = {
+    "parameters": [
+        {
+            "name": "Stripe-Signature",
+            "in": "header",
+            "required": True,
+            "description": "Of the body and a time of at most five minutes ago, with the secret of the webhook",
+            "schema": {"type": "string", "maxLength": 1024},
+            "example": "t=1736937000,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd",
+        }
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object"},
+                "example": {"id": "evt_1", "object": "event", "type": "invoice.paid", "created": 1736937000},
+            }
+        },
+    },
+}
+
+
+async def _gateway(request: Request) -> Gateway:
+    found: Gateway = request.app.state.stripe
+    return found
+
+
+CurrentGateway = Annotated[Gateway, Depends(_gateway)]
+
+
+@router.get("/plans", summary="List the subscription plans")
+async def list_plans() -> list[PlanOut]:
+    """What is for sale. Prices are in whole units of the currency."""
+    return service.list_plans()
+
+
+@router.get("/current", summary="Get the tenant's subscription")
+async def get_current(user: CurrentUser, session: Session) -> SubscriptionOut:
+    """What the tenant is subscribed to; without a subscription, the plan that it is on and the month that counts."""
+    return await service.current(session, user.scope)
+
+
+@router.post("/checkout", summary="Begin a subscription", responses=_FORBIDDEN | _CONFLICT)
+async def begin_checkout(
+    body: CheckoutRequest, admin: CurrentAdmin, database: CurrentDatabase, gateway: CurrentGateway
+) -> CheckoutOut:
+    """A page at Stripe on which to pay. The subscription begins when Stripe says that it was paid."""
+    return CheckoutOut(checkout_url=await service.checkout(database, gateway, admin.scope, body))
+
+
+@router.post("/portal", summary="Change card, plan or subscription", responses=_FORBIDDEN | _CONFLICT)
+async def open_portal(admin: CurrentAdmin, database: CurrentDatabase, gateway: CurrentGateway) -> PortalOut:
+    """A page at Stripe on which the tenant changes how it pays, what for, or ends it."""
+    return PortalOut(portal_url=await service.portal(database, gateway, admin.scope))
+
+
+@router.get("/invoices", summary="List the tenant's invoices", responses=_FORBIDDEN)
+async def list_invoices(admin: CurrentAdmin, database: CurrentDatabase, gateway: CurrentGateway) -> list[InvoiceOut]:
+    """The newest hundred, newest first, as Stripe has them."""
+    return await service.invoices(database, gateway, admin.scope)
+
+
+@router.put("/overage-cap", summary="Set what overage may cost in a cycle", responses=_FORBIDDEN)
+async def set_overage_cap(body: CapRequest, admin: CurrentAdmin, session: Session) -> CapOut:
+    """Requests beyond the plan's limit are refused with a 402 once they would cost more. It holds within a second."""
+    return await service.set_cap(session, admin.scope, admin.user_id, body.cap_amount)
+
+
+@router.get("/audit", summary="List who changed what", responses=_FORBIDDEN)
+async def list_audit(admin: CurrentAdmin, session: Session, page: Paging) -> Page[AuditEntry]:
+    """Every change of plan, cap and subscription, newest first."""
+    rows, total = await service.audit(session, admin.scope, page)
+    return Page(data=rows, total=total, page=page.page, page_size=page.page_size)
+
+
+@router.post("/webhook", summary="Take an event of Stripe", openapi_extra=_EVENT)
+async def take_event(request: Request, gateway: CurrentGateway) -> Received:
+    """An event is kept before it is handled, and handled once, however often and in whatever order events come."""
+    try:
+        body = await request.body()
+        event = read_event(body, request.headers.get("stripe-signature"), gateway.webhook_secret())
+    except Problem as problem:
+        if (refusal := await charge_caller(request)) is not None:
+            raise refusal from problem
+        raise
+    gateway.require(webhooks=True)
+    await receive(request.app.state.database, gateway, event)
+    return Received()

@@ -1,0 +1,106 @@
+"""A tenant's subscription follows what Stripe says of it now, whatever it said before and in whatever order."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import stripe
+import structlog
+
+from api.edge.schemas import rfc3339
+from configs.plans import plans
+
+Interval = Literal["monthly", "annual"]
+INTERVALS: dict[str, Interval] = {"month": "monthly", "year": "annual"}
+"""Ours by Stripe's."""
+LIVE = ("active", "trialing", "past_due", "paused")
+"""Statuses of a subscription that a second one must not stand beside."""
+ENDED = ("canceled", "incomplete_expired")
+
+log = structlog.get_logger(__name__)
+
+
+class UnknownPriceError(Exception):
+    """Somebody is subscribed to a price of which Stripe does not say what plan it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A subscription as Stripe has it at one moment."""
+
+    subscription_id: str
+    plan_id: str
+    interval: Interval
+    status: str
+    current_period_start: datetime
+    current_period_end: datetime
+    billing_cycle_anchor: datetime
+    cancel_at_period_end: bool
+
+    def shown(self) -> dict[str, Any]:
+        """What the audit says of it."""
+        return {
+            "subscriptionId": self.subscription_id,
+            "planId": self.plan_id,
+            "interval": self.interval,
+            "status": self.status,
+            "currentPeriodStart": rfc3339(self.current_period_start),
+            "currentPeriodEnd": rfc3339(self.current_period_end),
+            "cancelAtPeriodEnd": self.cancel_at_period_end,
+        }
+
+
+def lookup_key(plan_id: str, interval: Interval) -> str:
+    """The key under which Stripe has the price of a plan."""
+    return f"{plan_id}-{interval}"
+
+
+def newest(subscriptions: list[stripe.Subscription]) -> stripe.Subscription | None:
+    """The subscription that counts: a live one before one that is not paid, that before ended ones, then the newest."""
+    ranked = sorted(subscriptions, key=lambda found: (_rank(found.status), -found.created))
+    if len(ranked) > 1 and ranked[1].status in LIVE:
+        log.error("a customer pays for two subscriptions", counted=ranked[0].id, other=ranked[1].id)
+    return ranked[0] if ranked else None
+
+
+def state_of(subscription: stripe.Subscription, known_plan: str | None = None) -> State:
+    """What counts of it. known_plan: that of this subscription as we know it, where its price says none.
+
+    Raises UnknownPriceError.
+    """
+    item = subscription["items"].data[0]
+    price = item.price
+    if price.recurring is None or price.recurring.interval not in INTERVALS:
+        raise UnknownPriceError(f"the price {price.id} recurs neither monthly nor annually")
+    plan_id = plan_of(price) or known_plan
+    if plan_id is None:
+        raise UnknownPriceError(f"the price {price.id} names no plan: neither by its lookup key nor by metadata.planId")
+    period_end = _moment(item.current_period_end)
+    ends_at = subscription.cancel_at
+    return State(
+        subscription_id=subscription.id,
+        plan_id=plan_id,
+        interval=INTERVALS[price.recurring.interval],
+        status=subscription.status,
+        current_period_start=_moment(item.current_period_start),
+        current_period_end=period_end,
+        billing_cycle_anchor=_moment(subscription.billing_cycle_anchor),
+        # Stripe's portal says it in the one way or the other, by the age of the subscription.
+        cancel_at_period_end=subscription.cancel_at_period_end
+        or (subscription.status not in ENDED and ends_at is not None and _moment(ends_at) <= period_end),
+    )
+
+
+def plan_of(price: stripe.Price) -> str | None:
+    """The plan of a price. A lookup key moves on to a newer price; `metadata.planId` stays with the old one."""
+    named = (price.lookup_key or "").rpartition("-")[0]
+    noted = price.metadata.to_dict().get("planId") if price.metadata else None
+    return next((plan_id for plan_id in (named, noted) if plan_id in plans()), None)
+
+
+def _rank(status: str) -> int:
+    return 0 if status in LIVE else 2 if status in ENDED else 1
+
+
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

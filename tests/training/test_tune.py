@@ -1,0 +1,143 @@
+"""Sweeps look at the validation window alone, begin with what is in use, and write what they found."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from tests.training.catalogue import build_dataset
+from tests.training.test_command_line import frame_of
+from training.answers import answer
+from training.cli import SWEEPS, app
+from training.config import load_config
+from training.models.contract import RuntimeOptions
+from training.models.popularity import Popularity, PopularityConfig
+from training.models.registry import families, family_class, is_blend
+from training.search import SearchSpace, load_space
+from training.splits import temporal_split
+from training.trials import COMPLETE, FAILED, PRUNED, Tried
+from training.tune import tune
+
+OPTIONS = RuntimeOptions(threads=1, seed=3)
+SPLIT = temporal_split(build_dataset())
+
+
+@pytest.mark.parametrize("family", [family for family in families() if not is_blend(family)])
+def test_every_family_has_a_space_of_valid_configurations_around_its_own(family: str) -> None:
+    base, space = load_config(family), load_space(family)
+    assert set(space.place(base)) == set(space.root)  # what is in use lies in it
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(space.place(base))
+    assert space.suggest(study.ask(), base) == base
+    others = [space.suggest(study.ask(), base) for _ in range(20)]
+    assert all(isinstance(each, family_class(family).Config) for each in others) and len(set(map(repr, others))) == 20
+
+
+def test_a_blend_is_not_tuned_and_a_space_names_what_there_is() -> None:
+    with pytest.raises(ValueError, match="learns its weights"):
+        load_space("hybrid")
+    space = SearchSpace.model_validate({"half_lives": {"low": 1.0, "high": 2.0}})
+    with pytest.raises(ValueError, match="half_lives"):
+        space.place(PopularityConfig())
+
+
+@pytest.mark.parametrize("option", [{"low": 2, "high": 1}, {"low": 0.0, "high": 1.0, "log": True}, {"choices": []}])
+def test_an_option_without_room_is_refused(option: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SearchSpace.model_validate({"half_life_days": option})
+
+
+def test_the_winner_does_best_on_validation_and_never_worse_than_the_start() -> None:
+    told: list[Tried] = []
+    base = PopularityConfig(half_life_days=0.5)
+    found = tune(
+        Popularity, SPLIT, load_space("popularity"), base, options=OPTIONS, minutes=5, trials=8, log=told.append
+    )
+    assert [tried.number for tried in told] == list(range(8)) and found.tried == tuple(told)
+    assert told[0].config == base and found.started_from == told[0].value
+    assert found.value == max(tried.value for tried in told if tried.value is not None)
+    model = Popularity(found.config).fit(SPLIT.train, OPTIONS)  # type: ignore[arg-type]
+    assert found.value == pytest.approx(answer(model, SPLIT.validation).per_user["ndcg@10"].mean())
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 1000))
+def test_the_test_window_has_no_say(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    other = replace(
+        SPLIT,
+        test=SPLIT.test.sample(3, seed),
+        before_test=SPLIT.train.where(rng.random(len(SPLIT.train.interactions)) < 0.5),
+    )
+    found = [
+        tune(Popularity, split, load_space("popularity"), PopularityConfig(), options=OPTIONS, minutes=5, trials=4)
+        for split in (SPLIT, other)
+    ]
+    assert (found[0].config, found[0].value) == (found[1].config, found[1].value)
+
+
+class Learner(Popularity):
+    """Reports figures on the way: good ones for whole half-lives, ever worse ones for longer lives."""
+
+    def fit(self, dataset, options):  # type: ignore[no-untyped-def]
+        if self.config.half_life_days > 90:
+            raise ValueError("too long a life")
+        for step in range(1, 7):
+            options.progress(step, 6, 1 / self.config.half_life_days)
+        return super().fit(dataset, options)
+
+
+def test_hopeless_fits_are_cut_off_and_impossible_ones_do_not_end_the_search() -> None:
+    space = SearchSpace.model_validate({"half_life_days": {"low": 0.1, "high": 120.0}})
+    found = tune(Learner, SPLIT, space, PopularityConfig(), options=OPTIONS, minutes=5, trials=25)
+    by_state = {state: [tried for tried in found.tried if tried.state == state] for state in (COMPLETE, PRUNED, FAILED)}
+    assert all(by_state.values())
+    assert all(2 <= len(tried.curve) < 6 and tried.value is None for tried in by_state[PRUNED])
+    assert all(tried.reason == "too long a life" for tried in by_state[FAILED])
+    assert found.config in [tried.config for tried in by_state[COMPLETE]]
+
+
+def test_a_search_without_an_end_says_why() -> None:
+    space = SearchSpace.model_validate({"half_life_days": {"low": 100.0, "high": 120.0}})
+    base = PopularityConfig(half_life_days=110)
+    with pytest.raises(ValueError, match="too long a life"):
+        tune(Learner, SPLIT, space, base, options=OPTIONS, minutes=5, trials=2)
+    nobody = replace(SPLIT, validation=SPLIT.validation.take(np.empty(0, np.int64)))
+    with pytest.raises(ValueError, match="no question"):
+        tune(Learner, nobody, space, base, options=OPTIONS, minutes=5, trials=2)
+
+
+def test_the_command_writes_a_configuration_that_loads_and_logs_nested_runs(tmp_path: Path) -> None:
+    frame_of(build_dataset()).to_parquet(tmp_path / "events.parquet")
+    out, uri = tmp_path / "models" / "item-knn.yaml", f"sqlite:///{tmp_path / 'mlflow.db'}"
+    command = ["tune", "--interactions", str(tmp_path / "events.parquet"), "--family", "item-knn", "--out", str(out)]
+    result = CliRunner().invoke(app, [*command, "--trials", "3", "--threads", "1", "--tracking", uri])
+    assert result.exit_code == 0, result.output
+    config = load_config("item-knn", folder=out.parent)
+    assert yaml.safe_load(out.read_text()) == config.model_dump(mode="json")
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    experiment = client.get_experiment_by_name(SWEEPS)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    trials = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(trials) == 3 and {run.info.status for run in runs} == {"FINISHED"}
+    assert parent.data.metrics["ndcg_at_10"] == max(run.data.metrics["ndcg_at_10"] for run in trials)
+    assert parent.data.params["neighbours"] == str(config.model_dump()["neighbours"])
+
+
+def test_the_command_refuses_what_it_cannot_tune(tmp_path: Path) -> None:
+    frame_of(build_dataset()).to_csv(tmp_path / "events.csv", index=False)
+    for family, word in (("hybrid", "learns its weights"), ("oracle", "no model family")):
+        result = CliRunner().invoke(
+            app, ["tune", "--interactions", str(tmp_path / "events.csv"), "--family", family, "--trials", "1"]
+        )
+        assert result.exit_code == 2 and word in result.stderr and result.stderr.count("\n") == 1
