@@ -188,25 +188,20 @@ def _load(interactions: Path, items: Path | None, protocol: Protocol, exclude_se
     from training.tables import read_tables
 
     tables = read_tables(interactions, items, HistorySettings().max_events)
-    for remark in tables.remarks:
-        messages.print(remark, style="dim", markup=False, highlight=False, soft_wrap=True)
     mask: SeenPolicy = exclude_seen.value
+    remarks = list(tables.remarks)
     if protocol is Protocol.TEMPORAL:
-        if not tables.clock:
-            messages.print(
-                "a temporal split by positions compares users at unlike moments; --protocol leave-one-out does not",
-                style="yellow",
-                soft_wrap=True,
-            )
         split = temporal_split(tables.dataset, mask)
+        asked = "an event in the test window"
+        if not tables.clock:
+            remarks.append("one cut by positions compares users at unlike moments; --protocol leave-one-out does not")
     else:
         split = leave_one_out_split(tables.dataset, mask)
+        asked = "three events"
     if not len(split.test):
-        raise ValueError(
-            "there is nothing to ask: no user has "
-            + ("an event in the test window" if protocol is Protocol.TEMPORAL else "three events")
-            + " with an item that is still to be ranked"
-        )
+        raise ValueError(f"there is nothing to ask: no user has {asked} with an item that is still to be ranked")
+    for remark in remarks:
+        messages.print(remark, style="dim", markup=False, highlight=False, soft_wrap=True)
     return tables, split
 
 

@@ -141,6 +141,8 @@ def _moments(table: pa.Table, path: Path) -> tuple[npt.NDArray[np.int64], str | 
         moments = pd.to_datetime(times, utc=True, format="ISO8601", errors="coerce")
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {c.TIMESTAMP} cannot be read: {error}") from error
+    if numbers is not None:  # "now" and "today" are moments to pandas, other ones each time they are read
+        moments = moments.where(times.str.match(r"\s*[+-]?\d"))
     _refuse(moments.isna(), path, f"{c.TIMESTAMP} is neither an ISO 8601 date-time nor a number", times)
     return moments.dt.as_unit("us").astype("int64").to_numpy(), ""
 
@@ -205,7 +207,8 @@ def _object(value: Any, path: Path, number: int) -> dict[str, Any]:
             raise ValueError(f"{path}: row {number + 1}: {c.METADATA} is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: row {number + 1}: {c.METADATA} is no object")
-    return value
+    found: dict[str, Any] = _plain(value)
+    return found
 
 
 def _plain(value: Any) -> Any:

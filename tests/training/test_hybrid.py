@@ -169,6 +169,8 @@ def test_a_blend_is_of_all_that_help_and_of_nothing_else() -> None:
     assert learned.weights["first"] > learned.weights["second"] > 0.2
     assert learned.weights["third"] < 0.1
     assert learned.ndcg > max(learned.component_ndcg.values())
+    assert learned.gain.low is not None and learned.gain.low > 0
+    assert learned.gain.mean == pytest.approx(learned.ndcg - max(learned.component_ndcg.values()))
 
 
 def test_popularity_gets_weight_where_it_tells_what_components_do_not() -> None:
@@ -200,6 +202,7 @@ def test_one_component_is_kept_where_the_others_only_disturb() -> None:
     assert learned.kept_component == "second"
     assert learned.weights == {"first": 0.0, "second": 1.0}
     assert learned.popularity_weight == 0
+    assert learned.gain.mean == 0
 
 
 def test_too_few_people_to_tell_components_apart_get_even_weights() -> None:
@@ -268,7 +271,8 @@ class UpsideDown(Collaborative):
 def test_new_components_bring_their_own_scale(hybrid: Hybrid) -> None:
     dataset = build_dataset()
     louder = parts(dataset, Collaborative, ContentBased)
-    louder["collaborative"].kernel.weights = louder["collaborative"].kernel.weights * 1_000
+    for term in louder["collaborative"].terms:
+        term.kernel.weights = term.kernel.weights * 1_000
     louder["collaborative"].base = louder["collaborative"].base * 1_000
     again = hybrid.with_components(louder, dataset)
     liked = histories(items_of(3)[:4].tolist())

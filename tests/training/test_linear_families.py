@@ -1,13 +1,17 @@
 """The arithmetic of linear families, on numbers that can be checked by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from feature_store.online import Histories
 from tests.training.catalogue import DAY, N_ITEMS, build_dataset, histories, items_of
+from training.dataset import Dataset, Interactions, ItemTable
 from training.models.collaborative.ease import ease_weights
 from training.models.collaborative.model import Collaborative, CollaborativeConfig
+from training.models.collaborative.transitions import transition_weights
 from training.models.contract import RuntimeOptions
 from training.models.item_knn import ItemKnn, ItemKnnConfig
 from training.models.kernels import Dense, Factors, Sparse, strongest
@@ -47,6 +51,69 @@ def test_ease_solves_its_regression() -> None:
     assert not np.diag(weights).any()
 
 
+def test_transitions_solve_the_regression_of_every_event_on_those_before_it() -> None:
+    """Held against least squares over rows written out one by one, memories of half-lives 1 and 3 side by side."""
+    rng = np.random.default_rng(2)
+    lengths = [7, 1, 9, 8]
+    users = np.repeat(np.arange(4, dtype=np.int32), lengths)
+    places = np.concatenate([np.arange(length) for length in lengths]).astype(np.int64)
+    items, weights = rng.integers(0, 5, 25).astype(np.int32), rng.random(25).astype(np.float32)
+    events = Interactions(users, items, np.zeros(25, np.int8), weights, places)
+    dataset = Dataset(events, ItemTable(np.arange(5).astype(object), [{}] * 5, np.ones(5, bool)), 4)
+    found = np.vstack(transition_weights(dataset, [1.0, 3.0], 0.7, seed=0))
+    mass = np.log2(1 + weights.astype(np.float64))
+    before, after = np.zeros((25, 10)), np.zeros((25, 5))
+    for event in range(25):
+        after[event, items[event]] = mass[event]
+        for lag in range(1, places[event] + 1):
+            for memory, half_life in enumerate((1.0, 3.0)):
+                weight = mass[event - lag] * 0.5 ** ((lag - 1) / half_life)
+                before[event, 5 * memory + items[event - lag]] += weight
+    ridge = np.vstack([before, np.sqrt(0.7) * np.eye(10)])
+    expected, *_ = np.linalg.lstsq(ridge, np.vstack([after, np.zeros((10, 5))]), rcond=None)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_the_order_of_a_data_set_says_nothing_about_events_of_one_moment() -> None:
+    """Everybody has items 0 and 1 at once, 0 listed first; no more is learned of one than of the other."""
+    users = np.repeat(np.arange(400, dtype=np.int32), 2)
+    items = np.tile(np.array([0, 1], np.int32), 400)
+    events = Interactions(users, items, np.zeros(800, np.int8), np.ones(800, np.float32), np.zeros(800, np.int64))
+    dataset = Dataset(events, ItemTable(np.arange(2).astype(object), [{}] * 2, np.ones(2, bool)), 400)
+    (weights,) = transition_weights(dataset, [1.0], 1.0, seed=0)
+    assert weights[0, 1] == pytest.approx(weights[1, 0], rel=0.01)
+
+
+def test_what_people_choose_again_speaks_for_itself() -> None:
+    """A zero diagonal says nothing for what a user has had: it is put beside it where people choose items again."""
+    data = build_dataset()
+    events = data.interactions
+    _, first = np.unique(events.users.astype(np.int64) * N_ITEMS + events.items, return_index=True)
+    once = replace(data, interactions=events.where(np.sort(first)))
+    twice = replace(once, interactions=once.interactions.where(np.repeat(np.arange(len(first)), 2)))
+    liked = items_of(1)[:3].tolist()
+    own, none = (
+        Collaborative(CollaborativeConfig(memories=(), repetition=2)).fit(one, OPTIONS).recommend(histories(liked), 3)
+        for one in (twice, once)
+    )
+    assert set(own.items[0]) == set(liked)
+    assert set(none.items[0]) != set(liked)
+
+
+@pytest.mark.parametrize("config", [{}, {"memories": (), "half_life": 3}, {"memories": (2, 7, 9)}])
+def test_contributions_are_what_a_score_loses_in_every_form(config: dict, tmp_path) -> None:
+    model = Collaborative(CollaborativeConfig(**config)).fit(build_dataset(), OPTIONS)
+    model.save(tmp_path)
+    model = Collaborative.load(tmp_path)
+    past = [*items_of(0)[:3].tolist(), *items_of(2)[:4].tolist()]
+    target = int(items_of(2)[6])
+    found = model.explain(histories(past), np.array([target], np.int32))[0]
+    whole = model.score(histories(past))[0, target]
+    for item, value in zip(found.items, found.values, strict=True):
+        less = model.score(histories([one for one in past if one != item]))[0, target]
+        assert whole - less == pytest.approx(float(value), abs=1e-6)
+
+
 def test_kernels_of_every_form_agree() -> None:
     rng = np.random.default_rng(1)
     left, right = rng.random((2, 8, 3)).astype(np.float32)
@@ -66,11 +133,18 @@ def test_the_strongest_weights_are_kept_by_magnitude() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "form"),
-    [({}, Dense), ({"dense_items": 10, "kept_weights": 40}, Sparse), ({"closed_form_items": 10}, Factors)],
+    [
+        ({}, [Dense, Dense]),
+        ({"memory_items": 0}, [Dense]),
+        ({"memories": ()}, [Dense]),
+        ({"memory_items": 0, "dense_items": 10, "kept_weights": 40}, [Sparse]),
+        ({"memory_items": 0, "closed_form_items": 10, "head_items": 30, "factors": 6}, [Sparse, Factors]),
+        ({"memory_items": 0, "closed_form_items": 10, "head_items": 0}, [Factors]),
+    ],
 )
-def test_collaborative_finds_the_genre_in_the_form_that_its_catalogue_allows(settings: dict, form: type) -> None:
-    model = Collaborative(CollaborativeConfig(**settings)).fit(build_dataset(), OPTIONS)
-    assert isinstance(model.kernel, form)
+def test_collaborative_finds_the_genre_in_the_form_that_its_catalogue_allows(settings: dict, form: list[type]) -> None:
+    model = Collaborative(CollaborativeConfig(repetition=0, **settings)).fit(build_dataset(), OPTIONS)
+    assert [type(term.kernel) for term in model.terms] == form
     liked = items_of(1)[:4].tolist()
     allowed = np.ones(N_ITEMS, bool)
     allowed[liked] = False
@@ -79,7 +153,7 @@ def test_collaborative_finds_the_genre_in_the_form_that_its_catalogue_allows(set
 
 
 def test_a_factorisation_repeats_itself_under_its_seed() -> None:
-    config = CollaborativeConfig(closed_form_items=10)
+    config = CollaborativeConfig(memory_items=0, closed_form_items=10)
     first, second = (Collaborative(config).fit(build_dataset(), OPTIONS).score(histories([3])) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 

@@ -1,5 +1,7 @@
 """Who is chosen together with whom: the training matrix of linear families and item vectors from it."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
@@ -12,11 +14,20 @@ from training.models.profiles import build_profiles
 PRIOR_HALF_LIFE_DAYS = 14.0
 
 
-def training_matrix(dataset: Dataset) -> sp.csr_array:
-    """Profiles of all users without ageing, float32 [n_users, n_items]. Raises ValueError where there are none."""
+def training_matrix(dataset: Dataset, whole: bool = False) -> sp.csr_array:
+    """Profiles of all users without ageing, float32 [n_users, n_items].
+
+    Args:
+        dataset: events.
+        whole: read past the bound on histories, which keeps to what is recent.
+
+    Raises:
+        ValueError: there are no interactions.
+    """
     if not len(dataset.interactions):
         raise ValueError("there are no interactions to learn from: record some first")
-    return build_profiles(dataset.histories(), dataset.n_items).matrix(dataset.n_items)
+    read = replace(dataset, max_events=len(dataset.interactions)) if whole else dataset
+    return build_profiles(read.histories(), dataset.n_items).matrix(dataset.n_items)
 
 
 def prior_scores(dataset: Dataset, weight: float) -> npt.NDArray[np.float32]:

@@ -123,6 +123,7 @@ class Factors(Kernel):
         return cls(arrays["left"].astype(np.float32, copy=False), arrays["right"].astype(np.float32, copy=False))
 
 
+_CELLS = 16_000_000
 FORMS: dict[str, type[Kernel]] = {kernel.form: kernel for kernel in (Dense, Sparse, Factors)}
 
 
@@ -131,7 +132,11 @@ def strongest(weights: FloatMatrix, per_row: int) -> sp.csr_array:
     n, m = weights.shape
     if per_row >= m:
         return sp.csr_array(weights)
-    columns = np.argpartition(-np.abs(weights), per_row - 1, axis=1)[:, :per_row]
+    columns = np.empty((n, per_row), dtype=np.int32)
+    slices = max(1, _CELLS // m)
+    for start in range(0, n, slices):  # the whole order would take twice the memory of the weights
+        rows = slice(start, start + slices)
+        columns[rows] = np.argpartition(-np.abs(weights[rows]), per_row - 1, axis=1)[:, :per_row]
     columns.sort(axis=1)
     values = np.take_along_axis(weights, columns, axis=1)
     kept = sp.csr_array((values.ravel(), columns.ravel(), np.arange(n + 1) * per_row), shape=(n, m))

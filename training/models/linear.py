@@ -1,10 +1,12 @@
-"""Linear families: score(history, i) = prior[i] + sum over history items j of weight(j) * K[j, i].
+"""Linear families: score(history, i) = prior[i] + sum over terms t and history items j of weight_t(j) * K_t[j, i].
 
-They differ in where K comes from. Being linear, they say exactly what each item of a history did to a score.
+They differ in how many terms they have and where each K comes from. Being linear, they say exactly what each item of a
+history did to a score.
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,30 +42,47 @@ class LinearConfig(ModelConfig):
     )
 
 
+@dataclass(frozen=True)
+class Term:
+    """One way in which a history speaks for items."""
+
+    kernel: Kernel  # among the items of the training data (or of the catalogue, where content gives it)
+    half_life: float | None  # distinct items after which an item of a history counts half; None: no ageing
+
+
 class LinearRecommender(Recommender):
-    """A recommender over a kernel. Subclasses fit `kernel`, `base` and `vectors`.
+    """A recommender over kernels. Subclasses fit `terms` (or `kernel`, where there is one), `base` and `vectors`.
 
     Attributes:
-        kernel: weights among the items of the training data (or of the catalogue, where content gives them).
+        terms: kernels of one size, with the ageing of each.
         base: float32 [n_items], the score of an empty history.
         vectors: float32 [n_items, d] unit or zero vectors for `similar`.
     """
 
     config: LinearConfig
-    kernel: Kernel
+    terms: tuple[Term, ...]
     base: npt.NDArray[np.float32]
     vectors: FloatMatrix
+
+    @property
+    def kernel(self) -> Kernel:
+        """That of the first term, which most families have alone."""
+        return self.terms[0].kernel
+
+    @kernel.setter
+    def kernel(self, kernel: Kernel) -> None:
+        self.terms = (Term(kernel, self.config.half_life),)
 
     @property
     def n_items(self) -> int:
         return len(self.base)
 
     def score(self, histories: Histories, candidates: Positions | None = None) -> FloatMatrix:
-        profiles = build_profiles(histories, self.n_items, self.config.half_life)
-        scores = self.kernel.propagate(profiles.matrix(self.kernel.size))
-        if self.kernel.size < self.n_items:
-            scores = np.hstack([scores, np.zeros((len(scores), self.n_items - self.kernel.size), np.float32)])
-        scores += self.base
+        profiles = build_profiles(histories, self.n_items)
+        scores = np.tile(self.base, (len(histories), 1))
+        for term in self.terms:
+            size = term.kernel.size
+            scores[:, :size] += term.kernel.propagate(profiles.aged(term.half_life).matrix(size))
         return scores if candidates is None else scores[:, candidates]
 
     def item_vectors(self) -> FloatMatrix:
@@ -71,7 +90,7 @@ class LinearRecommender(Recommender):
 
     def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
         """What the score would lose without each item of the history, exactly; negative where it would gain."""
-        profiles = build_profiles(histories, self.n_items, self.config.half_life)
+        profiles = build_profiles(histories, self.n_items)
         explained = []
         for row, item in enumerate(items):
             found, losses = self._losses(profiles, row, np.array([item], dtype=np.int32))
@@ -80,7 +99,7 @@ class LinearRecommender(Recommender):
         return explained
 
     def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
-        profiles = build_profiles(histories, self.n_items, self.config.half_life)
+        profiles = build_profiles(histories, self.n_items)
         explained = []
         for row, ranked in enumerate(items):
             listed = ranked != NO_ITEM
@@ -94,19 +113,24 @@ class LinearRecommender(Recommender):
         """The items of one history [n] and what each adds to the scores of `items` [m], float32 [n, m].
 
         Without item j the older ones are one place nearer to the present and count 1 / decay as much: its own share
-        less that gain is the whole difference.
+        less that gain is the whole difference. profiles: without ageing.
         """
-        span = slice(profiles.offsets[row], profiles.offsets[row + 1])
-        history, weights = profiles.items[span], profiles.weights[span]
-        shares = np.zeros((len(history), len(items)), dtype=np.float32)
-        old, new = np.flatnonzero(history < self.kernel.size), np.flatnonzero(items < self.kernel.size)
-        if len(old) and len(new):
-            shares[np.ix_(old, new)] = weights[old, None] * self.kernel.block(history[old], items[new])
-        if self.config.half_life is not None:
-            gain = 2.0 ** (1 / self.config.half_life) - 1
-            older = np.cumsum(shares, axis=0) - shares
-            shares = (shares - gain * older).astype(np.float32)
-        return history, shares
+        one = profiles.row(row)
+        history, known = one.items, self.kernel.size
+        losses = np.zeros((len(history), len(items)), dtype=np.float32)
+        old, new = np.flatnonzero(history < known), np.flatnonzero(items < known)
+        if not len(old) or not len(new):
+            return history, losses
+        for term in self.terms:
+            shares = np.zeros_like(losses)
+            weights = one.aged(term.half_life).weights
+            shares[np.ix_(old, new)] = weights[old, None] * term.kernel.block(history[old], items[new])
+            if term.half_life is not None:
+                gain = 2.0 ** (1 / term.half_life) - 1
+                older = np.cumsum(shares, axis=0) - shares
+                shares = (shares - gain * older).astype(np.float32)
+            losses += shares
+        return history, losses
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
         added = int((positions >= self.n_items).sum())
@@ -119,9 +143,13 @@ class LinearRecommender(Recommender):
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        description = {"config": self.config.model_dump(mode="json"), "kernel": self.kernel.form}
-        (path / CONFIG_FILE).write_text(json.dumps(description))
-        arrays: dict[str, Any] = {f"kernel_{name}": array for name, array in self.kernel.arrays().items()}
+        terms = [{"kernel": term.kernel.form, "half_life": term.half_life} for term in self.terms]
+        (path / CONFIG_FILE).write_text(json.dumps({"config": self.config.model_dump(mode="json"), "terms": terms}))
+        arrays: dict[str, Any] = {
+            f"kernel{place}_{name}": array
+            for place, term in enumerate(self.terms)
+            for name, array in term.kernel.arrays().items()
+        }
         np.savez(path / ARRAYS_FILE, base=self.base, vectors=self.vectors, **arrays)
 
     @classmethod
@@ -130,9 +158,12 @@ class LinearRecommender(Recommender):
         model = cls(cls.Config.model_validate(description["config"]))
         with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
             model.base, model.vectors = arrays["base"], arrays["vectors"]
-            prefix = "kernel_"
-            kernel = {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
-        model.kernel = FORMS[description["kernel"]].from_arrays(kernel)
+            terms = []
+            for place, term in enumerate(description["terms"]):
+                prefix = f"kernel{place}_"
+                kernel = {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
+                terms.append(Term(FORMS[term["kernel"]].from_arrays(kernel), term["half_life"]))
+        model.terms = tuple(terms)
         return model
 
     def _copy(self) -> Self:

@@ -1,6 +1,6 @@
 """Histories as weighted sets of distinct items: what every linear family reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,19 @@ class Profiles:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def aged(self, half_life: float | None) -> "Profiles":
+        """Weights times 0.5 ** (distinct items after it / half_life). None: age does not count."""
+        if half_life is None:
+            return self
+        after = np.repeat(self.offsets[1:], np.diff(self.offsets)) - 1 - np.arange(len(self.items))
+        return replace(self, weights=(self.weights * 0.5 ** (after / half_life)).astype(np.float32))
+
+    def row(self, row: int) -> "Profiles":
+        """That of one history alone."""
+        span = slice(self.offsets[row], self.offsets[row + 1])
+        offsets = np.array([0, span.stop - span.start], dtype=np.int64)
+        return Profiles(self.items[span], self.weights[span], offsets)
 
     def matrix(self, n_items: int) -> sp.csr_array:
         """float32 [batch, n_items]; items at or past `n_items` are left out."""
@@ -49,7 +62,5 @@ def build_profiles(histories: Histories, n_items: int, half_life: float | None =
     order = np.argsort(newest)  # events are grouped by row, oldest first; so are their items then
     rows = keys[order] // n_items
     offsets = np.searchsorted(rows, np.arange(len(histories) + 1)).astype(np.int64)
-    weights = mass[order]
-    if half_life is not None:
-        weights = weights * 0.5 ** ((offsets[rows + 1] - 1 - np.arange(len(rows))) / half_life)
-    return Profiles((keys[order] % n_items).astype(np.int32), weights.astype(np.float32), offsets)
+    profiles = Profiles((keys[order] % n_items).astype(np.int32), mass[order].astype(np.float32), offsets)
+    return profiles.aged(half_life)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from feature_store.online import Histories
+from training.intervals import Estimate, paired_difference
 from training.models.contract import FloatMatrix, ModelConfig
 from training.models.hybrid.ranker import Candidates, Doubles, breadth, fit_weights, mean_ndcg, ndcg
 from training.splits import Holdout
@@ -49,6 +50,7 @@ class Learned(BaseModel):
     n_questions: int
     ndcg: float  # of the blend, cross-validated over users
     component_ndcg: dict[str, float]
+    gain: Estimate  # of the blend over the best component in NDCG, paired by user; 0 where that is kept
     breadth: int  # distinct items in the blend's lists of ten
     component_breadth: dict[str, int]
 
@@ -57,6 +59,7 @@ class Learned(BaseModel):
 class _Option:
     weights: Doubles
     popularity_weight: float
+    figures: Doubles  # NDCG of every question
     ndcg: float
     breadth: int
 
@@ -87,7 +90,8 @@ def learn(
     people, person = np.unique(questions.users, return_inverse=True)
     if len(people) < config.folds:  # too few to hold anybody out: nothing tells the components apart
         even = np.full(len(families), 1 / len(families))
-        chosen = _Option(even, min(config.popularity_weights), 0.0, breadth(components, even))
+        figures = np.zeros(len(questions))
+        chosen = kept = _Option(even, min(config.popularity_weights), figures, 0.0, breadth(components, even))
         alone = np.zeros(len(families))
     else:
         fold = rng.permutation(len(people))[person] % config.folds
@@ -100,8 +104,10 @@ def learn(
         ]
         enough = max((option.ndcg for option in options), default=0.0) * (1 - config.tolerance)
         winning = [option for option in options if option.ndcg >= enough and option.ndcg > alone[best]]
-        kept = _Option(one_hot[best], 0.0, float(alone[best]), int(breadths[best]))
+        figures = ndcg(components, one_hot[best])
+        kept = _Option(one_hot[best], 0.0, figures, float(alone[best]), int(breadths[best]))
         chosen = max(winning, key=lambda option: (option.breadth, option.ndcg), default=kept)
+    by_user = [np.bincount(person, option.figures * candidates.shares).astype(np.float64) for option in (chosen, kept)]
     single = chosen.popularity_weight == 0 and chosen.weights.max() == 1
     return Learned(
         weights=dict(zip(families, chosen.weights.tolist(), strict=True)),
@@ -110,6 +116,7 @@ def learn(
         n_questions=len(questions),
         ndcg=chosen.ndcg,
         component_ndcg=dict(zip(families, alone.tolist(), strict=True)),
+        gain=paired_difference(by_user[0], by_user[1]) if len(people) else Estimate(mean=0.0),
         breadth=chosen.breadth,
         component_breadth=dict(zip(families, breadths.tolist(), strict=True)),
     )
@@ -134,7 +141,7 @@ def _try(
             figures[held] = ndcg(candidates.take(held), weights * lifts)
         lifted = whole * lifts / (whole * lifts).sum()
         mean = float(np.average(figures, weights=candidates.shares))
-        yield _Option(lifted, popularity_weight, mean, breadth(candidates, lifted))
+        yield _Option(lifted, popularity_weight, figures, mean, breadth(candidates, lifted))
 
 
 def _with_popularity(candidates: Candidates, weight: float) -> Candidates:

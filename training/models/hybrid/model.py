@@ -124,6 +124,9 @@ class Hybrid(Blend):
         return {
             "ranker_questions": learned.n_questions,
             "ranker_ndcg": learned.ndcg,
+            "ranker_gain": learned.gain.mean,
+            "ranker_gain_low": learned.gain.low,
+            "ranker_gain_high": learned.gain.high,
             "ranker_breadth": learned.breadth,
             "evidence_agreement": self.evidence_agreement,
             "weight_popularity": learned.popularity_weight,

@@ -1,0 +1,55 @@
+"""An import that brings more than the plan takes is refused as a whole; what changes what is there is not."""
+
+import psycopg
+import pytest
+
+from api.imports.problems import ImportRefusedError
+from tests.api.imports.conftest import Importer
+
+
+def items(count: int, title: str = "Tea") -> str:
+    return "id,title\n" + "".join(f"item-{n},{title}\n" for n in range(count))
+
+
+def events(users: int) -> str:
+    return "userId,itemId,interactionType,timestamp\n" + "".join(
+        f"user-{n},item-1,like,2025-01-01T10:00:00Z\n" for n in range(users)
+    )
+
+
+@pytest.fixture
+def free(importer: Importer) -> Importer:
+    """100 items and 100 users."""
+    with psycopg.connect(importer.url) as connection:
+        connection.execute("UPDATE tenants SET plan = 'free'")
+    return importer
+
+
+def test_as_many_items_as_the_plan_takes_and_no_more(free: Importer) -> None:
+    free.load(free.write("items.csv", items(100)))
+    with pytest.raises(ImportRefusedError, match="Free takes 100 items, and with this import there would be 101"):
+        free.load(free.write("items.csv", items(101)))
+    assert free.counts() == (100, 0, 0)
+    free.load(free.write("items.csv", items(100, "Salt")))
+    assert free.rows("SELECT DISTINCT metadata ->> 'title' FROM items") == [("Salt",)]
+
+
+def test_as_many_users_as_the_plan_takes_and_no_more(free: Importer) -> None:
+    with psycopg.connect(free.url) as connection:
+        connection.execute("INSERT INTO users (tenant_id, id, password_hash) VALUES ('shop', 'boss', 'x')")
+    tea = free.write("items.csv", items(2))
+    with pytest.raises(ImportRefusedError, match="Free takes 100 users, and with this import there would be 101"):
+        free.load(tea, free.write("events.csv", events(101)))
+    assert free.counts() == (0, 1, 0)
+    free.load(tea, free.write("events.csv", events(100)))
+    assert free.counts() == (2, 101, 100)
+
+
+def test_a_subscription_makes_room(free: Importer) -> None:
+    with psycopg.connect(free.url) as connection:
+        connection.execute(
+            "INSERT INTO subscriptions (tenant_id, customer_id, plan_id, status, billing_cycle_anchor) "
+            "VALUES ('shop', 'cus_1', 'plan-starter', 'active', now())"
+        )
+    free.load(free.write("items.csv", items(101)), free.write("events.csv", events(101)))
+    assert free.counts() == (101, 101, 101)

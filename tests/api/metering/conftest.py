@@ -1,0 +1,3 @@
+from tests.fixtures.backend import backend
+
+__all__ = ["backend"]

