@@ -205,6 +205,8 @@ class LimitSettings(Settings):
 class BillingSettings(Settings):
     """Stripe. Without its key and secret the routes that need them answer 503; everything else works."""
 
+    model_config = SettingsConfigDict(env_ignore_empty=True)
+
     api_key: SecretStr | None = Field(default=None, alias="STRIPE_API_KEY")
     webhook_secret: SecretStr | None = Field(default=None, alias="STRIPE_WEBHOOK_SECRET")
     api_base: str = Field(default="https://api.stripe.com", alias="STRIPE_API_BASE", description="of Stripe's API")

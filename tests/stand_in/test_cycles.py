@@ -281,3 +281,31 @@ def test_killed_stand_in_goes_on_from_its_file(scene_at: Any, tmp_path: Any) -> 
             again.flush()
             assert scene.receiver.kinds().count("invoice.paid") == 2
             assert len({event.id for event in scene.receiver.events}) >= 20
+
+
+def test_attempt_by_hand_leaves_the_plan_of_the_dunning_alone(scene_at: Any) -> None:
+    with scene_at("2026-03-01T00:00:00Z") as scene:
+        subscription = scene.subscribed(scene.price())
+        scene.running.control(f"cards/{subscription.customer}", card="pm_card_chargeCustomerFail")
+        scene.running.advance_to("2026-04-02T00:00:00Z")
+        with pytest.raises(stripe.CardError):
+            scene.client.v1.invoices.pay(str(scene.now(subscription).latest_invoice))
+        assert text(invoices(scene, subscription)[1].next_payment_attempt) == "2026-04-04T01:00:00Z"
+
+
+def test_deleted_customer_is_left_alone(scene_at: Any) -> None:
+    """Nothing that was planned for it happens any more."""
+    with scene_at("2026-03-01T00:00:00Z") as scene:
+        subscription = scene.subscribed(scene.price())
+        customer, client = str(subscription.customer), scene.client.v1
+        client.invoice_items.create({"customer": customer, "amount": 700, "currency": "usd"})
+        client.invoices.create(
+            {"customer": customer, "pending_invoice_items_behavior": "include", "auto_advance": True}
+        )
+        assert client.customers.delete(customer).deleted
+        assert client.customers.retrieve(customer).deleted
+        scene.running.advance(60 * DAY)
+        assert scene.now(subscription).status == "canceled"
+        assert [each.status for each in client.invoices.list({"customer": customer}).data] == ["draft", "paid"]
+        with pytest.raises(stripe.InvalidRequestError, match="No such customer"):
+            client.customers.update(customer, {"name": "again"})

@@ -1,11 +1,15 @@
 """Checkout, portal and invoices, against the stand-in for Stripe over HTTP."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.fixtures.desk import Desk, Shop
+from tests.fixtures.platform import ROOT
 from tests.fixtures.standin import FAILING_CARD
 
 CHECKOUT = {"planId": "plan-growth", "interval": "monthly"}
@@ -204,3 +208,27 @@ def test_a_price_of_no_plan_waits_for_the_operator(desk: Desk, shop: Shop) -> No
     desk.standin.flush()
     # Of the same subscription we know what plan it was: service goes on.
     assert shop.status() == ("plan-starter", "active")
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_tenant_that_is_deleted_pays_no_longer(reachable: bool, desk: Desk, shop: Shop) -> None:
+    """Where Stripe cannot be told, whoever deletes is told what is left to do."""
+    shop.subscribe()
+    subscription = shop.row("subscription_id")
+    environment = os.environ | desk.standin.environment | {"DATABASE_URL": desk.database_url}
+    if not reachable:
+        environment["STRIPE_API_BASE"] = "http://127.0.0.1:9"
+    done = subprocess.run(
+        [sys.executable, "-m", "api", "delete-tenant", "--id", shop.tenant_id, "--yes"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    status = desk.standin.library.subscriptions.retrieve(subscription).status
+    assert status == ("canceled" if reachable else "active")
+    assert (subscription in done.stderr) is not reachable
+    assert desk.sql("SELECT FROM stripe_events WHERE tenant_id = %s", [shop.tenant_id]) == []
+    desk.standin.flush()
