@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,6 +62,8 @@ class Watcher(Protocol):
     """Is told how far the work is."""
 
     def start(self, family: str) -> None: ...
+
+    def stepped(self, step: int, total: int, figure: float | None) -> None: ...
 
     def answered(self, done: int, total: int) -> None: ...
 
@@ -157,7 +159,7 @@ def _kept_or_new(
         return measure_family(
             family,
             field.split,
-            options=field.options,
+            options=replace(field.options, progress=watcher.stepped),
             config=config,
             components=blended,
             tick=watcher.answered,

@@ -33,9 +33,20 @@ def measured() -> Iterator[Measurement]:
     found.result = Usage(time.perf_counter() - began, _peak_mb())
 
 
-def _peak_mb() -> float:
+def resident_mb() -> float:
+    """Resident memory of this process now; its peak so far where the kernel does not say."""
+    return _status("VmRSS") or _peak_mb()
+
+
+def _status(name: str) -> float | None:
+    """A size that the kernel keeps of this process, in MB; None where it does not."""
     if _STATUS.exists():
         for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return None
+
+
+def _peak_mb() -> float:
+    found = _status("VmHWM")
+    return found if found is not None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -55,6 +55,10 @@ class Bars:
         self.family = family
         self.progress.reset(self.own, total=None, description=family, state="fitting", visible=True)
 
+    def stepped(self, step: int, total: int, figure: float | None) -> None:
+        reached = "" if figure is None else f", held-out figure {figure:.4f}"
+        self.progress.update(self.own, completed=step, total=total, state=f"epoch {step} of at most {total}{reached}")
+
     def answered(self, done: int, total: int) -> None:
         self.progress.update(self.own, completed=done, total=total, state=f"{done} of {total} users asked")
 

@@ -17,15 +17,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import structlog
+
 from training.answers import Tick
 from training.calibration import ScoreMap, fit_score_map
 from training.config import load_config
 from training.dataset import Dataset
+from training.estimate import forecast
 from training.evaluation import EvaluationReport, evaluate
 from training.measure import Usage, measured
 from training.models.contract import Blend, ModelConfig, Recommender, RuntimeOptions
 from training.models.registry import family_class, load_model, save_model
 from training.splits import SeenPolicy, Split, temporal_split
+
+log = structlog.get_logger(__name__)
 
 FIT_PROTOCOL = (
     "the evaluated model was fitted on the events before the test window, the served one on all events "
@@ -171,10 +176,19 @@ def measure_family(
         ValueError: the data cannot carry the family.
     """
     config = config or load_config(family)
+    expected = forecast(family, config, split, options)
+    if expected is not None:
+        log.info("before the fits", family=family, **expected.notes())
     with measured() as usage:
         tuned, evaluated = _fit_before_test(family, config, split, options, components or {})
+    log.info("after the fits", family=family, seconds=usage.result.seconds, peak_mb=usage.result.peak_mb)
+    report = _report(evaluated, split, options, usage.result, tick)
     return MeasuredModel(
-        tuned, evaluated, _report(evaluated, split, options, usage.result, tick), options.seed, usage.result
+        tuned,
+        evaluated,
+        report.model_copy(update={"notes": {**report.notes, **expected.notes()}}) if expected else report,
+        options.seed,
+        usage.result,
     )
 
 

@@ -1,0 +1,108 @@
+"""What is expected of a fit before it starts: counted exactly where it can be, logged beside what was measured."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.training.catalogue import build_dataset
+from training.config import load_config
+from training.dataset import Dataset, from_events
+from training.estimate import Sizes, forecast, probe
+from training.measure import resident_mb
+from training.models.contract import ModelConfig, Recommender, RuntimeOptions
+from training.models.linear import LinearRecommender
+from training.models.registry import families
+from training.splits import Split, temporal_split
+from training.train import measure_family
+
+OPTIONS = RuntimeOptions(threads=1)
+
+
+def test_sizes_by_hand() -> None:
+    rows = [("u", "a", 1), ("u", "b", 2), ("u", "a", 3), ("v", "c", 4), ("w", "a", 5)]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    items = pd.DataFrame({"item_id": list("abcd"), "metadata": [{}] * 4})
+    assert Sizes.of(from_events(frame, items)) == Sizes(
+        rows=5, users=3, items=4, known_items=3, pairs=4, co_pairs=2**2 + 1 + 1, places=5
+    )
+    bounded = Sizes.of(from_events(frame, items, max_events=2))
+    assert (bounded.rows, bounded.places, bounded.co_pairs) == (5, 4, 6)
+
+
+def test_a_log_without_events_has_sizes_too() -> None:
+    dataset = build_dataset()
+    nothing = Sizes.of(dataset.where(np.zeros(len(dataset.interactions), dtype=bool)))
+    assert (nothing.rows, nothing.pairs, nothing.co_pairs, nothing.items) == (0, 0, 0, dataset.n_items)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return temporal_split(build_dataset())
+
+
+def learned_numbers(model: Recommender) -> int:
+    """Of a linear model or a baseline: what it scores with, and its vectors."""
+    if isinstance(model, LinearRecommender):
+        kernels = [term.kernel for term in model.terms] if hasattr(model, "terms") else [model.kernel]
+        arrays = [array for kernel in kernels for name, array in kernel.arrays().items() if name in ("data", "weights")]
+        return sum(array.size for array in arrays) + model.base.size + model.vectors.size
+    return model.n_items
+
+
+@pytest.mark.parametrize("family", ["popularity", "collaborative"])
+def test_rows_and_parameters_are_exact_where_a_kernel_is_dense(family: str, split: Split) -> None:
+    found = measure_family(family, split, options=OPTIONS)
+    notes = found.report.notes
+    assert notes["rows"] == len(split.before_test.interactions)
+    assert notes["estimated_parameters"] == learned_numbers(found.evaluated)
+
+
+def test_parameters_are_an_upper_bound_where_weights_may_be_zero(split: Split) -> None:
+    found = measure_family("item-knn", split, options=OPTIONS)
+    expected, counted = found.report.notes["estimated_parameters"], learned_numbers(found.evaluated)
+    assert counted <= expected < 2 * counted
+
+
+def test_what_was_expected_stands_beside_what_was_measured(split: Split) -> None:
+    before = resident_mb()
+    found = measure_family("collaborative", split, options=OPTIONS)
+    notes = found.report.notes
+    assert notes["estimated_seconds"] > 0 and notes["estimated_peak_mb"] >= 0.9 * before
+    assert found.usage.peak_mb > 0 and found.usage.seconds > 0
+
+
+@pytest.mark.parametrize("family", families())
+def test_more_data_never_costs_less(family: str) -> None:
+    config = load_config(family)
+    small, large = temporal_split(made_of(20, 30)), temporal_split(made_of(200, 300))
+    little, much = (forecast(family, config, split, OPTIONS) for split in (small, large))
+    assert little is not None and much is not None
+    assert much.rows == 10 * little.rows and much.parameters >= little.parameters
+    assert much.seconds >= little.seconds
+
+
+def made_of(users: int, items: int) -> Dataset:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(users), 20).astype(str),
+            "item_id": [f"i{item}" for item in rng.integers(0, items, users * 20)],
+            "timestamp": np.arange(users * 20) + 10**15,
+        }
+    )
+    return from_events(frame, pd.DataFrame({"item_id": [f"i{n}" for n in range(items)], "metadata": [{}] * items}))
+
+
+def test_time_is_bounded_by_what_a_fit_may_take(split: Split) -> None:
+    config = load_config("deep-learning")
+    bounded = forecast("deep-learning", config, split, RuntimeOptions(threads=1, max_seconds=0.5))
+    assert bounded is not None and bounded.seconds == 0.5
+
+
+def test_a_machine_has_a_speed_in_each_currency() -> None:
+    speed = probe(1)
+    assert min(speed.flops, speed.adds, speed.mixed, speed.moves) > 1e5 and probe(1) is speed
+
+
+def test_nothing_is_said_of_a_family_that_nothing_is_known_of(split: Split) -> None:
+    assert forecast("of-a-team", ModelConfig(), split, OPTIONS) is None
