@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +91,7 @@ class Predictor:
                 raise BrokenReleaseError(f"{family} gives no finite score for every item")
             catalogue.vectors(family)
             history = [Event(catalogue.ids[0], "like", 1.0, 0)]
-            self._recommend(catalogue, family, [RecommendQuery(cast(Any, family), 1, history)])
+            self._recommend(catalogue, family, [RecommendQuery(family, 1, history)])
 
     def answer(self, request: BatchRequest) -> BatchResponse:
         """Answer every query of the batch, or ask for the catalogue delta since the version held here.

@@ -3,10 +3,12 @@
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from api.edge.schemas import WHOLE, OpaqueId, Schema
-from serving.contracts.messages import MAX_COUNT, Algorithm
+from configs.plugins import plugged_in
+from serving.contracts.messages import ALGORITHMS, MAX_COUNT
 
 MAX_EXCLUDE = 1_000
 MAX_SESSION = 200
@@ -31,6 +33,22 @@ Exclude = Annotated[
         examples=[["50"]],
     ),
 ]
+
+
+def _names() -> tuple[str, ...]:
+    """What may be asked for: the families of every installation, and those that were plugged into this one."""
+    return (*ALGORITHMS, *plugged_in())
+
+
+def _known(name: str) -> str:
+    if name not in _names():
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": " or ".join(_names())})
+    return name
+
+
+AnyAlgorithm = Annotated[
+    str, AfterValidator(_known), Field(json_schema_extra=lambda schema: schema.update(enum=list(_names())))
+]
 ExcludeSeen = Literal["none", "bought", "all"]
 
 
@@ -50,7 +68,7 @@ class RecommendRequest(Schema):
 
     user_id: OpaqueId = Field(description="Your id of the user, who may be unknown", examples=["user-abc"])
     count: Count
-    algorithm: Algorithm = Field(default="hybrid", description="The family of models that answers")
+    algorithm: AnyAlgorithm = Field(default="hybrid", description="The family of models that answers")
     filter: Filter = None
     exclude: Exclude
     exclude_seen: ExcludeSeen | None = Field(

@@ -36,9 +36,10 @@ async def status(session: AsyncSession, scope: TenantScope, serving: ServingClie
     missing = 0 if found else max(0, first_model_after - totals.interactions)
     by_family = {each.family: each for each in found}
     waiting = "No model of this family has passed promotion yet" if found else _until_first(missing)
+    plugins = sorted(set(by_family) - set(ALGORITHMS))
     return Status(
         serving=state,
-        families=[by_family.get(family) or _none(family, waiting) for family in ALGORITHMS],
+        families=[by_family.get(family) or _none(family, waiting) for family in (*ALGORITHMS, *plugins)],
         interactions_until_first_model=missing,
     )
 

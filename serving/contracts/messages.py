@@ -13,6 +13,7 @@ from serving.contracts.filters import Filter
 
 Algorithm = Literal["collaborative", "content-based", "hybrid", "deep-learning"]
 ALGORITHMS: tuple[Algorithm, ...] = ("collaborative", "content-based", "hybrid", "deep-learning")
+"""Families that every installation has; plug-ins (`configs.plugins`) are asked for by their own names."""
 BATCH_PATH = "/v1/batch"
 MEDIA_TYPE = "application/vnd.msgpack"
 MAX_COUNT = 100
@@ -32,7 +33,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RecommendQuery(msgspec.Struct, frozen=True, tag="recommend"):
-    algorithm: Algorithm
+    algorithm: str  # a family of the release
     count: Count
     history: list[Event] = []  # oldest first, at most HistorySettings.max_events
     exclude: list[str] = []  # item ids that must not appear: the caller's and, by `excludeSeen`, the seen ones

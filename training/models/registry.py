@@ -10,12 +10,11 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 
+from configs.plugins import plugged_in
 from training.models.contract import Blend, Recommender
 
-ENTRY_POINT_GROUP = "recommendai.models"
 MODEL_FILE = "model.json"
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -34,6 +33,8 @@ def family_class(family: str) -> type[Recommender]:
     found = getattr(import_module(module), name)
     if not (isinstance(found, type) and issubclass(found, Recommender)):
         raise TypeError(f"{locations[family]} of family {family!r} is no Recommender")
+    if found.family != family:
+        raise TypeError(f"{locations[family]} stands for the family {family!r} and calls itself {found.family!r}")
     return found
 
 
@@ -68,9 +69,8 @@ def load_model(path: Path, components: Mapping[str, Recommender] | None = None) 
 def _locations() -> dict[str, str]:
     """Family -> `module:Class`. Raises ValueError where two classes claim one name."""
     found: dict[str, str] = {}
-    installed = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
     own = [(family, location) for family, location, _ in _scan(Path(__file__).parent)]
-    for family, location in [*own, *installed.items()]:
+    for family, location in [*own, *plugged_in().items()]:
         if found.setdefault(family, location) != location:
             raise ValueError(f"model family {family!r} is claimed by {found[family]} and {location}")
     return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from configs.plugins import plugged_in
 from feature_store.analytics_sinks import MeasuredModel, record_release
 from feature_store.lake import tenant_folder
 from pipelines.defs.training.steps import TrainingRun, servable_champion
@@ -26,7 +27,7 @@ def publish_champions(run: TrainingRun) -> Published:
 
     Raises LookupError where none of them has a champion, so that the release before goes on serving.
     """
-    served: tuple[str, ...] = ALGORITHMS
+    served: tuple[str, ...] = (*ALGORITHMS, *plugged_in())
     found = {family: servable_champion(run, family) for family in served}
     champions = {family: ref for family, ref in found.items() if ref is not None}
     if not champions:
