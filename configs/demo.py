@@ -64,9 +64,12 @@ class Demo:
     def run(self) -> int:
         """Bring everything up, print how to use it, and stay until the supervisor ends."""
         attached = self.supervisor.running()
-        if not attached:
+        if attached:
+            self._refuse_another_stripe()
+        else:
             self._refuse_taken_ports()
             write_configuration(self._programs(), self.paths, ROOT)
+            self.state.put("STRIPE", self.stripe.kind)
             self.supervisor.start()
         try:
             self._step("PostgreSQL", self._await_database)
@@ -105,6 +108,14 @@ class Demo:
                     raise SystemExit(
                         f"port {port} is not free ({error.strerror}): run `make demo {variable}=<another port>`"
                     ) from error
+
+    def _refuse_another_stripe(self) -> None:
+        running = self.state.get("STRIPE")
+        if running != self.stripe.kind:
+            raise SystemExit(
+                f"the demo that runs uses {running} for Stripe, this terminal {self.stripe.kind}: "
+                "stop the other first, or give STRIPE_API_KEY the same value here"
+            )
 
     def _await_database(self) -> None:
         def connects() -> bool:

@@ -23,6 +23,10 @@ class DemoStripe:
         return key is not None and key.get_secret_value() != self._key
 
     @property
+    def kind(self) -> str:
+        return "your account" if self.real else "the stand-in"
+
+    @property
     def program_environment(self) -> dict[str, str] | None:
         """Secrets of the stand-in's process, or None where it does not run."""
         return None if self.real else {"STRIPE_API_KEY": self._key, "STRIPE_WEBHOOK_SECRET": self._secret}

@@ -18,10 +18,11 @@ class Room:
     def __init__(self, connection: Connection[TupleRow], scope: TenantScope) -> None:
         self._connection = connection
         self._tenant = scope.tenant_id
-        row = connection.execute(TERMS, [[scope.tenant_id]]).fetchone()
+        now = datetime.now(UTC)
+        row = connection.execute(TERMS, {"tenants": [scope.tenant_id], "now": now}).fetchone()
         if row is None:
             raise LookupError(scope.tenant_id)
-        self._plan: Plan = terms_of(row, datetime.now(UTC)).plan
+        self._plan: Plan = terms_of(row, now).plan
 
     def hold(self) -> None:
         """Have new users of elsewhere wait until the import ends. Writers of items wait for it anyway."""

@@ -107,7 +107,7 @@ async def forget_process(pool: Pool, process: UUID) -> None:
 
 def terms_of(row: Sequence[Any], now: datetime) -> Entitlement:
     """The terms that a row of `TERMS` makes, by its plan alone."""
-    tenant_id, tenant_plan, customer, *state, cap_cents = row
+    tenant_id, tenant_plan, customer, *state, cap_cents = row[:_N_TERMS]
     subscription = None if customer is None else SubscriptionState(*state)
     return entitlement(tenant_id, plan_in_force(tenant_plan, subscription, now), now, cap_cents)
 
@@ -115,12 +115,14 @@ def terms_of(row: Sequence[Any], now: datetime) -> Entitlement:
 async def _read(
     connection: Connection, tenant_ids: Sequence[str], now: datetime
 ) -> tuple[dict[str, Entitlement], Mapping[str, dict[str, Any]]]:
-    rows = await (await connection.execute(TERMS, [list(tenant_ids)])).fetchall()
-    terms = {row[0]: terms_of(row, now) for row in rows}
-    starts = [own.cycle.start for own in terms.values()]
-    used = await connection.execute(_USED, [list(terms), starts])
-    names = ("units", "request_limit", "plan_id", "last_request_at")
-    return terms, {row[0]: dict(zip(names, row[1:], strict=True)) for row in await used.fetchall()}
+    rows = await (await connection.execute(TERMS, {"tenants": list(tenant_ids), "now": now})).fetchall()
+    terms, used = {}, {}
+    for row in rows:
+        own = terms[row[0]] = terms_of(row, now)
+        start, *figures = row[_N_TERMS:]
+        if start == own.cycle.start:
+            used[own.tenant_id] = dict(zip(_FIGURES, figures, strict=True))
+    return terms, used
 
 
 async def _note_terms(connection: Connection, tenant_id: str, now: datetime) -> None:
@@ -154,19 +156,20 @@ def _columns(counts: Iterable[Count]) -> dict[str, list[Any]]:
     }
 
 
+_N_TERMS = 8
+_FIGURES = ("units", "request_limit", "plan_id", "last_request_at")
+
+# Of a tenant whose cycles were the calendar's before it subscribed, two are not over: the terms say which is current.
 TERMS = """
 SELECT tenants.id, tenants.plan, subscriptions.customer_id, subscriptions.plan_id, subscriptions.status,
-    subscriptions.billing_cycle_anchor, subscriptions.past_due_since, billing_settings.overage_cap_cents
+    subscriptions.billing_cycle_anchor, subscriptions.past_due_since, billing_settings.overage_cap_cents,
+    cycle.cycle_start, cycle.units, cycle.request_limit, cycle.plan_id, cycle.last_request_at
 FROM tenants
 LEFT JOIN subscriptions ON subscriptions.tenant_id = tenants.id
 LEFT JOIN billing_settings ON billing_settings.tenant_id = tenants.id
-WHERE tenants.id = ANY(%s::text[]) AND tenants.deleted_at IS NULL
-"""
-
-_USED = """
-SELECT tenant_id, units, request_limit, plan_id, last_request_at
-FROM usage_cycles JOIN unnest(%s::text[], %s::timestamptz[]) AS current (tenant, start)
-    ON tenant_id = current.tenant AND cycle_start = current.start
+LEFT JOIN usage_cycles AS cycle
+    ON cycle.tenant_id = tenants.id AND cycle.cycle_start <= %(now)s AND cycle.cycle_end > %(now)s
+WHERE tenants.id = ANY(%(tenants)s::text[]) AND tenants.deleted_at IS NULL
 """
 
 _HOLD = "SELECT FROM subscriptions WHERE tenant_id = %s FOR SHARE"

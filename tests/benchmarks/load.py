@@ -49,7 +49,7 @@ async def run(load: Load) -> dict[str, float]:
             if started >= begin:
                 latencies.append(finished - started)
                 counts["degraded"] += b"x-recommendation-degraded" in lowered
-                counts["errors"] += not head.startswith(b"HTTP/1.1 200")
+                counts["errors"] += not head.startswith(b"HTTP/1.1 2")
         writer.close()
 
     await asyncio.gather(*(client() for _ in range(load.clients)))

@@ -211,6 +211,19 @@ def test_figures_of_an_earlier_evaluation_stand_in_for_a_fit_of_the_same_split(s
     assert of_all(fresh["results"])["ndcg@10"] == pytest.approx(evaluate(model, split).metric("ndcg@10"))
 
 
+def test_what_was_not_measured_is_told_and_not_fitted(split: Split, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="not measured yet"):
+        measure_peer("popularity", split, tmp_path, no_python, Bounds(), fit=False)
+    how = {"max_seconds": 60, "threads": 1, "seed": 0}
+    run, files, cache = Run("tiny", "leave-one-out", "all"), tiny_files(tmp_path), tmp_path / "cache"
+    found = measure_families(["popularity"], run, files, split, cache, fit=False, **how)
+    assert found == {"results": [], "skipped": [{"model": "popularity", "reason": "not measured yet"}]}
+    fresh = measure_families(["popularity"], run, files, split, cache, **how)
+    again = measure_families(["popularity", "item-knn"], run, files, split, cache, fit=False, **how)
+    assert again["results"] == fresh["results"] != []
+    assert [one["model"] for one in again["skipped"]] == ["item-knn"]
+
+
 def test_the_page_shows_best_first_and_parts_what_others_published(split: Split, tmp_path: Path) -> None:
     theirs = measure_peer("popularity", split, tmp_path, this_python, Bounds())
     ours = [{**row, "model": "collaborative"} for row in theirs["rows"]]
@@ -263,6 +276,15 @@ def test_movielens_1m_is_only_measured_where_somebody_says_where_it_is(tmp_path:
     with pytest.raises(FileNotFoundError, match=r"interactions\.parquet"):
         files_of("ml-1m", tmp_path, tmp_path)
     assert {run.dataset for run in RUNS} == {"movielens-100k", "complete-journey", "ml-1m"}
+
+
+def test_a_search_tries_what_makes_sense_on_the_split(split: Split, movielens_split: Split) -> None:
+    assert space_of("popularity", split) == {"days": [None]}
+    assert len(space_of("popularity", movielens_split)["days"]) > 1
+    assert space_of("sasrec", movielens_split) is None
+    assert "epochs" in space_of("sasrec", split)
+    assert space_of("personal-popularity", movielens_split) is None
+    assert "weights" not in space_of("ials", split)
 
 
 def test_every_peer_has_a_fit_and_every_fit_a_search() -> None:

@@ -19,6 +19,7 @@ from configs.launch import survivors
 from configs.plans import plans
 from configs.processes import SOCKET_PATH_LIMIT, programs, socket_path, write_configuration, write_private
 from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings
+from configs.supervision import Supervisor
 from tests.fixtures.platform import answers, free_ports, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,6 +150,21 @@ def test_demo_knows_a_real_key_from_its_own(tmp_path: Path) -> None:
     assert real.program_environment is None
     assert real.api_environment == {}
     assert real.exported == {"STRIPE_WEBHOOK_SECRET": "whsec_x", "STRIPE_API_BASE": "https://api.stripe.com"}
+
+
+def test_demo_that_runs_with_another_stripe_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STRIPE_API_KEY", raising=False)
+    paths = PathSettings(state_dir=tmp_path)
+    DemoState(tmp_path / "demo.state").put("STRIPE", "your account")
+    write_configuration([], paths, ROOT)
+    supervisor = Supervisor(paths, ROOT)
+    supervisor.start()
+    try:
+        with pytest.raises(SystemExit, match="uses your account for Stripe, this terminal the stand-in"):
+            Demo(paths, PortSettings(), DemoSettings()).run()
+        assert supervisor.running()
+    finally:
+        supervisor.stop()
 
 
 def test_demo_names_the_port_that_is_taken(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +21,13 @@ from training.dataset import Interactions
 from training.evaluation import evaluate
 from training.models.contract import ListContributions, RuntimeOptions
 from training.models.deep_learning.attribution import Trust, measure
+from training.models.deep_learning.checkpoint import Checkpoint
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.model import DeepLearning
 from training.models.deep_learning.network import N_DISTANCES, Network, bucket
 from training.models.deep_learning.sequences import epoch
-from training.models.deep_learning.task import NextItemTask, sample_log_chance
+from training.models.deep_learning.softmax import Movement, Past, cross_entropy
+from training.models.deep_learning.task import NextItemTask, Step, sample_log_chance
 from training.models.deep_learning.trends import trends
 from training.models.deep_learning.user_vectors import user_vectors
 from training.models.popularity import Popularity
@@ -32,8 +35,8 @@ from training.models.registry import save_model
 from training.splits import leave_one_out_split
 
 DAY = 86_400_000_000
-SMALL = DeepLearningConfig(dimensions=16, max_length=20, epochs=6, dropout=0.0)
-OPTIONS = RuntimeOptions(threads=1, seed=1, max_seconds=120)
+SMALL = DeepLearningConfig(dimensions=16, max_length=20, epochs=6, dropout=0.0, batch_size=16)
+OPTIONS = RuntimeOptions(threads=1, seed=1, max_seconds=600)
 
 
 @pytest.fixture(scope="module")
@@ -125,21 +128,65 @@ def test_serving_reads_the_same_vectors_as_training() -> None:
 
 def test_the_loss_is_the_cross_entropy_of_what_serving_would_score() -> None:
     torch.manual_seed(0)
-    task = NextItemTask(Network(3, SMALL).eval())
-    items, types = torch.randn(2, 5, SMALL.dimensions), torch.zeros(2, 5, SMALL.dimensions)
-    candidates, movement = torch.randn(7, SMALL.dimensions), torch.randn(3, 2, 7)
-    targets, moments = torch.randint(0, 7, (2, 5)), torch.tensor([[0, 0, 1, 2, 2], [1, 1, 1, 0, 2]])
+    movement = torch.randn(3, 2, 7)
+    task = NextItemTask(Network(3, SMALL).eval(), 7, movement)
+    content, items = torch.randn(7, 3), torch.randint(0, 7, (2, 5))
+    moments = torch.tensor([[0, 0, 1, 2, 2], [1, 1, 1, 0, 2]])
     counted = torch.ones(2, 5, dtype=torch.bool)
     counted[1, 4] = False
-    found = task(items, types, torch.ones(2, 5), candidates, movement, moments, targets, counted)
-    users = task.network.users(task.network.users.embed(items[:, :-1], types[:, :-1], torch.ones(2, 4)))
+    step = Step(
+        touched=torch.arange(7),
+        content=content,
+        known=torch.ones(7),
+        items=items,
+        types=torch.zeros(2, 5, dtype=torch.int64),
+        weights=torch.ones(2, 5),
+        counted=counted,
+        candidates=None,
+        column=torch.arange(7),
+        moments=moments,
+        log_chance=None,
+    )
+    vectors, types = task.vectors(torch.arange(7), content, torch.ones(7))
+    events = vectors[items[:, :-1]]
+    users = task.network.users(task.network.users.embed(events, types[0].expand_as(events), torch.ones(2, 4)))
     losses = [
         functional.cross_entropy(
-            torch.cat([candidates, movement[moments[row, place]].T], 1) @ users[row, place], targets[row, place]
+            torch.cat([vectors, movement[moments[row, place]].T], 1) @ users[row, place], items[row, place]
         )
         for row, place in counted.nonzero().tolist()
     ]
-    assert float(found) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+    assert float(task(step)) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+
+
+def test_the_sliced_softmax_has_the_gradients_of_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.models.deep_learning.softmax.SLICE", 4)
+    torch.manual_seed(0)
+    users, candidates = torch.randn(9, 6, requires_grad=True), torch.randn(5, 4, requires_grad=True)
+    targets = torch.randint(0, 5, (9,))
+    movement = Movement(torch.randn(3, 2, 5), torch.randint(0, 3, (9,)))
+    past = Past(
+        torch.tensor([[0, 1, 5, 2], [3, 4, 0, 1]]),
+        torch.tensor([0] * 5 + [1] * 4),
+        torch.tensor([*range(5), *range(4)]),
+    )
+    chance = torch.randn(5)
+    logits = users[:, :4] @ candidates.T - chance
+    logits = logits + torch.einsum("nk,nkc->nc", users[:, 4:], movement.values[movement.moments])
+    for n, (row, place) in enumerate(zip(past.rows, past.places, strict=True)):
+        for item in past.items[row, :place].tolist():
+            if item < 5 and item != targets[n]:
+                logits[n, item] = -torch.inf
+    plain = functional.cross_entropy(logits, targets)
+    expected = torch.autograd.grad(plain, (users, candidates))
+    sliced = cross_entropy(users, candidates, targets, movement, past, chance)
+    found = torch.autograd.grad(sliced, (users, candidates))
+    assert float(sliced) == pytest.approx(float(plain), rel=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
+
+
+def test_positions_instead_of_times_have_no_trends() -> None:
+    assert not trends(events_of([5, 9]), 14, (14.0, 90.0)).latest.any()
 
 
 def test_the_chance_to_enter_a_sample_is_what_sampling_shows() -> None:
@@ -199,6 +246,46 @@ def test_early_stopping_ends_a_fit_that_learns_nothing_new() -> None:
     training = DeepLearning(config).fit(build_dataset(), OPTIONS).training
     assert training["stopped"] == "patience"
     assert len(training["losses"]) == training["best_epoch"] + 2
+
+
+def test_the_seed_decides_a_fit() -> None:
+    config = SMALL.model_copy(update={"epochs": 2, "dropout": 0.2})
+    dataset = build_dataset()
+    first, same, other = (
+        DeepLearning(config).fit(dataset, replace(OPTIONS, seed=seed)).score(dataset.histories()) for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, same) and not np.array_equal(first, other)
+
+
+def test_an_interrupted_fit_goes_on_and_ends_as_if_nothing_had_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SMALL.model_copy(update={"epochs": 4, "dropout": 0.2})
+    dataset = build_dataset()
+    whole = DeepLearning(config).fit(dataset, OPTIONS)
+    written = Checkpoint.write
+
+    def interrupted(self: Checkpoint, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+        written(self, tensors, facts)
+        if len(facts["progress"]["losses"]) == 2:
+            raise KeyboardInterrupt
+
+    options = replace(OPTIONS, workdir=tmp_path)
+    for _ in range(2):  # within the validated fit, then within the pass over all events
+        monkeypatch.setattr(Checkpoint, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            DeepLearning(config).fit(dataset, options)
+        monkeypatch.setattr(Checkpoint, "write", written)
+    resumed = DeepLearning(config).fit(dataset, options)
+    assert np.array_equal(resumed.score(dataset.histories()), whole.score(dataset.histories()))
+    assert resumed.training == whole.training
+
+
+def test_a_checkpoint_of_other_data_is_not_read(tmp_path: Path) -> None:
+    Checkpoint(tmp_path / "fit.safetensors", "one").write({"weights": torch.ones(2)}, {"step": 1})
+    found = Checkpoint(tmp_path / "fit.safetensors", "one").read()
+    assert found is not None and found[0]["weights"].tolist() == [1, 1] and found[1] == {"step": 1}
+    assert Checkpoint(tmp_path / "fit.safetensors", "two").read() is None
 
 
 def answer_without(lowered: list[bool]) -> tuple[list[ListContributions], object, Histories, np.ndarray]:

@@ -39,6 +39,7 @@ def main(
         list[Path] | None, typer.Option(help="JSON of `python -m training evaluate --out`, in place of a fit.")
     ] = None,
     ml_1m: Annotated[Path | None, typer.Option(envvar="ML1M", help="Folder of MovieLens 1M.", file_okay=False)] = None,
+    fit: Annotated[bool, typer.Option(help="Or only tell what was found before.")] = True,
     threads: Annotated[int, typer.Option(help="Of every fit.", min=1)] = os.cpu_count() or 1,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     page: Annotated[Path, typer.Option(help="The page to write.", dir_okay=False)] = PAGE,
@@ -69,8 +70,9 @@ def main(
             threads=threads,
             seed=seed,
             earlier=earlier or [],
+            fit=fit,
         )
-        theirs = _peers([name for name in names if name.startswith(PEER)], split, state, bounds)
+        theirs = _peers([name for name in names if name.startswith(PEER)], split, state, bounds, fit)
         found.append(_run_record(run, split, ours, theirs))
     benchmark = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -87,7 +89,7 @@ def main(
     print(json.dumps(benchmark, indent=2))
 
 
-def _peers(names: list[str], split: Split, state: Path, bounds: Bounds) -> list[dict[str, Any]]:
+def _peers(names: list[str], split: Split, state: Path, bounds: Bounds, fit: bool) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in names:
         try:
@@ -97,6 +99,7 @@ def _peers(names: list[str], split: Split, state: Path, bounds: Bounds) -> list[
                 state / "peers",
                 lambda: python_of_peers(state / "environment"),
                 bounds,
+                fit,
             )
         except RuntimeError as error:  # the others are worth their hours, and the reason reaches the reader
             one = {"rows": [], "skipped": {"model": name, "reason": str(error)}}

@@ -14,6 +14,7 @@ import yaml
 
 from tests.benchmarks.quality.environment import LOCK, PEERS
 from tests.benchmarks.quality.exchange import Replay, export
+from tests.benchmarks.quality.families import NOT_YET
 from training.evaluation import RANDOM, evaluate
 from training.splits import Split
 
@@ -21,7 +22,7 @@ RUN = PEERS / "run.py"
 SPACES = PEERS / "spaces.yaml"
 PEER = "peer:"
 """Before the name of a peer in tables and JSON: some have the name of a family."""
-_CONDITIONS = ("temporal", "repeats")
+_CONDITIONS = ("temporal", "leave-one-out", "repeats")
 
 Space = dict[str, list[Any]]
 
@@ -44,8 +45,7 @@ def space_of(peer: str, split: Split) -> Space | None:
     """What the peer's search tries on this split; None where the peer has nothing to say there."""
     given = _spaces()[peer]
     space = {name: values for name, values in given.items() if name not in _CONDITIONS}
-    if split.known_until is not None:
-        space |= given.get("temporal", {})
+    space |= given.get("leave-one-out" if split.known_until is None else "temporal", {})
     if split.mask != "all":
         space |= given.get("repeats", {})
     return space or None
@@ -57,6 +57,7 @@ def measure_peer(
     cache: Path,
     python: Callable[[], Path],
     bounds: Bounds,
+    fit: bool = True,
 ) -> dict[str, Any] | None:
     """A peer's figures on the test window, with what it is; None where it has nothing to say on this split.
 
@@ -66,9 +67,10 @@ def measure_peer(
         cache: holds what peers found, by split, peer, search space, bounds and lock; a second call takes it from there.
         python: gives the interpreter of the peers' environment, and is asked only where something must run.
         bounds: of the run.
+        fit: where not, only what was found before is told.
 
     Raises:
-        RuntimeError: the peer failed; says where its log is.
+        RuntimeError: the peer failed, and where its log is; or it must run and may not.
     """
     space = space_of(peer, split)
     if space is None:
@@ -76,6 +78,8 @@ def measure_peer(
     questions = export(split, cache / split.hash / "questions")
     folder = cache / split.hash / f"{peer}-{_digest(peer, space, bounds)}"
     if not (folder / "result.json").exists():
+        if not fit:
+            raise RuntimeError(NOT_YET)
         _run(python(), peer, space, questions, folder, bounds)
     found = json.loads((folder / "result.json").read_text())
     report = evaluate(

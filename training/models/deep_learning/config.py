@@ -1,5 +1,7 @@
 """Hyper-parameters of the sequential transformer."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from training.models.content.encoder import EncoderConfig
@@ -18,8 +20,16 @@ class DeepLearningConfig(ModelConfig):
         default=0.1, ge=0, lt=1, description="share of items per step known by content alone, so that cold ones score"
     )
     trend_half_lives: tuple[float, ...] = Field(
-        default=(14.0, 90.0), min_length=1, description="days over which popularity of late is counted"
+        default=(14.0, 90.0), description="days over which popularity of late is counted; none: it is not looked at"
     )
+    mask_past: bool | None = Field(
+        default=None,
+        description="leave what a sequence has shown out of the softmax; by default where users choose nothing twice",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of products while it learns; bfloat16 is about twice as fast where native"
+    )
+    averaging: float = Field(default=0.99, ge=0, lt=1, description="share of the mean of weights that a step keeps")
     candidates: int = Field(
         default=8_192, ge=2, description="softmax over the whole catalogue up to here, over a corrected sample past it"
     )

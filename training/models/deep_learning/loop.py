@@ -1,32 +1,37 @@
-"""The training loop, over TorchRec embeddings. The only module here that imports torchrec; serving never loads it."""
+"""The training loop: optimiser, schedule, weight averaging, early stopping, checkpoints."""
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import structlog
 import torch
 from torch import Tensor, nn
-from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 
 from feature_store.online import Histories
-from training.dataset import Dataset
+from training.dataset import Dataset, Interactions
 from training.metrics import target_ranks
 from training.models.contract import FloatMatrix, RuntimeOptions
+from training.models.deep_learning.checkpoint import Checkpoint, key_of, optimiser_tensors, restore_optimiser
 from training.models.deep_learning.config import DeepLearningConfig
-from training.models.deep_learning.network import N_TYPES, Network
+from training.models.deep_learning.network import Network
 from training.models.deep_learning.sequences import Batch, epoch
-from training.models.deep_learning.task import NextItemTask, sample_log_chance
+from training.models.deep_learning.task import NextItemTask, Step, sample_log_chance
 from training.models.deep_learning.trends import trends
 from training.models.deep_learning.user_vectors import user_vectors
 from training.splits import Holdout
 
 log = structlog.get_logger(__name__)
 
-HISTORY, CATALOGUE, TYPE = "history", "catalogue", "type"
-EVALUATE_USERS = 1_000
+_REPEATS = 0.01
+"""Data with fewer repeats than this has none: what a user has seen is not what they choose next."""
+
+
+_BEHIND = 0.1
+"""Share of a fit by which time must run ahead of the epochs before it sets the rate: below, no clock is heard."""
 
 
 @dataclass
@@ -61,54 +66,53 @@ class Trainer:
         self.config, self.options, self.dataset = config, options, dataset
         self.device = torch.device(options.device)
         self.network = network.to(self.device)
-        self.task = NextItemTask(self.network)
-        self.content = torch.from_numpy(content).to(self.device)
+        self.content = torch.tensor(
+            content, device=self.device
+        )  # a copy: sums of products depend on how memory is aligned
         counts = np.bincount(dataset.interactions.items, minlength=dataset.n_items)
         self.counts = torch.from_numpy(counts).to(self.device)
-        self.known = np.flatnonzero(counts)
+        self.learned = (self.counts > 0).float()
+        self.known = torch.from_numpy(np.flatnonzero(counts)).to(self.device)
         self.trends = trends(dataset.interactions, dataset.n_items, config.trend_half_lives)
-        self.trend_values = torch.from_numpy(self.trends.values).to(self.device)
-        tables = [
-            EmbeddingConfig(
-                name="item",
-                embedding_dim=config.dimensions,
-                num_embeddings=dataset.n_items,
-                feature_names=[HISTORY, CATALOGUE],
-                init_fn=_init,
-            ),
-            EmbeddingConfig(
-                name="event_type",
-                embedding_dim=config.dimensions,
-                num_embeddings=N_TYPES,
-                feature_names=[TYPE],
-                init_fn=_init,
-            ),
-        ]
-        self.embeddings = EmbeddingCollection(tables=tables, device=self.device)
+        moves = self.trends.values.any()
+        self.task = NextItemTask(
+            self.network,
+            dataset.n_items,
+            torch.from_numpy(self.trends.values).to(self.device) if moves else None,
+            _repeats(dataset.interactions) < _REPEATS if config.mask_past is None else config.mask_past,
+            config.precision == "bfloat16",
+            self.device,
+        )
         if ids is not None:
             with torch.no_grad():
                 self._table("item").copy_(torch.from_numpy(ids))
                 self._table("event_type").copy_(network.types)
+        self.parameters: list[Tensor] = [p for p in self.task.parameters() if p.requires_grad]
+        self.average = [p.detach().clone() for p in self.parameters]
         self.rng = np.random.default_rng(options.seed)
 
-    def run(self, epochs: int, learning_rate: float, seconds: float, holdout: Holdout | None = None) -> Progress:
+    def run(
+        self, stage: str, epochs: int, learning_rate: float, seconds: float, holdout: Holdout | None = None
+    ) -> Progress:
         """Train for at most so many epochs and seconds; with a hold-out, stop early and keep the best epoch.
 
-        The rate falls along a cosine over the epochs or over the time, whichever is further on, so that a fit that
-        is short of time still ends with a low rate. Where time does not bind, the seed alone decides the outcome.
+        The rate falls along a cosine over the epochs, or over the time where that runs ahead, so that a fit that is
+        short of time still ends with a low rate. Where time does not bind, the seed alone decides the outcome.
+        What is judged and kept is the moving average of the weights (Izmailov et al., 2018). With a working folder,
+        an interrupted run of the same stage goes on after the last epoch it ended.
         """
-        began = time.perf_counter()
-        progress = Progress()
-        best: dict[str, Tensor] = {}
-        parameters = [*self.embeddings.parameters(), *(p for p in self.network.parameters() if p.requires_grad)]
         # Only matrices decay: what weighs the trends and what shifts or scales is no place to overfit.
         groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+            {"params": [p for p in self.parameters if p.ndim > 1], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in self.parameters if p.ndim == 1], "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW(groups, lr=learning_rate)
-        step = 0
-        for number in range(1, epochs + 1):
+        optimiser = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
+        checkpoint = self._checkpoint(stage, epochs, learning_rate)
+        progress, best, step, elapsed = self._resume(checkpoint, optimiser)
+        began = time.perf_counter() - elapsed
+        for number in range(len(progress.losses) + 1, epochs + 1):
+            if progress.stopped:
+                break
             self.task.train()
             total, seen = 0.0, 0
             for share, batch in epoch(
@@ -118,127 +122,179 @@ class Trainer:
                 if elapsed > 1:
                     progress.stopped = "time"
                     break
-                done = max((number - 1 + share) / epochs, elapsed)
+                done = (number - 1 + share) / epochs
+                rate = learning_rate * _rate(step, elapsed if elapsed > done + _BEHIND else done)
                 for group in optimiser.param_groups:
-                    group["lr"] = learning_rate * _rate(step, done)
-                loss = self._loss(batch)
+                    group["lr"] = rate
+                loss = self.task(self._step(batch))
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(parameters, 1.0)
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.parameters, 1.0)
                 optimiser.step()
+                self._follow(step)
                 weight = int(batch.counted.sum())
                 total, seen, step = total + loss.item() * weight, seen + weight, step + 1
             if not seen:
                 break  # time ran out between two epochs
             progress.losses.append(total / seen)
             if holdout is not None:
+                self._swap()
                 progress.validation.append(self._validate(holdout))
                 if not best or progress.validation[-1] > progress.validation[progress.best_epoch - 1]:
-                    progress.best_epoch, best = number, self._state()
-            log.debug("epoch", number=number, loss=progress.losses[-1], ndcg=progress.validation[-1:], step=step)
-            if progress.stopped:
-                break
-            if self.options.progress is not None:
-                self.options.progress(number, epochs, progress.validation[-1] if progress.validation else None)
-            if holdout is not None and number - progress.best_epoch >= self.config.patience:
+                    progress.best_epoch, best = number, [p.detach().clone() for p in self.parameters]
+                self._swap()
+            log.info(
+                "epoch",
+                number=number,
+                step=step,
+                loss=round(progress.losses[-1], 4),
+                ndcg=progress.validation[-1:],
+                seconds=round(time.perf_counter() - began),
+            )
+            if not progress.stopped and holdout is not None and number - progress.best_epoch >= self.config.patience:
                 progress.stopped = "patience"
-                break
-        if best:
-            self._restore(best)
+            if checkpoint is not None:
+                self._write(checkpoint, optimiser, progress, best, step, time.perf_counter() - began)
+            if self.options.progress is not None and not progress.stopped:
+                self.options.progress(number, epochs, progress.validation[-1] if progress.validation else None)
+        _copy(best or self.average, self.parameters)
         return progress
 
     def export(self) -> FloatMatrix:
         """The id embeddings as float32 [n_items, d], zero where an item had no event; the network goes to the CPU."""
         with torch.no_grad():
             self.network.types.copy_(self._table("event_type"))
-            ids = self._table("item") * (self.counts > 0).unsqueeze(-1)
+            ids = self._table("item") * self.learned.unsqueeze(-1)
         self.network.cpu().eval()
         return ids.detach().cpu().numpy().copy()
 
-    def _loss(self, batch: Batch) -> Tensor:
-        config, device = self.config, self.device
-        targets = batch.items[batch.counted]
-        if len(self.known) <= config.candidates:
-            candidates, log_chance = self.known, None
+    def _step(self, batch: Batch) -> Step:
+        device = self.device
+        items = torch.from_numpy(batch.items).to(device)
+        counted = torch.from_numpy(batch.counted).to(device)
+        if len(self.known) <= self.config.candidates:
+            touched, candidates, log_chance = self.known, None, None
+            column = torch.arange(len(touched), device=device)
         else:
-            drawn = self.rng.choice(self.known, config.candidates, replace=False)
-            candidates = np.union1d(drawn, targets)
-            chance = sample_log_chance(self.counts[torch.from_numpy(self.known)], len(targets), len(drawn))
-            log_chance = chance[torch.from_numpy(np.searchsorted(self.known, candidates)).to(device)]
-        lengths = torch.from_numpy(batch.lengths)
-        valid = torch.arange(batch.items.shape[1]) < lengths.unsqueeze(1)
-        items, types = torch.from_numpy(batch.items), torch.from_numpy(batch.types)
-        whole = torch.zeros(len(lengths), dtype=torch.int64)
-        whole[0] = len(candidates)  # one jagged feature for the whole step, carried by its first row
-        features = KeyedJaggedTensor(
-            keys=[HISTORY, TYPE, CATALOGUE],
-            values=torch.cat([items[valid], types[valid], torch.from_numpy(candidates)]),
-            lengths=torch.cat([lengths, lengths, whole]),
-        ).to(device)
-        vectors = self.embeddings(features)
-        kept = (self.counts > 0).float()
-        if config.id_dropout:
-            kept = kept * (torch.rand(len(kept), device=device) >= config.id_dropout)
-        valid = valid.to(device)
-        tower = self.network.items
-        flat, chosen = items[valid.cpu()].to(device), torch.from_numpy(candidates).to(device)
-        return self.task(
-            items=_padded(tower(vectors[HISTORY].values(), self.content[flat], kept[flat]), valid),
-            types=_padded(vectors[TYPE].values(), valid),
+            drawn = self.known[
+                torch.from_numpy(self.rng.choice(len(self.known), self.config.candidates, False)).to(device)
+            ]
+            targets = items[counted]
+            chosen = torch.unique(torch.cat([drawn, targets]))
+            touched = torch.unique(torch.cat([chosen, items.flatten()]))
+            candidates = torch.searchsorted(touched, chosen)
+            column = torch.full_like(touched, len(chosen))
+            column[candidates] = torch.arange(len(chosen), device=device)
+            chance = sample_log_chance(self.counts[self.known], len(targets), len(drawn))
+            log_chance = chance[torch.searchsorted(self.known, chosen)]
+        known = self.learned
+        if self.config.id_dropout:
+            known = known * (torch.rand(len(known), device=device) >= self.config.id_dropout)
+        return Step(
+            touched=touched,
+            content=self.content[touched],
+            known=known[touched],
+            items=torch.searchsorted(touched, items).clamp_max(len(touched) - 1),  # padding may be no known item
+            types=torch.from_numpy(batch.types).to(device),
             weights=torch.from_numpy(batch.weights).to(device),
-            candidates=tower(vectors[CATALOGUE].values(), self.content[chosen], kept[chosen]),
-            targets=torch.from_numpy(np.searchsorted(candidates, batch.items)).to(device),
-            counted=torch.from_numpy(batch.counted).to(device),
-            trends=self.trend_values if len(chosen) == len(self.counts) else self.trend_values[:, :, chosen],
+            counted=counted,
+            candidates=candidates,
+            column=column,
             moments=torch.from_numpy(self.trends.at(batch.timestamps)).to(device),
             log_chance=log_chance,
         )
 
+    def _checkpoint(self, stage: str, epochs: int, learning_rate: float) -> Checkpoint | None:
+        if self.options.workdir is None:
+            return None
+        key = key_of(self.dataset.interactions, self.config, self.options, stage, epochs, learning_rate)
+        return Checkpoint(self.options.workdir / f"{stage}.safetensors", key)
+
+    def _resume(
+        self, checkpoint: Checkpoint | None, optimiser: torch.optim.Optimizer
+    ) -> tuple[Progress, list[Tensor], int, float]:
+        """Progress, best weights, steps and seconds so far; weights, optimiser and draws become those of then."""
+        found = checkpoint.read() if checkpoint is not None else None
+        if found is None:
+            return Progress(), [], 0, 0.0
+        tensors, facts = found
+        n = len(self.parameters)
+        _copy([tensors[f"weights.{i}"] for i in range(n)], self.parameters)
+        _copy([tensors[f"average.{i}"] for i in range(n)], self.average)
+        best = [tensors[f"best.{i}"].to(self.device) for i in range(n) if f"best.{i}" in tensors]
+        restore_optimiser(optimiser, self.parameters, tensors)
+        torch.set_rng_state(tensors["draws"])
+        self.rng.bit_generator.state = facts["draws"]
+        progress = Progress(**facts["progress"])
+        log.info("goes on from a checkpoint", epochs=len(progress.losses))
+        return progress, best, facts["step"], facts["seconds"]
+
+    def _write(
+        self,
+        checkpoint: Checkpoint,
+        optimiser: torch.optim.Optimizer,
+        progress: Progress,
+        best: list[Tensor],
+        step: int,
+        seconds: float,
+    ) -> None:
+        parts: dict[str, list[Tensor]] = {"weights": self.parameters, "average": self.average, "best": best}
+        tensors = {f"{part}.{i}": value for part, values in parts.items() for i, value in enumerate(values)}
+        tensors |= optimiser_tensors(optimiser, self.parameters) | {"draws": torch.get_rng_state()}
+        draws = self.rng.bit_generator.state
+        facts = {"progress": asdict(progress), "step": step, "seconds": seconds, "draws": draws}
+        checkpoint.write(tensors, facts)
+
+    def _follow(self, step: int) -> None:
+        """Move the average towards the weights; young averages forget faster, so that the start leaves no trace."""
+        kept = min(self.config.averaging, (step + 1) / (step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, self.parameters, 1 - kept)
+
+    def _swap(self) -> None:
+        """Weights become their average and back."""
+        weights = [p.detach().clone() for p in self.parameters]
+        _copy(self.average, self.parameters)
+        _copy(weights, self.average)
+
     def _validate(self, holdout: Holdout) -> float:
         """NDCG over the full ranking, without a cutoff: smoother than NDCG@10 and so the better judge of an epoch."""
-        self.network.eval()
+        self.task.eval()
         gains: list[npt.NDArray[np.float64]] = []
+        everything = torch.arange(self.dataset.n_items, device=self.device)
         with torch.inference_mode():
-            known = (self.counts > 0).float()
-            items = self.network.items(self._table("item"), self.content, known)
-            types = self._table("event_type")
-            for start in range(0, len(holdout), 256):
-                batch = holdout.take(np.arange(start, min(start + 256, len(holdout))))
+            items, types = self.task.vectors(everything, self.content, self.learned)
+            by_length = np.argsort(holdout.histories.lengths, kind="stable")
+            for start in range(0, len(holdout), 128):
+                batch = holdout.take(by_length[start : start + 128])
                 users = user_vectors(self.network.users, batch.histories, items, types, self.config.max_length)
-                moments = self.trends.at(_last_times(batch.histories))
-                pull = self.trend_values[torch.from_numpy(moments).to(self.device)]  # [b, k, n_items]
-                found = users[:, : items.shape[1]] @ items.T + (users[:, items.shape[1] :, None] * pull).sum(1)
+                found = users[:, : items.shape[1]] @ items.T
+                if self.task.trends is not None:
+                    moments = torch.from_numpy(self.trends.at(_last_times(batch.histories))).to(self.device)
+                    found += torch.einsum("bk,bkc->bc", users[:, items.shape[1] :], self.task.trends[moments])
                 ranks = target_ranks(found.cpu().numpy(), batch.targets, batch.masked).ranks
                 gains.append(1 / np.log2(ranks + 1))
         return float(np.concatenate(gains).mean())
 
     def _table(self, name: str) -> Tensor:
-        return self.embeddings.embeddings[name].weight
+        return self.task.embeddings.embeddings[name].weight
 
-    def _state(self) -> dict[str, Tensor]:
-        both = {**self.network.state_dict(prefix="network."), **self.embeddings.state_dict(prefix="embeddings.")}
-        return {name: value.detach().clone() for name, value in both.items()}
 
-    def _restore(self, state: dict[str, Tensor]) -> None:
-        for prefix, module in (("network.", self.network), ("embeddings.", self.embeddings)):
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+def _copy(source: list[Tensor], target: list[Any]) -> None:
+    with torch.no_grad():
+        torch._foreach_copy_(target, source)
+
+
+def _repeats(events: Interactions) -> float:
+    """Share of the events whose user had the item before."""
+    pairs = np.unique(np.stack([events.users, events.items]), axis=1).shape[1]
+    return 1 - pairs / len(events)
 
 
 def _last_times(histories: Histories) -> npt.NDArray[np.int64]:
     """When each history's user was last seen, int64 [b]; 0 for an empty one."""
     last = histories.offsets[1:] - 1
     return np.where(histories.lengths > 0, histories.timestamps[np.maximum(last, 0)], 0)
-
-
-def _init(weight: Tensor) -> Tensor:
-    return nn.init.normal_(weight, std=0.02)
-
-
-def _padded(values: Tensor, valid: Tensor) -> Tensor:
-    """Jagged values [n, d] laid out as [b, l, d], zero where nothing is."""
-    padded = values.new_zeros(*valid.shape, values.shape[-1])
-    padded[valid] = values
-    return padded
 
 
 def _rate(step: int, done: float, warmup: int = 50) -> float:

@@ -101,6 +101,7 @@ class DeepLearning(Recommender):
             validated = len(split.test) >= _MIN_VALIDATION_USERS
             trainer = Trainer(self.network, None, content, split.before_test if validated else dataset, config, options)
             progress = trainer.run(
+                "fit",
                 config.epochs,
                 config.learning_rate,
                 seconds * _VALIDATED_SHARE,
@@ -111,7 +112,9 @@ class DeepLearning(Recommender):
             seconds *= 1 - _VALIDATED_SHARE
         if config.refit_epochs:
             trainer = Trainer(self.network, ids, content, dataset, config, options)
-            progress = trainer.run(config.refit_epochs, config.refit_learning_rate, seconds)
+            progress = trainer.run(
+                "refit" if warm else "held-out", config.refit_epochs, config.refit_learning_rate, seconds
+            )
             ids = trainer.export()
             self.training["refit_losses"] = progress.losses
         self.network.requires_grad_(False)
@@ -211,7 +214,7 @@ class DeepLearning(Recommender):
 
     def _vectors(self, ids: Tensor, content: FloatMatrix) -> Tensor:
         with torch.inference_mode():
-            vectors = self.network.items(ids, torch.from_numpy(content), torch.ones(len(ids)))
+            vectors = self.network.items(ids, torch.tensor(content), torch.ones(len(ids)))
         return vectors.clone()
 
     def _users(self, histories: Histories) -> Tensor:

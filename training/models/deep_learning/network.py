@@ -45,8 +45,9 @@ class UserTower(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(d)
         self.trend = nn.Linear(d, len(config.trend_half_lives))
-        nn.init.zeros_(self.trend.weight)
-        nn.init.constant_(self.trend.bias, 0.5)
+        if config.trend_half_lives:
+            nn.init.zeros_(self.trend.weight)
+            nn.init.constant_(self.trend.bias, 0.5)
         self.dropout = nn.Dropout(config.dropout)
 
     def embed(self, items: Tensor, types: Tensor, weights: Tensor) -> Tensor:
@@ -82,7 +83,11 @@ class UserTower(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention over the events up to each place, then a feed-forward layer."""
+    """Pre-norm attention over the events up to each place, then a feed-forward layer; both pass through gates.
+
+    Attention is gated by what asks (as in HSTU, Zhai et al., 2024, and LiGR, Borisyuk et al., 2025), the feed-forward
+    layer is SwiGLU (Shazeer, 2020). docs/models-log.md has what either was worth.
+    """
 
     def __init__(self, config: DeepLearningConfig) -> None:
         super().__init__()
@@ -91,12 +96,14 @@ class Block(nn.Module):
             raise ValueError(f"heads ({config.heads}) must divide dimensions ({d})")
         self.heads = config.heads
         self.attention_norm = nn.LayerNorm(d)
-        self.query = nn.Linear(d, d)
+        self.query_gate = nn.Linear(d, 2 * d)
         self.key_value = nn.Linear(d, 2 * d)
         self.out = nn.Linear(d, d)
         self.distance = nn.Parameter(torch.zeros(config.heads, N_DISTANCES))
         self.feed_norm = nn.LayerNorm(d)
-        self.feed = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
+        hidden = 8 * d // 3  # three matrices of this width have the parameters of two of 4 d
+        self.widen = nn.Linear(d, 2 * hidden)
+        self.narrow = nn.Linear(hidden, d)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, states: Tensor, queries: Tensor, presence: Tensor | None) -> Tensor:
@@ -112,17 +119,19 @@ class Block(nn.Module):
         else:
             index = queries.unsqueeze(-1).expand(-1, -1, d)
             asked, residual = normed.gather(1, index), states.gather(1, index)
-        q = self.query(asked).view(batch, -1, self.heads, d // self.heads).transpose(1, 2)
+        q, gate = self.query_gate(asked).chunk(2, dim=-1)  # [b, q, d] each
+        q = (q / math.sqrt(d // self.heads)).view(batch, -1, self.heads, d // self.heads).transpose(1, 2)
         k, v = self.key_value(normed).view(batch, places, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         distances = queries.unsqueeze(-1) - torch.arange(places, device=states.device)  # [1 or b, q, places]
         bias = self.distance[:, bucket(distances)].transpose(0, 1)  # [1 or b, heads, q, places]
         bias = bias.masked_fill((distances < 0).unsqueeze(1), -math.inf)
         if presence is not None:
             bias = bias + presence.log()[:, None, None, :]  # weights times presence, normalised again
-        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(d // self.heads) + bias, dim=-1)
+        weights = torch.softmax((q @ k.transpose(-1, -2)).add_(bias.to(q.dtype)), dim=-1)  # [b, heads, q, places]
         mixed = (weights @ v).transpose(1, 2).reshape(batch, -1, d)
-        states = residual + self.dropout(self.out(mixed))
-        return states + cast(Tensor, self.dropout(self.feed(self.feed_norm(states))))
+        states = residual + self.dropout(self.out(mixed * torch.sigmoid(gate)))
+        opened, wide = self.widen(self.feed_norm(states)).chunk(2, dim=-1)
+        return states + cast(Tensor, self.dropout(self.narrow(functional.silu(opened) * wide)))
 
 
 def bucket(distances: Tensor) -> Tensor:

@@ -32,13 +32,18 @@ class Trends:
 
 
 def trends(events: Interactions, n_items: int, half_lives: tuple[float, ...]) -> Trends:
-    """Decayed counts of events, as log(1 + count) in units of their spread.
+    """Decayed counts of events, as log(1 + count) in units of their spread; zeros where all fall into one day.
+
+    Then there is nothing to follow, or the times are positions and no clock.
 
     Args:
         events: at least one.
         n_items: size of the catalogue.
         half_lives: days after which an event counts half, k of them.
     """
+    if not half_lives or np.ptp(events.timestamps) < MICROS_PER_DAY:
+        k = len(half_lives)
+        return Trends(np.zeros(1, np.int64), np.zeros((1, k, n_items), np.float32), np.zeros((n_items, k), np.float32))
     order = np.argsort(events.timestamps, kind="stable")
     times, items, weights = events.timestamps[order], events.items[order], events.weights[order]
     moments = np.unique(times[np.linspace(0, len(times) - 1, N_MOMENTS).astype(np.int64)])
