@@ -19,7 +19,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types check bench-latency bench-analytics fuzz complete-journey lock clean reset
+.PHONY: help install demo test lint format types check bench-latency bench-analytics bench-metering bench-quality bench-estimates fuzz complete-journey lock clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,15 @@ bench-latency: install ## recommend beside a no-op on real processes; JSON on st
 
 bench-analytics: install ## both routes of analytics over ten million interactions; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.analytics
+
+bench-metering: install ## throughput with metering over without it; JSON on stdout
+	@$(BIN)/python -m tests.benchmarks.metering
+
+bench-quality: install ## our families and their peers on the same splits; a table on stdout (ML1M=folder)
+	@$(BIN)/python -m tests.benchmarks.quality $(if $(ML1M),--ml-1m $(ML1M)) $(QUALITY_ARGS)
+
+bench-estimates: install ## time and memory that a training was expected to take beside what it took
+	@$(BIN)/python -m tests.benchmarks.estimates
 
 fuzz: install ## schemathesis against the live API and GraphQL for long (EXAMPLES=200 per operation)
 	@$(BIN)/python -m tests.fuzz $(EXAMPLES)

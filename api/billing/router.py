@@ -101,7 +101,11 @@ async def list_invoices(admin: CurrentAdmin, database: CurrentDatabase, gateway:
     return await service.invoices(database, gateway, admin.scope)
 
 
-@router.put("/overage-cap", summary="Set what overage may cost in a cycle", responses=_FORBIDDEN)
+@router.put(
+    "/overage-cap",
+    summary="Set what overage may cost in a cycle",
+    responses=_FORBIDDEN | {409: {"description": "More has accrued in this cycle already"}},
+)
 async def set_overage_cap(body: CapRequest, admin: CurrentAdmin, session: Session) -> CapOut:
     """Requests beyond the plan's limit are refused with a 402 once they would cost more. It holds within a second."""
     return await service.set_cap(session, admin.scope, admin.user_id, body.cap_amount)

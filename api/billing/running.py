@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
+from api.background import end
 from api.billing.events import forget_handled, handle_waiting
 from api.billing.gateway import Gateway
 from api.billing.overage import report_overage
@@ -38,10 +39,7 @@ async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> Async
     try:
         yield
     finally:
-        while not task.done():
-            # Once may be lost: in Python 3.11 `wait_for`, in which a query waits, drops one that comes with its result.
-            task.cancel()
-            await asyncio.wait([task], timeout=0.5)
+        await end(task)
 
 
 async def _forever(seconds: float, work: Callable[[], Awaitable[object]]) -> None:

@@ -22,7 +22,7 @@ from api.edge.problems import Conflict, Invalid, NotFound
 from api.edge.schemas import PageParams
 from api.metering.cycles import cycle_of
 from api.metering.repository import standing_of
-from api.metering.terms import plan_in_force
+from api.metering.terms import charged_cents, plan_in_force
 from configs.plans import plans
 
 NEVER = "none"
@@ -119,11 +119,19 @@ async def invoices(database: Database, gateway: Gateway, scope: TenantScope) -> 
 
 
 async def set_cap(session: AsyncSession, scope: TenantScope, user_id: str, amount: Decimal) -> CapOut:
-    """Set how much overage may cost in a cycle, from now on and in the current one."""
+    """Set how much overage may cost in a cycle, from now on and in the current one.
+
+    Raises Conflict below what has accrued in this cycle: what was used is paid.
+    """
     cents = to_cents(amount)
     repository = BillingRepository(session, scope)
     if not await repository.lock():
         raise NotFound("There is no such tenant")
+    accrued = await _accrued_cents(session, scope)
+    if cents < accrued:
+        raise Conflict(
+            f"Overage of {accrued / 100:.2f} has accrued in this cycle: the cap cannot be lower until it ends"
+        )
     before = await repository.cap_cents()
     await repository.put_cap(cents)
     if before != cents:
@@ -132,6 +140,12 @@ async def set_cap(session: AsyncSession, scope: TenantScope, user_id: str, amoun
     refused_from = standing.terms.refused_from
     exceeded = refused_from is not None and standing.units >= refused_from
     return CapOut(overage_budget_cap=from_cents(cents), budget_exceeded=exceeded)
+
+
+async def _accrued_cents(session: AsyncSession, scope: TenantScope) -> int:
+    standing = await standing_of(session, scope.tenant_id, datetime.now(UTC))
+    terms = standing.terms
+    return charged_cents(terms.plan, standing.units, terms.request_limit, terms.cap_cents)
 
 
 async def audit(session: AsyncSession, scope: TenantScope, page: PageParams) -> tuple[list[AuditEntry], int]:

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
+from api.background import end
 from api.database.engine import Pool
 from api.idempotency.repository import forget_expired
 
@@ -23,9 +24,7 @@ async def forgetting(pool: Pool) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end(task)
 
 
 async def _forget_forever(pool: Pool) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -11,6 +11,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
+from api.background import end
 from api.database.engine import Database
 from api.edge.cache import FreshCache
 from api.edge.principal import KeyPrincipal
@@ -50,9 +51,7 @@ class KeyDirectory:
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await end(task)
             await self._flush()
 
     async def _flush_forever(self) -> None:

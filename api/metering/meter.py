@@ -7,7 +7,7 @@ others know within a second, and no request waits for it but a tenant's first.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -15,6 +15,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
+from api.background import end
 from api.database.engine import Pool
 from api.metering import repository
 from api.metering.refusals import budget_refusal
@@ -105,9 +106,7 @@ class Meter:
             yield self
         finally:
             for task in tasks:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+                await end(task)
             try:
                 await self.flush()
                 await repository.forget_process(self._pool, self._process)

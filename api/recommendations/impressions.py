@@ -11,6 +11,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
+from api.background import end
 from api.database.engine import Pool
 from api.erasure.repository import erased
 
@@ -82,8 +83,7 @@ class ImpressionLog:
     async def close(self) -> None:
         """Stop, and write what waits if the database is there."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
         try:
             await self.flush()
         except (psycopg.Error, PoolTimeout) as error:
