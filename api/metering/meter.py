@@ -110,9 +110,9 @@ class Meter:
             try:
                 await self.flush()
                 await repository.forget_process(self._pool, self._process)
-            except AWAY as error:
+            except (psycopg.Error, PoolTimeout) as error:
                 lost = sum(count.units for count in (*self._sending.values(), *self._waiting.values()))
-                log.error("usage was lost: the database does not answer", units=lost, error=repr(error))
+                log.error("usage was lost: the database does not take it", units=lost, error=repr(error))
 
     async def _tick_forever(self) -> None:
         while True:

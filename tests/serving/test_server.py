@@ -125,7 +125,7 @@ VALID = msgspec.msgpack.encode(batch(RecommendQuery("collaborative", 5, likes(*C
         b"\x91" * 200_000,
         msgspec.msgpack.encode({"tenant_id": TENANT}),
         msgspec.msgpack.encode({"tenant_id": 3, "catalogue_version": 1, "queries": []}),
-        msgspec.msgpack.encode(batch({"type": "recommend", "algorithm": "guessing", "count": 5})),
+        msgspec.msgpack.encode(batch({"type": "recommend", "algorithm": 3, "count": 5})),
         msgspec.msgpack.encode(batch({"type": "recommend", "algorithm": "hybrid", "count": 0})),
         msgspec.msgpack.encode(batch({"type": "recommend", "algorithm": "hybrid", "count": 101})),
         msgspec.msgpack.encode(batch({"type": "recommend", "algorithm": "hybrid", "count": 5, "diversity": 1.5})),

@@ -58,5 +58,6 @@ def trends(events: Interactions, n_items: int, half_lives: tuple[float, ...]) ->
         for k, rate in enumerate(decay):
             faded = weights[part] * np.exp(-rate * (ends[index] - times[part]))
             state[k] = state[k] * np.exp(-rate * (ends[index] - moment)) + np.bincount(items[part], faded, n_items)
-    spread = np.maximum(np.log1p(state).std(axis=1), 1e-6)[:, None]
-    return Trends(moments, np.log1p(found) / spread.astype(np.float32), (np.log1p(state) / spread).T.astype(np.float32))
+    spread = np.log1p(state).std(axis=1)[:, None]
+    spread = np.where(spread > 1e-6, spread, 1.0).astype(np.float32)  # one item alone, or all alike: none
+    return Trends(moments, np.log1p(found) / spread, np.log1p(state).T.astype(np.float32) / spread.T)
