@@ -24,7 +24,22 @@ _WITH_INTERVALS = 25
 """Characters of a column that has room for intervals."""
 
 
-class Bars:
+class _Live:
+    """Bars that stand in the terminal for as long as the block lasts."""
+
+    progress: Progress
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+
+class Bars(_Live):
     """One bar for all families, and one for what is being done to the family at hand."""
 
     def __init__(self, console: Console, families: int) -> None:
@@ -41,15 +56,6 @@ class Bars:
         self.whole = self.progress.add_task("families", total=families, state="")
         self.own = self.progress.add_task("", total=None, state="", visible=False)
         self.family = ""
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
 
     def start(self, family: str) -> None:
         self.family = family
@@ -74,7 +80,7 @@ class Bars:
         self.progress.advance(self.whole)
 
 
-class TrialBar:
+class TrialBar(_Live):
     """The time of a search that has gone by, and its best figure so far."""
 
     def __init__(self, console: Console, minutes: float) -> None:
@@ -83,15 +89,6 @@ class TrialBar:
             TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
         )
         self.task = self.progress.add_task("trials", total=60 * minutes)
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
 
     def log(self, tried: Tried) -> None:
         reached = tried.reason if tried.value is None else f"{METRIC} {tried.value:.4f}"

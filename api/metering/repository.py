@@ -35,11 +35,6 @@ class Count:
     last_request_at: datetime | None
 
 
-async def entitlement_of(source: Pool | AsyncSession, tenant_id: str, now: datetime) -> Entitlement:
-    """The terms of the tenant's current cycle. Raises TenantGone."""
-    return (await standing_of(source, tenant_id, now)).terms
-
-
 async def standing_of(source: Pool | AsyncSession, tenant_id: str, now: datetime) -> Standing:
     """How the tenant stands, as the database has it. Raises TenantGone."""
     pool = OneConnection(source) if isinstance(source, AsyncSession) else source

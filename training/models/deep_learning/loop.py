@@ -28,8 +28,6 @@ log = structlog.get_logger(__name__)
 
 _REPEATS = 0.01
 """Data with fewer repeats than this has none: what a user has seen is not what they choose next."""
-
-
 _BEHIND = 0.1
 """Share of a fit by which time must run ahead of the epochs before it sets the rate: below, no clock is heard."""
 
@@ -66,9 +64,8 @@ class Trainer:
         self.config, self.options, self.dataset = config, options, dataset
         self.device = torch.device(options.device)
         self.network = network.to(self.device)
-        self.content = torch.tensor(
-            content, device=self.device
-        )  # a copy: sums of products depend on how memory is aligned
+        # A copy: sums of products depend on how memory is aligned.
+        self.content = torch.tensor(content, device=self.device)
         counts = np.bincount(dataset.interactions.items, minlength=dataset.n_items)
         self.counts = torch.from_numpy(counts).to(self.device)
         self.learned = (self.counts > 0).float()
