@@ -14,7 +14,9 @@ from rich.console import Console
 from configs.settings import HistorySettings, TrackingSettings
 
 if TYPE_CHECKING:
-    from training.splits import SeenPolicy, Split  # a second that `--help` need not take
+    from training.blending import Fit  # a second that `--help` need not take
+    from training.models.contract import RuntimeOptions
+    from training.splits import SeenPolicy, Split
     from training.tables import Tables
     from training.tracking import Sweep
     from training.trials import Tried
@@ -136,7 +138,8 @@ def tune(
 ) -> None:
     """Look for better hyper-parameters of a family with Optuna, on the validation window alone.
 
-    The search begins with the configuration that is in use, so the winner is never worse than it on that window.
+    The search begins with the configuration that is in use, so the winner is never worse than it on that window. The
+    components of a blend are fitted before it, once for all trials, with the configurations that are in use.
     """
     _limit_threads(threads)
     from training.config import load_config
@@ -151,8 +154,9 @@ def tune(
     try:
         base = load_config(family, folder=configs)
         space = load_space(family)
-        _, split = _load(interactions, items, protocol, exclude_seen)
+        tables, split = _load(interactions, items, protocol, exclude_seen)
         options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
+        fit = _blended(family, tables, split, configs, options)
         with TrialBar(messages, minutes) as bar, _sweep(uri, family, split, seed) as sweep:
 
             def log(tried: "Tried") -> None:
@@ -161,7 +165,15 @@ def tune(
                     sweep.log(tried)
 
             tuned = search(
-                family_class(family), split, space, base, options=options, minutes=minutes, trials=trials, log=log
+                family_class(family),
+                split,
+                space,
+                base,
+                options=options,
+                minutes=minutes,
+                trials=trials,
+                log=log,
+                fit=fit,
             )
             if sweep is not None:
                 sweep.found(tuned)
@@ -171,6 +183,24 @@ def tune(
     except (ValueError, KeyError, OSError) as error:
         _fail(error)
     print(text, end="")
+
+
+def _blended(
+    family: str, tables: "Tables", split: "Split", configs: Path | None, options: "RuntimeOptions"
+) -> "Fit | None":
+    """How a blend is fitted, its components having been; None for any other family."""
+    from training.blending import blend_fit
+    from training.comparison import PERSONAL
+    from training.config import load_config
+    from training.models.contract import Blend
+    from training.models.registry import family_class
+
+    blend = family_class(family)
+    if not issubclass(blend, Blend):
+        return None
+    names = [name for name in PERSONAL if name != "content-based" or any(tables.dataset.items.metadata)]
+    with messages.status(f"fitting {', '.join(names)} twice, for all trials"):
+        return blend_fit(blend, split, {name: load_config(name, folder=configs) for name in names}, options)
 
 
 @contextmanager

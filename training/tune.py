@@ -10,7 +10,8 @@ import optuna
 import yaml
 
 from training.answers import answer
-from training.models.contract import ModelConfig, Recommender, RuntimeOptions
+from training.blending import Fit
+from training.models.contract import Blend, ModelConfig, Recommender, RuntimeOptions
 from training.search import SearchSpace
 from training.splits import Split
 from training.trials import COMPLETE, FAILED, METRIC, PRUNED, Tried, Tuned
@@ -35,6 +36,7 @@ def tune(
     minutes: float,
     trials: int | None = None,
     log: Log = lambda tried: None,
+    fit: Fit | None = None,
 ) -> Tuned:
     """Search the space until the time is up; the configuration that does best on the validation window wins.
 
@@ -43,7 +45,7 @@ def tune(
     where it does worse than the median of the earlier ones at the same step.
 
     Args:
-        family: no blend.
+        family: what is tuned.
         split: of the data set to tune for.
         space: what is tried.
         base: values of what the space does not name, and where the search begins.
@@ -51,12 +53,17 @@ def tune(
         minutes: no trial begins after so long, and the last one is bounded by what is left.
         trials: at most so many.
         log: told of every trial.
+        fit: of a blend, `training.blending.blend_fit`.
 
     Raises:
-        ValueError: the window has no questions, or no trial came to an end.
+        ValueError: the window has no questions, no trial came to an end, or a blend has no way to be fitted.
     """
     if not len(split.validation):
         raise ValueError("the validation window holds no question to tune on")
+    if fit is None:
+        if issubclass(family, Blend):
+            raise ValueError(f"{family.family} is fitted over components: say how")
+        fit = _plain(family, split)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     began = time.perf_counter()
     study = optuna.create_study(
@@ -71,7 +78,7 @@ def tune(
         left = max(1.0, 60 * minutes - (time.perf_counter() - began))
         bounded = replace(options, max_seconds=min(options.max_seconds, left))
         # The first trial is `base` itself, also where it lies outside of the space.
-        tried = _try(family, split, trial, lambda: space.suggest(trial, base), bounded, base if not found else None)
+        tried = _try(fit, split, trial, lambda: space.suggest(trial, base), bounded, base if not found else None)
         found.append(tried)
         log(tried)
         if tried.value is None:
@@ -87,8 +94,12 @@ def tune(
     return Tuned(config, value, found[0].value, tuple(found))
 
 
+def _plain(family: type[Recommender], split: Split) -> Fit:
+    return lambda config, options: family(config).fit(split.train, options)
+
+
 def _try(
-    family: type[Recommender],
+    fit: Fit,
     split: Split,
     trial: optuna.Trial,
     suggest: Callable[[], ModelConfig],
@@ -110,7 +121,7 @@ def _try(
     try:
         config = suggest()
         config = first or config
-        model = family(config).fit(split.train, replace(options, progress=progress))
+        model = fit(config, replace(options, progress=progress))
         value = float(np.nanmean(answer(model, split.validation).per_user[METRIC]))
     except optuna.TrialPruned:
         state, reason = PRUNED, f"worse than the median after {len(curve)} steps"
