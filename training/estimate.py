@@ -5,7 +5,6 @@
 to tell minutes from hours and what fits into memory.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from training.measure import resident_mb
+from training.measure import Stopwatch, resident_mb
 from training.models.contract import ModelConfig, Recommender, RuntimeOptions
 from training.splits import Split
 from training.workload import MB, WORK, Fit, Sizes
@@ -104,10 +103,11 @@ def probe(threads: int) -> Speed:
 
 
 def _quickest(work: Callable[[], Any]) -> float:
-    """Seconds of the quickest call."""
+    """Seconds of the quickest call, on this processor alone."""
     took: list[float] = []
-    until = time.perf_counter() + _PROBED
-    while (began := time.perf_counter()) < until or len(took) < 2:
+    watch = Stopwatch()
+    while sum(took) < _PROBED or len(took) < 2:
+        watch.lap()
         work()
-        took.append(time.perf_counter() - began)
+        took.append(watch.lap())
     return min(took)
