@@ -16,6 +16,7 @@ from configs.settings import HistorySettings, TrackingSettings
 if TYPE_CHECKING:
     from training.blending import Fit  # a second that `--help` need not take
     from training.models.contract import RuntimeOptions
+    from training.search import SearchSpace
     from training.splits import SeenPolicy, Split
     from training.tables import Tables
     from training.tracking import Sweep
@@ -157,7 +158,7 @@ def tune(
         tables, split = _load(interactions, items, protocol, exclude_seen)
         options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
         fit = _blended(family, tables, split, configs, options)
-        with TrialBar(messages, minutes) as bar, _sweep(uri, family, split, seed) as sweep:
+        with TrialBar(messages, minutes) as bar, _sweep(uri, family, interactions, split, seed, space) as sweep:
 
             def log(tried: "Tried") -> None:
                 bar.log(tried)
@@ -175,9 +176,9 @@ def tune(
                 log=log,
                 fit=fit,
             )
+            text = as_yaml(family, split, tuned, seed)
             if sweep is not None:
-                sweep.found(tuned)
-        text = as_yaml(family, split, tuned, seed)
+                sweep.found(tuned, text)
         if out is not None:
             _write(out, text)
     except (ValueError, KeyError, OSError) as error:
@@ -204,15 +205,19 @@ def _blended(
 
 
 @contextmanager
-def _sweep(uri: str | None, family: str, split: "Split", seed: int) -> "Iterator[Sweep | None]":
+def _sweep(
+    uri: str | None, family: str, interactions: Path, split: "Split", seed: int, space: "SearchSpace"
+) -> "Iterator[Sweep | None]":
     """The run of a sweep at a tracking server; None where there is none."""
     if uri is None:
         yield None
         return
     from training.tracking import Tracking
 
-    facts = {"family": family, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
-    with Tracking(uri).sweep(SWEEPS, f"tune {family}", facts) as found:
+    data = "/".join(interactions.absolute().parts[-2:])
+    facts = {"family": family, "data": data, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
+    name = f"{family}, {split.protocol.partition(':')[0]}, {data}"
+    with Tracking(uri).sweep(SWEEPS, name, facts, list(space.root)) as found:
         yield found
 
 
