@@ -212,12 +212,17 @@ def _sweep(
     if uri is None:
         yield None
         return
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where the winner is printed
     from training.tracking import Tracking
 
     data = "/".join(interactions.absolute().parts[-2:])
     facts = {"family": family, "data": data, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
     name = f"{family}, {split.protocol.partition(':')[0]}, {data}"
     with Tracking(uri).sweep(SWEEPS, name, facts, list(space.root)) as found:
+        if uri.startswith("http"):
+            messages.print(
+                f"{uri}/#/experiments/{found.experiment_id}/runs/{found.run_id}", style="dim", soft_wrap=True
+            )
         yield found
 
 

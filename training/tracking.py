@@ -286,11 +286,14 @@ class Sweep:
 
     def found(self, tuned: Tuned, text: str) -> None:
         """Keep the winner. text: its file, which becomes the run's description."""
-        winner = max(tuned.tried, key=lambda tried: (tried.config == tuned.config, tried.value or 0.0))
-        self.tracking.client.set_tag(self.trials[winner.number], "winner", "true")
-        tags = {"winner": f"trial {winner.number}", MLFLOW_RUN_NOTE: f"```yaml\n{text}```"}
-        started = [] if tuned.started_from is None else [("started_from", tuned.started_from, 0)]
-        self.tracking.log_values(self.run_id, started, records.dotted(tuned.config.model_dump(mode="json")), tags)
+        self.tracking.client.set_tag(self.trials[tuned.best], "winner", "true")
+        tags = {"winner": f"trial {tuned.best}", MLFLOW_RUN_NOTE: f"```yaml\n{text}```"}
+        gain = tuned.gain
+        gained = (
+            [] if gain is None else [("gain", gain.mean, 0), ("gain_low", gain.low, 0), ("gain_high", gain.high, 0)]
+        )
+        figures = [(name, value, step) for name, value, step in gained if value is not None]
+        self.tracking.log_values(self.run_id, figures, records.dotted(tuned.config.model_dump(mode="json")), tags)
 
 
 _ENDED = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAILED: "FAILED"}

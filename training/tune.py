@@ -90,8 +90,8 @@ def tune(
     if not ended:
         reasons = "; ".join(dict.fromkeys(tried.reason for tried in found))
         raise ValueError(f"no trial of {family.family} came to an end: {reasons or 'there was no time for one'}")
-    value, _, config = max(ended, key=lambda one: one[:2])
-    return Tuned(config, value, found[0].value, tuple(found))
+    value, place, config = max(ended, key=lambda one: one[:2])
+    return Tuned(-place, config, value, tuple(found))
 
 
 def _plain(family: type[Recommender], split: Split) -> Fit:
@@ -117,24 +117,30 @@ def _try(
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    config, value, state, reason = None, None, COMPLETE, ""
+    config, value, figures, state, reason = None, None, None, COMPLETE, ""
     try:
         config = suggest()
         config = first or config
         model = fit(config, replace(options, progress=progress))
-        value = float(np.nanmean(answer(model, split.validation).per_user[METRIC]))
+        figures = answer(model, split.validation).per_user[METRIC]
+        value = float(np.nanmean(figures))
     except optuna.TrialPruned:
         state, reason = PRUNED, f"worse than the median after {len(curve)} steps"
     except (ValueError, ArithmeticError) as error:
         state, reason = FAILED, " ".join(str(error).split())
-    return Tried(trial.number, config, value, tuple(curve), state, reason, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Tried(trial.number, config, value, tuple(curve), state, reason, seconds, figures)
 
 
 def as_yaml(family: str, split: Split, tuned: Tuned, seed: int) -> str:
     """The winner as a file of `configs/models`, with a comment that says where it comes from."""
-    before = "" if tuned.started_from is None else f", the configuration it began with {tuned.started_from:.4f}"
+    gain = tuned.gain
+    before = ""
+    if gain is not None:
+        before = f"# {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over the configuration it began with;\n"
     comment = (
-        f"# {family}: {METRIC} {tuned.value:.4f} on the validation window of split {split.hash}{before};\n"
+        f"# {family}: {METRIC} {tuned.value:.4f} on the validation window of split {split.hash};\n"
+        f"{before}"
         f"# the best of {len(tuned.tried)} trials of `python -m training tune`, seed {seed}, on\n"
         f"# {split.before_test.snapshot_id or 'a snapshot'}: {split.protocol.partition(':')[0]}.\n"
     )

@@ -29,12 +29,22 @@ OPTIONS = RuntimeOptions(threads=1)
 def test_sizes_by_hand() -> None:
     rows = [("u", "a", 1), ("u", "b", 2), ("u", "a", 3), ("v", "c", 4), ("w", "a", 5)]
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
-    items = pd.DataFrame({"item_id": list("abcd"), "metadata": [{}] * 4})
+    items = pd.DataFrame({"item_id": list("abcd"), "metadata": [{"title": "a", "year": 1}, {"title": "b"}, {}, {}]})
     assert Sizes.of(from_events(frame, items)) == Sizes(
-        rows=5, users=3, items=4, known_items=3, pairs=4, co_pairs=2**2 + 1 + 1, places=5, past=(0 + 1 + 2) / 5
+        rows=5,
+        users=3,
+        items=4,
+        known_items=3,
+        pairs=4,
+        co_pairs=2**2 + 1 + 1,
+        all_pairs=4,
+        all_co_pairs=6,
+        places=5,
+        facts=3,
+        past=(0 + 1 + 2) / 5,
     )
-    bounded = Sizes.of(from_events(frame, items, max_events=2))
-    assert (bounded.rows, bounded.places, bounded.co_pairs) == (5, 4, 6)
+    bounded = Sizes.of(from_events(frame, items, max_events=1))
+    assert (bounded.rows, bounded.places, bounded.co_pairs, bounded.all_co_pairs) == (5, 3, 3, 6)
 
 
 def test_a_log_without_events_has_sizes_too() -> None:

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from tests.fixtures.mlflow_store import mlflow_store
 from tests.training.catalogue import build_dataset
 from tests.training.test_command_line import frame_of
 from training.answers import answer
@@ -20,6 +21,7 @@ from training.blending import WINDOW, blend_fit
 from training.cli import SWEEPS, app
 from training.config import load_config
 from training.dataset import Dataset
+from training.intervals import paired_difference
 from training.models.contract import RuntimeOptions
 from training.models.hybrid.model import Hybrid, HybridConfig
 from training.models.popularity import Popularity, PopularityConfig
@@ -27,7 +29,7 @@ from training.models.registry import families, family_class
 from training.search import SearchSpace, load_space
 from training.splits import leave_one_out_split, temporal_split
 from training.trials import COMPLETE, FAILED, PRUNED, Tried
-from training.tune import tune
+from training.tune import as_yaml, tune
 
 OPTIONS = RuntimeOptions(threads=1, seed=3)
 SPLIT = temporal_split(build_dataset())
@@ -101,7 +103,11 @@ def test_the_winner_does_best_on_validation_and_never_worse_than_the_start() -> 
     assert told[0].config == base and found.started_from == told[0].value
     assert found.value == max(tried.value for tried in told if tried.value is not None)
     model = Popularity(found.config).fit(SPLIT.train, OPTIONS)  # type: ignore[arg-type]
-    assert found.value == pytest.approx(answer(model, SPLIT.validation).per_user["ndcg@10"].mean())
+    figures = answer(model, SPLIT.validation).per_user["ndcg@10"]
+    assert found.value == pytest.approx(figures.mean())
+    start = answer(Popularity(base).fit(SPLIT.train, OPTIONS), SPLIT.validation)
+    assert found.gain == paired_difference(figures, start.per_user["ndcg@10"])
+    assert f"# {found.gain.mean:+.4f} (" in as_yaml("popularity", SPLIT, found, 3)
 
 
 @settings(max_examples=5, deadline=None)
@@ -153,7 +159,7 @@ def test_a_search_without_an_end_says_why() -> None:
 
 def test_the_command_writes_a_configuration_that_loads_and_logs_nested_runs(tmp_path: Path) -> None:
     frame_of(build_dataset()).to_parquet(tmp_path / "events.parquet")
-    out, uri = tmp_path / "models" / "item-knn.yaml", f"sqlite:///{tmp_path / 'mlflow.db'}"
+    out, uri = tmp_path / "models" / "item-knn.yaml", mlflow_store(tmp_path)
     command = ["tune", "--interactions", str(tmp_path / "events.parquet"), "--family", "item-knn", "--out", str(out)]
     result = CliRunner().invoke(app, [*command, "--trials", "3", "--threads", "1", "--tracking", uri])
     assert result.exit_code == 0, result.output
