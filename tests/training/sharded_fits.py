@@ -3,9 +3,11 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from configs.logging import configure
 from tests.training.catalogue import build_dataset
 from training.dataset import ItemTable
 from training.models.contract import RuntimeOptions
@@ -33,15 +35,18 @@ def fits() -> dict[str, np.ndarray]:
 
     heard: list[int] = []
     found = {"first": scores()}
-    try:
-        scores(options=replace(OPTIONS, progress=end))
-    except InterruptedError:
-        found["ended_after"] = np.array(heard)
-    found["same"] = scores()
+    with TemporaryDirectory() as folder:
+        kept = replace(OPTIONS, workdir=Path(folder))
+        try:
+            scores(options=replace(kept, progress=end))
+        except InterruptedError:
+            found["ended_after"] = np.array(heard)
+        found["resumed"] = scores(options=kept)
     found["other_seed"] = scores(options=replace(OPTIONS, seed=2))
     found["sampled"] = scores(CONFIG.model_copy(update={"candidates": 40}))
     return found
 
 
 if __name__ == "__main__":
+    configure("fits")
     run(lambda: np.savez(Path(sys.argv[1]), **fits()))

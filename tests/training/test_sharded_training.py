@@ -125,12 +125,13 @@ def test_what_is_kept_is_a_whole_model_that_scores_like_one_trained_alone(one: E
     assert np.abs(together - alone).max() < 0.01 * alone.std()
 
 
-def test_the_seed_decides_and_a_fit_that_its_caller_ends_leaves_the_processes_in_step(tmp_path: Path) -> None:
-    torchrun(2, "tests.training.sharded_fits", str(tmp_path / "found.npz"))
+def test_the_seed_decides_and_a_fit_that_its_caller_ended_goes_on_from_the_checkpoints_of_both(tmp_path: Path) -> None:
+    errors = torchrun(2, "tests.training.sharded_fits", str(tmp_path / "found.npz"))
     found = np.load(tmp_path / "found.npz")
     assert found["first"].shape[1] == N_ITEMS - 1  # an odd number: one process holds a row more than the other
     assert found["ended_after"].tolist() == [1]
-    assert np.array_equal(found["first"], found["same"])
+    assert {each["process"] for each in lines(errors, "goes on from a checkpoint")} == {0, 1}
+    assert np.array_equal(found["resumed"], found["first"])
     assert not np.allclose(found["first"], found["other_seed"], atol=0.01)
     agreement = np.corrcoef(found["sampled"].ravel(), found["first"].ravel())[0, 1]
     assert agreement > 0.8

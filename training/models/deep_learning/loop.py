@@ -210,14 +210,15 @@ class Trainer:
         if self.options.workdir is None:
             return None
         key = key_of(self.dataset.interactions, self.config, self.options, stage, epochs, learning_rate)
-        return Checkpoint(self.options.workdir / f"{stage}.safetensors", key)
+        return Checkpoint(self.options.workdir / f"{stage}{self.crew.name}.safetensors", key)
 
     def _resume(
         self, checkpoint: Checkpoint | None, optimiser: torch.optim.Optimizer
     ) -> tuple[Progress, list[Tensor], int, float]:
         """Progress, best weights, steps and seconds so far; weights, optimiser and draws become those of then."""
         found = checkpoint.read() if checkpoint is not None else None
-        if found is None:
+        ended = len(found[1]["progress"]["losses"]) if found is not None else 0
+        if not self.crew.agrees(ended) or found is None:
             return Progress(), [], 0, 0.0
         tensors, facts = found
         n = len(self.parameters)

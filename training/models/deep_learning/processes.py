@@ -4,7 +4,8 @@
 
 The first process alone reads files, evaluates and keeps models, and what it keeps is no different from what one
 process trains. A fit goes to the others over the process group that `torchrun` has set up, never through a file; when
-a process fails, its group is gone, the others fail with it, and `torchrun` ends them all.
+a process fails, its group is gone, the others fail with it, and `torchrun` ends them all. Each writes checkpoints of
+its own part, which so many processes go on from where all of them had ended the same epoch.
 """
 
 import logging
@@ -26,8 +27,6 @@ from training.models.deep_learning.loop import Progress, Trainer
 from training.models.deep_learning.network import Network
 from training.models.deep_learning.sharding import OneProcess, Sharded, check_divisible
 from training.splits import Holdout
-
-log = structlog.get_logger(__name__)
 
 _PATIENCE = timedelta(days=30)
 """The others wait for as long as the first reads and evaluates. One that died is noticed at once all the same."""
@@ -66,10 +65,8 @@ def learn(fit: Fit) -> tuple[Progress, FloatMatrix]:
     if not dist.is_initialized():
         return _learn(fit, OneProcess())
     check_divisible(fit.dataset.n_items, dist.get_world_size(), fit.options.device)
-    if fit.options.workdir is not None:
-        log.warning("no checkpoints are written where several processes train")
     caller = fit.options.progress
-    options = replace(fit.options, workdir=None, progress=None)
+    options = replace(fit.options, progress=None)
     fit = replace(fit, dataset=_without_metadata(fit.dataset), options=options)
     _tell((fit, caller is not None, torch.get_rng_state()))
     ended: list[Exception] = []

@@ -35,6 +35,9 @@ _EMBEDDINGS = "embeddings"
 class OneProcess:
     """What the loop does alike in one process and in several, done by one."""
 
+    name = ""
+    """What tells the files of this process from those of the others."""
+
     def place(self, task: NextItemTask) -> tuple[nn.Module, list[Tensor]]:
         """The module that the loss goes through, and the parameters that this process updates."""
         return task, [p for p in task.parameters() if p.requires_grad]
@@ -63,6 +66,10 @@ class OneProcess:
         """The first process's value, in each."""
         return value
 
+    def agrees(self, value: float) -> bool:
+        """Whether all processes have the same value; the same answer in each."""
+        return True
+
 
 class Sharded(OneProcess):
     """The same in each of the processes of the default process group, on CPUs. All must call it in step.
@@ -74,6 +81,7 @@ class Sharded(OneProcess):
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.name = f"-{self.rank}-of-{self.size}"
         self.shards: list[Tensor] = []  # this process's rows [n, d] of each table, in the memory that is looked up
         self.others: list[Tensor] = []  # the same in all processes
 
@@ -140,6 +148,9 @@ class Sharded(OneProcess):
         told = torch.tensor(value, dtype=torch.float64)
         dist.broadcast(told, src=0)
         return told.item()
+
+    def agrees(self, value: float) -> bool:
+        return self.sum(float(self.first(value) != value)) == 0
 
 
 def check_divisible(n_items: int, size: int, device: str) -> None:
