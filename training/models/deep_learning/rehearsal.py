@@ -14,6 +14,7 @@ from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.loop import Trainer
 from training.models.deep_learning.network import Network
 from training.models.deep_learning.sequences import epoch
+from training.models.deep_learning.sharding import OneProcess
 
 STEPS = 3
 """Batches that are learned from, twice: the first time warms up."""
@@ -50,7 +51,7 @@ def rehearse(dataset: Dataset, content_width: int, config: DeepLearningConfig, o
             network = Network(content_width, config)
             content = np.ones((dataset.n_items, content_width), np.float32)
             quiet = replace(options, workdir=None, progress=lambda step, total, figure: laps.append(watch.lap()))
-            trainer = Trainer(network, None, content, dataset, config, quiet)
+            trainer = Trainer(network, None, content, dataset, config, quiet, OneProcess())
             trainer.dataset = _some_users(dataset, STEPS * config.batch_size, options.seed)
             trainer.run("rehearsal", 2, config.learning_rate, math.inf)
         finally:
