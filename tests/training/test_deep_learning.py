@@ -79,7 +79,9 @@ def test_events_of_one_moment_change_their_order_between_epochs() -> None:
 def test_a_span_ahead_is_asked_about_from_what_was_known_before_it() -> None:
     rng = np.random.default_rng(0)
     users = np.repeat(np.arange(7), 12).astype(np.int32)
-    times = np.sort(rng.integers(0, 30, (7, 12)), axis=1).ravel() * DAY  # several events of a user in one moment
+    days = np.sort(rng.integers(1, 30, (7, 12)), axis=1)  # several events of a user in one moment
+    days[:, 0] = 0  # but not the first
+    times = days.ravel() * DAY
     events = Interactions(
         users, np.arange(84, dtype=np.int32), np.zeros(84, np.int8), np.ones(84, np.float32), times.astype(np.int64)
     )
@@ -166,8 +168,6 @@ def test_the_loss_is_the_cross_entropy_of_what_serving_would_score() -> None:
         times=torch.zeros(2, 5, dtype=torch.int64),
         counted=counted,
         before=torch.arange(5).expand(2, 5),
-        candidates=None,
-        column=torch.arange(7),
         moments=moments,
         log_chance=None,
     )

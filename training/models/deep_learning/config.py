@@ -29,6 +29,9 @@ class DeepLearningConfig(ModelConfig):
     horizon_days: float | None = Field(
         default=None, gt=0, description="a state is asked for what comes within so many days; null: for the next event"
     )
+    asked: float = Field(
+        default=1.0, gt=0, le=1, description="share of the events of a sequence that are asked for a step, drawn anew"
+    )
     mask_past: bool | None = Field(
         default=None,
         description="leave what a sequence has shown out of the softmax; by default where users choose nothing twice",

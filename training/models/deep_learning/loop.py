@@ -121,11 +121,14 @@ class Trainer:
                 self.config.batch_size,
                 self.rng,
                 None if self.config.horizon_days is None else int(self.config.horizon_days * MICROS_PER_DAY),
+                self.config.asked,
             ):
                 elapsed = (time.perf_counter() - began) / seconds
                 if elapsed > 1:
                     progress.stopped = "time"
                     break
+                if not batch.counted.any():
+                    continue
                 done = (number - 1 + share) / epochs
                 rate = learning_rate * _rate(step, elapsed if elapsed > done + _BEHIND else done)
                 for group in optimiser.param_groups:
@@ -177,20 +180,16 @@ class Trainer:
         items = torch.from_numpy(batch.items).to(device)
         counted = torch.from_numpy(batch.counted).to(device)
         if len(self.known) <= self.config.candidates:
-            touched, candidates, log_chance = self.known, None, None
-            column = torch.arange(len(touched), device=device)
+            touched, log_chance = self.known, None
         else:
             drawn = self.known[
                 torch.from_numpy(self.rng.choice(len(self.known), self.config.candidates, False)).to(device)
             ]
-            targets = items[counted]
-            chosen = torch.unique(torch.cat([drawn, targets]))
-            touched = torch.unique(torch.cat([chosen, items.flatten()]))
-            candidates = torch.searchsorted(touched, chosen)
-            column = torch.full_like(touched, len(chosen))
-            column[candidates] = torch.arange(len(chosen), device=device)
-            chance = sample_log_chance(self.counts[self.known], len(targets), len(drawn))
-            log_chance = chance[torch.searchsorted(self.known, chosen)]
+            valid = np.arange(batch.items.shape[1]) < batch.lengths[:, None]
+            shown = items[torch.from_numpy(valid).to(device)]  # those asked for and, to be told from them, all others
+            touched = torch.unique(torch.cat([drawn, shown]))
+            chance = sample_log_chance(self.counts[self.known], len(shown), len(drawn))
+            log_chance = chance[torch.searchsorted(self.known, touched)]
         known = self.learned
         if self.config.id_dropout:
             known = known * (torch.rand(len(known), device=device) >= self.config.id_dropout)
@@ -198,15 +197,13 @@ class Trainer:
             touched=touched,
             content=self.content[touched],
             known=known[touched],
-            items=torch.searchsorted(touched, items).clamp_max(len(touched) - 1),  # padding may be no known item
+            items=torch.searchsorted(touched, items).clamp_max(len(touched) - 1),  # padding may be none of them
             types=torch.from_numpy(batch.types).to(device),
             weights=torch.from_numpy(batch.weights).to(device),
             lengths=torch.from_numpy(batch.lengths).to(device),
             times=torch.from_numpy(batch.timestamps).to(device),
             counted=counted,
             before=torch.from_numpy(batch.before).to(device),
-            candidates=candidates,
-            column=column,
             moments=torch.from_numpy(self.trends.at(batch.moments)).to(device),
             log_chance=log_chance,
         )

@@ -26,7 +26,12 @@ class Batch:
 
 
 def epoch(
-    events: Interactions, window: int, batch_size: int, rng: np.random.Generator, horizon: int | None = None
+    events: Interactions,
+    window: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    horizon: int | None = None,
+    asked: float = 1.0,
 ) -> Iterator[tuple[float, Batch]]:
     """All events once, as windows of at most `window` events; each batch with the share of the epoch before it.
 
@@ -42,6 +47,8 @@ def epoch(
         horizon: microseconds. Each event is asked for at a random moment up to so long before it and from what was
             known then, so that the model learns what a user chooses within that time and not what completes a basket.
             None: it is asked for just before it happens, from all events before it.
+        asked: share of the events that are a target of the loss, drawn anew each time. What is learned from one state
+            of a sequence is much like what is learned from the next, and a large catalogue makes each one dear.
     """
     order = np.lexsort((rng.random(len(events)), events.timestamps, events.users))
     events = events.where(order)
@@ -63,6 +70,8 @@ def epoch(
         flat = np.where(valid, starts[rows, None] + places, 0)
         before = np.where(valid, np.maximum(known[flat] - starts[rows, None], 0), 0)
         counted = valid & ((before > 0) | first[rows, None])
+        if asked < 1:
+            counted &= rng.random(counted.shape) < asked
         batch = Batch(
             items=np.where(valid, events.items[flat], 0).astype(np.int64),
             types=np.where(valid, events.types[flat], 0).astype(np.int64),

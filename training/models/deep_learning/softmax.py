@@ -28,7 +28,7 @@ class Movement:
 class Past:
     """What each place has seen, which it is not asked to tell from what it has not."""
 
-    items: Tensor  # int64 [b, l] candidates of the sequences, c where an item is none of them
+    items: Tensor  # int64 [b, l] candidates of the sequences; c where there is none
     rows: Tensor  # int64 [n] the sequence of each place
     places: Tensor  # int64 [n] how many events of the sequence are the past
 
@@ -37,7 +37,7 @@ class Past:
 class Own:
     """What is added to the logits of the items of a place's own sequence."""
 
-    items: Tensor  # int64 [b, l] candidates of the sequences, c where an item is none of them
+    items: Tensor  # int64 [b, l] candidates of the sequences; c where there is none
     rows: Tensor  # int64 [n] the sequence of each place
     values: Tensor  # [n, l], has a gradient; summed where an item is there more than once
 

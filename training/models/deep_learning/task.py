@@ -31,10 +31,8 @@ class Step:
     times: Tensor  # int64 [b, l] microseconds
     counted: Tensor  # bool [b, l] places whose event is a target of the loss
     before: Tensor  # int64 [b, l] events of the sequence that are known where its event is asked for
-    candidates: Tensor | None  # int64 [c] in [0, u); None: all that are touched
-    column: Tensor  # int64 [u] each item's place among the candidates, c where it is none
     moments: Tensor | None  # int64 [b, l] of the trends; None: nothing moves
-    log_chance: Tensor | None  # [c] log of the chance that each candidate is in the sample; None: all are
+    log_chance: Tensor | None  # [u] log of the chance that each item is in the sample; None: all are
 
 
 class NextItemTask(nn.Module):
@@ -105,27 +103,24 @@ class NextItemTask(nn.Module):
             rows, targets = step.counted.nonzero(as_tuple=True)
             places = step.before[rows, targets]
             users = self.network.users(inputs)[rows, places]  # [n, d + k]
-        candidates = vectors if step.candidates is None else vectors[step.candidates]
-        columns = step.column[step.items]  # [b, l]
         movement = None
         if self.trends is not None and step.moments is not None:
-            chosen = step.touched if step.candidates is None else step.touched[step.candidates]
-            movement = Movement(self.trends[:, :, chosen], step.moments[step.counted])
+            movement = Movement(self.trends[:, :, step.touched], step.moments[step.counted])
         return cross_entropy(
             users.float(),
-            candidates.float(),
-            columns[step.counted],
+            vectors.float(),
+            step.items[step.counted],
             movement,
-            Past(columns, rows, places) if self.mask_past else None,
-            self._own(step, columns, rows, places, vectors),
+            Past(step.items, rows, places) if self.mask_past else None,
+            self._own(step, rows, places, vectors),
             step.log_chance,
             self.low_precision,
         )
 
-    def _own(self, step: Step, columns: Tensor, rows: Tensor, places: Tensor, vectors: Tensor) -> Own | None:
+    def _own(self, step: Step, rows: Tensor, places: Tensor, vectors: Tensor) -> Own | None:
         """What is added for the items of a place's own sequence: repetition, and the log chance taken off before.
 
-        columns: int64 [b, l] candidates of the sequences; rows, places: int64 [n]; vectors: [u, d].
+        rows, places: int64 [n] the sequence of each place and the events it has seen; vectors: [u, d].
         """
         values = None
         if self.repeats:
@@ -133,11 +128,10 @@ class NextItemTask(nn.Module):
             counts = count_sequences(step.items, step.weights, step.times, rows, places, again.half_lives)
             values = again(again.strength(vectors.float())[step.items][rows], counts)  # [n, l]
         if step.log_chance is not None:
-            padded = torch.cat([step.log_chance, step.log_chance.new_zeros(1)])[columns]  # [b, l]
-            valid = torch.arange(columns.shape[1], device=columns.device) < step.lengths.unsqueeze(1)
-            taken = (padded * (first_of_each(step.items) & valid))[rows]
+            valid = torch.arange(step.items.shape[1], device=step.items.device) < step.lengths.unsqueeze(1)
+            taken = (step.log_chance[step.items] * (first_of_each(step.items) & valid))[rows]
             values = taken if values is None else values + taken
-        return None if values is None else Own(columns, rows, values)
+        return None if values is None else Own(step.items, rows, values)
 
 
 def first_of_each(items: Tensor) -> Tensor:
