@@ -10,4 +10,9 @@ if __name__ == "__main__":
     configure("training")
     if not os.environ.get("LOG_LEVEL"):
         logging.getLogger().setLevel(logging.WARNING)  # what libraries say of themselves would run through the bars
-    app()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from training.models.deep_learning.processes import run  # torch: only who was started by torchrun
+
+        run(app)
+    else:
+        app()

@@ -77,7 +77,7 @@ def evaluate(
     keep: Annotated[
         Path | None,
         typer.Option(
-            help="Keep trained models here; a run with the same split, configuration, seed and bound takes them.",
+            help="Keep trained models here; a run with the same data, configuration, seed, bound and code takes them.",
             file_okay=False,
         ),
     ] = None,
@@ -89,22 +89,25 @@ def evaluate(
     _limit_threads(threads)
     from training.comparison import FAMILIES, Field, as_comparison, measure_families
     from training.models.contract import RuntimeOptions
-    from training.presentation import Bars, print_comparison
+    from training.presentation import Bars, print_comparison, print_differences
 
     try:
         tables, split = _load(interactions, items, protocol, exclude_seen)
         names = _names(models) if models is not None else FAMILIES
         options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
         field = Field(split, options, any(tables.dataset.items.metadata), configs, keep)
-        outcomes = []
+        outcomes, comparison = [], None
         with Bars(messages, len(names)) as bars:
             for outcome in measure_families(names, field, bars):
                 outcomes.append(outcome)
+                comparison = as_comparison(split, seed, outcomes)
                 if out is not None:  # after each: what took an hour is not lost to what comes next
-                    _write(out, as_comparison(split, seed, outcomes).model_dump_json(indent=2))
+                    _write(out, comparison.model_dump_json(indent=2))
     except (ValueError, KeyError, OSError) as error:
         _fail(error)
-    print_comparison(Console(width=None if sys.stdout.isatty() else PAPER), split, outcomes)
+    console = Console(width=None if sys.stdout.isatty() else PAPER)
+    print_comparison(console, split, outcomes)
+    print_differences(console, comparison.differences if comparison is not None else [])
     if not any(outcome for outcome in outcomes if hasattr(outcome, "report")):
         _fail(ValueError("no model could be fitted"))
 

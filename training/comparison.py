@@ -1,6 +1,7 @@
 """Several families measured on one split, each with a report of its own; what cannot be measured says why."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -12,20 +13,23 @@ import structlog
 from pydantic import BaseModel, ConfigDict
 
 from training.config import load_config
+from training.differences import BASELINES, Difference, differences
 from training.evaluation import RANDOM
 from training.intervals import Estimate
 from training.models.contract import ModelConfig, RuntimeOptions
-from training.models.registry import is_blend
+from training.models.registry import family_class, is_blend
+from training.provenance import code_version
 from training.splits import Split
 from training.train import MeasuredModel, measure_again, measure_family
 
 log = structlog.get_logger(__name__)
 
-BASELINES = ("popularity", "item-knn")
 PERSONAL = ("collaborative", "content-based", "deep-learning")
 """What a blend blends."""
 FAMILIES = (*BASELINES, *PERSONAL, "hybrid")
 KEY_FILE = "key.json"
+UNFINISHED = ".unfinished"
+"""Ends the name of a folder with the checkpoints of a fit that has not come to its end."""
 
 
 class _Record(BaseModel):
@@ -56,6 +60,7 @@ class Comparison(_Record):
     seed: int
     results: list[Row]
     skipped: list[Skipped]
+    differences: list[Difference]
 
 
 class Watcher(Protocol):
@@ -108,6 +113,7 @@ def measure_families(families: Sequence[str], field: Field, watcher: Watcher) ->
 
 def as_comparison(split: Split, seed: int, outcomes: Sequence[MeasuredModel | Skipped]) -> Comparison:
     """What was found, in the form that is written and printed. The figures of a random order are left out."""
+    models = [outcome for outcome in outcomes if isinstance(outcome, MeasuredModel)]
     return Comparison(
         protocol=split.protocol,
         split_hash=split.hash,
@@ -121,12 +127,12 @@ def as_comparison(split: Split, seed: int, outcomes: Sequence[MeasuredModel | Sk
                 recommend_seconds=result.recommend_seconds or 0.0,
                 peak_mb=outcome.usage.peak_mb,
             )
-            for outcome in outcomes
-            if isinstance(outcome, MeasuredModel)
+            for outcome in models
             for result in outcome.report.results
             if result.model != RANDOM
         ],
         skipped=[outcome for outcome in outcomes if isinstance(outcome, Skipped)],
+        differences=differences(split, models, seed),
     )
 
 
@@ -155,41 +161,47 @@ def _kept_or_new(
 ) -> MeasuredModel:
     blended = dict(components) if is_blend(family) else {}
 
-    def fresh() -> MeasuredModel:
+    def fresh(workdir: Path | None) -> MeasuredModel:
         return measure_family(
             family,
             field.split,
-            options=replace(field.options, progress=watcher.stepped),
+            options=replace(field.options, progress=watcher.stepped, workdir=workdir),
             config=config,
             components=blended,
             tick=watcher.answered,
         )
 
     if field.keep is None:
-        return fresh()
+        return fresh(None)
     key = _key(family, config, field, blended)
     folder = field.keep / f"{family}-{_digest(key)}"
     if (folder / KEY_FILE).exists():
         return measure_again(MeasuredModel.load(folder, blended), field.split, watcher.answered)
-    found = fresh()
+    checkpoints = folder.with_suffix(UNFINISHED)
+    found = fresh(checkpoints)
     field.keep.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=field.keep) as work:
         found.save(Path(work) / "model")
         (Path(work) / "model" / KEY_FILE).write_text(json.dumps(key, indent=2))
         (Path(work) / "model").rename(folder)
+    shutil.rmtree(checkpoints, ignore_errors=True)  # few families write any
     return found
 
 
 def _key(family: str, config: ModelConfig, field: Field, components: Mapping[str, MeasuredModel]) -> dict[str, Any]:
-    """What decides what a fit finds, the code left out."""
+    """What decides what a fit finds."""
     return {
-        "family": family,
-        "config": config.model_dump(mode="json"),
+        **_recipe(family, config),
         "split_hash": field.split.hash,
         "seed": field.options.seed,
         "max_seconds": field.options.max_seconds,
-        "components": {name: one.config.model_dump(mode="json") for name, one in sorted(components.items())},
+        "components": {name: _recipe(name, one.config) for name, one in sorted(components.items())},
     }
+
+
+def _recipe(family: str, config: ModelConfig) -> dict[str, Any]:
+    code = code_version(measure_family.__module__, family_class(family).__module__)
+    return {"family": family, "config": config.model_dump(mode="json"), "code": code}
 
 
 def _digest(key: Mapping[str, Any]) -> str:

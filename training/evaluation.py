@@ -73,6 +73,7 @@ def evaluate(
     peak_mb: float | None = None,
     notes: dict[str, Any] | None = None,
     tick: Tick | None = None,
+    answers: Answers | None = None,
 ) -> EvaluationReport:
     """Rank the full catalogue for every question of the test window and measure where the targets ended.
 
@@ -85,10 +86,11 @@ def evaluate(
         fit_seconds, peak_mb: what the fit took, copied into the report.
         notes: whatever else belongs beside the figures.
         tick: told of the progress.
+        answers: what the model answered to the test window, where it has been asked already.
     """
     results: list[SegmentResult] = []
     if len(split.test):
-        found = answer(model, split.test, batch_users, tick)
+        found = answers or answer(model, split.test, batch_users, tick)
         usage = {
             "fit_seconds": fit_seconds,
             "recommend_seconds": 1_000 * found.seconds / len(split.test),

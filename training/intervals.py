@@ -1,6 +1,6 @@
 """95 % intervals by the bootstrap over users (Efron and Tibshirani, 1993)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -51,13 +51,23 @@ def paired_difference(one: Floats, other: Floats, n_resamples: int = 2_000, seed
     Raises:
         ValueError: other users, or none that has the metric under both.
     """
-    if one.shape != other.shape:
-        raise ValueError(f"a paired difference is of the same users, not of {len(one)} and {len(other)}")
-    difference = one - other
-    found = mean_estimates({"difference": difference[~np.isnan(difference)]}, n_resamples, seed)
-    if not found:
+    (found,) = paired_differences([(one, other)], n_resamples, seed)
+    return found
+
+
+def paired_differences(
+    pairs: Sequence[tuple[Floats, Floats]], n_resamples: int = 2_000, seed: int = 0
+) -> list[Estimate]:
+    """`paired_difference` of each pair, all pairs by the same draws of users."""
+    columns = {}
+    for place, (one, other) in enumerate(pairs):
+        if one.shape != other.shape:
+            raise ValueError(f"a paired difference is of the same users, not of {len(one)} and {len(other)}")
+        columns[str(place)] = one - other
+    found = mean_estimates(columns, n_resamples, seed)
+    if len(found) < len(pairs):
         raise ValueError("no user has the metric under both models")
-    return found["difference"]
+    return [found[place] for place in columns]
 
 
 def total_estimates(

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from training.comparison import Skipped
+from training.differences import Difference
 from training.evaluation import RANDOM, SegmentResult
 from training.intervals import Estimate
 from training.splits import Split
@@ -116,6 +117,27 @@ def print_comparison(console: Console, split: Split, outcomes: Sequence[Measured
             console.print(f"{outcome.model} was skipped: {outcome.reason}", markup=False, highlight=False)
     console.print(f"protocol: {split.protocol}", markup=False, highlight=False)
     console.print(f"split: {split.hash}", markup=False, highlight=False)
+
+
+def print_differences(console: Console, found: Sequence[Difference]) -> None:
+    """A line for each pair of models, a column for each segment."""
+    if not found:
+        return
+    sizes = {each.segment: each.n_users for each in found}
+    title = f"{found[0].metric}, the first less the second on the same users, with 95 % intervals"
+    table = Table("", title=title, title_justify="left")
+    for segment, users in sizes.items():
+        table.add_column(f"{segment} ({users})", justify="right")
+    told = {(each.one, each.other, each.segment): each for each in found}
+    for one, other in dict.fromkeys((each.one, each.other) for each in found):
+        cells = (told.get((one, other, segment)) for segment in sizes)
+        table.add_row(f"{one} - {other}", *("" if each is None else _judged(each) for each in cells))
+    console.print(table)
+
+
+def _judged(found: Difference) -> str:
+    estimate = found.difference
+    return f"{estimate.mean:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f}) {found.verdict}"
 
 
 def _table(segment: str, results: Sequence[SegmentResult], width: int) -> Table:

@@ -13,13 +13,13 @@ model that serves. The served model itself is never scored on the window: it has
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import structlog
 
-from training.answers import Tick
+from training.answers import Answers, Tick, answer
 from training.calibration import ScoreMap, fit_score_map
 from training.config import load_config
 from training.dataset import Dataset
@@ -49,6 +49,8 @@ class MeasuredModel:
     report: EvaluationReport
     seed: int
     usage: Usage  # of all fits together
+    answers: Answers | None = field(default=None, kw_only=True, repr=False)
+    """Of the evaluated model to the questions of the test window; None where it was loaded, or nobody was asked."""
 
     @property
     def family(self) -> str:
@@ -182,21 +184,24 @@ def measure_family(
     with measured() as usage:
         tuned, evaluated = _fit_before_test(family, config, split, options, components or {})
     log.info("after the fits", family=family, seconds=usage.result.seconds, peak_mb=usage.result.peak_mb)
-    report = _report(evaluated, split, options, usage.result, tick)
+    answers = _asked(evaluated, split, tick)
+    report = _report(evaluated, split, options, usage.result, answers)
     return MeasuredModel(
         tuned,
         evaluated,
         report.model_copy(update={"notes": {**report.notes, **expected.notes()}}) if expected else report,
         options.seed,
         usage.result,
+        answers=answers,
     )
 
 
 def measure_again(found: MeasuredModel, split: Split, tick: Tick | None = None) -> MeasuredModel:
     """The same models on the same split, measured by today's definitions; what their fits took is kept."""
     options = RuntimeOptions(seed=found.seed)
-    report = _report(found.evaluated, split, options, found.usage, tick)
-    return replace(found, report=report.model_copy(update={"notes": found.report.notes}))
+    answers = _asked(found.evaluated, split, tick)
+    report = _report(found.evaluated, split, options, found.usage, answers)
+    return replace(found, report=report.model_copy(update={"notes": found.report.notes}), answers=answers)
 
 
 def _fit_before_test(
@@ -230,14 +235,24 @@ def _load(folder: Path, components: Mapping[str, MeasuredModel]) -> dict[str, An
     }
 
 
+def _asked(evaluated: Recommender, split: Split, tick: Tick | None) -> Answers | None:
+    return answer(evaluated, split.test, tick=tick) if len(split.test) else None
+
+
 def _report(
-    evaluated: Recommender, split: Split, options: RuntimeOptions, usage: Usage, tick: Tick | None
+    evaluated: Recommender, split: Split, options: RuntimeOptions, usage: Usage, answers: Answers | None
 ) -> EvaluationReport:
     notes: dict[str, Any] = {"config": evaluated.config.model_dump(mode="json"), **evaluated.record()}
     if isinstance(evaluated, Blend):
         notes["kept_component"] = evaluated.kept_component
     report = evaluate(
-        evaluated, split, seed=options.seed, fit_seconds=usage.seconds, peak_mb=usage.peak_mb, notes=notes, tick=tick
+        evaluated,
+        split,
+        seed=options.seed,
+        fit_seconds=usage.seconds,
+        peak_mb=usage.peak_mb,
+        notes=notes,
+        answers=answers,
     )
     return report.model_copy(update={"protocol": f"{report.protocol}; {FIT_PROTOCOL}"})
 

@@ -84,7 +84,7 @@ def test_figures_are_written_and_printed_with_intervals_for_every_segment(world:
     result = evaluate(world, "--items", str(world / "items.parquet"), models=QUICK + ",content-based")
     assert result.exit_code == 0, result.output
     found = written(world)
-    assert set(found) == {"protocol", "split_hash", "seed", "results", "skipped"}
+    assert set(found) == {"protocol", "split_hash", "seed", "results", "skipped", "differences"}
     assert found["skipped"] == [] and found["protocol"].startswith("temporal") and found["split_hash"] in result.stdout
     for row in found["results"]:
         assert set(row) == {"model", "segment", "metrics", "fit_seconds", "recommend_seconds", "peak_mb"}
@@ -95,6 +95,20 @@ def test_figures_are_written_and_printed_with_intervals_for_every_segment(world:
     assert {(name, "warm") for name in (*QUICK.split(","), "content-based")} <= segments
     assert all(math.isfinite(number) for number in numbers(found))
     assert "random" in result.stdout and "recall@20" in result.stdout
+
+
+def test_it_says_who_beats_the_baselines_and_whether_the_users_tell(world: Path) -> None:
+    result = evaluate(world)
+    found = {(each["one"], each["other"]): each for each in written(world)["differences"] if each["segment"] == "all"}
+    assert set(found) == {("item-knn", "popularity"), ("collaborative", "popularity"), ("collaborative", "item-knn")}
+    reached = {
+        row["model"]: row["metrics"]["ndcg@10"]["mean"] for row in written(world)["results"] if row["segment"] == "all"
+    }
+    gain = found["collaborative", "popularity"]
+    assert gain["difference"]["mean"] == pytest.approx(reached["collaborative"] - reached["popularity"])
+    assert gain["difference"]["low"] > 0 and gain["metric"] == "ndcg@10"
+    (line,) = [line for line in result.stdout.splitlines() if "collaborative - popularity" in line]
+    assert "better" in line and f"{gain['difference']['low']:+.4f}" in line
 
 
 def test_the_figures_are_those_of_a_training_on_the_same_data(world: Path) -> None:
@@ -111,12 +125,14 @@ def test_without_items_what_reads_metadata_is_skipped_and_the_blend_goes_on(worl
     (world / "configs" / "deep-learning.yaml").write_text(
         "{dimensions: 8, heads: 1, blocks: 1, max_length: 10, epochs: 1, refit_epochs: 1}"
     )
-    result = evaluate(world, "--configs", str(world / "configs"), models="content-based,hybrid")
+    result = evaluate(world, "--configs", str(world / "configs"), models="content-based,collaborative,hybrid")
     assert result.exit_code == 0, result.output
     found = written(world)
     assert [each["model"] for each in found["skipped"]] == ["content-based"]
     assert "metadata" in found["skipped"][0]["reason"]
-    assert {row["model"] for row in found["results"]} == {"hybrid"}
+    assert {row["model"] for row in found["results"]} == {"collaborative", "hybrid"}
+    told = {(each["one"], each["other"], each["segment"]) for each in found["differences"]}
+    assert told == {("hybrid", "collaborative", "all")}  # its best component, and nobody is cold
 
 
 def test_leave_one_out_takes_positions_for_times(world: Path, tmp_path: Path) -> None:

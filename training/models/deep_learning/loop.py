@@ -9,17 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from feature_store.online import Histories
 from training.dataset import Dataset
-from training.metrics import target_ranks
+from training.metrics import TargetRanks, target_ranks
 from training.models.contract import FloatMatrix, RuntimeOptions
 from training.models.deep_learning.again import MICROS_PER_DAY, add_again, repeats_count, share_of_repeats
 from training.models.deep_learning.checkpoint import Checkpoint, key_of, optimiser_tensors, restore_optimiser
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network
 from training.models.deep_learning.sequences import Batch, epoch
+from training.models.deep_learning.sharding import OneProcess
 from training.models.deep_learning.task import NextItemTask, Step, sample_log_chance
 from training.models.deep_learning.trends import trends
 from training.models.deep_learning.user_vectors import user_vectors
@@ -51,6 +52,7 @@ class Trainer:
         ids: float32 [n_items, d] to start from, or None to start anew.
         content: float32 [n_items, content_width].
         dataset: events to learn from; an item without any is known by its content alone.
+        crew: the processes that share the work; in each the loop goes the same way.
     """
 
     def __init__(
@@ -61,8 +63,9 @@ class Trainer:
         dataset: Dataset,
         config: DeepLearningConfig,
         options: RuntimeOptions,
+        crew: OneProcess,
     ) -> None:
-        self.config, self.options, self.dataset = config, options, dataset
+        self.config, self.options, self.dataset, self.crew = config, options, dataset, crew
         self.device = torch.device(options.device)
         self.network = network.to(self.device)
         # A copy: sums of products depend on how memory is aligned.
@@ -74,6 +77,7 @@ class Trainer:
         self.trends = trends(dataset.interactions, dataset.n_items, config.trend_half_lives)
         moves = self.trends.values.any()
         self.repeats = repeats_count(dataset.interactions, config)
+        self.network.again.requires_grad_(self.repeats)
         self.task = NextItemTask(
             self.network,
             dataset.n_items,
@@ -87,7 +91,7 @@ class Trainer:
             with torch.no_grad():
                 self._table("item").copy_(torch.from_numpy(ids))
                 self._table("event_type").copy_(network.types)
-        self.parameters: list[Tensor] = [p for p in self.task.parameters() if p.requires_grad]
+        self.learner, self.parameters = crew.place(self.task)
         self.average = [p.detach().clone() for p in self.parameters]
         self.rng = np.random.default_rng(options.seed)
 
@@ -123,27 +127,26 @@ class Trainer:
                 None if self.config.horizon_days is None else int(self.config.horizon_days * MICROS_PER_DAY),
                 self.config.asked,
             ):
-                elapsed = (time.perf_counter() - began) / seconds
+                elapsed = self.crew.first((time.perf_counter() - began) / seconds)
                 if elapsed > 1:
                     progress.stopped = "time"
                     break
-                if not batch.counted.any():
-                    continue
                 done = (number - 1 + share) / epochs
                 rate = learning_rate * _rate(step, elapsed if elapsed > done + _BEHIND else done)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-                loss = self.task(self._step(batch))
+                part, weight = self.crew.share(batch)
+                loss = self.learner(self._step(part)) * weight
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.parameters, 1.0)
+                self.crew.backward(loss)
+                self.crew.clip(self.parameters, 1.0)
                 optimiser.step()
                 self._follow(step)
-                weight = int(batch.counted.sum())
-                total, seen, step = total + loss.item() * weight, seen + weight, step + 1
+                places = int(batch.counted.sum())
+                total, seen, step = total + loss.item() * places, seen + places, step + 1
             if not seen:
                 break  # time ran out between two epochs
-            progress.losses.append(total / seen)
+            progress.losses.append(self.crew.sum(total) / seen)
             if holdout is not None:
                 self._swap()
                 progress.validation.append(self._validate(holdout))
@@ -170,8 +173,9 @@ class Trainer:
     def export(self) -> FloatMatrix:
         """The id embeddings as float32 [n_items, d], zero where an item had no event; the network goes to the CPU."""
         with torch.no_grad():
-            self.network.types.copy_(self._table("event_type"))
-            ids = self._table("item") * self.learned.unsqueeze(-1)
+            ids, types = self.task.lookup(torch.arange(self.dataset.n_items, device=self.device))
+            self.network.types.copy_(types)
+            ids = ids * self.learned.unsqueeze(-1)
         self.network.cpu().eval()
         return ids.detach().cpu().numpy().copy()
 
@@ -212,14 +216,15 @@ class Trainer:
         if self.options.workdir is None:
             return None
         key = key_of(self.dataset.interactions, self.config, self.options, stage, epochs, learning_rate)
-        return Checkpoint(self.options.workdir / f"{stage}.safetensors", key)
+        return Checkpoint(self.options.workdir / f"{stage}{self.crew.name}.safetensors", key)
 
     def _resume(
         self, checkpoint: Checkpoint | None, optimiser: torch.optim.Optimizer
     ) -> tuple[Progress, list[Tensor], int, float]:
         """Progress, best weights, steps and seconds so far; weights, optimiser and draws become those of then."""
         found = checkpoint.read() if checkpoint is not None else None
-        if found is None:
+        ended = len(found[1]["progress"]["losses"]) if found is not None else 0
+        if not self.crew.agrees(ended) or found is None:
             return Progress(), [], 0, 0.0
         tensors, facts = found
         n = len(self.parameters)
@@ -264,13 +269,13 @@ class Trainer:
     def _validate(self, holdout: Holdout) -> float:
         """NDCG over the full ranking, without a cutoff: smoother than NDCG@10 and so the better judge of an epoch."""
         self.task.eval()
-        gains: list[npt.NDArray[np.float64]] = []
+        gains = 0.0
         everything = torch.arange(self.dataset.n_items, device=self.device)
-        with torch.inference_mode():
+        with torch.no_grad():
             items, types = self.task.vectors(everything, self.content, self.learned)
             strengths = self.network.again.strength(items) if self.repeats else items
-            by_length = np.argsort(holdout.histories.lengths, kind="stable")
-            for start in range(0, len(holdout), 128):
+            by_length = self.crew.rows(np.argsort(holdout.histories.lengths, kind="stable"))
+            for start in range(0, len(by_length), 128):
                 batch = holdout.take(by_length[start : start + 128])
                 users = user_vectors(self.network.users, batch.histories, items, types, self.config.max_length)
                 found = users[:, : items.shape[1]] @ items.T
@@ -280,9 +285,8 @@ class Trainer:
                 scored = found.cpu().numpy()
                 if self.repeats:
                     add_again(scored, batch.histories, self.network.again, strengths)
-                ranks = target_ranks(scored, batch.targets, batch.masked).ranks
-                gains.append(1 / np.log2(ranks + 1))
-        return float(np.concatenate(gains).mean())
+                gains += _gains(target_ranks(scored, batch.targets, batch.masked))
+        return self.crew.sum(gains) / len(holdout)
 
     def _asked_at(self, histories: Histories) -> npt.NDArray[np.int64]:
         """When each history is asked about, int64 [b]: now where a span ahead is asked for, else when it ends."""
@@ -297,6 +301,13 @@ class Trainer:
 def _copy(source: list[Tensor], target: list[Any]) -> None:
     with torch.no_grad():
         torch._foreach_copy_(target, source)
+
+
+def _gains(ranks: TargetRanks) -> float:
+    """Sum over questions of NDCG without a cutoff."""
+    n_targets = ranks.n_targets
+    ideal = np.cumsum(1 / np.log2(np.arange(int(n_targets.max(initial=0))) + 2))
+    return float((1 / np.log2(ranks.ranks + 1) / ideal[n_targets[ranks.rows] - 1]).sum())
 
 
 def _last_times(histories: Histories) -> npt.NDArray[np.int64]:

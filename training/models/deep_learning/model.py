@@ -88,7 +88,7 @@ class DeepLearning(Recommender):
         return model
 
     def _train(self, dataset: Dataset, options: RuntimeOptions, warm: bool) -> None:
-        from training.models.deep_learning.loop import Trainer  # torchrec: only who trains pays for it
+        from training.models.deep_learning.processes import Fit, learn  # torchrec: only who trains pays for it
 
         config = self.config
         content = self.encoder.transform(dataset.items.metadata)
@@ -102,23 +102,39 @@ class DeepLearning(Recommender):
         else:
             split = self._hold_out(dataset, max_users=1_000)
             validated = len(split.test) >= _MIN_VALIDATION_USERS
-            trainer = Trainer(self.network, None, content, split.before_test if validated else dataset, config, options)
-            progress = trainer.run(
-                "fit",
-                config.epochs,
-                config.learning_rate,
-                seconds * _VALIDATED_SHARE,
-                split.test if validated else None,
+            progress, ids = learn(
+                Fit(
+                    self.network,
+                    None,
+                    content,
+                    split.before_test if validated else dataset,
+                    config,
+                    options,
+                    "fit",
+                    config.epochs,
+                    config.learning_rate,
+                    seconds * _VALIDATED_SHARE,
+                    split.test if validated else None,
+                )
             )
-            ids = trainer.export()
             self.training = {**asdict(progress), "parameters": sum(p.numel() for p in self.network.parameters())}
             seconds *= 1 - _VALIDATED_SHARE
         if config.refit_epochs:
-            trainer = Trainer(self.network, ids, content, dataset, config, options)
-            progress = trainer.run(
-                "refit" if warm else "held-out", config.refit_epochs, config.refit_learning_rate, seconds
+            stage = "refit" if warm else "held-out"
+            progress, ids = learn(
+                Fit(
+                    self.network,
+                    ids,
+                    content,
+                    dataset,
+                    config,
+                    options,
+                    stage,
+                    config.refit_epochs,
+                    config.refit_learning_rate,
+                    seconds,
+                )
             )
-            ids = trainer.export()
             self.training["refit_losses"] = progress.losses
         self.network.requires_grad_(False)
         self.ids = torch.from_numpy(ids)

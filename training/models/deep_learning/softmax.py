@@ -52,7 +52,7 @@ def cross_entropy(
     log_chance: Tensor | None = None,
     low_precision: bool = False,
 ) -> Tensor:
-    """Mean over n places of -log softmax at their target, a scalar.
+    """Mean over n places of -log softmax at their target, a scalar; 0 without any.
 
     Args:
         users: float32 [n, d], or [n, d + k] where items move: the last k weigh their trends.
@@ -120,9 +120,10 @@ class _CrossEntropy(torch.autograd.Function):
             item_gradient += rounded.T @ asked
             if pull is not None:
                 user_gradient[part, d:] = torch.einsum("nc,nkc->nk", chances[:, :c], pull)
-        found = [user_gradient / n, item_gradient[:c] / n]
-        ctx.save_for_backward(*found, *(() if value_gradient is None else (value_gradient / n,)))
-        return loss / n
+        mean = 1 / max(n, 1)
+        found = [user_gradient * mean, item_gradient[:c] * mean]
+        ctx.save_for_backward(*found, *(() if value_gradient is None else (value_gradient * mean,)))
+        return loss * mean
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

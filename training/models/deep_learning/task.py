@@ -1,6 +1,6 @@
 """The training task: predict the next item at every place of a sequence. Embeddings and loss; no data, no optimiser.
 
-The only module here that imports torchrec; serving never loads it.
+With `sharding` the only modules here that import torchrec; serving never loads them.
 """
 
 from dataclasses import dataclass
