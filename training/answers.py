@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
 
 from training.intervals import Estimate, Floats, paired_difference
-from training.metrics import TargetRanks, concatenate, per_user_metrics, target_ranks
+from training.metrics import TargetRanks, concatenate, leave_out, per_user_metrics, target_ranks
 from training.models.contract import Positions, Recommender, top_k
-from training.splits import Holdout
+from training.splits import Holdout, Split
 
 LISTED = 10
 """Length of the lists that are recommended."""
@@ -19,12 +20,19 @@ Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Row i is the answer to question i of the hold-out."""
+class Ranked:
+    """Row i is about question i of the hold-out."""
 
     ranks: TargetRanks
     top: Positions  # int32 [n_users, <= LISTED]
+
+
+@dataclass(frozen=True)
+class Answers(Ranked):
+    """Row i is the answer to question i of the hold-out."""
+
     seconds: float  # of scoring, masking and cutting the lists, which is what `Recommender.recommend` does
+    unseen: Ranked | None = None  # the same with all items left out that the user had; None: not asked for
 
     @cached_property
     def per_user(self) -> dict[str, Floats]:
@@ -32,7 +40,19 @@ class Answers:
         return per_user_metrics(self.ranks)
 
 
-def answer(model: Recommender, holdout: Holdout, batch_users: int = 256, tick: Tick | None = None) -> Answers:
+def answer_test(model: Recommender, split: Split, batch_users: int = 256, tick: Tick | None = None) -> Answers:
+    """`answer` to the test window, with lists of unseen items too where the questions leave seen ones in."""
+    seen = None if split.mask == "all" else split.before_test.seen[split.test.users]
+    return answer(model, split.test, batch_users, tick, seen)
+
+
+def answer(
+    model: Recommender,
+    holdout: Holdout,
+    batch_users: int = 256,
+    tick: Tick | None = None,
+    seen: sp.csr_array | None = None,
+) -> Answers:
     """Rank the whole catalogue for every question, of which there must be one.
 
     Args:
@@ -40,24 +60,36 @@ def answer(model: Recommender, holdout: Holdout, batch_users: int = 256, tick: T
         holdout: questions, targets and masks.
         batch_users: users scored at once; bounds memory to a few matrices of [batch_users, n_items].
         tick: told of the progress.
+        seen: bool [n_users, n_items], what each user had; given, the answers say what is found among the other items.
 
     Raises:
         ValueError: no question, or a score that is not finite.
     """
-    parts, lists, seconds = [], [], 0.0
+    found: list[Ranked] = []
+    unseen: list[Ranked] = []
+    seconds = 0.0
     for start in range(0, len(holdout), batch_users):
-        batch = holdout.take(np.arange(start, min(start + batch_users, len(holdout))))
+        rows = np.arange(start, min(start + batch_users, len(holdout)))
+        batch = holdout.take(rows)
         masked = batch.masked.toarray()
         began = time.perf_counter()
         scores = model.score(batch.histories)
-        lists.append(top_k(np.where(masked, -np.inf, scores), LISTED).items)
+        top = top_k(np.where(masked, -np.inf, scores), LISTED).items
         seconds += time.perf_counter() - began
-        parts.append(target_ranks(scores, batch.targets, batch.masked))
+        found.append(Ranked(target_ranks(scores, batch.targets, batch.masked), top))
+        if seen is not None:
+            top = top_k(np.where(masked | seen[rows].toarray(), -np.inf, scores), LISTED).items
+            unseen.append(Ranked(leave_out(found[-1].ranks, scores, batch.masked, seen[rows]), top))
         if tick is not None:
             tick(start + len(batch), len(holdout))
-    if not parts:
+    if not found:
         raise ValueError("there is no question to answer")
-    return Answers(concatenate(parts), np.concatenate(lists), seconds)
+    whole = _together(found)
+    return Answers(whole.ranks, whole.top, seconds, _together(unseen) if unseen else None)
+
+
+def _together(parts: list[Ranked]) -> Ranked:
+    return Ranked(concatenate([part.ranks for part in parts]), np.concatenate([part.top for part in parts]))
 
 
 def compare(

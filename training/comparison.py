@@ -19,6 +19,7 @@ from training.intervals import Estimate
 from training.models.contract import ModelConfig, RuntimeOptions
 from training.models.registry import family_class, is_blend
 from training.provenance import code_version
+from training.segments import protocol_of
 from training.splits import Split
 from training.train import MeasuredModel, measure_again, measure_family
 
@@ -115,7 +116,7 @@ def as_comparison(split: Split, seed: int, outcomes: Sequence[MeasuredModel | Sk
     """What was found, in the form that is written and printed. The figures of a random order are left out."""
     models = [outcome for outcome in outcomes if isinstance(outcome, MeasuredModel)]
     return Comparison(
-        protocol=split.protocol,
+        protocol=protocol_of(split),
         split_hash=split.hash,
         seed=seed,
         results=[

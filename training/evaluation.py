@@ -6,10 +6,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from training import lists, metrics
-from training.answers import LISTED, Answers, Tick, answer
+from training.answers import LISTED, Answers, Ranked, Tick, answer_test
 from training.intervals import Estimate, mean_estimates, total_estimates
 from training.models.contract import Recommender
-from training.segments import Segment, segments
+from training.segments import Segment, protocol_of, segments
 from training.splits import Split
 
 RANDOM = "random"
@@ -86,11 +86,11 @@ def evaluate(
         fit_seconds, peak_mb: what the fit took, copied into the report.
         notes: whatever else belongs beside the figures.
         tick: told of the progress.
-        answers: what the model answered to the test window, where it has been asked already.
+        answers: what `answer_test` says of the model, where it has been asked already.
     """
     results: list[SegmentResult] = []
     if len(split.test):
-        found = answers or answer(model, split.test, batch_users, tick)
+        found = answers or answer_test(model, split, batch_users, tick)
         usage = {
             "fit_seconds": fit_seconds,
             "recommend_seconds": 1_000 * found.seconds / len(split.test),
@@ -100,7 +100,7 @@ def evaluate(
             results.append(SegmentResult(model=model.family, metrics=reached, **size, **usage))
             results.append(SegmentResult(model=RANDOM, metrics=chance, **size))
     return EvaluationReport(
-        protocol=split.protocol,
+        protocol=protocol_of(split),
         split_hash=split.hash,
         snapshot_id=split.before_test.snapshot_id,
         seed=seed,
@@ -113,13 +113,12 @@ def _figures(
     split: Split, found: Answers, n_resamples: int, seed: int
 ) -> Iterator[tuple[dict[str, Any], dict[str, Estimate], dict[str, Estimate]]]:
     """For each segment its name and size, what the model reaches there, and what a random order would."""
-    seen = split.before_test.seen
-    novelty, diversity = lists.novelty(found.top, seen), lists.intra_list_diversity(found.top, seen)
-    for segment in segments(split, found.ranks):
+    described = {id(one): _describe(one, split) for one in (found, found.unseen) if one is not None}
+    for segment in segments(split, found):
         users = segment.users
         ranked = found.per_user if segment.ranks is found.ranks else metrics.per_user_metrics(segment.ranks)
-        columns = {**ranked, "novelty": novelty, "intra_list_diversity": diversity}
-        listed = lists.listings(found.top[users], split.before_test.n_items)
+        columns = {**ranked, **described[id(segment.lists)]}
+        listed = lists.listings(segment.lists.top[users], split.before_test.n_items)
         reached = {
             **mean_estimates({name: column[users] for name, column in columns.items()}, n_resamples, seed),
             **total_estimates(listed, _OF_LISTS, n_resamples, seed),
@@ -130,6 +129,15 @@ def _figures(
             "n_targets": int(segment.ranks.n_targets[users].sum()),
         }
         yield size, reached, mean_estimates(_chance(segment), n_resamples, seed)
+
+
+def _describe(ranked: Ranked, split: Split) -> dict[str, metrics.Floats]:
+    """What each user's list is like, whatever was chosen from it; float64 [n_users]."""
+    seen = split.before_test.seen
+    return {
+        "novelty": lists.novelty(ranked.top, seen),
+        "intra_list_diversity": lists.intra_list_diversity(ranked.top, seen),
+    }
 
 
 def _chance(segment: Segment) -> dict[str, metrics.Floats]:

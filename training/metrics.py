@@ -96,6 +96,38 @@ def target_ranks(scores: npt.NDArray[np.float32], targets: sp.csr_array, masked:
     return TargetRanks(rows, items, ranks, above + (equal + 1) / 2, n_ranked.astype(np.int64))
 
 
+def leave_out(
+    found: TargetRanks, scores: npt.NDArray[np.float32], masked: sp.csr_array, left_out: sp.csr_array
+) -> TargetRanks:
+    """The ranks that the targets get where more items are not ranked; a target among these items is none any more.
+
+    Args:
+        found: what `target_ranks` found for these scores and masks.
+        scores: float32 [n_users, n_items].
+        masked: bool [n_users, n_items], as in `target_ranks`.
+        left_out: bool [n_users, n_items], items that are not ranked either.
+    """
+    gone = [
+        np.setdiff1d(left_out.indices[slice(*left_out.indptr[row : row + 2])], masked.indices[slice(*ends)])
+        for row, ends in enumerate(pairwise(masked.indptr))
+    ]
+    kept = np.ones(len(found.rows), dtype=bool)
+    above, equal, before = (np.zeros(len(found.rows), np.int64) for _ in range(3))
+    bounds = np.searchsorted(found.rows, np.arange(len(found) + 1))
+    for row, (start, end) in enumerate(pairwise(bounds)):
+        items, others = found.items[start:end], gone[row]
+        values, theirs = scores[row, items][:, None], scores[row, others][None]  # [n_targets, 1], [1, n_gone]
+        kept[start:end] = ~np.isin(items, others)
+        above[start:end] = np.count_nonzero(theirs > values, axis=1)
+        ties = theirs == values
+        equal[start:end] = np.count_nonzero(ties, axis=1)
+        before[start:end] = np.count_nonzero(ties & (others < items[:, None]), axis=1)
+    n_ranked = found.n_ranked - np.array([len(others) for others in gone], dtype=np.int64)
+    return TargetRanks(
+        found.rows, found.items, found.ranks - above - before, found.middle - above - equal / 2, n_ranked
+    ).where(kept)
+
+
 def per_user_metrics(found: TargetRanks) -> dict[str, Floats]:
     """Every metric of METRICS, float64 [n_users]; NaN for a user without targets."""
     n_users = len(found)

@@ -13,6 +13,7 @@ from training.comparison import Skipped
 from training.differences import Difference
 from training.evaluation import RANDOM, SegmentResult
 from training.intervals import Estimate
+from training.segments import protocol_of
 from training.splits import Split
 from training.train import MeasuredModel
 from training.trials import METRIC, Tried
@@ -115,7 +116,7 @@ def print_comparison(console: Console, split: Split, outcomes: Sequence[Measured
     for outcome in outcomes:
         if isinstance(outcome, Skipped):
             console.print(f"{outcome.model} was skipped: {outcome.reason}", markup=False, highlight=False)
-    console.print(f"protocol: {split.protocol}", markup=False, highlight=False)
+    console.print(f"protocol: {protocol_of(split)}", markup=False, highlight=False)
     console.print(f"split: {split.hash}", markup=False, highlight=False)
 
 

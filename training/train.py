@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import structlog
 
-from training.answers import Answers, Tick, answer
+from training.answers import Answers, Tick, answer_test
 from training.calibration import ScoreMap, fit_score_map
 from training.config import load_config
 from training.dataset import Dataset
@@ -236,7 +236,7 @@ def _load(folder: Path, components: Mapping[str, MeasuredModel]) -> dict[str, An
 
 
 def _asked(evaluated: Recommender, split: Split, tick: Tick | None) -> Answers | None:
-    return answer(evaluated, split.test, tick=tick) if len(split.test) else None
+    return answer_test(evaluated, split, tick=tick) if len(split.test) else None
 
 
 def _report(

@@ -8,18 +8,18 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.online import Histories
 from tests.training.catalogue import N_ITEMS, build_dataset, histories, items_of, metadata_of
 from training.dataset import Dataset, Interactions, ItemTable
 from training.evaluation import evaluate
 from training.models.collaborative.model import Collaborative
 from training.models.content_based.model import ContentBased
-from training.models.contract import NO_ITEM, ListContributions, Recommender, RuntimeOptions
+from training.models.contract import NO_ITEM, Recommender, RuntimeOptions
 from training.models.hybrid.learning import Learned, RankerConfig, learn
 from training.models.hybrid.model import Hybrid, HybridConfig
 from training.models.hybrid.questions import ask
 from training.models.hybrid.ranker import Candidates, breadth, fit_weights, ndcg
 from training.models.popularity import Popularity
+from training.models.profiles import Profiles
 from training.splits import Holdout, leave_one_out_split
 
 OPTIONS = RuntimeOptions(threads=1)
@@ -264,8 +264,8 @@ def test_evidence_that_is_not_true_is_not_given() -> None:
 class UpsideDown(Collaborative):
     """Gives the items that speak against an item as those that speak for it."""
 
-    def explain_lists(self, histories: Histories, items: np.ndarray) -> list[ListContributions]:
-        return [ListContributions(one.items, -one.values) for one in super().explain_lists(histories, items)]
+    def losses(self, profiles: Profiles, items: np.ndarray) -> np.ndarray:
+        return -super().losses(profiles, items)
 
 
 def test_new_components_bring_their_own_scale(hybrid: Hybrid) -> None:

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from feature_store.online import Histories
 from tests.training.catalogue import DAY, N_ITEMS, build_dataset, histories, items_of
@@ -12,9 +14,10 @@ from training.dataset import Dataset, Interactions, ItemTable
 from training.models.collaborative.ease import ease_weights
 from training.models.collaborative.model import Collaborative, CollaborativeConfig
 from training.models.collaborative.transitions import transition_weights
-from training.models.contract import RuntimeOptions
+from training.models.contract import NO_ITEM, RuntimeOptions
 from training.models.item_knn import ItemKnn, ItemKnnConfig
 from training.models.kernels import Dense, Factors, Sparse, strongest
+from training.models.linear import Term
 from training.models.popularity import Popularity, PopularityConfig
 from training.models.profiles import build_profiles
 
@@ -114,16 +117,56 @@ def test_contributions_are_what_a_score_loses_in_every_form(config: dict, tmp_pa
         assert whole - less == pytest.approx(float(value), abs=1e-6)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 9), max_size=40), min_size=1, max_size=5), st.integers(0, 99))
+def test_contributions_of_a_batch_are_those_worked_out_item_by_item(batch: list[list[int]], seed: int) -> None:
+    """Items 8 and 9 came after the fit. Without an item, those before it are a place nearer to the present."""
+    rng = np.random.default_rng(seed)
+    model = Collaborative()
+    weights, left, right = rng.normal(size=(8, 8)), rng.normal(size=(8, 3)), rng.normal(size=(8, 3))
+    dense, factors = Dense(weights.astype(np.float32)), Factors(left.astype(np.float32), right.astype(np.float32))
+    few = sp.csr_array(np.where(rng.random((8, 8)) < 0.4, weights, 0).astype(np.float32))
+    model.terms = (Term(dense, 1.0), Term(Sparse(few), 3.0), Term(factors, None))
+    model.base = np.zeros(10, np.float32)
+    asked, lists = histories(*batch), rng.integers(NO_ITEM, 10, (len(batch), 4)).astype(np.int32)
+    for row, found in enumerate(model.explain_lists(asked, lists)):
+        profile = build_profiles(asked.take(np.array([row])), 10)
+        assert found.items.tolist() == profile.items.tolist()
+        expected = np.zeros((len(profile.items), 4))
+        for term, kernel in zip(model.terms, (weights, few.toarray(), left @ right.T), strict=True):
+            decay = 1.0 if term.half_life is None else 0.5 ** (1 / term.half_life)
+            for column, item in enumerate(lists[row]):
+                shares = [
+                    float(mass) * decay ** (len(profile.items) - 1 - place) * kernel[source, item]
+                    if source < 8 and 0 <= item < 8
+                    else 0.0
+                    for place, (source, mass) in enumerate(zip(profile.items, profile.weights, strict=True))
+                ]
+                for place, share in enumerate(shares):
+                    expected[place, column] += share - sum(shares[:place]) * (1 / decay - 1)
+        np.testing.assert_allclose(found.values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_long_forgotten_leaves_no_number_that_is_slow_to_multiply() -> None:
+    aged = build_profiles(histories(list(range(200))), 200, half_life=1.0)
+    kept = aged.weights[aged.weights > 0]
+    np.testing.assert_array_equal(aged.weights[:167], 0)
+    np.testing.assert_allclose(kept, np.log2(1.8) * 0.5 ** np.arange(32, -1, -1.0), rtol=1e-6)
+
+
 def test_kernels_of_every_form_agree() -> None:
     rng = np.random.default_rng(1)
     left, right = rng.random((2, 8, 3)).astype(np.float32)
     weights = left @ right.T
     profiles = sp.csr_array((rng.random((4, 8)) < 0.5).astype(np.float32))
-    rows, columns = np.array([5, 0], np.int32), np.array([1, 7, 5], np.int32)
+    rows, offsets = np.array([5, 0, 5], np.int32), np.array([0, 2, 2, 3])
+    lists = np.array([[1, 7], [2, 2], [5, 1]], np.int32)
     for kernel in (Dense(weights), Sparse(sp.csr_array(weights)), Factors(left, right)):
         again = type(kernel).from_arrays(kernel.arrays())
         np.testing.assert_allclose(again.propagate(profiles), profiles @ weights, rtol=1e-5)
-        np.testing.assert_allclose(again.block(rows, columns), weights[np.ix_(rows, columns)], rtol=1e-5)
+        np.testing.assert_allclose(
+            again.pairs(rows, offsets, lists), weights[rows[:, None], lists[[0, 0, 2]]], rtol=1e-5
+        )
 
 
 def test_the_strongest_weights_are_kept_by_magnitude() -> None:

@@ -95,3 +95,18 @@ def test_bootstrap_means_spread_like_the_standard_error_and_skip_what_is_unknown
     assert means.std(axis=0)[0] == pytest.approx(2 / np.sqrt(400), rel=0.15)
     assert means.std(axis=0)[1] == pytest.approx(2 / np.sqrt(100), rel=0.25)
     assert means.mean(axis=0)[1] == pytest.approx(known[:100].mean(), abs=0.05)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 40), st.sampled_from([3, 1000]))
+def test_leaving_items_out_of_a_ranking_is_ranking_without_them(seed: int, n_items: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, levels, (4, n_items)).astype(np.float32)  # few levels: many ties
+    draws = rng.random((4, n_items))
+    masked, targets = draws < 0.2, draws > 0.7
+    left_out = rng.random((4, n_items)) < 0.3  # some are masked already, some are targets
+    sparse = {name: sp.csr_array(each) for name, each in (("masked", masked), ("left_out", left_out))}
+    found = metrics.leave_out(metrics.target_ranks(scores, sp.csr_array(targets), sparse["masked"]), scores, **sparse)
+    again = metrics.target_ranks(scores, sp.csr_array(targets & ~left_out), sp.csr_array(masked | left_out))
+    for name in ("rows", "items", "ranks", "middle", "n_ranked"):
+        assert getattr(found, name).tolist() == getattr(again, name).tolist()

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from training.answers import answer_test
 from training.dataset import from_events
 from training.evaluation import evaluate
-from training.metrics import target_ranks
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity
 from training.segments import segments
@@ -32,11 +32,10 @@ def split_of(mask: SeenPolicy) -> Split:
 def found(mask: SeenPolicy) -> dict[str, tuple[list[int], int]]:
     """Who is asked, and how many targets count."""
     split = split_of(mask)
-    scores = np.zeros((len(split.test), 4), dtype=np.float32)
-    ranks = target_ranks(scores, split.test.targets, split.test.masked)
+    answers = answer_test(Popularity().fit(split.before_test, RuntimeOptions()), split)
     return {
         segment.name: (split.test.users[segment.users].tolist(), int(segment.ranks.n_targets[segment.users].sum()))
-        for segment in segments(split, ranks)
+        for segment in segments(split, answers)
     }
 
 
@@ -62,10 +61,31 @@ def test_what_a_user_had_is_masked_and_no_target_then() -> None:
     }
 
 
-def test_targets_of_a_segment_keep_their_rank_among_all_items() -> None:
+def test_what_is_new_is_looked_for_among_what_the_user_has_not_had() -> None:
     split = split_of("none")
     report = evaluate(Popularity().fit(split.before_test, RuntimeOptions()), split)
-    # Popularity orders a and b, then c, then z, which nobody had: of four items the last.
-    assert report.metric("mrr", "cold_items") == pytest.approx(1 / 4)
-    assert report.metric("recall@10", "cold_items", "random") == 1.0  # ten places for four items
+    # Popularity orders a and b, then c, then z, which nobody had. `regular` had a and b: z is the second of c and z.
+    assert report.metric("mrr", "cold_items") == pytest.approx(1 / 2)
+    assert report.metric("ndcg@10", "cold_items") == pytest.approx(1 / np.log2(3))
+    # `regular` finds c and z at once; to `stranger` all four are new, and a is the first or the second.
+    assert report.metric("ndcg@10", "new") == pytest.approx(1.0)
+    assert report.metric("recall@10", "cold_items", "random") == 1.0  # ten places for two items
+    assert report.metric("ndcg@10", "cold_items", "random") == pytest.approx((1 + 1 / np.log2(3)) / 2)
+
+
+def test_what_a_user_had_is_found_among_all_items() -> None:
+    split = split_of("none")
+    report = evaluate(Popularity().fit(split.before_test, RuntimeOptions()), split)
+    assert report.metric("mrr", "repeat") == 1.0  # a before b, c and z
     assert report.metric("recall@10", "repeat") == 1.0
+    assert report.metric("ndcg@10", "repeat", "random") == pytest.approx(
+        sum(1 / np.log2(place + 1) for place in range(1, 5)) / 4
+    )
+    assert "among what the user has not had" in report.protocol and split.protocol in report.protocol
+
+
+def test_lists_of_a_segment_are_those_its_targets_were_found_in() -> None:
+    split = split_of("none")
+    report = evaluate(Popularity().fit(split.before_test, RuntimeOptions()), split)
+    assert report.metric("coverage@10", "repeat") == 1.0  # four items in one list
+    assert report.metric("coverage@10", "cold_items") == 0.5  # c and z

@@ -171,11 +171,19 @@ class Recommender(ABC):
 
         Largest first, positive contributions only, padded with NO_ITEM. items: int32 [batch, k], NO_ITEM allowed.
         """
+        explained = self.explain_lists(histories, items)
+        widest = max((len(one.items) for one in explained), default=0)
+        sources = np.full((len(items), widest + 1), NO_ITEM, dtype=np.int32)  # one place more, which is never empty
+        values = np.zeros((*items.shape, widest + 1), dtype=np.float32)
+        for row, one in enumerate(explained):
+            sources[row, : len(one.items)] = one.items
+            values[row, :, : len(one.items)] = one.values.T
         found = np.full((*items.shape, top), NO_ITEM, dtype=np.int32)
-        for row, explained in enumerate(self.explain_lists(histories, items)):
-            best = np.argsort(-explained.values, axis=0, kind="stable")[:top]  # [<= top, k]
-            weighs = np.take_along_axis(explained.values, best, axis=0) > 0
-            found[row, :, : len(best)] = np.where(weighs, explained.items[best], NO_ITEM).T
+        rows, columns = np.ogrid[: items.shape[0], : items.shape[1]]
+        for place in range(top):
+            best = values.argmax(axis=2)  # [batch, k]
+            found[:, :, place] = np.where(values[rows, columns, best] > 0, sources[rows, best], NO_ITEM)
+            values[rows, columns, best] = 0
         return found
 
     def recommend(

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import ClassVar, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ import scipy.sparse as sp
 from training.models.contract import FloatMatrix, Positions
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
+Offsets = npt.NDArray[np.int64]
 
 
 class Kernel(ABC):
@@ -27,8 +29,11 @@ class Kernel(ABC):
         """profiles @ K. profiles: float32 [batch, size]; returns float32 [batch, size]."""
 
     @abstractmethod
-    def block(self, rows: Positions, columns: Positions) -> FloatMatrix:
-        """K[rows][:, columns], float32 [n_rows, n_columns]."""
+    def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
+        """K[j, i] of each of n items j with the m items i of its row's list, float32 [n, m].
+
+        items: int32 [n], of row b the slice offsets[b]:offsets[b + 1]; lists: int32 [batch, m]; all in [0, size).
+        """
 
     @abstractmethod
     def arrays(self) -> Arrays:
@@ -54,8 +59,9 @@ class Dense(Kernel):
     def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
         return profiles @ self.weights
 
-    def block(self, rows: Positions, columns: Positions) -> FloatMatrix:
-        return self.weights[rows[:, None], columns]
+    def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
+        starts = items.astype(np.int64) * self.size
+        return self.weights.take(starts[:, None] + np.repeat(lists, np.diff(offsets), axis=0))
 
     def arrays(self) -> Arrays:
         return {"weights": self.weights}
@@ -81,12 +87,10 @@ class Sparse(Kernel):
     def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
         return (profiles @ self.weights).toarray()
 
-    def block(self, rows: Positions, columns: Positions) -> FloatMatrix:
-        block = np.zeros((len(rows), self.size), dtype=np.float32)
-        starts, ends = self.weights.indptr[rows], self.weights.indptr[rows + 1]
-        for out, start, end in zip(block, starts, ends, strict=True):
-            out[self.weights.indices[start:end]] = self.weights.data[start:end]
-        return block[:, columns]
+    def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
+        listed = np.repeat(lists, np.diff(offsets), axis=0)
+        found = self.weights[items][np.arange(len(items))[:, None], listed]  # the rows first: looking up reads them all
+        return found.toarray()
 
     def arrays(self) -> Arrays:
         return {"data": self.weights.data, "indices": self.weights.indices, "indptr": self.weights.indptr}
@@ -112,8 +116,12 @@ class Factors(Kernel):
     def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
         return (profiles @ self.left) @ self.right.T
 
-    def block(self, rows: Positions, columns: Positions) -> FloatMatrix:
-        return self.left[rows] @ self.right[columns].T
+    def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
+        left, right = self.left[items], self.right[lists]  # [n, d], [batch, m, d]
+        found = np.empty((len(items), lists.shape[1]), dtype=np.float32)
+        for row, (start, end) in enumerate(pairwise(offsets.tolist())):
+            np.matmul(left[start:end], right[row].T, out=found[start:end])
+        return found
 
     def arrays(self) -> Arrays:
         return {"left": self.left, "right": self.right}

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ from pydantic import Field
 
 from feature_store.online import Histories
 from training.models.contract import (
-    NO_ITEM,
     Contributions,
     FloatMatrix,
     ListContributions,
@@ -53,6 +52,8 @@ class Term:
 class LinearRecommender(Recommender):
     """A recommender over kernels. Subclasses fit `terms` (or `kernel`, where there is one), `base` and `vectors`.
 
+    What reads profiles already, as a blend of several such families does, asks `score_profiles` and `losses`.
+
     Attributes:
         terms: kernels of one size, with the ageing of each.
         base: float32 [n_items], the score of an empty history.
@@ -77,60 +78,56 @@ class LinearRecommender(Recommender):
     def n_items(self) -> int:
         return len(self.base)
 
+    @final
     def score(self, histories: Histories, candidates: Positions | None = None) -> FloatMatrix:
-        profiles = build_profiles(histories, self.n_items)
-        scores = np.tile(self.base, (len(histories), 1))
-        for term in self.terms:
-            size = term.kernel.size
-            scores[:, :size] += term.kernel.propagate(profiles.aged(term.half_life).matrix(size))
+        scores = self.score_profiles(build_profiles(histories, self.n_items))
         return scores if candidates is None else scores[:, candidates]
+
+    def score_profiles(self, profiles: Profiles) -> FloatMatrix:
+        """Raw scores of histories read already, float32 [batch, n_items]. profiles: without ageing."""
+        scores = np.tile(self.base, (len(profiles), 1))
+        for term in self.terms:
+            size, aged = term.kernel.size, profiles.aged(term.half_life)
+            scores[:, :size] += term.kernel.propagate(aged.where(aged.weights > 0).matrix(size))
+        return scores
 
     def item_vectors(self) -> FloatMatrix:
         return self.vectors
 
     def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
         """What the score would lose without each item of the history, exactly; negative where it would gain."""
-        profiles = build_profiles(histories, self.n_items)
         explained = []
-        for row, item in enumerate(items):
-            found, losses = self._losses(profiles, row, np.array([item], dtype=np.int32))
-            order = np.argsort(-losses[:, 0], kind="stable")
-            explained.append(Contributions(found[order], losses[order, 0]))
+        for found in self.explain_lists(histories, items[:, None]):
+            order = np.argsort(-found.values[:, 0], kind="stable")
+            explained.append(Contributions(found.items[order], found.values[order, 0]))
         return explained
 
+    @final
     def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
         profiles = build_profiles(histories, self.n_items)
-        explained = []
-        for row, ranked in enumerate(items):
-            listed = ranked != NO_ITEM
-            history, losses = self._losses(profiles, row, ranked[listed])
-            values = np.zeros((len(history), len(ranked)), dtype=np.float32)
-            values[:, listed] = losses
-            explained.append(ListContributions(history, values))
-        return explained
+        return profiles.contributions(self.losses(profiles, items))
 
-    def _losses(self, profiles: Profiles, row: int, items: Positions) -> tuple[Positions, FloatMatrix]:
-        """The items of one history [n] and what each adds to the scores of `items` [m], float32 [n, m].
+    def losses(self, profiles: Profiles, items: Positions) -> FloatMatrix:
+        """What each of the n items of the histories adds to the scores of its row's list, float32 [n, k].
 
         Without item j the older ones are one place nearer to the present and count 1 / decay as much: its own share
-        less that gain is the whole difference. profiles: without ageing.
+        less that gain is the whole difference. Zero under NO_ITEM.
+
+        profiles: without ageing; items: int32 [batch, k].
         """
-        one = profiles.row(row)
-        history, known = one.items, self.kernel.size
-        losses = np.zeros((len(history), len(items)), dtype=np.float32)
-        old, new = np.flatnonzero(history < known), np.flatnonzero(items < known)
-        if not len(old) or not len(new):
-            return history, losses
+        known, listed = profiles.items < self.kernel.size, (items >= 0) & (items < self.kernel.size)
+        losses = np.zeros((len(known), items.shape[1]), dtype=np.float32)
+        if not known.any() or not listed.any():
+            return losses
+        sources, lists = np.where(known, profiles.items, 0), np.where(listed, items, 0)
         for term in self.terms:
-            shares = np.zeros_like(losses)
-            weights = one.aged(term.half_life).weights
-            shares[np.ix_(old, new)] = weights[old, None] * term.kernel.block(history[old], items[new])
+            weights = profiles.aged(term.half_life).weights * known
+            shares = term.kernel.pairs(sources, profiles.offsets, lists) * weights[:, None]
             if term.half_life is not None:
                 gain = 2.0 ** (1 / term.half_life) - 1
-                older = np.cumsum(shares, axis=0) - shares
-                shares = (shares - gain * older).astype(np.float32)
+                shares = (shares - gain * _before(shares, profiles)).astype(np.float32)
             losses += shares
-        return history, losses
+        return losses if listed.all() else losses * listed[profiles.rows]
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
         added = int((positions >= self.n_items).sum())
@@ -170,3 +167,11 @@ class LinearRecommender(Recommender):
         model = type(self)(self.config)
         model.__dict__.update(self.__dict__)
         return model
+
+
+def _before(shares: FloatMatrix, profiles: Profiles) -> npt.NDArray[np.float64]:
+    """Of each item the sum of the shares of the older ones of its history, [n, k]. shares: those of the items."""
+    sums = np.zeros((len(shares) + 1, shares.shape[1]))
+    np.cumsum(shares, axis=0, out=sums[1:])
+    starts = np.repeat(profiles.offsets[:-1], np.diff(profiles.offsets))
+    return sums[:-1] - sums[starts]

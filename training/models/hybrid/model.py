@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +29,7 @@ from training.models.hybrid.questions import ask
 from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
 from training.models.linear import LinearRecommender
 from training.models.popularity import decayed_popularity
+from training.models.profiles import build_profiles
 from training.splits import Holdout
 
 DESCRIPTION_FILE = "hybrid.json"
@@ -140,12 +140,12 @@ class Hybrid(Blend):
 
     def parts(self, histories: Histories) -> dict[str, FloatMatrix]:
         """What each component adds, and under this family's own name what popularity adds."""
-        sizes = history_sizes(histories, self.n_items)
+        profiles = build_profiles(histories, self.n_items)
+        sizes = profiles.sizes
         parts = {}
         for family, model in self._weighty.items():
-            scale = self.scales[family]
-            centered = model.score(histories) - np.float32(scale.center)
-            parts[family] = centered * self._factors(family, sizes)[:, None]
+            scores = model.score_profiles(profiles) if isinstance(model, LinearRecommender) else model.score(histories)
+            parts[family] = (scores - np.float32(self.scales[family].center)) * self._factors(family, sizes)[:, None]
         if self.learned.popularity_weight > 0:
             lift = np.float32(self.learned.popularity_weight) * sizes**self.growth
             parts[self.family] = lift[:, None] * self.popularity
@@ -176,21 +176,16 @@ class Hybrid(Blend):
         A longer history also adds weight to popularity: without an item the score of a list's item falls by what is
         said here and that little more, which no item of the history has to itself.
         """
-        sizes = history_sizes(histories, self.n_items)
-        found = [
-            (self._factors(family, sizes), self.components[family].explain_lists(histories, items))
-            for family in self.explained_by
-        ]
-        explained = []
-        for row in range(len(histories)):
-            together = [(factors[row], lists[row]) for factors, lists in found]
-            named = np.concatenate([np.empty(0, np.int32), *(one.items for _, one in together)])
-            sources, place = np.unique(named, return_inverse=True)
-            values = np.zeros((len(sources), items.shape[1]), dtype=np.float32)
-            for (factor, one), start in zip(together, _starts(together), strict=True):
-                values[place[start : start + len(one.items)]] += factor * one.values
-            explained.append(ListContributions(sources.astype(np.int32), values))
-        return explained
+        profiles = build_profiles(histories, self.n_items)
+        values = np.zeros((len(profiles.items), items.shape[1]), dtype=np.float32)
+        for family in self.explained_by:
+            model, factors = self.components[family], self._factors(family, profiles.sizes)
+            if isinstance(model, LinearRecommender):
+                losses = model.losses(profiles, items)
+            else:
+                losses = profiles.tabulated(model.explain_lists(histories, items), items.shape[1])
+            values += factors[profiles.rows, None] * losses
+        return profiles.contributions(values)
 
     def over(self, components: Mapping[str, Recommender]) -> Self:
         """This blend over other components; items that came after the fit have the median popularity."""
@@ -292,8 +287,3 @@ class Hybrid(Blend):
         sizes = {family: model.n_items for family, model in self.components.items()}
         if set(sizes.values()) - {n_items}:
             raise ValueError(f"components must score the same {n_items} items, not {sizes}")
-
-
-def _starts(lists: list[tuple[np.float32, ListContributions]]) -> list[int]:
-    """Where the items of each list start when all are laid end to end."""
-    return [0, *accumulate(len(one.items) for _, one in lists)][:-1]

@@ -23,7 +23,7 @@ class Scale:
 
 def history_sizes(histories: Histories, n_items: int) -> npt.NDArray[np.float32]:
     """Distinct items of each history, at least 1, float32 [batch]."""
-    return np.maximum(np.diff(build_profiles(histories, n_items).offsets), 1).astype(np.float32)
+    return build_profiles(histories, n_items).sizes
 
 
 def measure_growth(components: Mapping[str, Recommender], histories: Histories) -> float:
