@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.benchmarks.quality.datasets import RUNS, Files, Run, files_of
 from tests.benchmarks.quality.environment import LOCK, PEERS
 from tests.benchmarks.quality.exchange import Replay, export
-from tests.benchmarks.quality.families import measure_families
+from tests.benchmarks.quality.families import configs_of, measure_families
 from tests.benchmarks.quality.page import render
 from tests.benchmarks.quality.peers import Bounds, measure_peer, peers, random_order, space_of
 from tests.fixtures.movielens_dataset import movielens_100k
@@ -209,6 +209,14 @@ def test_figures_of_an_earlier_evaluation_stand_in_for_a_fit_of_the_same_split(s
     # Our popularity counts late events more; what it reaches is what a direct evaluation of it does.
     model = family_class("popularity")(load_config("popularity")).fit(split.before_test, RuntimeOptions())
     assert of_all(fresh["results"])["ndcg@10"] == pytest.approx(evaluate(model, split).metric("ndcg@10"))
+
+
+def test_a_protocol_may_have_configurations_of_its_own() -> None:
+    runs = [Run("movielens-100k", "leave-one-out", "all"), Run("movielens-100k", "temporal", "all")]
+    loo, temporal = (configs_of(run) for run in runs)
+    assert loo is not None and loo.name == "movielens-100k-leave-one-out"
+    assert temporal is not None and temporal.name == "movielens-100k"
+    assert configs_of(Run("tiny", "temporal", "all")) is None
 
 
 def test_what_was_not_measured_is_told_and_not_fitted(split: Split, tmp_path: Path) -> None:
