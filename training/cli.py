@@ -14,7 +14,10 @@ from rich.console import Console
 from configs.settings import HistorySettings, TrackingSettings
 
 if TYPE_CHECKING:
-    from training.splits import SeenPolicy, Split  # a second that `--help` need not take
+    from training.blending import Fit  # a second that `--help` need not take
+    from training.models.contract import RuntimeOptions
+    from training.search import SearchSpace
+    from training.splits import SeenPolicy, Split
     from training.tables import Tables
     from training.tracking import Sweep
     from training.trials import Tried
@@ -136,7 +139,8 @@ def tune(
 ) -> None:
     """Look for better hyper-parameters of a family with Optuna, on the validation window alone.
 
-    The search begins with the configuration that is in use, so the winner is never worse than it on that window.
+    The search begins with the configuration that is in use, so the winner is never worse than it on that window. The
+    components of a blend are fitted before it, once for all trials, with the configurations that are in use.
     """
     _limit_threads(threads)
     from training.config import load_config
@@ -151,9 +155,10 @@ def tune(
     try:
         base = load_config(family, folder=configs)
         space = load_space(family)
-        _, split = _load(interactions, items, protocol, exclude_seen)
+        tables, split = _load(interactions, items, protocol, exclude_seen)
         options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
-        with TrialBar(messages, minutes) as bar, _sweep(uri, family, split, seed) as sweep:
+        fit = _blended(family, tables, split, configs, options)
+        with TrialBar(messages, minutes) as bar, _sweep(uri, family, interactions, split, seed, space) as sweep:
 
             def log(tried: "Tried") -> None:
                 bar.log(tried)
@@ -161,11 +166,19 @@ def tune(
                     sweep.log(tried)
 
             tuned = search(
-                family_class(family), split, space, base, options=options, minutes=minutes, trials=trials, log=log
+                family_class(family),
+                split,
+                space,
+                base,
+                options=options,
+                minutes=minutes,
+                trials=trials,
+                log=log,
+                fit=fit,
             )
+            text = as_yaml(family, split, tuned, seed)
             if sweep is not None:
-                sweep.found(tuned)
-        text = as_yaml(family, split, tuned, seed)
+                sweep.found(tuned, text)
         if out is not None:
             _write(out, text)
     except (ValueError, KeyError, OSError) as error:
@@ -173,16 +186,43 @@ def tune(
     print(text, end="")
 
 
+def _blended(
+    family: str, tables: "Tables", split: "Split", configs: Path | None, options: "RuntimeOptions"
+) -> "Fit | None":
+    """How a blend is fitted, its components having been; None for any other family."""
+    from training.blending import blend_fit
+    from training.comparison import PERSONAL
+    from training.config import load_config
+    from training.models.contract import Blend
+    from training.models.registry import family_class
+
+    blend = family_class(family)
+    if not issubclass(blend, Blend):
+        return None
+    names = [name for name in PERSONAL if name != "content-based" or any(tables.dataset.items.metadata)]
+    with messages.status(f"fitting {', '.join(names)} twice, for all trials"):
+        return blend_fit(blend, split, {name: load_config(name, folder=configs) for name in names}, options)
+
+
 @contextmanager
-def _sweep(uri: str | None, family: str, split: "Split", seed: int) -> "Iterator[Sweep | None]":
+def _sweep(
+    uri: str | None, family: str, interactions: Path, split: "Split", seed: int, space: "SearchSpace"
+) -> "Iterator[Sweep | None]":
     """The run of a sweep at a tracking server; None where there is none."""
     if uri is None:
         yield None
         return
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where the winner is printed
     from training.tracking import Tracking
 
-    facts = {"family": family, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
-    with Tracking(uri).sweep(SWEEPS, f"tune {family}", facts) as found:
+    data = "/".join(interactions.absolute().parts[-2:])
+    facts = {"family": family, "data": data, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
+    name = f"{family}, {split.protocol.partition(':')[0]}, {data}"
+    with Tracking(uri).sweep(SWEEPS, name, facts, list(space.root)) as found:
+        if uri.startswith("http"):
+            messages.print(
+                f"{uri}/#/experiments/{found.experiment_id}/runs/{found.run_id}", style="dim", soft_wrap=True
+            )
         yield found
 
 

@@ -1,4 +1,4 @@
-"""What a piece of work took: seconds of the clock and the peak of this process's memory."""
+"""What a piece of work took: seconds of the clock and of the processor, and the peak of this process's memory."""
 
 import resource
 import time
@@ -13,7 +13,14 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 @dataclass(frozen=True)
 class Usage:
     seconds: float
+    cpu_seconds: float  # of all threads of the process; less than `seconds` where it had to wait
     peak_mb: float  # highest resident memory of the whole process during the work
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """One after the other."""
+        return Usage(
+            self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds, max(self.peak_mb, other.peak_mb)
+        )
 
 
 class Measurement:
@@ -28,14 +35,38 @@ def measured() -> Iterator[Measurement]:
     with suppress(OSError):  # not on this platform, or /proc is read-only: no reason to fail a training
         _CLEAR.write_text("5")  # resets VmHWM, see proc(5)
     found = Measurement()
-    began = time.perf_counter()
+    clock, processor = _now()
     yield found
-    found.result = Usage(time.perf_counter() - began, _peak_mb())
+    ended = _now()
+    found.result = Usage(ended[0] - clock, ended[1] - processor, _peak_mb())
+
+
+class Stopwatch:
+    """Seconds that work takes on a machine that has nothing else to do, as far as one can tell while it has.
+
+    They are those of the clock, or of the processor where these are fewer: the difference was spent waiting for other
+    processes. What a device computes is no time of the processor, so there the clock alone counts.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._on_processor = device == "cpu"
+        self._began = _now()
+
+    def lap(self) -> float:
+        """Seconds since the last call."""
+        (clock, processor), self._began = self._began, _now()
+        clock, processor = self._began[0] - clock, self._began[1] - processor
+        return min(clock, processor) if self._on_processor else clock
 
 
 def resident_mb() -> float:
     """Resident memory of this process now; its peak so far where the kernel does not say."""
     return _status("VmRSS") or _peak_mb()
+
+
+def _now() -> tuple[float, float]:
+    """Seconds of the clock and of the processor."""
+    return time.perf_counter(), time.process_time()
 
 
 def _status(name: str) -> float | None:

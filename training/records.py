@@ -12,6 +12,7 @@ def metrics(trained: TrainedModel) -> dict[str, list[float]]:
     """Names to values; more than one value is a curve over epochs."""
     found: dict[str, list[float]] = {
         "fit_seconds": [trained.usage.seconds],
+        "fit_cpu_seconds": [trained.usage.cpu_seconds],
         "peak_mb": [trained.usage.peak_mb],
         "score_center": [trained.score_map.center],
         "score_scale": [trained.score_map.scale],

@@ -8,7 +8,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
 from training.models.contract import ModelConfig
-from training.models.registry import is_blend
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -85,8 +84,6 @@ class SearchSpace(RootModel[dict[str, Choice | Range]]):
 
 def load_space(family: str) -> SearchSpace:
     """Raises ValueError for a family that is not tuned."""
-    if is_blend(family):
-        raise ValueError(f"{family} learns its weights when it is fitted; tune the families that it blends")
     path = files("configs") / "search" / f"{family}.yaml"
     if not path.is_file():
         raise ValueError(f"{family} has no search space: write configs/search/{family}.yaml")

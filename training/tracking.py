@@ -5,6 +5,7 @@ A tenant has one experiment, named after it, and one registered model per family
 example of a real user's history is logged.
 """
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from feature_store.online import TYPE_CODES, Histories
 from training import records
@@ -35,12 +36,14 @@ from training.models.contract import Recommender
 from training.models.registry import load_model
 from training.promotion import Decision
 from training.train import TrainedModel
-from training.trials import FAILED, METRIC, Tried, Tuned
+from training.trials import COMPLETE, FAILED, METRIC, PRUNED, Tried, Tuned
 
 CHAMPION = "champion"
 REPORT_FILE = "evaluation.json"
 _MODEL_FOLDER = "model"  # inside the logged model
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Makes the user interface open an experiment on runs and charts, not on traces of language models."""
 
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -136,11 +139,11 @@ class Tracking:
         return ref
 
     @contextmanager
-    def sweep(self, experiment: str, name: str, facts: Mapping[str, str]) -> "Iterator[Sweep]":
+    def sweep(self, experiment: str, name: str, facts: Mapping[str, str], searched: Sequence[str]) -> "Iterator[Sweep]":
         """The run of a search for hyper-parameters, ended with the block: as failed where that raises."""
         run = self.client.create_run(self._experiment(experiment), run_name=name, tags=dict(facts)).info
         try:
-            yield Sweep(self, str(run.experiment_id), str(run.run_id))
+            yield Sweep(self, str(run.experiment_id), str(run.run_id), searched)
         except BaseException:
             self.client.set_terminated(run.run_id, "FAILED")
             raise
@@ -216,7 +219,7 @@ class Tracking:
         if self.artifacts is not None:
             location = _made(self.artifacts / tenant_id).absolute().as_uri()
         try:
-            return str(self.client.create_experiment(tenant_id, artifact_location=location))
+            return str(self.client.create_experiment(tenant_id, artifact_location=location, tags=_KIND))
         except MlflowException as error:
             found = self.client.get_experiment_by_name(tenant_id)  # another run of the tenant was first
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
@@ -240,7 +243,7 @@ class Tracking:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Add to a run. metrics: name, value and step."""
-        now = int(pd.Timestamp.now("UTC").timestamp() * 1000)
+        now = _now_ms()
         found = [Metric(name, value, now, step) for name, value, step in metrics]
         for start in range(0, len(found), 900):  # a request takes 1,000 figures
             self.client.log_batch(run_id, metrics=found[start : start + 900])
@@ -253,31 +256,52 @@ class Tracking:
         mlflow.set_registry_uri(self.uri)
 
 
-@dataclass(frozen=True)
 class Sweep:
-    """A search for hyper-parameters: one run, with a nested one for every trial."""
+    """A search for hyper-parameters: one run that shows the best figure so far, with a nested one for every trial."""
 
-    tracking: Tracking
-    experiment_id: str
-    run_id: str
+    def __init__(self, tracking: Tracking, experiment_id: str, run_id: str, searched: Sequence[str]) -> None:
+        """searched: keys of the configuration by dotted path; a trial keeps these, and the sweep the winner's all."""
+        self.tracking, self.experiment_id, self.run_id = tracking, experiment_id, run_id
+        self.searched = frozenset(searched)
+        self.trials: dict[int, str] = {}  # run by number
+        self.best = -math.inf
 
     def log(self, tried: Tried) -> None:
-        """Keep a configuration that was tried."""
-        client, key = self.tracking.client, records.metric_name(METRIC)
+        """Keep a configuration that was tried. Its run lasts as long as the trial did."""
+        client, key, now = self.tracking.client, records.metric_name(METRIC), _now_ms()
         tags = {MLFLOW_PARENT_RUN_ID: self.run_id, "state": tried.state, "reason": tried.reason}
-        run = client.create_run(self.experiment_id, run_name=f"trial {tried.number}", tags=tags).info.run_id
+        name, began = f"trial {tried.number}", now - int(1_000 * tried.seconds)
+        run = client.create_run(self.experiment_id, start_time=began, run_name=name, tags=tags).info.run_id
+        self.trials[tried.number] = run
         metrics = [(f"{key}_on_the_way", figure, step) for step, figure in enumerate(tried.curve, start=1)]
         metrics.append(("seconds", tried.seconds, 0))
         if tried.value is not None:
             metrics.append((key, tried.value, 0))
         values = {} if tried.config is None else records.dotted(tried.config.model_dump(mode="json"))
-        self.tracking.log_values(run, metrics, values)
-        client.set_terminated(run, "FAILED" if tried.state == FAILED else "FINISHED")
+        self.tracking.log_values(run, metrics, {name: values[name] for name in values if name in self.searched})
+        client.set_terminated(run, _ENDED[tried.state], now)
+        if tried.value is not None:
+            self.best = max(self.best, tried.value)
+            client.log_metric(self.run_id, key, self.best, step=tried.number)
 
-    def found(self, tuned: Tuned) -> None:
-        """Keep the winner."""
-        values = records.dotted(tuned.config.model_dump(mode="json"))
-        self.tracking.log_values(self.run_id, [(records.metric_name(METRIC), tuned.value, 0)], values)
+    def found(self, tuned: Tuned, text: str) -> None:
+        """Keep the winner. text: its file, which becomes the run's description."""
+        self.tracking.client.set_tag(self.trials[tuned.best], "winner", "true")
+        tags = {"winner": f"trial {tuned.best}", MLFLOW_RUN_NOTE: f"```yaml\n{text}```"}
+        gain = tuned.gain
+        gained = (
+            [] if gain is None else [("gain", gain.mean, 0), ("gain_low", gain.low, 0), ("gain_high", gain.high, 0)]
+        )
+        figures = [(name, value, step) for name, value, step in gained if value is not None]
+        self.tracking.log_values(self.run_id, figures, records.dotted(tuned.config.model_dump(mode="json")), tags)
+
+
+_ENDED = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAILED: "FAILED"}
+"""What the server says of a trial, which shows in every list of runs."""
+
+
+def _now_ms() -> int:
+    return int(pd.Timestamp.now("UTC").timestamp() * 1000)
 
 
 def _save_flavor(path: str, mlflow_model: Model, folder: Path) -> None:

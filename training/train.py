@@ -13,7 +13,7 @@ model that serves. The served model itself is never scored on the window: it has
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -67,8 +67,7 @@ class MeasuredModel:
         facts = {
             "report": self.report.model_dump(mode="json"),
             "seed": self.seed,
-            "fit_seconds": self.usage.seconds,
-            "peak_mb": self.usage.peak_mb,
+            "usage": asdict(self.usage),
         }
         (folder / REPORT_FILE).write_text(json.dumps(facts))
 
@@ -138,13 +137,12 @@ def train_family(
             model: Recommender = found.evaluated.with_components(served, dataset)
         else:
             model = found.evaluated.refit(dataset, _share(options, _REFIT_SHARE))
-    seconds, peak_mb = found.usage.seconds + usage.result.seconds, max(found.usage.peak_mb, usage.result.peak_mb)
     return TrainedModel(
         tuned=found.tuned,
         evaluated=found.evaluated,
         report=found.report,
         seed=options.seed,
-        usage=Usage(seconds, peak_mb),
+        usage=found.usage + usage.result,
         model=model,
         score_map=fit_score_map(model, dataset.histories(), seed=options.seed),
     )
@@ -178,12 +176,15 @@ def measure_family(
         ValueError: the data cannot carry the family.
     """
     config = config or load_config(family)
-    expected = forecast(family, config, split, options)
+    fit, refit = _share(options, _FIT_SHARE), _share(options, _REFIT_SHARE)
+    expected = forecast(
+        family, config, split, fit, refit, {name: one.tuned for name, one in (components or {}).items()}
+    )
     if expected is not None:
         log.info("before the fits", family=family, **expected.notes())
     with measured() as usage:
         tuned, evaluated = _fit_before_test(family, config, split, options, components or {})
-    log.info("after the fits", family=family, seconds=usage.result.seconds, peak_mb=usage.result.peak_mb)
+    log.info("after the fits", family=family, **asdict(usage.result))
     answers = _asked(evaluated, split, tick)
     report = _report(evaluated, split, options, usage.result, answers)
     return MeasuredModel(
@@ -231,7 +232,7 @@ def _load(folder: Path, components: Mapping[str, MeasuredModel]) -> dict[str, An
         **stages,
         "report": EvaluationReport.model_validate(facts["report"]),
         "seed": facts["seed"],
-        "usage": Usage(facts["fit_seconds"], facts["peak_mb"]),
+        "usage": Usage(**facts["usage"]),
     }
 
 

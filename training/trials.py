@@ -1,7 +1,8 @@
 """What a search for hyper-parameters tried, and what it found."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from training.intervals import Estimate, Floats, paired_difference
 from training.models.contract import ModelConfig
 
 METRIC = "ndcg@10"
@@ -19,11 +20,27 @@ class Tried:
     state: str  # COMPLETE, PRUNED or FAILED
     reason: str
     seconds: float
+    figures: Floats | None = field(default=None, compare=False, repr=False)  # METRIC of each question
 
 
 @dataclass(frozen=True)
 class Tuned:
-    config: ModelConfig
-    value: float
-    started_from: float | None  # what the configuration that the search began with reached
-    tried: tuple[Tried, ...]
+    best: int  # the number of the trial that won
+    config: ModelConfig  # its configuration
+    value: float  # what it reached
+    tried: tuple[Tried, ...]  # in order; the first is what the search began with
+
+    @property
+    def started_from(self) -> float | None:
+        """What the configuration that the search began with reached."""
+        return self.tried[0].value
+
+    @property
+    def gain(self) -> Estimate | None:
+        """How much more the winner reaches than the start, paired by question.
+
+        The best of many trials is lucky too: an interval that barely leaves 0 out says little. None where the start
+        did not come to its end.
+        """
+        start, best = self.tried[0].figures, self.tried[self.best].figures
+        return None if start is None or best is None else paired_difference(best, start)

@@ -10,7 +10,8 @@ import optuna
 import yaml
 
 from training.answers import answer
-from training.models.contract import ModelConfig, Recommender, RuntimeOptions
+from training.blending import Fit
+from training.models.contract import Blend, ModelConfig, Recommender, RuntimeOptions
 from training.search import SearchSpace
 from training.splits import Split
 from training.trials import COMPLETE, FAILED, METRIC, PRUNED, Tried, Tuned
@@ -35,6 +36,7 @@ def tune(
     minutes: float,
     trials: int | None = None,
     log: Log = lambda tried: None,
+    fit: Fit | None = None,
 ) -> Tuned:
     """Search the space until the time is up; the configuration that does best on the validation window wins.
 
@@ -43,7 +45,7 @@ def tune(
     where it does worse than the median of the earlier ones at the same step.
 
     Args:
-        family: no blend.
+        family: what is tuned.
         split: of the data set to tune for.
         space: what is tried.
         base: values of what the space does not name, and where the search begins.
@@ -51,12 +53,17 @@ def tune(
         minutes: no trial begins after so long, and the last one is bounded by what is left.
         trials: at most so many.
         log: told of every trial.
+        fit: of a blend, `training.blending.blend_fit`.
 
     Raises:
-        ValueError: the window has no questions, or no trial came to an end.
+        ValueError: the window has no questions, no trial came to an end, or a blend has no way to be fitted.
     """
     if not len(split.validation):
         raise ValueError("the validation window holds no question to tune on")
+    if fit is None:
+        if issubclass(family, Blend):
+            raise ValueError(f"{family.family} is fitted over components: say how")
+        fit = _plain(family, split)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     began = time.perf_counter()
     study = optuna.create_study(
@@ -71,7 +78,7 @@ def tune(
         left = max(1.0, 60 * minutes - (time.perf_counter() - began))
         bounded = replace(options, max_seconds=min(options.max_seconds, left))
         # The first trial is `base` itself, also where it lies outside of the space.
-        tried = _try(family, split, trial, lambda: space.suggest(trial, base), bounded, base if not found else None)
+        tried = _try(fit, split, trial, lambda: space.suggest(trial, base), bounded, base if not found else None)
         found.append(tried)
         log(tried)
         if tried.value is None:
@@ -83,12 +90,16 @@ def tune(
     if not ended:
         reasons = "; ".join(dict.fromkeys(tried.reason for tried in found))
         raise ValueError(f"no trial of {family.family} came to an end: {reasons or 'there was no time for one'}")
-    value, _, config = max(ended, key=lambda one: one[:2])
-    return Tuned(config, value, found[0].value, tuple(found))
+    value, place, config = max(ended, key=lambda one: one[:2])
+    return Tuned(-place, config, value, tuple(found))
+
+
+def _plain(family: type[Recommender], split: Split) -> Fit:
+    return lambda config, options: family(config).fit(split.train, options)
 
 
 def _try(
-    family: type[Recommender],
+    fit: Fit,
     split: Split,
     trial: optuna.Trial,
     suggest: Callable[[], ModelConfig],
@@ -106,24 +117,30 @@ def _try(
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    config, value, state, reason = None, None, COMPLETE, ""
+    config, value, figures, state, reason = None, None, None, COMPLETE, ""
     try:
         config = suggest()
         config = first or config
-        model = family(config).fit(split.train, replace(options, progress=progress))
-        value = float(np.nanmean(answer(model, split.validation).per_user[METRIC]))
+        model = fit(config, replace(options, progress=progress))
+        figures = answer(model, split.validation).per_user[METRIC]
+        value = float(np.nanmean(figures))
     except optuna.TrialPruned:
         state, reason = PRUNED, f"worse than the median after {len(curve)} steps"
     except (ValueError, ArithmeticError) as error:
         state, reason = FAILED, " ".join(str(error).split())
-    return Tried(trial.number, config, value, tuple(curve), state, reason, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Tried(trial.number, config, value, tuple(curve), state, reason, seconds, figures)
 
 
 def as_yaml(family: str, split: Split, tuned: Tuned, seed: int) -> str:
     """The winner as a file of `configs/models`, with a comment that says where it comes from."""
-    before = "" if tuned.started_from is None else f", the configuration it began with {tuned.started_from:.4f}"
+    gain = tuned.gain
+    before = ""
+    if gain is not None:
+        before = f"# {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over the configuration it began with;\n"
     comment = (
-        f"# {family}: {METRIC} {tuned.value:.4f} on the validation window of split {split.hash}{before};\n"
+        f"# {family}: {METRIC} {tuned.value:.4f} on the validation window of split {split.hash};\n"
+        f"{before}"
         f"# the best of {len(tuned.tried)} trials of `python -m training tune`, seed {seed}, on\n"
         f"# {split.before_test.snapshot_id or 'a snapshot'}: {split.protocol.partition(':')[0]}.\n"
     )

@@ -1,77 +1,116 @@
-"""Estimates beside measurements: `python -m tests.benchmarks.estimates [--interactions FILE [--items FILE]] ...`.
+"""Estimates beside measurements: `python -m tests.benchmarks.estimates [--ml-1m FOLDER] [--out FILE]`.
 
-Fits every family on each data set and prints what was expected and what it took. Without files: MovieLens 100k where
-its wheel is installed, and two made-up data sets of other shapes.
+Fits every family on MovieLens 100k, on MovieLens 1M where it is given and on Complete Journey where its wheel is
+installed, each data set in a process of its own, and prints what was expected and what it took. Seconds are of the
+clock and of the processor; with one thread and nothing else to do they are the same, and on a busy machine an
+estimate is held against the latter. Epochs of the sequential family are few and fixed (`--epochs`): where early
+stopping ends a fit nobody can know.
 """
 
 import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from tests.fixtures.movielens_dataset import movielens_100k
+from api.imports.problems import ImportRefusedError
+from tests.benchmarks.quality.datasets import MOVIELENS_1M, RUNS, Files, Run, files_of
 from training.comparison import FAMILIES, PERSONAL
-from training.dataset import Dataset, from_events
-from training.models.contract import RuntimeOptions
+from training.config import load_config
+from training.models.contract import ModelConfig, RuntimeOptions
 from training.models.registry import is_blend
 from training.splits import Split, leave_one_out_split, temporal_split
 from training.tables import read_tables
 from training.train import MeasuredModel, measure_family
 
-LINE = "{:<24}{:<15}{:>10}{:>13}{:>9}{:>7}{:>6}{:>10}{:>9}{:>7}"
+TRIVIAL_SECONDS = 1.0
+"""Under it a factor says nothing that anybody would wait for."""
+LINE = "{:<18}{:<15}{:>10}{:>13}{:>9}{:>7}{:>6}{:>9}{:>9}{:>9}{:>6}"
+HEAD = ("data", "family", "rows", "parameters", "MB said", "MB", "", "s said", "cpu s", "wall s", "")
 
 
-def made_up(users: int, items: int, each: int, seed: int = 0) -> Dataset:
-    """Users who choose from a long-tailed catalogue whose items have three words of their own kind."""
-    rng = np.random.default_rng(seed)
-    chance = 1 / np.arange(1, items + 1) ** 0.8
-    chosen = rng.choice(items, users * each, p=chance / chance.sum())
-    frame = pd.DataFrame(
-        {
-            "user_id": np.repeat(np.arange(users), each).astype(str),
-            "item_id": [f"i{item}" for item in chosen],
-            "timestamp": rng.integers(1_600_000_000_000_000, 1_700_000_000_000_000, users * each),
+def measure(run: Run, files_: Files, families: list[str], epochs: int, threads: int) -> Iterator[dict[str, Any]]:
+    """One line for each family, components before what blends them."""
+    dataset = read_tables(files_.interactions, files_.items).dataset
+    cut = temporal_split if run.protocol == "temporal" else leave_one_out_split
+    split: Split = cut(dataset, run.exclude_seen)
+    components: dict[str, MeasuredModel] = {}
+    for family in families:
+        found = measure_family(
+            family,
+            split,
+            options=RuntimeOptions(threads=threads, max_seconds=2_700),
+            config=_config(family, run.dataset, epochs),
+            components=components if is_blend(family) else {},
+        )
+        if family in PERSONAL:
+            components[family] = found
+        notes, usage = found.report.notes, found.usage
+        yield {
+            "data": run.dataset,
+            "family": family,
+            **{key: notes[key] for key in ("rows", "estimated_parameters", "estimated_peak_mb", "estimated_seconds")},
+            "peak_mb": usage.peak_mb,
+            "cpu_seconds": usage.cpu_seconds,
+            "seconds": usage.seconds,
         }
+
+
+def _config(family: str, dataset: str, epochs: int) -> ModelConfig:
+    """That of the data set, where there is one."""
+    bounded = {"epochs": epochs, "patience": epochs, "refit_epochs": 1} if family == "deep-learning" else None
+    return load_config(family, bounded, Path(str(files("configs"))) / "models" / dataset)
+
+
+def line(found: dict[str, Any]) -> str:
+    """A line of the table; the factor of time is there where there was any time to speak of."""
+    said, took = found["estimated_seconds"], min(found["cpu_seconds"], found["seconds"])
+    factor = f"{said / took:.2f}" if max(said, took) >= TRIVIAL_SECONDS else "-"
+    return LINE.format(
+        *(found["data"], found["family"], f"{found['rows']:,}", f"{found['estimated_parameters']:,}"),
+        *(f"{found['estimated_peak_mb']:,.0f}", f"{found['peak_mb']:,.0f}"),
+        f"{found['estimated_peak_mb'] / found['peak_mb']:.2f}",
+        *(f"{said:.2f}", f"{found['cpu_seconds']:.2f}", f"{found['seconds']:.2f}", factor),
     )
-    words = rng.integers(0, 500, (items, 3))
-    metadata = [{"title": " ".join(f"word{word}" for word in row), "kind": f"k{row[0] % 20}"} for row in words]
-    return from_events(frame, pd.DataFrame({"item_id": [f"i{item}" for item in range(items)], "metadata": metadata}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--interactions", type=Path)
-    parser.add_argument("--items", type=Path)
+    parser.add_argument("--ml-1m", type=Path, help="folder with interactions.parquet and items.parquet")
     parser.add_argument("--models", default=",".join(FAMILIES))
+    parser.add_argument("--data", help="one of them, measured in this process")
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--work", type=Path, help="folder that keeps the files of wheels")
+    parser.add_argument("--out", type=Path, help="add the figures to this file, a line of JSON each")
     arguments = parser.parse_args()
-    worlds: dict[str, Split] = {}
-    if arguments.interactions is not None:
-        tables = read_tables(arguments.interactions, arguments.items)
-        cut = temporal_split if tables.clock else leave_one_out_split
-        worlds[arguments.interactions.name] = cut(tables.dataset)
-    else:
-        worlds["movielens-100k"] = temporal_split(movielens_100k())
-        worlds["many users, few items"] = temporal_split(made_up(4_000, 400, 25))
-        worlds["few users, many items"] = temporal_split(made_up(800, 6_000, 50))
-    print(LINE.format("data", "family", "rows", "parameters", "MB said", "MB", "", "s said", "s", ""))
-    for name, split in worlds.items():
-        components: dict[str, MeasuredModel] = {}
-        for family in arguments.models.split(","):
-            options = RuntimeOptions(threads=arguments.threads, max_seconds=2_700)
-            blended = components if is_blend(family) else {}
-            found = measure_family(family, split, options=options, components=blended)
-            if family in PERSONAL:
-                components[family] = found
-            notes, usage = found.report.notes, found.usage
-            memory, seconds = notes["estimated_peak_mb"], notes["estimated_seconds"]
-            cells = (
-                *(name, family, f"{notes['rows']:,}", f"{notes['estimated_parameters']:,}"),
-                *(f"{memory:,.0f}", f"{usage.peak_mb:,.0f}", f"{memory / usage.peak_mb:.2f}"),
-                *(f"{seconds:.2f}", f"{usage.seconds:.2f}", f"{seconds / usage.seconds:.2f}"),
+    runs = {run.dataset: run for run in RUNS if run.protocol == "temporal" or run.dataset == MOVIELENS_1M}
+    if arguments.data is None:
+        print(LINE.format(*HEAD), flush=True)
+        for dataset in runs:
+            subprocess.run(
+                [sys.executable, "-m", "tests.benchmarks.estimates", *sys.argv[1:], "--data", dataset], check=True
             )
-            print(LINE.format(*cells), flush=True)
+        return
+    with TemporaryDirectory() as work:
+        run = runs[arguments.data]
+        try:
+            files_ = files_of(run.dataset, arguments.work or Path(work), arguments.ml_1m)
+        except ImportRefusedError as missing:
+            print(f"{run.dataset} is left out: {missing}")
+            return
+        if files_ is None:
+            print(f"{run.dataset} is left out: no folder was given (--ml-1m)")
+            return
+        for found in measure(run, files_, arguments.models.split(","), arguments.epochs, arguments.threads):
+            print(line(found), flush=True)
+            if arguments.out is not None:
+                with arguments.out.open("a") as out:
+                    out.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

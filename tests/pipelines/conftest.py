@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from configs.settings import DatabaseSettings, PathSettings, PipelineSettings, TrackingSettings
 from pipelines.resources import Installation
 from tests.feature_store.rows import add_tenant
+from tests.fixtures.mlflow_store import mlflow_store
 
 TENANT = "acme"
 
@@ -22,7 +23,7 @@ def installation(database_url: str, tmp_path: Path) -> Installation:
         paths=PathSettings(state_dir=tmp_path),
         database=DatabaseSettings(url=SecretStr(database_url)),
         pipeline=PipelineSettings(first_model_after=10, retrain_after=5, train_seconds=3),
-        tracking=TrackingSettings(uri=f"sqlite:///{tmp_path / 'mlflow.db'}"),
+        tracking=TrackingSettings(uri=mlflow_store(tmp_path)),
     )
 
 

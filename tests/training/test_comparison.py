@@ -44,7 +44,8 @@ def field(split: Split, folder: Path, keep: Path | None) -> Field:
     (folder / "deep-learning.yaml").write_text(
         "{dimensions: 8, heads: 1, blocks: 1, max_length: 10, epochs: 4, patience: 4, refit_epochs: 2}"
     )
-    return Field(split, RuntimeOptions(threads=1), configs=folder, keep=keep)
+    options = RuntimeOptions(threads=1, max_seconds=1e6)  # time must not set the rate, however busy the machine
+    return Field(split, options, configs=folder, keep=keep)
 
 
 def measure(where: Field, watch: Watch) -> MeasuredModel:

@@ -375,7 +375,7 @@ def test_what_serves_a_saved_model_never_loads_torchrec(model: DeepLearning, tmp
 def test_a_few_epochs_on_real_data_beat_popularity_clearly() -> None:
     dataset = movielens_100k()
     split = leave_one_out_split(dataset)
-    config = DeepLearningConfig(epochs=4, refit_epochs=0)
-    own = evaluate(DeepLearning(config).fit(split.train, OPTIONS), split).metric("ndcg@10")
-    same = evaluate(Popularity().fit(split.before_test, OPTIONS), split).metric("ndcg@10")
-    assert own is not None and same is not None and own > 1.4 * same
+    config = DeepLearningConfig(dimensions=48, blocks=1, batch_size=32, learning_rate=4e-3, epochs=2, refit_epochs=0)
+    own = evaluate(DeepLearning(config).fit(split.train, OPTIONS), split, n_resamples=2).metric("ndcg@10")
+    same = evaluate(Popularity().fit(split.before_test, OPTIONS), split, n_resamples=2).metric("ndcg@10")
+    assert own is not None and same is not None and own > 1.4 * same  # 2.5 times

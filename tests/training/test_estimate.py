@@ -1,19 +1,27 @@
 """What is expected of a fit before it starts: counted exactly where it can be, logged beside what was measured."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from tests.training.catalogue import build_dataset
 from training.config import load_config
 from training.dataset import Dataset, from_events
-from training.estimate import Sizes, forecast, probe
-from training.measure import resident_mb
+from training.estimate import forecast, probe
+from training.measure import Stopwatch, measured, resident_mb
 from training.models.contract import ModelConfig, Recommender, RuntimeOptions
+from training.models.deep_learning.config import DeepLearningConfig
+from training.models.deep_learning.rehearsal import places
+from training.models.hybrid.model import Hybrid, HybridConfig
 from training.models.linear import LinearRecommender
-from training.models.registry import families
+from training.models.popularity import Popularity
+from training.models.registry import families, family_class
 from training.splits import Split, temporal_split
 from training.train import measure_family
+from training.workload import Sizes, expected_epochs, n_questions
 
 OPTIONS = RuntimeOptions(threads=1)
 
@@ -21,12 +29,22 @@ OPTIONS = RuntimeOptions(threads=1)
 def test_sizes_by_hand() -> None:
     rows = [("u", "a", 1), ("u", "b", 2), ("u", "a", 3), ("v", "c", 4), ("w", "a", 5)]
     frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
-    items = pd.DataFrame({"item_id": list("abcd"), "metadata": [{}] * 4})
+    items = pd.DataFrame({"item_id": list("abcd"), "metadata": [{"title": "a", "year": 1}, {"title": "b"}, {}, {}]})
     assert Sizes.of(from_events(frame, items)) == Sizes(
-        rows=5, users=3, items=4, known_items=3, pairs=4, co_pairs=2**2 + 1 + 1, places=5
+        rows=5,
+        users=3,
+        items=4,
+        known_items=3,
+        pairs=4,
+        co_pairs=2**2 + 1 + 1,
+        all_pairs=4,
+        all_co_pairs=6,
+        places=5,
+        facts=3,
+        past=(0 + 1 + 2) / 5,
     )
-    bounded = Sizes.of(from_events(frame, items, max_events=2))
-    assert (bounded.rows, bounded.places, bounded.co_pairs) == (5, 4, 6)
+    bounded = Sizes.of(from_events(frame, items, max_events=1))
+    assert (bounded.rows, bounded.places, bounded.co_pairs, bounded.all_co_pairs) == (5, 3, 3, 6)
 
 
 def test_a_log_without_events_has_sizes_too() -> None:
@@ -68,7 +86,7 @@ def test_what_was_expected_stands_beside_what_was_measured(split: Split) -> None
     found = measure_family("collaborative", split, options=OPTIONS)
     notes = found.report.notes
     assert notes["estimated_seconds"] > 0 and notes["estimated_peak_mb"] >= 0.9 * before
-    assert found.usage.peak_mb > 0 and found.usage.seconds > 0
+    assert found.usage.peak_mb > 0 and found.usage.seconds > 0 and found.usage.cpu_seconds > 0
 
 
 @pytest.mark.parametrize("family", families())
@@ -94,9 +112,58 @@ def made_of(users: int, items: int) -> Dataset:
 
 
 def test_time_is_bounded_by_what_a_fit_may_take(split: Split) -> None:
-    config = load_config("deep-learning")
-    bounded = forecast("deep-learning", config, split, RuntimeOptions(threads=1, max_seconds=0.5))
-    assert bounded is not None and bounded.seconds == 0.5
+    config = DeepLearningConfig(dimensions=8, heads=1, blocks=1, epochs=100_000, patience=100_000)
+    free, bounded = (
+        forecast("deep-learning", config, split, RuntimeOptions(threads=1, max_seconds=seconds))
+        for seconds in (1e6, 2.0)
+    )
+    assert free is not None and bounded is not None and free.seconds > 100
+    assert 2.0 <= bounded.seconds < 30  # a fit, a short refit, and what is checked after each
+
+
+def test_steps_of_a_transformer_are_rehearsed_and_leave_nothing_behind(split: Split) -> None:
+    config = DeepLearningConfig(dimensions=8, heads=1, blocks=1, max_length=10, epochs=1, refit_epochs=1)
+    draws, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    said = forecast("deep-learning", config, split, OPTIONS)
+    assert torch.equal(torch.random.get_rng_state(), draws) and torch.get_num_threads() == threads
+    more = forecast("deep-learning", config.model_copy(update={"epochs": 1_000, "patience": 1_000}), split, OPTIONS)
+    assert said is not None and more is not None and more.seconds > 20 * said.seconds
+    model = family_class("deep-learning")(config).fit(split.train, OPTIONS)
+    counted = model.record()["parameters"] + model.n_items * config.dimensions
+    assert counted <= said.parameters < 2 * counted  # content may turn out narrower than it might be
+
+
+def test_places_of_an_epoch_by_hand() -> None:
+    rows = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("v", "c", 4), ("w", "a", 5)]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    dataset = from_events(frame, pd.DataFrame({"item_id": list("abc"), "metadata": [{}] * 3}))
+    assert places(dataset, DeepLearningConfig(batch_size=2)) == 2 * 1 + 1 * 3  # two of one event, one of three
+    assert places(dataset, DeepLearningConfig(batch_size=3)) == 3 * 3
+
+
+@pytest.mark.parametrize("epochs", [1, 5, 6, 20, 100])
+def test_where_early_stopping_ends_is_expected_between_the_earliest_and_the_last(epochs: int) -> None:
+    fewest = min(epochs, 6)
+    expected = expected_epochs(epochs, patience=5)
+    assert fewest <= expected <= epochs and expected / fewest == pytest.approx(epochs / expected)
+
+
+def test_questions_of_a_blend_are_counted_as_it_will_ask_them(split: Split) -> None:
+    components = {"popularity": Popularity().fit(split.train, OPTIONS)}
+    for per_user in (1, 3):
+        config = HybridConfig(questions_per_user=per_user, mask_seen=False)
+        blend = Hybrid(config, components, split.known_until).fit(split.before_test, OPTIONS)
+        assert blend.learned.n_questions == n_questions(split, per_user, config.max_questions)
+    assert n_questions(split, 3, 7) == 7
+
+
+def test_waiting_is_no_work_of_the_processor_but_may_be_of_a_device() -> None:
+    watch, device = Stopwatch(), Stopwatch("cuda")
+    time.sleep(0.05)
+    assert watch.lap() < 0.05 <= device.lap()
+    with measured() as usage:
+        time.sleep(0.05)
+    assert usage.result.cpu_seconds < 0.05 <= usage.result.seconds
 
 
 def test_a_machine_has_a_speed_in_each_currency() -> None:

@@ -79,7 +79,8 @@ def on_movielens(family: str) -> Recommender:
     """The family fitted on MovieLens 100K as it serves; the sequential one small and short, so that it is quick."""
     if family != "deep-learning":
         return served(family)
-    config = load_config(family, {"dimensions": 48, "blocks": 1, "epochs": 8, "refit_epochs": 0, "learning_rate": 4e-3})
+    few = {"epochs": 3, "refit_epochs": 0, "batch_size": 32, "learning_rate": 4e-3}
+    config = load_config(family, {"dimensions": 48, "blocks": 1, **few})
     return family_class(family)(config).fit(movielens_100k(), RuntimeOptions(threads=2, max_seconds=300))
 
 

@@ -372,7 +372,8 @@ FLOORS = {"popularity": 1.5}
 
 def test_lists_are_better_than_chance(family: str) -> None:
     split = leave_one_out_split(build_dataset())
-    report = evaluate(fit(family, split.train), split, n_resamples=2)
+    model = component(family, split.train)
+    report = evaluate(model, split, n_resamples=2)
     reached, chance = report.metric("ndcg@10"), report.metric("ndcg@10", model="random")
     assert reached is not None and chance is not None
     assert reached > FLOORS.get(family, 4.0) * chance

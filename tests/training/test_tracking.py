@@ -16,6 +16,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from feature_store import columns as c
+from tests.fixtures.mlflow_store import mlflow_store
 from tests.training.catalogue import build_dataset
 from training.calibration import ScoreMap
 from training.models.contract import RuntimeOptions
@@ -31,7 +32,7 @@ DATASET = build_dataset()
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     folder = tmp_path_factory.mktemp("mlflow")
-    return Tracking(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
+    return Tracking(mlflow_store(folder), folder / "artifacts")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'm.db'}", "--artifacts-destination", str(folder / "a")]
+    command += ["--backend-store-uri", mlflow_store(folder), "--artifacts-destination", str(folder / "a")]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)

@@ -13,24 +13,29 @@ from mlflow import MlflowClient
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from tests.fixtures.mlflow_store import mlflow_store
 from tests.training.catalogue import build_dataset
 from tests.training.test_command_line import frame_of
 from training.answers import answer
+from training.blending import WINDOW, blend_fit
 from training.cli import SWEEPS, app
 from training.config import load_config
+from training.dataset import Dataset
+from training.intervals import paired_difference
 from training.models.contract import RuntimeOptions
+from training.models.hybrid.model import Hybrid, HybridConfig
 from training.models.popularity import Popularity, PopularityConfig
-from training.models.registry import families, family_class, is_blend
+from training.models.registry import families, family_class
 from training.search import SearchSpace, load_space
-from training.splits import temporal_split
+from training.splits import leave_one_out_split, temporal_split
 from training.trials import COMPLETE, FAILED, PRUNED, Tried
-from training.tune import tune
+from training.tune import as_yaml, tune
 
 OPTIONS = RuntimeOptions(threads=1, seed=3)
 SPLIT = temporal_split(build_dataset())
 
 
-@pytest.mark.parametrize("family", [family for family in families() if not is_blend(family)])
+@pytest.mark.parametrize("family", families())
 def test_every_family_has_a_space_of_valid_configurations_around_its_own(family: str) -> None:
     base, space = load_config(family), load_space(family)
     assert set(space.place(base)) == set(space.root)  # what is in use lies in it
@@ -41,9 +46,42 @@ def test_every_family_has_a_space_of_valid_configurations_around_its_own(family:
     assert all(isinstance(each, family_class(family).Config) for each in others) and len(set(map(repr, others))) == 20
 
 
-def test_a_blend_is_not_tuned_and_a_space_names_what_there_is() -> None:
-    with pytest.raises(ValueError, match="learns its weights"):
-        load_space("hybrid")
+def test_a_blend_is_tuned_over_components_that_are_fitted_once_and_know_nothing_of_what_judges(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fitted: list[Dataset] = []
+    fit = Popularity.fit
+    monkeypatch.setattr(Popularity, "fit", lambda self, data, options: fitted.append(data) or fit(self, data, options))
+    learned = blend_fit(Hybrid, SPLIT, {name: load_config(name) for name in ("popularity", "item-knn")}, OPTIONS)
+    asked: list[Dataset] = []
+    whole = Hybrid.fit
+    monkeypatch.setattr(Hybrid, "fit", lambda self, data, options: asked.append(data) or whole(self, data, options))
+    found = tune(
+        Hybrid, SPLIT, load_space("hybrid"), load_config("hybrid"), options=OPTIONS, minutes=5, trials=3, fit=learned
+    )
+    assert [tried.state for tried in found.tried] == [COMPLETE] * 3 and isinstance(found.config, HybridConfig)
+    assert len(asked) == 3 and all(data is SPLIT.train for data in asked)
+    earlier, later = fitted  # before the blend's questions, and for what it is judged on; neither per trial
+    assert later is SPLIT.train
+    share = len(earlier.interactions) / len(SPLIT.train.interactions)
+    assert share == pytest.approx(1 - WINDOW, abs=0.01)
+    assert earlier.interactions.timestamps.max() < SPLIT.train.interactions.timestamps.max()
+    model = learned(found.config, OPTIONS)
+    assert found.value == pytest.approx(answer(model, SPLIT.validation).per_user["ndcg@10"].mean())
+
+
+def test_a_blend_over_positions_learns_from_each_users_event_before_those_that_judge() -> None:
+    split = leave_one_out_split(build_dataset())
+    model = blend_fit(Hybrid, split, {"popularity": load_config("popularity")}, OPTIONS)(HybridConfig(), OPTIONS)
+    users = len(np.unique(split.validation.users))
+    assert isinstance(model, Hybrid) and model.learned.n_questions == pytest.approx(users, abs=20)
+
+
+def test_a_blend_needs_components_and_a_space_names_what_there_is() -> None:
+    with pytest.raises(ValueError, match="say how"):
+        tune(Hybrid, SPLIT, load_space("hybrid"), load_config("hybrid"), options=OPTIONS, minutes=5, trials=1)
+    with pytest.raises(ValueError, match="none of the families"):
+        blend_fit(Hybrid, SPLIT, {}, OPTIONS)
     space = SearchSpace.model_validate({"half_lives": {"low": 1.0, "high": 2.0}})
     with pytest.raises(ValueError, match="half_lives"):
         space.place(PopularityConfig())
@@ -65,7 +103,11 @@ def test_the_winner_does_best_on_validation_and_never_worse_than_the_start() -> 
     assert told[0].config == base and found.started_from == told[0].value
     assert found.value == max(tried.value for tried in told if tried.value is not None)
     model = Popularity(found.config).fit(SPLIT.train, OPTIONS)  # type: ignore[arg-type]
-    assert found.value == pytest.approx(answer(model, SPLIT.validation).per_user["ndcg@10"].mean())
+    figures = answer(model, SPLIT.validation).per_user["ndcg@10"]
+    assert found.value == pytest.approx(figures.mean())
+    start = answer(Popularity(base).fit(SPLIT.train, OPTIONS), SPLIT.validation)
+    assert found.gain == paired_difference(figures, start.per_user["ndcg@10"])
+    assert f"# {found.gain.mean:+.4f} (" in as_yaml("popularity", SPLIT, found, 3)
 
 
 @settings(max_examples=5, deadline=None)
@@ -117,7 +159,7 @@ def test_a_search_without_an_end_says_why() -> None:
 
 def test_the_command_writes_a_configuration_that_loads_and_logs_nested_runs(tmp_path: Path) -> None:
     frame_of(build_dataset()).to_parquet(tmp_path / "events.parquet")
-    out, uri = tmp_path / "models" / "item-knn.yaml", f"sqlite:///{tmp_path / 'mlflow.db'}"
+    out, uri = tmp_path / "models" / "item-knn.yaml", mlflow_store(tmp_path)
     command = ["tune", "--interactions", str(tmp_path / "events.parquet"), "--family", "item-knn", "--out", str(out)]
     result = CliRunner().invoke(app, [*command, "--trials", "3", "--threads", "1", "--tracking", uri])
     assert result.exit_code == 0, result.output
@@ -132,12 +174,19 @@ def test_the_command_writes_a_configuration_that_loads_and_logs_nested_runs(tmp_
     assert len(trials) == 3 and {run.info.status for run in runs} == {"FINISHED"}
     assert parent.data.metrics["ndcg_at_10"] == max(run.data.metrics["ndcg_at_10"] for run in trials)
     assert parent.data.params["neighbours"] == str(config.model_dump()["neighbours"])
+    assert parent.info.run_name == f"item-knn, temporal, {tmp_path.name}/events.parquet"
+    assert out.read_text() in parent.data.tags["mlflow.note.content"]
+    (winner,) = [run for run in trials if run.data.tags.get("winner") == "true"]
+    assert winner.data.metrics["ndcg_at_10"] == parent.data.metrics["ndcg_at_10"]
+    for run in trials:  # what was searched and nothing else, for as long as it took
+        assert set(run.data.params) == set(load_space("item-knn").root)
+        assert run.info.end_time - run.info.start_time == pytest.approx(1_000 * run.data.metrics["seconds"], abs=2)
+    best = [each.value for each in client.get_metric_history(parent.info.run_id, "ndcg_at_10")]
+    assert best == sorted(best) and len(best) == 3
 
 
 def test_the_command_refuses_what_it_cannot_tune(tmp_path: Path) -> None:
     frame_of(build_dataset()).to_csv(tmp_path / "events.csv", index=False)
-    for family, word in (("hybrid", "learns its weights"), ("oracle", "no model family")):
-        result = CliRunner().invoke(
-            app, ["tune", "--interactions", str(tmp_path / "events.csv"), "--family", family, "--trials", "1"]
-        )
-        assert result.exit_code == 2 and word in result.stderr and result.stderr.count("\n") == 1
+    command = ["tune", "--interactions", str(tmp_path / "events.csv"), "--family", "oracle", "--trials", "1"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2 and "no model family" in result.stderr and result.stderr.count("\n") == 1
