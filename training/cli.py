@@ -200,8 +200,8 @@ def _blended(
     if not issubclass(blend, Blend):
         return None
     names = [name for name in PERSONAL if name != "content-based" or any(tables.dataset.items.metadata)]
-    with messages.status(f"fitting {', '.join(names)} twice, for all trials"):
-        return blend_fit(blend, split, {name: load_config(name, folder=configs) for name in names}, options)
+    messages.print(f"fitting {', '.join(names)} twice, for all trials", style="dim")
+    return blend_fit(blend, split, {name: load_config(name, folder=configs) for name in names}, options)
 
 
 @contextmanager

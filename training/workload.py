@@ -153,7 +153,7 @@ def _collaborative(sizes: Sizes, config: Mapping[str, Any], refit: bool) -> Work
         held = [min(each, _MEMORY_CELLS) for each in read]
         learned = _solved(sizes.items * len(memories), sizes.items)
         peak = learned.peak_bytes + 44.0 * max(held) + 12.0 * sum(held)
-        learned += Work(0, peak_bytes=peak, adds=6.0 * sum(read), moves=2.0 * sum(read))
+        learned += Work(0, peak_bytes=peak, adds=12.0 * sum(read), moves=2.0 * sum(read))
     elif sizes.items <= config["closed_form_items"]:
         learned = _ease(sizes, sizes.items, config)
     else:

@@ -13,13 +13,14 @@ import httpx
 import stripe
 import structlog
 
-from api.billing.problems import MissingSetting, StripeAway, StripeRefused
+from api.billing.problems import CustomerGone, MissingSetting, StripeAway, StripeRefused
 from api.billing.subscriptions import Interval, lookup_key
 from api.edge.schemas import rfc3339
 from configs.plans import Plan
 from configs.settings import BillingSettings
 
 AWAY = (TimeoutError, stripe.APIConnectionError, stripe.RateLimitError, stripe.APIError)
+GONE = "resource_missing"
 SHOWN_INVOICES = 100
 CURRENCY = "usd"
 """Of the prices in `plans.yaml`."""
@@ -70,7 +71,8 @@ class Gateway:
     async def answering(self) -> AsyncIterator[None]:
         """What is asked of Stripe inside has the time-out of one request, all of it together.
 
-        Raises StripeAway where Stripe does not answer, StripeRefused where it says no.
+        Raises StripeAway where Stripe does not answer, StripeRefused where it says no, CustomerGone where that is
+        because the customer was deleted.
         """
         try:
             async with asyncio.timeout(self.settings.timeout_seconds):
@@ -79,6 +81,8 @@ class Gateway:
             log.warning("stripe does not answer", error=_words(error))
             raise StripeAway from error
         except stripe.StripeError as error:
+            if error.code == GONE and "customer" in str(error):
+                raise CustomerGone from error
             log.error("stripe refused a request", error=_words(error))
             raise StripeRefused from error
 
@@ -112,6 +116,16 @@ class Gateway:
         """The id of a new customer. Nobody's name or address is sent: people type theirs at Stripe."""
         params: stripe.params.CustomerCreateParams = {"name": tenant_id, "metadata": {"tenant": tenant_id}}
         return (await self._api().customers.create_async(params)).id
+
+    async def has_customer(self, customer_id: str) -> bool:
+        """False where the customer was deleted."""
+        try:
+            found = await self._api().customers.retrieve_async(customer_id)
+        except stripe.InvalidRequestError as error:
+            if error.code == GONE:
+                return False
+            raise
+        return not getattr(found, "deleted", False)
 
     async def subscriptions(self, customer_id: str) -> list[stripe.Subscription]:
         """Every subscription that the customer has or had, newest first."""

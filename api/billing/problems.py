@@ -1,6 +1,6 @@
 """What goes wrong between us and Stripe, as problems."""
 
-from api.edge.problems import Problem, Unavailable
+from api.edge.problems import Conflict, Problem, Unavailable
 
 RETRY_SECONDS = 10
 
@@ -25,3 +25,10 @@ class StripeRefused(Unavailable):
 
     def __init__(self, detail: str = "The payment service refused the request; the server's log says why") -> None:
         super().__init__(detail)
+
+
+class CustomerGone(Conflict):
+    """409: the tenant's customer was deleted at Stripe. A checkout makes another."""
+
+    def __init__(self) -> None:
+        super().__init__("The tenant is no customer any more: begin with POST /api/billing/checkout")

@@ -13,6 +13,8 @@ from sqlmodel.sql.expression import SelectOfScalar
 from api.billing.subscriptions import State
 from api.billing.tables import BillingAudit, Subscription, TenantBilling
 from api.database.scope import TenantScope
+from api.metering.terms import PATIENCE
+from configs.plans import FREE
 
 STRIPE = "stripe"
 _USER = "user:"
@@ -53,6 +55,11 @@ class BillingRepository:
         await self._run(_KEEP_CUSTOMER, customer=customer_id)
         return (await self._session.exec(self._own_subscription())).one()
 
+    async def replace_customer(self, gone: str, by: str) -> Subscription:
+        """The row of the tenant's customer, where this one is gone made that of another."""
+        await self._run(_REPLACE_CUSTOMER, gone=gone, customer=by)
+        return (await self._session.exec(self._own_subscription())).one()
+
     async def put_state(self, state: State, past_due_since: datetime | None, as_of: datetime) -> None:
         """Write the newest state of the subscription."""
         await self._run(
@@ -86,6 +93,10 @@ class BillingRepository:
             before=json.dumps(change.before),
             after=json.dumps(change.after),
         )
+
+    async def note_lapse(self) -> None:
+        """Add that the plan has ended because a payment stayed away, where that is so and not written down yet."""
+        await self._run(_NOTE_LAPSE, patience=PATIENCE, free=FREE)
 
     async def audit(self, offset: int, limit: int) -> tuple[list[BillingAudit], int]:
         """A page of the audit, newest first, and how many entries there are."""
@@ -133,6 +144,10 @@ _KEEP_CUSTOMER = text(
     """
 )
 
+_REPLACE_CUSTOMER = text(
+    "UPDATE subscriptions SET customer_id = :customer WHERE tenant_id = :tenant AND customer_id = :gone"
+)
+
 _PUT_STATE = text(
     """
     UPDATE subscriptions
@@ -154,6 +169,21 @@ _NOTE = text(
     """
     INSERT INTO billing_audit (tenant_id, at, actor, action, before, after)
     VALUES (:tenant, clock_timestamp(), :actor, :action, CAST(:before AS jsonb), CAST(:after AS jsonb))
+    """
+)
+
+# Under the tenant's lock: `lock`. The moment is that of the lapse, not that of this look.
+_NOTE_LAPSE = text(
+    """
+    INSERT INTO billing_audit (tenant_id, at, actor, action, before, after)
+    SELECT tenant_id, past_due_since + :patience, 'service', 'plan', jsonb_build_object('planId', plan_id),
+        jsonb_build_object('planId', CAST(:free AS text))
+    FROM subscriptions AS late
+    WHERE tenant_id = :tenant AND status = 'past_due' AND past_due_since <= now() - :patience AND NOT EXISTS (
+        SELECT FROM billing_audit AS noted
+        WHERE noted.tenant_id = late.tenant_id AND action = 'plan' AND at >= late.past_due_since + :patience
+            AND after ->> 'planId' = :free
+    )
     """
 )
 

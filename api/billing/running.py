@@ -9,6 +9,7 @@ import structlog
 from api.background import end
 from api.billing.events import forget_handled, handle_waiting
 from api.billing.gateway import Gateway
+from api.billing.lapses import note_lapses
 from api.billing.overage import report_overage
 from api.billing.problems import StripeAway
 from api.database.engine import Database
@@ -27,6 +28,7 @@ async def billing(database: Database, settings: BillingSettings) -> AsyncIterato
     async with AsyncExitStack() as stack:
         stack.push_async_callback(gateway.close)
         await stack.enter_async_context(_every(FORGET_SECONDS, lambda: forget_handled(database)))
+        await stack.enter_async_context(_every(settings.poll_seconds, lambda: note_lapses(database)))
         if gateway.configured:
             await stack.enter_async_context(_every(settings.poll_seconds, lambda: handle_waiting(database, gateway)))
             await stack.enter_async_context(_every(settings.overage_seconds, lambda: report_overage(database, gateway)))

@@ -119,7 +119,9 @@ class AuditEntry(Schema):
 
     id: str
     at: Instant
-    actor: str = Field(description="`user`, `stripe`, or `erased`: a user who was deleted since", examples=["user"])
+    actor: str = Field(
+        description="`user`, `stripe`, `service` by its own rules, or `erased`: a user deleted since", examples=["user"]
+    )
     user_id: str | None = Field(description="Who, where it was a user", examples=["user-uuid"])
     action: str = Field(description="What changed: `plan`, `cap` or `subscription`", examples=["cap"])
     before: Any = Field(description="null where there was nothing", examples=[{"overageBudgetCap": 100.0}])

@@ -9,7 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.billing.gateway import Gateway
 from api.billing.money import from_cents, to_cents
-from api.billing.problems import StripeRefused
+from api.billing.problems import CustomerGone, StripeRefused
 from api.billing.repository import BillingRepository, Change, user_of
 from api.billing.schemas import AuditEntry, CapOut, CheckoutRequest, InvoiceOut, PlanOut, SubscriptionOut
 from api.billing.subscriptions import LIVE, lookup_key
@@ -75,14 +75,18 @@ async def checkout(database: Database, gateway: Gateway, scope: TenantScope, wan
         customer_id = known.customer_id if known else None
         if known is not None and known.status in LIVE:
             raise _subscribed()
+    gone = None
     async with gateway.answering():
+        if customer_id is not None and not await gateway.has_customer(customer_id):
+            gone, customer_id = customer_id, None
         if customer_id is None:
             customer_id = await gateway.create_customer(scope.tenant_id)
     async with transaction(database) as session:
         repository = BillingRepository(session, scope)
         if not await repository.lock():
             raise NotFound("There is no such tenant")
-        customer_id = (await repository.customer(customer_id)).customer_id
+        known = await (repository.replace_customer(gone, customer_id) if gone else repository.customer(customer_id))
+        customer_id = known.customer_id
     answer = await ask(database, gateway, customer_id)
     if (chosen := answer.chosen) is not None and chosen.status in LIVE:
         async with transaction(database) as session:
@@ -114,8 +118,11 @@ async def invoices(database: Database, gateway: Gateway, scope: TenantScope) -> 
     customer_id = await _customer(database, scope)
     if customer_id is None:
         return []
-    async with gateway.answering():
-        return [_shown(invoice) for invoice in await gateway.invoices(customer_id)]
+    try:
+        async with gateway.answering():
+            return [_shown(invoice) for invoice in await gateway.invoices(customer_id)]
+    except CustomerGone:
+        return []
 
 
 async def set_cap(session: AsyncSession, scope: TenantScope, user_id: str, amount: Decimal) -> CapOut:

@@ -60,6 +60,7 @@ async def follow(session: AsyncSession, scope: TenantScope, answer: Answer) -> N
     if state.status == "past_due":
         past_due_since = known.past_due_since if same and known.status == "past_due" else answer.as_of
     before = known_state(known)
+    await repository.note_lapse()
     terms = terms_of(known), SubscriptionState(state.plan_id, state.status, state.billing_cycle_anchor, past_due_since)
     await note_terms(session, scope, answer.as_of)
     await repository.put_state(state, past_due_since, answer.as_of)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Request
@@ -80,6 +80,15 @@ API_KEY, TOKEN = "ApiKey", "Token"
 _OPENS = "opens_with"
 
 
+Dependency = TypeVar("Dependency", bound=Callable[..., Any])
+
+
+def lets_in(dependency: Dependency, scheme: str) -> Dependency:
+    """The dependency, known to ask for a credential of this security scheme."""
+    setattr(dependency, _OPENS, scheme)
+    return dependency
+
+
 def opens_with(dependency: object) -> str | None:
     """The security scheme that this dependency of a route asks for; None where it asks for no credential."""
     found: str | None = getattr(dependency, _OPENS, None)
@@ -90,8 +99,7 @@ def _key_with(scope: Scope) -> Callable[[Request], Awaitable[KeyPrincipal]]:
     async def key(request: Request) -> KeyPrincipal:
         return require_key(principal_of(request), scope)
 
-    setattr(key, _OPENS, API_KEY)
-    return key
+    return lets_in(key, API_KEY)
 
 
 ReadKey = Annotated[KeyPrincipal, Depends(_key_with("read"))]
@@ -118,8 +126,7 @@ async def _current_user(request: Request) -> UserPrincipal:
     return principal
 
 
-setattr(_current_user, _OPENS, TOKEN)
-CurrentUser = Annotated[UserPrincipal, Depends(_current_user)]
+CurrentUser = Annotated[UserPrincipal, Depends(lets_in(_current_user, TOKEN))]
 """A route's parameter of this type lets people with a valid token in, and nobody else."""
 
 

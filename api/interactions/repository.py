@@ -58,9 +58,12 @@ class InteractionRepository:
             "at": happened.occurred_at,
             "recommendation": happened.recommendation_id,
         }
-        statement = _ADD if self._plan.user_limit is None else _ADD_KNOWN
+        statements = (_ADD_KNOWN, _ADD) if self._plan.user_limit is None else (_ADD_KNOWN,)
         async with self._pool.connection() as connection:
-            return (await connection.execute(statement, parameters)).rowcount == 1
+            for statement in statements:
+                if (await connection.execute(statement, parameters)).rowcount == 1:
+                    return True
+            return False
 
     async def add_all(self, happened: Sequence[Happened], create: Sequence[str] = ()) -> Stored:
         """Store many in one transaction, after making the items `create` that do not exist.
@@ -116,24 +119,32 @@ class InteractionRepository:
         return int(row[0])
 
 
-_ADD_WHERE = """
-WITH item AS (
-    SELECT FROM items WHERE tenant_id = %(tenant)s AND id = %(item)s AND deleted_at IS NULL{condition}
-), acting AS (
+_ITEM = "item AS (SELECT FROM items WHERE tenant_id = %(tenant)s AND id = %(item)s AND deleted_at IS NULL)"
+
+_INSERT = """
+INSERT INTO interactions (tenant_id, id, user_id, item_id, interaction_type, value, occurred_at, recommendation_id)
+SELECT %(tenant)s, %(id)s, %(user)s, %(item)s, %(type)s, %(value)s, %(at)s, %(recommendation)s FROM
+"""
+
+# Of a user who is there: an update alone costs less than an insert that finds a conflict.
+_ADD_KNOWN = f"""
+WITH {_ITEM}, acting AS (
+    UPDATE users SET last_active_at = GREATEST(last_active_at, %(at)s)
+    WHERE tenant_id = %(tenant)s AND id = %(user)s AND EXISTS (SELECT FROM item)
+    RETURNING id
+)
+{_INSERT} item, acting
+"""  # noqa: S608 - this module's constants
+
+_ADD = f"""
+WITH {_ITEM}, acting AS (
     INSERT INTO users AS known (tenant_id, id, last_active_at)
     SELECT %(tenant)s, %(user)s, %(at)s FROM item
     ON CONFLICT (tenant_id, id) DO UPDATE SET last_active_at = excluded.last_active_at
     WHERE known.last_active_at IS NULL OR known.last_active_at < excluded.last_active_at
 )
-INSERT INTO interactions (tenant_id, id, user_id, item_id, interaction_type, value, occurred_at, recommendation_id)
-SELECT %(tenant)s, %(id)s, %(user)s, %(item)s, %(type)s, %(value)s, %(at)s, %(recommendation)s FROM item
-"""
-
-_ADD = _ADD_WHERE.format(condition="")
-
-_ADD_KNOWN = _ADD_WHERE.format(
-    condition="\n        AND EXISTS (SELECT FROM users WHERE users.tenant_id = %(tenant)s AND users.id = %(user)s)"
-)
+{_INSERT} item
+"""  # noqa: S608 - the same
 
 # Users in the order of their ids, so that two batches never wait for each other in a circle.
 _ADD_ALL = """

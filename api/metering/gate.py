@@ -1,11 +1,14 @@
 """How requests are metered: a route lets itself be admitted, counts what it did, and pays if its answer is a 2xx."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.edge.principal import principal_of
+from api.database.scope import TenantScope
+from api.edge import principal
+from api.edge.principal import API_KEY, lets_in, principal_of, require_key
 from api.edge.problems import Unauthorized
 from api.metering.meter import Meter
 from api.metering.terms import Entitlement
@@ -25,6 +28,11 @@ class Usage:
         self._meter = meter
         self._terms = terms
         self._units = 0
+
+    @property
+    def scope(self) -> TenantScope:
+        """Whose rows the caller may touch."""
+        return TenantScope(self._terms.tenant_id)
 
     @property
     def plan(self) -> Plan:
@@ -72,15 +80,33 @@ def use(request: Request, usage: Usage) -> None:
     request.scope["state"][STATE_KEY] = usage
 
 
-async def _metered(request: Request) -> Usage:
+async def metered(request: Request) -> Usage:
+    """Admit the request of whoever calls. Raises Unauthorized, QuotaExceeded, TenantGone."""
     meter, tenant_id = _asked(request)
     usage = Usage(meter, await meter.admit(tenant_id))
     use(request, usage)
     return usage
 
 
-Metered = Annotated[Usage, Depends(_metered)]
+Metered = Annotated[Usage, Depends(metered)]
 """A route's parameter, after that of its credential: 402 where the tenant's budget is spent."""
+
+
+def metered_key(scope: principal.Scope) -> Callable[[Request], Awaitable[Usage]]:
+    """The credential and the metering of a hot route in one dependency: a second would cost a hundredth of it."""
+
+    async def metered_by_key(request: Request) -> Usage:
+        require_key(principal_of(request), scope)
+        return await metered(request)
+
+    return lets_in(metered_by_key, API_KEY)
+
+
+MeteredRead = Annotated[Usage, Depends(metered_key("read"))]
+"""`ReadKey` and `Metered` in one."""
+
+MeteredWrite = Annotated[Usage, Depends(metered_key("write"))]
+"""`WriteKey` and `Metered` in one."""
 
 
 async def _plan(request: Request) -> Plan:

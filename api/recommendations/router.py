@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from api.edge.principal import ReadKey
 from api.edge.problems import Invalid
-from api.metering.gate import PAYMENT_REQUIRED, Metered
+from api.metering.gate import PAYMENT_REQUIRED, MeteredRead
 from api.recommendations.schemas import (
     Recommended,
     RecommendedItem,
@@ -63,13 +62,13 @@ CurrentRecommender = Annotated[Recommender, Depends(_recommender)]
     response_model=list[RecommendedItem],
     responses=ANSWER_HEADERS | PAYMENT_REQUIRED,
 )
-async def recommend(body: RecommendRequest, key: ReadKey, usage: Metered, recommender: CurrentRecommender) -> Response:
+async def recommend(body: RecommendRequest, usage: MeteredRead, recommender: CurrentRecommender) -> Response:
     """Personal recommendations, best first. A click recorded a moment ago counts.
 
     Fewer than `count` items is a legal answer. While no model can answer, popular items do, labelled so in
     `X-Recommendation-Degraded`.
     """
-    outcome = await recommender.recommend(key.scope, body, _filter(body.filter))
+    outcome = await recommender.recommend(usage.scope, body, _filter(body.filter))
     usage.count()
     items = [Recommended(i.item_id, i.score, i.algorithm, i.explanation, i.evidence) for i in outcome.items]
     return _response(items, outcome)
@@ -81,9 +80,9 @@ async def recommend(body: RecommendRequest, key: ReadKey, usage: Metered, recomm
     response_model=list[SimilarItem],
     responses=ANSWER_HEADERS | PAYMENT_REQUIRED | {404: {"description": "There is no such item"}},
 )
-async def similar(body: SimilarRequest, key: ReadKey, usage: Metered, recommender: CurrentRecommender) -> Response:
+async def similar(body: SimilarRequest, usage: MeteredRead, recommender: CurrentRecommender) -> Response:
     """Items most alike the given one, best first, without it. An unknown item is 404."""
-    outcome = await recommender.similar(key.scope, body, _filter(body.filter))
+    outcome = await recommender.similar(usage.scope, body, _filter(body.filter))
     usage.count()
     return _response([Similar(item.item_id, item.score) for item in outcome.items], outcome)
 

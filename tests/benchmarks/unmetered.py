@@ -1,13 +1,17 @@
-"""The API as it would be without metering, for `tests.benchmarks.metering` to hold it against."""
+"""The API with metering that can be switched off and on again, for `tests.benchmarks.metering` to hold one against the
+other in one process: two processes of the same code differ by more than metering costs.
 
-from collections.abc import Iterator
-from functools import partial
+`uvicorn --factory tests.benchmarks.unmetered:application`; a request to /metered or /unmetered switches.
+"""
+
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.routing import APIRoute
+from fastapi import FastAPI, Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.asgi import application as metered
+from api.edge.principal import KeyPrincipal, principal_of
 from api.metering import gate
 from configs.plans import plan
 
@@ -17,32 +21,41 @@ class Free:
 
     plan = plan("unlimited")
 
+    def __init__(self, key: KeyPrincipal) -> None:
+        self.scope = key.scope
+
     def count(self, units: int = 1) -> None:
         """Nothing."""
 
 
-def application() -> FastAPI:
-    """The application, whose routes neither ask whether they may nor count what they did."""
-    app = metered()
-    app.user_middleware = [each for each in app.user_middleware if each.cls is not gate.Metering]
-    changed = [_without(route) for route in _routes(app.routes)]
-    if sum(changed) < 4:
-        raise LookupError("the metered routes were not found")
-    return app
+async def free(request: Request) -> Any:
+    """In place of `gate.metered`, whose callers have seen to the key."""
+    key = principal_of(request)
+    assert isinstance(key, KeyPrincipal)
+    return Free(key)
 
 
-def _without(route: APIRoute) -> bool:
-    """Take the dependency off the route; whether it had it."""
-    found = [part for part in route.dependant.dependencies if part.call is gate._metered]
-    for part in found:
-        route.dependant.dependencies.remove(part)
-        route.dependant.call = partial(route.dependant.call, **{str(part.name): Free()})
-    return bool(found)
+class Switch:
+    """ASGI application: that of the product, or the same whose routes neither ask whether they may nor count."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        whole = app.build_middleware_stack()
+        app.user_middleware = [each for each in app.user_middleware if each.cls is not gate.Metering]
+        self._states: dict[str, tuple[ASGIApp, Any]] = {
+            "/metered": (whole, gate.metered),
+            "/unmetered": (app.build_middleware_stack(), free),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state = self._states.get(scope.get("path", ""))
+        if state is None:
+            await self._app(scope, receive, send)
+        else:
+            self._app.middleware_stack, gate.metered = state
+            await PlainTextResponse("switched")(scope, receive, send)
 
 
-def _routes(routes: Any) -> Iterator[APIRoute]:
-    for route in routes:
-        if isinstance(route, APIRoute):
-            yield route
-        elif (router := getattr(route, "original_router", None)) is not None:
-            yield from _routes(router.routes)
+def application() -> Switch:
+    """The application behind its switch, metered at first."""
+    return Switch(metered())

@@ -14,7 +14,7 @@ from training.estimate import forecast, probe
 from training.measure import Stopwatch, measured, resident_mb
 from training.models.contract import ModelConfig, Recommender, RuntimeOptions
 from training.models.deep_learning.config import DeepLearningConfig
-from training.models.deep_learning.rehearsal import places
+from training.models.deep_learning.rehearsal import places, some_users
 from training.models.hybrid.model import Hybrid, HybridConfig
 from training.models.linear import LinearRecommender
 from training.models.popularity import Popularity
@@ -139,6 +139,14 @@ def test_places_of_an_epoch_by_hand() -> None:
     dataset = from_events(frame, pd.DataFrame({"item_id": list("abc"), "metadata": [{}] * 3}))
     assert places(dataset, DeepLearningConfig(batch_size=2)) == 2 * 1 + 1 * 3  # two of one event, one of three
     assert places(dataset, DeepLearningConfig(batch_size=3)) == 3 * 3
+
+
+def test_a_rehearsal_draws_so_many_sequences_however_long_the_histories_are() -> None:
+    dataset = made_of(users=50, items=30)  # of twenty events each
+    for length, users in ((20, 10), (7, 4), (1, 1)):  # one sequence a user, three, twenty
+        drawn = some_users(dataset, 10, length, seed=0).interactions
+        assert len(np.unique(drawn.users)) == users and len(drawn) == 20 * users
+    assert len(some_users(dataset, 1_000, 20, seed=0).interactions) == len(dataset.interactions)
 
 
 @pytest.mark.parametrize("epochs", [1, 5, 6, 20, 100])

@@ -185,6 +185,19 @@ def test_the_command_writes_a_configuration_that_loads_and_logs_nested_runs(tmp_
     assert best == sorted(best) and len(best) == 3
 
 
+def test_the_command_tunes_a_blend_of_what_the_data_carry(tmp_path: Path) -> None:
+    frame_of(build_dataset()).to_parquet(tmp_path / "events.parquet")
+    (tmp_path / "deep-learning.yaml").write_text(
+        "{dimensions: 8, heads: 1, blocks: 1, max_length: 10, epochs: 1, refit_epochs: 1}"
+    )
+    command = ["tune", "--interactions", str(tmp_path / "events.parquet"), "--family", "hybrid", "--trials", "1"]
+    command += ["--threads", "1", "--configs", str(tmp_path), "--out", str(tmp_path / "out" / "hybrid.yaml")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "fitting collaborative, deep-learning twice" in result.stderr  # no metadata, no content
+    assert load_config("hybrid", folder=tmp_path / "out") == load_config("hybrid")  # the start alone was tried
+
+
 def test_the_command_refuses_what_it_cannot_tune(tmp_path: Path) -> None:
     frame_of(build_dataset()).to_csv(tmp_path / "events.csv", index=False)
     command = ["tune", "--interactions", str(tmp_path / "events.csv"), "--family", "oracle", "--trials", "1"]

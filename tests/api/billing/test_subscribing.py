@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.fixtures.desk import Desk, Shop
-from tests.fixtures.platform import ROOT
-from tests.fixtures.standin import FAILING_CARD
+from tests.fixtures.platform import ROOT, wait_until
+from tests.fixtures.standin import FAILING_CARD, GOOD_CARD
 
 CHECKOUT = {"planId": "plan-growth", "interval": "monthly"}
 
@@ -29,8 +29,43 @@ def test_a_payment_that_fails_keeps_service_for_a_week(after: str, desk: Desk, s
         "UPDATE subscriptions SET past_due_since = now() - interval '7 days' WHERE tenant_id = %s", [shop.tenant_id]
     )
     assert shop.status() == ("free", "past_due")
+    lapse = {"before": {"planId": "plan-starter"}, "after": {"planId": "free"}}
+    wait_until("the audit says so", lambda: lapse.items() <= shop.audit("plan")[-1].items(), 10)
     desk.standin.advance(16 * 86_400)
     assert shop.status() == ("free", after)
+    assert sum(lapse.items() <= entry.items() for entry in shop.audit("plan")) == 1
+
+
+def test_a_plan_that_lapsed_and_comes_back_is_in_the_audit_both_times(desk: Desk, shop: Shop) -> None:
+    shop.subscribe()
+    desk.standin.use_card(shop.customer, FAILING_CARD)
+    desk.standin.advance(31 * 86_400 + 2 * 3_600)
+    desk.sql(
+        "UPDATE subscriptions SET past_due_since = now() - interval '8 days' WHERE tenant_id = %s", [shop.tenant_id]
+    )
+    invoice = shop.get("/invoices")[0]["id"]
+    shop.portal("card", card=GOOD_CARD)
+    shop.portal("pay", invoice=invoice)
+    assert shop.status() == ("plan-starter", "active")
+    plans = [(entry["before"]["planId"], entry["after"]["planId"]) for entry in shop.audit("plan")]
+    # Listed by when it came to be: that was before the test began.
+    assert plans == [("plan-starter", "free"), ("free", "plan-starter"), ("free", "plan-starter")]
+    lapsed = datetime.fromisoformat(shop.audit("plan")[0]["at"])
+    assert abs(datetime.now(UTC) - timedelta(days=1) - lapsed) < timedelta(minutes=2)
+
+
+def test_a_customer_deleted_in_the_dashboard_can_begin_again(desk: Desk, shop: Shop) -> None:
+    shop.subscribe()
+    gone = shop.customer
+    desk.standin.library.customers.delete(gone)
+    desk.standin.flush()
+    assert shop.status() == ("free", "canceled")
+    portal = shop.ask("POST", "/portal")
+    assert (portal.status_code, "checkout" in portal.json()["detail"]) == (409, True)
+    assert isinstance(shop.get("/invoices"), list)
+    shop.subscribe("plan-growth")
+    assert shop.status() == ("plan-growth", "active")
+    assert shop.customer != gone
 
 
 def test_plans_that_are_for_sale_are_public(desk: Desk) -> None:

@@ -52,7 +52,7 @@ def rehearse(dataset: Dataset, content_width: int, config: DeepLearningConfig, o
             content = np.ones((dataset.n_items, content_width), np.float32)
             quiet = replace(options, workdir=None, progress=lambda step, total, figure: laps.append(watch.lap()))
             trainer = Trainer(network, None, content, dataset, config, quiet, OneProcess())
-            trainer.dataset = _some_users(dataset, STEPS * config.batch_size, options.seed)
+            trainer.dataset = some_users(dataset, STEPS * config.batch_size, config.max_length + 1, options.seed)
             trainer.run("rehearsal", 2, config.learning_rate, math.inf)
         finally:
             torch.set_num_threads(threads)
@@ -64,10 +64,10 @@ def rehearse(dataset: Dataset, content_width: int, config: DeepLearningConfig, o
     )
 
 
-def _some_users(dataset: Dataset, count: int, seed: int) -> Dataset:
-    """The events of so many users, drawn at random."""
-    users = np.unique(dataset.interactions.users)
-    if len(users) <= count:
-        return dataset
-    drawn = np.random.default_rng(seed).choice(users, count, replace=False)
+def some_users(dataset: Dataset, sequences: int, length: int, seed: int) -> Dataset:
+    """The events of users drawn at random, who make about so many sequences of at most this length."""
+    events = np.bincount(dataset.interactions.users, minlength=dataset.n_users)
+    order = np.random.default_rng(seed).permutation(dataset.n_users)
+    made = np.cumsum(-(-events[order] // length))
+    drawn = order[: int(np.searchsorted(made, sequences)) + 1]
     return dataset.where(np.isin(dataset.interactions.users, drawn))
