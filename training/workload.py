@@ -21,12 +21,12 @@ DOUBLE_UP_TO = 4_000  # items up to which a closed form is solved in double prec
 _SVD_PASSES, _SVD_EXTRA = 12, 10  # of scikit-learn's randomised singular vectors
 _TRIANGULAR = 1.6  # solving runs so much slower than the plain product that is probed
 _MEMORY_CELLS = 20_000_000  # entries of a memory held at once, see `collaborative.transitions`
-_FRAGMENTED = (
-    2.5  # freed pieces of unlike sizes do not fit together again: a long fit holds so much more than few steps
-)
+# Freed pieces of unlike sizes do not fit together again: a long fit holds so much more than a few steps.
+_FRAGMENTED = 2.0
 _BACKWARD = 3  # a step forward and back costs three times the step forward
 _VALIDATED_USERS, _VALIDATED_AT_ONCE = 1_000, 128  # of early stopping, see `deep_learning.model` and `.loop`
-_ATTRIBUTED = 1_400  # sequences forward and back that attribution is judged by
+# Attribution is judged by so many sequences forward and back, so many of them at once with about six arrays of weights.
+_ATTRIBUTED, _ATTRIBUTED_AT_ONCE, _ATTENTIONS = 1_400, 400, 6
 _REHEARSED_USERS = 32
 
 
@@ -224,6 +224,7 @@ def _deep_learning(first: Fit, second: Fit) -> tuple[Work, Work]:
     rehearsed = rehearse(first.dataset, width, config, first.options)
     once = [rehearsed.seconds_per_place * places(fit.dataset, config) for fit in (first, second)]
     history = rehearsed.seconds_per_place * min(values["max_length"], sizes.places / max(1, sizes.users))
+    longest = min(values["max_length"], int(np.bincount(first.dataset.interactions.users).max()))
     validation = min(sizes.users, _VALIDATED_USERS) * history / _BACKWARD
     epochs, again = expected_epochs(values["epochs"], values["patience"]), values["refit_epochs"]
     seconds, refit = epochs * (once[0] + validation) + again * once[0], again * once[1]
@@ -231,6 +232,7 @@ def _deep_learning(first: Fit, second: Fit) -> tuple[Work, Work]:
         MB * (rehearsed.libraries_mb + _FRAGMENTED * rehearsed.grown_mb - before)
         + 16.0 * _VALIDATED_AT_ONCE * sizes.items
         + 4.0 * 2 * sizes.items * width
+        + 4.0 * _ATTENTIONS * min(_ATTRIBUTED_AT_ONCE, 4 * sizes.users) * values["heads"] * (longest + 1.0) ** 2
     )
     steps = [
         Work(rehearsed.parameters, peak_bytes=peak, seconds=min(each, fit.options.max_seconds) + _ATTRIBUTED * history)
