@@ -68,8 +68,8 @@ bench-metering: install ## throughput with metering over without it; JSON on std
 bench-quality: install ## our families and their peers on the same splits; a table on stdout (ML1M=folder)
 	@$(BIN)/python -m tests.benchmarks.quality $(if $(ML1M),--ml-1m $(ML1M)) $(QUALITY_ARGS)
 
-bench-estimates: install ## time and memory that a training was expected to take beside what it took
-	@$(BIN)/python -m tests.benchmarks.estimates
+bench-estimates: install ## time and memory that a training was expected to take beside what it took (ML1M=folder)
+	@$(BIN)/python -m tests.benchmarks.estimates $(if $(ML1M),--ml-1m $(ML1M))
 
 fuzz: install ## schemathesis against the live API and GraphQL for long (EXAMPLES=200 per operation)
 	@$(BIN)/python -m tests.fuzz $(EXAMPLES)

@@ -30,7 +30,6 @@ from api.gotrue.errors import GoTrueErrors
 from api.idempotency.middleware import Idempotency
 from api.idempotency.service import forgetting
 from api.keys.directory import KeyDirectory
-from api.metering.gate import Metering
 from api.metering.meter import Meter
 from api.users.passwords import Passwords
 from configs.settings import (
@@ -126,7 +125,6 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs with its own script and style: no other host is asked
     # The last one added is the outermost.
     app.add_middleware(Idempotency, database=database, exempt=NOTHING_MADE)
-    app.add_middleware(Metering)
     app.add_middleware(BodyLimits)
     app.add_middleware(
         Credentials,

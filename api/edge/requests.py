@@ -13,6 +13,9 @@ from api.edge.principal import STATE_KEY
 from api.edge.problems import Invalid, Problem, problem_response
 from api.edge.tracing import begin
 
+ANSWERED = "answered"
+"""Key of the request's state: a callable that is told of the answer's first message, whatever made it."""
+
 log = structlog.get_logger("api.access")
 QUIET = ("/health", "/benchmark/")
 
@@ -36,6 +39,8 @@ class Requests:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if (told := state.get(ANSWERED)) is not None:
+                    told(message)
                 message["headers"] = [*message["headers"], *SECURITY, *state.get(RESPONSE_HEADERS, ())]
             await send(message)
 

@@ -4,17 +4,17 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message
 
 from api.database.scope import TenantScope
 from api.edge import principal
 from api.edge.principal import API_KEY, lets_in, principal_of, require_key
 from api.edge.problems import Unauthorized
+from api.edge.requests import ANSWERED
 from api.metering.meter import Meter
 from api.metering.terms import Entitlement
 from configs.plans import Plan
 
-STATE_KEY = "usage"
 REPLAYED = b"idempotent-replayed"
 PAYMENT_REQUIRED: dict[int | str, dict[str, Any]] = {402: {"description": "The plan or its budget allows no more"}}
 
@@ -43,32 +43,11 @@ class Usage:
         """Add units to what the request costs if it is answered with a 2xx."""
         self._units += units
 
-    def charge(self) -> None:
-        """Put the units on the tenant's account, once."""
-        units, self._units = self._units, 0
-        if units:
+    def settle(self, answer: Message) -> None:
+        """Put the units on the tenant's account, once, where the answer that begins so is a success and a first one."""
+        if self._units and _is_first_success(answer):
+            units, self._units = self._units, 0
             self._meter.count(self._terms, units)
-
-
-class Metering:
-    """ASGI middleware, outside of what replays answers: charges what routes counted, once their answer is a success."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        state = scope["state"]
-
-        async def charging(message: Message) -> None:
-            begins = message["type"] == "http.response.start"
-            if begins and (usage := state.get(STATE_KEY)) is not None and _is_first_success(message):
-                usage.charge()
-            await send(message)
-
-        await self._app(scope, receive, charging)
 
 
 def _is_first_success(answer: Message) -> bool:
@@ -77,15 +56,13 @@ def _is_first_success(answer: Message) -> bool:
 
 def use(request: Request, usage: Usage) -> None:
     """Have the request pay for this usage."""
-    request.scope["state"][STATE_KEY] = usage
+    request.scope["state"][ANSWERED] = usage.settle
 
 
 async def metered(request: Request) -> Usage:
     """Admit the request of whoever calls. Raises Unauthorized, QuotaExceeded, TenantGone."""
     meter, tenant_id = _asked(request)
-    usage = Usage(meter, await meter.admit(tenant_id))
-    use(request, usage)
-    return usage
+    return _begun(request, meter, await meter.admit(tenant_id))
 
 
 Metered = Annotated[Usage, Depends(metered)]
@@ -96,10 +73,23 @@ def metered_key(scope: principal.Scope) -> Callable[[Request], Awaitable[Usage]]
     """The credential and the metering of a hot route in one dependency: a second would cost a hundredth of it."""
 
     async def metered_by_key(request: Request) -> Usage:
-        require_key(principal_of(request), scope)
-        return await metered(request)
+        key = require_key(principal_of(request), scope)
+        return metered_at_once(request, key.tenant.id) or await metered(request)
 
     return lets_in(metered_by_key, API_KEY)
+
+
+def metered_at_once(request: Request, tenant_id: str) -> Usage | None:
+    """As `metered`; None for a tenant whose standing must be read first."""
+    meter: Meter = request.app.state.meter
+    terms = meter.admit_at_once(tenant_id)
+    return None if terms is None else _begun(request, meter, terms)
+
+
+def _begun(request: Request, meter: Meter, terms: Entitlement) -> Usage:
+    usage = Usage(meter, terms)
+    use(request, usage)
+    return usage
 
 
 MeteredRead = Annotated[Usage, Depends(metered_key("read"))]

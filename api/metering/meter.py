@@ -64,13 +64,12 @@ class Meter:
 
         beside: units that the request has been admitted for before.
         """
-        account = await self._account(tenant_id)
-        refused_from = account.refused_from
-        if refused_from is not None:
-            units = account.standing.units + self._unconfirmed(account.key) + beside
-            if units >= refused_from:
-                raise budget_refusal(account.standing.terms)
-        return account.standing.terms
+        return self._admit(await self._account(tenant_id), beside)
+
+    def admit_at_once(self, tenant_id: str) -> Entitlement | None:
+        """As `admit`; None where the tenant's standing must be read first."""
+        account = self._in_use(tenant_id)
+        return None if account is None else self._admit(account, 0)
 
     async def terms_of(self, tenant_id: str) -> Entitlement:
         """The terms of the tenant's cycle, whatever it has used. Raises TenantGone."""
@@ -88,15 +87,20 @@ class Meter:
     async def flush(self) -> None:
         """What was counted so far is in the database when this returns. Raises what keeps it from there."""
         async with self._turn:
-            while self._sending or self._waiting:
-                if not self._sending:
-                    self._sequence += 1
-                    self._sending, self._waiting = self._waiting, {}
-                # Where the answer is lost, the same counts go again under the same number, and are added once.
-                added = await repository.add_counts(self._pool, self._process, self._sequence, self._sending.values())
-                sent, self._sending = self._sending, {}
-                for key, count in sent.items():
-                    self._confirm(key, added.get(key), count.units)
+            if self._sending:
+                await self._send()
+            # Once: under load something waits again whenever an answer comes, and that is for the next tick.
+            if self._waiting:
+                self._sequence += 1
+                self._sending, self._waiting = self._waiting, {}
+                await self._send()
+
+    async def _send(self) -> None:
+        # Where the answer is lost, the same counts go again under the same number, and are added once.
+        added = await repository.add_counts(self._pool, self._process, self._sequence, self._sending.values())
+        sent, self._sending = self._sending, {}
+        for key, count in sent.items():
+            self._confirm(key, added.get(key), count.units)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Meter"]:
@@ -152,12 +156,25 @@ class Meter:
             elif (known := self._accounts.get(tenant_id)) is not None:
                 self._accounts[tenant_id] = _Account(standing, known.used_at)
 
+    def _admit(self, account: _Account, beside: int) -> Entitlement:
+        refused_from = account.refused_from
+        if refused_from is not None:
+            units = account.standing.units + self._unconfirmed(account.key) + beside
+            if units >= refused_from:
+                raise budget_refusal(account.standing.terms)
+        return account.standing.terms
+
     async def _account(self, tenant_id: str) -> _Account:
+        if (account := self._in_use(tenant_id)) is not None:
+            return account
+        # Shielded: a client that goes away must not take the load from the others who wait for it.
+        return await asyncio.shield(self._load(tenant_id))
+
+    def _in_use(self, tenant_id: str) -> _Account | None:
         now = self.now()
         account = self._accounts.get(tenant_id)
         if account is None or now >= account.ends:
-            # Shielded: a client that goes away must not take the load from the others who wait for it.
-            account = await asyncio.shield(self._load(tenant_id))
+            return None
         account.used_at = now
         return account
 

@@ -33,7 +33,7 @@ from tests.fixtures.platform import ROOT, Platform, answers, free_ports, wait_un
 TENANT = "bench"
 ITEMS = 1_000
 CLIENTS = 16
-ROUNDS = 30
+ROUNDS = 20
 SECONDS = 1.5
 APPLICATION = "tests.benchmarks.unmetered:application"
 STATES = ("metered", "unmetered")

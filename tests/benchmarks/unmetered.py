@@ -6,7 +6,7 @@ other in one process: two processes of the same code differ by more than meterin
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -28,8 +28,8 @@ class Free:
         """Nothing."""
 
 
-async def free(request: Request) -> Any:
-    """In place of `gate.metered`, whose callers have seen to the key."""
+def free(request: Request, tenant_id: str) -> Any:
+    """In place of `gate.metered_at_once`."""
     key = principal_of(request)
     assert isinstance(key, KeyPrincipal)
     return Free(key)
@@ -38,21 +38,16 @@ async def free(request: Request) -> Any:
 class Switch:
     """ASGI application: that of the product, or the same whose routes neither ask whether they may nor count."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        whole = app.build_middleware_stack()
-        app.user_middleware = [each for each in app.user_middleware if each.cls is not gate.Metering]
-        self._states: dict[str, tuple[ASGIApp, Any]] = {
-            "/metered": (whole, gate.metered),
-            "/unmetered": (app.build_middleware_stack(), free),
-        }
+        self._states = {"/metered": gate.metered_at_once, "/unmetered": free}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = self._states.get(scope.get("path", ""))
         if state is None:
             await self._app(scope, receive, send)
         else:
-            self._app.middleware_stack, gate.metered = state
+            gate.metered_at_once = state
             await PlainTextResponse("switched")(scope, receive, send)
 
 

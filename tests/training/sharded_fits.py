@@ -16,7 +16,7 @@ from training.models.deep_learning.model import DeepLearning
 from training.models.deep_learning.processes import run
 
 CONFIG = DeepLearningConfig(dimensions=16, max_length=20, epochs=2, refit_epochs=1, batch_size=16)
-OPTIONS = RuntimeOptions(threads=1, seed=1, max_seconds=600)
+OPTIONS = RuntimeOptions(threads=1, seed=1, max_seconds=1e6)
 
 
 def fits() -> dict[str, np.ndarray]:

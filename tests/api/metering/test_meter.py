@@ -59,6 +59,28 @@ def units(url: str) -> int:
     return 0 if row is None else int(row[0])
 
 
+def test_what_comes_while_a_flush_waits_is_for_the_next_one(metered: Any, database_url: str) -> None:
+    """Else a flush under load would not end before the load does."""
+
+    async def work(meter: Meter, pool: Breaking) -> None:
+        terms = await meter.admit("acme")
+        meter.count(terms, 3)
+        await meter.flush()
+        with psycopg.connect(database_url) as other:
+            other.execute("SELECT FROM usage_cycles FOR UPDATE")
+            meter.count(terms, 4)
+            flush = asyncio.create_task(meter.flush())
+            await asyncio.sleep(0.3)
+            assert not flush.done()
+            meter.count(terms, 5)
+        await flush
+        assert units(database_url) == 7
+        await meter.flush()
+        assert units(database_url) == 12
+
+    metered(work)
+
+
 def test_counts_of_a_flush_whose_answer_was_lost_are_added_once(metered: Any, database_url: str) -> None:
     async def work(meter: Meter, pool: Breaking) -> None:
         terms = await meter.admit("acme")

@@ -3,9 +3,9 @@
     torchrun --nproc-per-node 2 -m training evaluate --models deep-learning --interactions ... --threads 1
 
 The first process alone reads files, evaluates and keeps models, and what it keeps is no different from what one
-process trains. A fit goes to the others over the process group that `torchrun` has set up, never through a file; when
-a process fails, its group is gone, the others fail with it, and `torchrun` ends them all. Each writes checkpoints of
-its own part, which so many processes go on from where all of them had ended the same epoch.
+process trains. A fit goes to the others over the process group that `torchrun` has set up, never through a file. A
+process that fails within a fit ends, and `torchrun` ends the others. Each writes checkpoints of its own part, which so
+many processes go on from where all of them had ended the same epoch.
 """
 
 import logging
@@ -27,6 +27,8 @@ from training.models.deep_learning.loop import Progress, Trainer
 from training.models.deep_learning.network import Network
 from training.models.deep_learning.sharding import OneProcess, Sharded, check_divisible
 from training.splits import Holdout
+
+log = structlog.get_logger(__name__)
 
 _PATIENCE = timedelta(days=30)
 """The others wait for as long as the first reads and evaluates. One that died is noticed at once all the same."""
@@ -61,6 +63,7 @@ def learn(fit: Fit) -> tuple[Progress, FloatMatrix]:
 
     Raises:
         ValueError: the fit cannot be divided among the processes.
+        SystemExit: it failed in the midst of a step that the others wait in.
     """
     if not dist.is_initialized():
         return _learn(fit, OneProcess())
@@ -84,9 +87,10 @@ def learn(fit: Fit) -> tuple[Progress, FloatMatrix]:
         return _learn(replace(fit, options=replace(options, progress=progress if caller else None)), Sharded())
     except _AbandonedError:
         raise ended[0] from None
-    except BaseException:
+    except BaseException as error:
         dist.destroy_process_group()  # the others are in the midst of a step, where no word reaches them
-        raise
+        log.error("a fit of several processes failed and ends them", stage=fit.stage, exc_info=error)
+        raise SystemExit(1) from error
 
 
 def run(command: Callable[[], None]) -> None:
