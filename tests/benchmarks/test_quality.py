@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.benchmarks.quality.datasets import RUNS, Files, Run, files_of
 from tests.benchmarks.quality.environment import LOCK, PEERS
 from tests.benchmarks.quality.exchange import Replay, export
-from tests.benchmarks.quality.families import measure_families
+from tests.benchmarks.quality.families import configs_of, measure_families
 from tests.benchmarks.quality.page import render
 from tests.benchmarks.quality.peers import Bounds, measure_peer, peers, random_order, space_of
 from tests.fixtures.movielens_dataset import movielens_100k
@@ -211,6 +211,14 @@ def test_figures_of_an_earlier_evaluation_stand_in_for_a_fit_of_the_same_split(s
     assert of_all(fresh["results"])["ndcg@10"] == pytest.approx(evaluate(model, split).metric("ndcg@10"))
 
 
+def test_a_protocol_may_have_configurations_of_its_own() -> None:
+    runs = [Run("movielens-100k", "leave-one-out", "all"), Run("movielens-100k", "temporal", "all")]
+    loo, temporal = (configs_of(run) for run in runs)
+    assert loo is not None and loo.name == "movielens-100k-leave-one-out"
+    assert temporal is not None and temporal.name == "movielens-100k"
+    assert configs_of(Run("tiny", "temporal", "all")) is None
+
+
 def test_what_was_not_measured_is_told_and_not_fitted(split: Split, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="not measured yet"):
         measure_peer("popularity", split, tmp_path, no_python, Bounds(), fit=False)
@@ -256,6 +264,40 @@ def test_the_page_shows_best_first_and_parts_what_others_published(split: Split,
         in published
     )
     assert "HSTU" not in measured
+
+
+def test_the_page_keeps_what_was_not_measured_this_time_on_the_same_split() -> None:
+    def row(model: str, ndcg: float) -> dict[str, Any]:
+        metrics = {"ndcg@10": {"mean": ndcg, "low": ndcg, "high": ndcg}}
+        return {"model": model, "segment": "all", "metrics": metrics, "fit_seconds": 12.0}
+
+    def page_of(dataset: str, split_hash: str, rows: list[dict[str, Any]], skipped: list[str], page: str = "") -> str:
+        run = {
+            **{"dataset": dataset, "kind": "temporal", "protocol": "p", "split_hash": split_hash, "peers": []},
+            **{"n_users": {"all": 300}, "results": [*rows, row(RANDOM, 0.01)]},
+            **{"skipped": [{"model": model, "reason": "not measured yet"} for model in skipped]},
+        }
+        facts = {"date": "d", "machine": "m", "versions": {}, "tune_seconds": 1, "threads": 1, "seed": 0}
+        return render({**facts, "runs": [run], "left_out": []}, page)
+
+    def figures(page: str) -> list[tuple[str, str]]:
+        lines = [line.split("|") for line in page.splitlines() if line.startswith(("| **", "| *a", "| ials"))]
+        return [(line[1].strip(), line[2].strip()[:5]) for line in lines]
+
+    first = page_of("tiny", "abc", [row("hybrid", 0.2), row("peer:ials", 0.15)], ["deep-learning"])
+    second = page_of("tiny", "abc", [row("hybrid", 0.1), row("deep-learning", 0.3)], ["peer:ials", "item-knn"], first)
+    chance = ("*a random order, expected*", ".0100")
+    assert figures(second) == [
+        ("**deep-learning**", ".3000"),
+        ("ials (peer)", ".1500"),
+        ("**hybrid**", ".1000"),
+        chance,
+    ]
+    assert "- item-knn: not measured yet" in second and "ials: not" not in second
+    assert figures(page_of("tiny", "def", [row("hybrid", 0.1)], [], first)) == [("**hybrid**", ".1000"), chance]
+    other = page_of("other", "xyz", [row("hybrid", 0.4)], [], second)
+    assert figures(other) == [*figures(second), ("**hybrid**", ".4000"), chance]
+    assert other.count("## tiny, temporal") == other.count("## other, temporal") == 1
 
 
 def test_files_of_a_wheel_are_read_as_an_import_reads_them(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.model import DeepLearning
 from training.models.deep_learning.network import N_DISTANCES, Network, bucket
 from training.models.deep_learning.sequences import epoch
-from training.models.deep_learning.softmax import Movement, Past, cross_entropy
+from training.models.deep_learning.softmax import Movement, Own, Past, cross_entropy
 from training.models.deep_learning.task import NextItemTask, Step, sample_log_chance
 from training.models.deep_learning.trends import trends
 from training.models.deep_learning.user_vectors import user_vectors
@@ -95,6 +95,29 @@ def test_events_of_one_moment_change_their_order_between_epochs() -> None:
     events, rng = events_of([8], tie=True), np.random.default_rng(0)
     orders = {tuple(next(epoch(events, 8, 1, rng))[1].items[0].tolist()) for _ in range(5)}
     assert len(orders) > 1
+
+
+def test_a_span_ahead_is_asked_about_from_what_was_known_before_it() -> None:
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(7), 12).astype(np.int32)
+    days = np.sort(rng.integers(1, 30, (7, 12)), axis=1)  # several events of a user in one moment
+    days[:, 0] = 0  # but not the first
+    times = days.ravel() * DAY
+    events = Interactions(
+        users, np.arange(84, dtype=np.int32), np.zeros(84, np.int8), np.ones(84, np.float32), times.astype(np.int64)
+    )
+    shown = 0
+    for _, batch in epoch(events, 5, 3, rng, horizon=4 * DAY):
+        for row, length in enumerate(batch.lengths):
+            items = batch.items[row, :length]
+            begins = items[0] % 12 == 0  # a user's first event
+            for place in range(length):
+                moment, own = batch.moments[row, place], times[items]
+                assert times[items[place]] - 4 * DAY <= moment <= times[items[place]]
+                assert batch.before[row, place] == (own < moment).sum()
+                assert batch.counted[row, place] == (begins or batch.before[row, place] > 0)
+                shown += 1
+    assert shown == 84
 
 
 def test_a_trend_counts_only_what_came_before_and_halves_with_time() -> None:
@@ -181,9 +204,10 @@ def test_the_loss_is_the_cross_entropy_of_what_serving_would_score() -> None:
         items=items,
         types=torch.zeros(2, 5, dtype=torch.int64),
         weights=torch.ones(2, 5),
+        lengths=torch.tensor([5, 4]),
+        times=torch.zeros(2, 5, dtype=torch.int64),
         counted=counted,
-        candidates=None,
-        column=torch.arange(7),
+        before=torch.arange(5).expand(2, 5),
         moments=moments,
         log_chance=None,
     )
@@ -211,16 +235,19 @@ def test_the_sliced_softmax_has_the_gradients_of_the_plain_one(monkeypatch: pyte
         torch.tensor([*range(5), *range(4)]),
     )
     chance = torch.randn(5)
+    own = Own(past.items, past.rows, torch.randn(9, 4, requires_grad=True))
     logits = users[:, :4] @ candidates.T - chance
+    beside = torch.zeros(9, 6).scatter_add(1, own.items[own.rows], own.values)  # the sixth is none of the candidates
+    logits = logits + beside[:, :5]
     logits = logits + torch.einsum("nk,nkc->nc", users[:, 4:], movement.values[movement.moments])
     for n, (row, place) in enumerate(zip(past.rows, past.places, strict=True)):
         for item in past.items[row, :place].tolist():
             if item < 5 and item != targets[n]:
                 logits[n, item] = -torch.inf
     plain = functional.cross_entropy(logits, targets)
-    expected = torch.autograd.grad(plain, (users, candidates))
-    sliced = cross_entropy(users, candidates, targets, movement, past, chance)
-    found = torch.autograd.grad(sliced, (users, candidates))
+    expected = torch.autograd.grad(plain, (users, candidates, own.values))
+    sliced = cross_entropy(users, candidates, targets, movement, past, own, chance)
+    found = torch.autograd.grad(sliced, (users, candidates, own.values))
     assert float(sliced) == pytest.approx(float(plain), rel=1e-5)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
 

@@ -103,6 +103,13 @@ def test_what_people_choose_again_speaks_for_itself() -> None:
     assert set(none.items[0]) != set(liked)
 
 
+def test_recent_choices_count_by_their_sum_halved_every_ninety_days() -> None:
+    asked = histories([3, 5, 3, 3])  # a day apart, 0.8 each
+    found = build_profiles(asked, 9).recent(93 * DAY)
+    assert found.items.tolist() == [5, 3]
+    assert found.weights == pytest.approx([0.8 * 0.5 ** (92 / 90), 0.8 * (0.5 ** (93 / 90) + 0.5 ** (91 / 90) + 0.5)])
+
+
 @pytest.mark.parametrize("config", [{}, {"memories": (), "half_life": 3}, {"memories": (2, 7, 9)}])
 def test_contributions_are_what_a_score_loses_in_every_form(config: dict, tmp_path) -> None:
     model = Collaborative(CollaborativeConfig(**config)).fit(build_dataset(), OPTIONS)

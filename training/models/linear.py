@@ -47,6 +47,13 @@ class Term:
 
     kernel: Kernel  # among the items of the training data (or of the catalogue, where content gives it)
     half_life: float | None  # distinct items after which an item of a history counts half; None: no ageing
+    moment: int | None = (
+        None  # microseconds; where given, items count by how often they were chosen of late, as of then
+    )
+
+    def read(self, profiles: Profiles) -> Profiles:
+        """What this term multiplies its kernel with. profiles: without ageing."""
+        return (profiles if self.moment is None else profiles.recent(self.moment)).aged(self.half_life)
 
 
 class LinearRecommender(Recommender):
@@ -87,7 +94,7 @@ class LinearRecommender(Recommender):
         """Raw scores of histories read already, float32 [batch, n_items]. profiles: without ageing."""
         scores = np.tile(self.base, (len(profiles), 1))
         for term in self.terms:
-            size, aged = term.kernel.size, profiles.aged(term.half_life)
+            size, aged = term.kernel.size, term.read(profiles)
             scores[:, :size] += term.kernel.propagate(aged.where(aged.weights > 0).matrix(size))
         return scores
 
@@ -121,7 +128,7 @@ class LinearRecommender(Recommender):
             return losses
         sources, lists = np.where(known, profiles.items, 0), np.where(listed, items, 0)
         for term in self.terms:
-            weights = profiles.aged(term.half_life).weights * known
+            weights = term.read(profiles).weights * known
             shares = term.kernel.pairs(sources, profiles.offsets, lists) * weights[:, None]
             if term.half_life is not None:
                 gain = 2.0 ** (1 / term.half_life) - 1
@@ -140,7 +147,9 @@ class LinearRecommender(Recommender):
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        terms = [{"kernel": term.kernel.form, "half_life": term.half_life} for term in self.terms]
+        terms = [
+            {"kernel": term.kernel.form, "half_life": term.half_life, "moment": term.moment} for term in self.terms
+        ]
         (path / CONFIG_FILE).write_text(json.dumps({"config": self.config.model_dump(mode="json"), "terms": terms}))
         arrays: dict[str, Any] = {
             f"kernel{place}_{name}": array
@@ -159,7 +168,7 @@ class LinearRecommender(Recommender):
             for place, term in enumerate(description["terms"]):
                 prefix = f"kernel{place}_"
                 kernel = {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
-                terms.append(Term(FORMS[term["kernel"]].from_arrays(kernel), term["half_life"]))
+                terms.append(Term(FORMS[term["kernel"]].from_arrays(kernel), term["half_life"], term["moment"]))
         model.terms = tuple(terms)
         return model
 

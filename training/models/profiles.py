@@ -15,12 +15,19 @@ FORGOTTEN = 2.0**-32
 what would be left of old items are denormal numbers, whose products take a processor fifty times as long."""
 
 
+RECENT_DAYS = 90.0
+"""Half-life of what an item is counted by where people choose items again (docs/models-log.md). Not a setting: all
+linear components of a blend read the same profiles."""
+_MICROS = RECENT_DAYS * 86_400_000_000
+
+
 @dataclass(frozen=True)
 class Profiles:
     """A ragged batch of weighted items. Row b is the slice offsets[b]:offsets[b + 1], oldest first, items distinct."""
 
     items: npt.NDArray[np.int32]  # [n]
     weights: npt.NDArray[np.float32]  # [n]
+    fresh: npt.NDArray[np.float64]  # [n] sums of event weights, each doubled for every RECENT_DAYS since 1970
     offsets: npt.NDArray[np.int64]  # [batch + 1]
 
     def __len__(self) -> int:
@@ -45,11 +52,19 @@ class Profiles:
         left[left < FORGOTTEN] = 0
         return replace(self, weights=(self.weights * left).astype(np.float32))
 
+    def recent(self, moment: int) -> "Profiles":
+        """Weighted by the sums of event weights, each halved for every RECENT_DAYS before `moment`, microseconds.
+
+        An event after the moment counts more than one. What an item weighs is not changed by what else there is.
+        """
+        return replace(self, weights=(self.fresh * 2.0 ** (-moment / _MICROS)).astype(np.float32))
+
     def where(self, kept: npt.NDArray[np.bool_]) -> "Profiles":
         """Those of the items, in the same rows. kept: bool [n]."""
         if kept.all():
             return self
-        return Profiles(self.items[kept], self.weights[kept], np.concatenate(([0], np.cumsum(kept)))[self.offsets])
+        offsets = np.concatenate(([0], np.cumsum(kept)))[self.offsets]
+        return Profiles(self.items[kept], self.weights[kept], self.fresh[kept], offsets)
 
     def matrix(self, n_items: int) -> sp.csr_array:
         """float32 [batch, n_items]; items at or past `n_items` are left out."""
@@ -91,9 +106,12 @@ def build_profiles(histories: Histories, n_items: int, half_life: float | None =
     last = np.ones(len(keys), dtype=bool)
     np.not_equal(keys[order][1:], keys[order][:-1], out=last[:-1])
     newest = order[last]
-    mass = np.zeros(len(keys))
-    mass[newest] = np.bincount(np.cumsum(last) - last, histories.weights[order], len(newest))
+    mass, fresh = np.zeros((2, len(keys)))
+    item, weights = np.cumsum(last) - last, histories.weights[order]
+    mass[newest] = np.bincount(item, weights, len(newest))
+    fresh[newest] = np.bincount(item, weights * 2.0 ** (histories.timestamps[order] / _MICROS), len(newest))
     kept = np.zeros(len(keys), dtype=bool)
     kept[newest] = True
     offsets = np.concatenate(([0], np.cumsum(kept)))[histories.offsets]
-    return Profiles(histories.items[kept], np.log2(1 + mass[kept]).astype(np.float32), offsets).aged(half_life)
+    weights = np.log2(1 + mass[kept]).astype(np.float32)
+    return Profiles(histories.items[kept], weights, fresh[kept], offsets).aged(half_life)

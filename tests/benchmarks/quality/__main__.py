@@ -44,6 +44,7 @@ def main(
     threads: Annotated[int, typer.Option(help="Of every fit.", min=1)] = os.cpu_count() or 1,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     page: Annotated[Path, typer.Option(help="The page to write.", dir_okay=False)] = PAGE,
+    anew: Annotated[bool, typer.Option(help="Or keep what the page tells of models not measured now.")] = False,
 ) -> None:
     """Measure what is asked for, and go on where an interrupted benchmark was."""
     chosen = _chosen_runs(datasets)
@@ -89,7 +90,7 @@ def main(
         "runs": found,
         "left_out": left_out,
     }
-    page.write_text(render(benchmark))
+    page.write_text(render(benchmark, page.read_text() if page.exists() and not anew else ""))
     console.print(f"written: {page}")
     print(json.dumps(benchmark, indent=2))
 

@@ -66,6 +66,16 @@ def measure_families(
     return {"results": [row for family in families for row in found.get(family, [])], "skipped": skipped}
 
 
+def configs_of(run: Run) -> Path | None:
+    """The folder of what was chosen for this data set and protocol, or for the data set, or None.
+
+    What is best of all users before one moment need not be what is best of each user's next event.
+    """
+    models = Path(str(files("configs"))) / "models"
+    folders = (models / f"{run.dataset}-{run.protocol}", models / run.dataset)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def _evaluate(
     families: Sequence[str],
     run: Run,
@@ -83,8 +93,8 @@ def _evaluate(
     command += ["--items", str(files_.items), "--protocol", run.protocol, "--exclude-seen", run.exclude_seen]
     command += ["--models", ",".join(families), "--max-seconds", str(max_seconds), "--threads", str(threads)]
     command += ["--seed", str(seed), "--out", str(out), "--keep", str(folder / "families")]
-    tuned = Path(str(files("configs"))) / "models" / run.dataset
-    if tuned.is_dir():
+    tuned = configs_of(run)
+    if tuned is not None:
         command += ["--configs", str(tuned)]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     if done.returncode:

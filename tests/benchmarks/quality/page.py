@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from tests.benchmarks.quality.earlier import CHANCE, Earlier, sections
 from tests.benchmarks.quality.peers import PEER
 from training.evaluation import RANDOM
 from training.segments import ALL, COLD_ITEMS, COLD_USERS, NEW, REPEAT, WARM
@@ -30,12 +31,19 @@ TITLES = {
     NEW: "new purchases",
     COLD_ITEMS: "cold items",
 }
+SEARCHES = "What won the peers' searches"
+HEAD = 2  # lines of a table before its first row
 FEW = 30
 """A segment of fewer users is not shown."""
 
 
-def render(benchmark: dict[str, Any]) -> str:
-    """The page. benchmark: the JSON of `python -m tests.benchmarks.quality`."""
+def render(benchmark: dict[str, Any], page: str = "") -> str:
+    """The page.
+
+    Args:
+        benchmark: the JSON of `python -m tests.benchmarks.quality`.
+        page: an earlier one, whose figures of models that were not measured now are kept.
+    """
     return Template(TEMPLATE.read_text()).substitute(
         date=benchmark["date"],
         machine=benchmark["machine"],
@@ -43,24 +51,37 @@ def render(benchmark: dict[str, Any]) -> str:
         tune_seconds=f"{benchmark['tune_seconds']:g}",
         threads=benchmark["threads"],
         seed=benchmark["seed"],
-        sections="\n".join([*map(_section, benchmark["runs"]), *_left_out(benchmark["left_out"])]),
+        sections="\n".join([*_sections(benchmark["runs"], page), *_left_out(benchmark["left_out"])]),
         published=_published(),
     )
 
 
-def _section(run: dict[str, Any]) -> str:
-    lines = [f"## {run['dataset']}, {run['kind']}", "", f"{run['protocol']}.", "", f"Split `{run['split_hash']}`.", ""]
+def _sections(runs: Sequence[dict[str, Any]], page: str) -> list[str]:
+    """In the order of the earlier page; those that it lacks come last."""
+    kept = {title: f"## {title}\n{text.rstrip()}\n" for title, text in sections(page).items()}
+    return list({**kept, **{_title(run): _section(run, page) for run in runs}}.values())
+
+
+def _title(run: dict[str, Any]) -> str:
+    return f"{run['dataset']}, {run['kind']}"
+
+
+def _section(run: dict[str, Any], page: str) -> str:
+    earlier = Earlier(page, _title(run), run["split_hash"])
+    lines = [f"## {_title(run)}", "", f"{run['protocol']}.", "", f"Split `{run['split_hash']}`.", ""]
     for segment, title in TITLES.items():
         rows = _of(run["results"], segment)
         n_users = run["n_users"].get(segment, 0)
         everybody_is_warm = segment == WARM and n_users == run["n_users"].get(ALL)
         if rows and n_users >= FEW and not everybody_is_warm:
             lines += [f"### {title[0].upper()}{title[1:]} ({n_users:,} users)", ""]
-            lines += [*_figures(rows, with_costs=segment == ALL), ""]
-    if run["peers"]:
-        lines += ["### What won the peers' searches", "", *_searches(run["peers"]), ""]
-    if run["skipped"]:
-        lines += ["Left out here:", "", *(f"- {one['model']}: {one['reason']}" for one in run["skipped"]), ""]
+            lines += [*earlier.under(title.capitalize(), _figures(rows, with_costs=segment == ALL)), ""]
+    searches = earlier.rows(SEARCHES, _searches(run["peers"]))
+    if len(searches) > HEAD:
+        lines += [f"### {SEARCHES}", "", *searches, ""]
+    skipped = [one for one in run["skipped"] if _name(one["model"]) not in earlier.models]
+    if skipped:
+        lines += ["Left out here:", "", *(f"- {one['model']}: {one['reason']}" for one in skipped), ""]
     return "\n".join(lines)
 
 
@@ -86,7 +107,7 @@ def _figures(rows: Sequence[dict[str, Any]], with_costs: bool) -> list[str]:
 def _name(model: str) -> str:
     """Ours in bold."""
     if model == RANDOM:
-        return "*a random order, expected*"
+        return f"{CHANCE}, expected*"
     return model.removeprefix(PEER) + " (peer)" if model.startswith(PEER) else f"**{model}**"
 
 

@@ -33,9 +33,10 @@ class CollaborativeConfig(LinearConfig):
     dense_items: int = Field(default=4_000, ge=0, description="largest catalogue that keeps every pair's weight")
     kept_weights: int = Field(default=300, ge=1, description="weights kept per item past that, by magnitude")
     repetition: float = Field(
-        default=1.0, ge=0, description="what an item of a history says for itself, where people choose items again"
+        default=0.5,
+        ge=0,
+        description="what an item says for itself each time it was chosen of late, where items are again",
     )
-    repetition_half_life: float | None = Field(default=None, gt=0, description="in distinct items; null: no ageing")
     factors: int = Field(default=32, ge=1, description="width of the factorisation past the closed form")
     factor_regularisation: float = Field(default=1.0, gt=0)
     confidence: float = Field(default=5.0, gt=0, description="weight of a seen pair over an unseen one")
@@ -66,7 +67,7 @@ class Collaborative(LinearRecommender):
             self.terms = tuple(Term(kernel, config.half_life) for kernel in kernels)
             if config.repetition and 1 - dataset.seen.nnz / len(dataset.interactions) >= SELDOM:
                 same = sp.csr_array(config.repetition * sp.eye_array(dataset.n_items, dtype=np.float32))
-                self.terms += (Term(Sparse(same), config.repetition_half_life),)
+                self.terms += (Term(Sparse(same), None, int(dataset.interactions.timestamps.max())),)
         self.base = prior_scores(dataset, config.prior)
         self.vectors = item_vectors(matrix, config.dimensions, options.seed)
         return self

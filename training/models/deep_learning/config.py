@@ -22,6 +22,16 @@ class DeepLearningConfig(ModelConfig):
     trend_half_lives: tuple[float, ...] = Field(
         default=(14.0, 90.0), description="days over which popularity of late is counted; none: it is not looked at"
     )
+    repeat_half_lives: tuple[float, ...] = Field(
+        default=(14.0, 90.0),
+        description="days over which a user's own choices are counted; learned only where people choose items again",
+    )
+    horizon_days: float | None = Field(
+        default=None, gt=0, description="a state is asked for what comes within so many days; null: for the next event"
+    )
+    asked: float = Field(
+        default=1.0, gt=0, le=1, description="share of the events of a sequence that are asked for a step, drawn anew"
+    )
     mask_past: bool | None = Field(
         default=None,
         description="leave what a sequence has shown out of the softmax; by default where users choose nothing twice",

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from feature_store.online import Histories
-from training.dataset import Dataset, Interactions
-from training.metrics import target_ranks
+from training.dataset import Dataset
+from training.metrics import TargetRanks, target_ranks
 from training.models.contract import FloatMatrix, RuntimeOptions
+from training.models.deep_learning.again import MICROS_PER_DAY, add_again, repeats_count, share_of_repeats
 from training.models.deep_learning.checkpoint import Checkpoint, key_of, optimiser_tensors, restore_optimiser
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network
@@ -75,11 +76,14 @@ class Trainer:
         self.known = torch.from_numpy(np.flatnonzero(counts)).to(self.device)
         self.trends = trends(dataset.interactions, dataset.n_items, config.trend_half_lives)
         moves = self.trends.values.any()
+        self.repeats = repeats_count(dataset.interactions, config)
+        self.network.again.requires_grad_(self.repeats)
         self.task = NextItemTask(
             self.network,
             dataset.n_items,
             torch.from_numpy(self.trends.values).to(self.device) if moves else None,
-            _repeats(dataset.interactions) < _REPEATS if config.mask_past is None else config.mask_past,
+            share_of_repeats(dataset.interactions) < _REPEATS if config.mask_past is None else config.mask_past,
+            self.repeats,
             config.precision == "bfloat16",
             self.device,
         )
@@ -116,7 +120,12 @@ class Trainer:
             self.task.train()
             total, seen = 0.0, 0
             for share, batch in epoch(
-                self.dataset.interactions, self.config.max_length + 1, self.config.batch_size, self.rng
+                self.dataset.interactions,
+                self.config.max_length + 1,
+                self.config.batch_size,
+                self.rng,
+                None if self.config.horizon_days is None else int(self.config.horizon_days * MICROS_PER_DAY),
+                self.config.asked,
             ):
                 elapsed = self.crew.first((time.perf_counter() - began) / seconds)
                 if elapsed > 1:
@@ -175,20 +184,16 @@ class Trainer:
         items = torch.from_numpy(batch.items).to(device)
         counted = torch.from_numpy(batch.counted).to(device)
         if len(self.known) <= self.config.candidates:
-            touched, candidates, log_chance = self.known, None, None
-            column = torch.arange(len(touched), device=device)
+            touched, log_chance = self.known, None
         else:
             drawn = self.known[
                 torch.from_numpy(self.rng.choice(len(self.known), self.config.candidates, False)).to(device)
             ]
-            targets = items[counted]
-            chosen = torch.unique(torch.cat([drawn, targets]))
-            touched = torch.unique(torch.cat([chosen, items.flatten()]))
-            candidates = torch.searchsorted(touched, chosen)
-            column = torch.full_like(touched, len(chosen))
-            column[candidates] = torch.arange(len(chosen), device=device)
-            chance = sample_log_chance(self.counts[self.known], len(targets), len(drawn))
-            log_chance = chance[torch.searchsorted(self.known, chosen)]
+            valid = np.arange(batch.items.shape[1]) < batch.lengths[:, None]
+            shown = items[torch.from_numpy(valid).to(device)]  # those asked for and, to be told from them, all others
+            touched = torch.unique(torch.cat([drawn, shown]))
+            chance = sample_log_chance(self.counts[self.known], len(shown), len(drawn))
+            log_chance = chance[torch.searchsorted(self.known, touched)]
         known = self.learned
         if self.config.id_dropout:
             known = known * (torch.rand(len(known), device=device) >= self.config.id_dropout)
@@ -196,13 +201,14 @@ class Trainer:
             touched=touched,
             content=self.content[touched],
             known=known[touched],
-            items=torch.searchsorted(touched, items).clamp_max(len(touched) - 1),  # padding may be no known item
+            items=torch.searchsorted(touched, items).clamp_max(len(touched) - 1),  # padding may be none of them
             types=torch.from_numpy(batch.types).to(device),
             weights=torch.from_numpy(batch.weights).to(device),
+            lengths=torch.from_numpy(batch.lengths).to(device),
+            times=torch.from_numpy(batch.timestamps).to(device),
             counted=counted,
-            candidates=candidates,
-            column=column,
-            moments=torch.from_numpy(self.trends.at(batch.timestamps)).to(device),
+            before=torch.from_numpy(batch.before).to(device),
+            moments=torch.from_numpy(self.trends.at(batch.moments)).to(device),
             log_chance=log_chance,
         )
 
@@ -267,17 +273,26 @@ class Trainer:
         everything = torch.arange(self.dataset.n_items, device=self.device)
         with torch.no_grad():
             items, types = self.task.vectors(everything, self.content, self.learned)
+            strengths = self.network.again.strength(items) if self.repeats else items
             by_length = self.crew.rows(np.argsort(holdout.histories.lengths, kind="stable"))
             for start in range(0, len(by_length), 128):
                 batch = holdout.take(by_length[start : start + 128])
                 users = user_vectors(self.network.users, batch.histories, items, types, self.config.max_length)
                 found = users[:, : items.shape[1]] @ items.T
                 if self.task.trends is not None:
-                    moments = torch.from_numpy(self.trends.at(_last_times(batch.histories))).to(self.device)
+                    moments = torch.from_numpy(self.trends.at(self._asked_at(batch.histories))).to(self.device)
                     found += torch.einsum("bk,bkc->bc", users[:, items.shape[1] :], self.task.trends[moments])
-                ranks = target_ranks(found.cpu().numpy(), batch.targets, batch.masked).ranks
-                gains += float((1 / np.log2(ranks + 1)).sum())
+                scored = found.cpu().numpy()
+                if self.repeats:
+                    add_again(scored, batch.histories, self.network.again, strengths)
+                gains += _gains(target_ranks(scored, batch.targets, batch.masked))
         return self.crew.sum(gains) / len(holdout)
+
+    def _asked_at(self, histories: Histories) -> npt.NDArray[np.int64]:
+        """When each history is asked about, int64 [b]: now where a span ahead is asked for, else when it ends."""
+        if self.config.horizon_days is not None:
+            return np.full(len(histories), self.trends.moments[-1])
+        return _last_times(histories)
 
     def _table(self, name: str) -> Tensor:
         return self.task.embeddings.embeddings[name].weight
@@ -288,10 +303,11 @@ def _copy(source: list[Tensor], target: list[Any]) -> None:
         torch._foreach_copy_(target, source)
 
 
-def _repeats(events: Interactions) -> float:
-    """Share of the events whose user had the item before."""
-    pairs = np.unique(np.stack([events.users, events.items]), axis=1).shape[1]
-    return 1 - pairs / len(events)
+def _gains(ranks: TargetRanks) -> float:
+    """Sum over questions of NDCG without a cutoff."""
+    n_targets = ranks.n_targets
+    ideal = np.cumsum(1 / np.log2(np.arange(int(n_targets.max(initial=0))) + 2))
+    return float((1 / np.log2(ranks.ranks + 1) / ideal[n_targets[ranks.rows] - 1]).sum())
 
 
 def _last_times(histories: Histories) -> npt.NDArray[np.int64]:

@@ -27,12 +27,13 @@ from training.models.contract import (
     top_k,
 )
 from training.models.deep_learning import attribution
+from training.models.deep_learning.again import add_again, again_of, repeats_count
 from training.models.deep_learning.attribution import FloatVector, Trust
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network, scores
 from training.models.deep_learning.trends import trends
 from training.models.deep_learning.user_vectors import user_vectors
-from training.splits import Holdout, leave_one_out_split
+from training.splits import Holdout, SeenPolicy, Split, leave_one_out_split, temporal_split
 
 DESCRIPTION_FILE = "deep_learning.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -42,6 +43,7 @@ BATCH = 256
 
 _VALIDATED_SHARE = 0.8  # of a fit's time, the rest is for the pass over all events
 _MIN_VALIDATION_USERS = 20
+_WINDOW = 0.05  # of the events, the newest, which validate a model of a span ahead
 _MEASURED_USERS = 100
 _MEASURED_ITEMS = 10  # as long as a list that serves
 
@@ -61,6 +63,7 @@ class DeepLearning(Recommender):
     ids: Tensor  # float32 [n_items, d], zero where an item had no event
     items: Tensor  # float32 [n_items, d] ids and projected content together, as events of a history are read
     targets: Tensor  # float32 [n_items, d + k] the same beside the latest trends, as scores are taken
+    strengths: Tensor | None  # float32 [n_items, m] of repetition; None where people choose nothing again
     trust: Trust  # in `explain`
     training: dict[str, Any]  # what the last fit went through: losses, validation, epochs
 
@@ -97,7 +100,7 @@ class DeepLearning(Recommender):
             ids[: len(self.ids)] = self.ids.numpy()
             self.training = {**self.training}
         else:
-            split = leave_one_out_split(dataset, max_users=1_000)
+            split = self._hold_out(dataset, max_users=1_000)
             validated = len(split.test) >= _MIN_VALIDATION_USERS
             progress, ids = learn(
                 Fit(
@@ -136,10 +139,19 @@ class DeepLearning(Recommender):
         self.network.requires_grad_(False)
         self.ids = torch.from_numpy(ids)
         self.items = self._vectors(self.ids, content)
+        again = repeats_count(dataset.interactions, config)
+        self.strengths = self._strengths(self.items) if again else None
         latest = trends(dataset.interactions, dataset.n_items, config.trend_half_lives).latest
         self.targets = torch.cat([self.items, torch.from_numpy(latest)], dim=1)
         self.trust = Trust(threshold=0.0, agreement=None, pairs=0)
-        self.trust = self._measure_trust(leave_one_out_split(dataset, max_users=_MEASURED_USERS).test)
+        self.trust = self._measure_trust(self._hold_out(dataset, max_users=_MEASURED_USERS).test)
+
+    def _hold_out(self, dataset: Dataset, max_users: int) -> Split:
+        """What a fit is validated on: a window at the end where states are asked for one, else last events."""
+        mask: SeenPolicy = "none" if repeats_count(dataset.interactions, self.config) else "all"
+        if self.config.horizon_days is None:
+            return leave_one_out_split(dataset, mask, max_users)
+        return temporal_split(dataset, mask, _WINDOW, _WINDOW, max_users)
 
     def record(self) -> dict[str, Any]:
         agreement = {
@@ -156,7 +168,10 @@ class DeepLearning(Recommender):
         self._check(histories)
         items = self.targets if candidates is None else self.targets[torch.from_numpy(candidates.astype(np.int64))]
         with torch.inference_mode():
-            return scores(self._users(histories), items).numpy()
+            found = scores(self._users(histories), items).numpy()
+        if self.strengths is not None:
+            add_again(found, histories, self.network.again, self.strengths, candidates)
+        return found
 
     def item_vectors(self) -> FloatMatrix:
         lengths = self.items.norm(dim=1, keepdim=True)
@@ -180,6 +195,9 @@ class DeepLearning(Recommender):
             gradients = attribution.presence_gradients(
                 self.network.users, batch, wanted, self.items, self.network.types, self.config.max_length
             )
+            if self.strengths is not None:
+                added = again_of(batch, items[rows], self.network.again, self.strengths)
+                gradients = self._with_repetition(gradients, batch, items[rows], added)
             for row in range(len(rows)):
                 events = batch.items[batch.offsets[row] : batch.offsets[row + 1]]
                 explained.append(attribution.contributions(events, gradients[:, row], threshold))
@@ -199,6 +217,8 @@ class DeepLearning(Recommender):
         trends_of = self.targets[:, self.items.shape[1] :]
         trends_of = torch.cat([trends_of, trends_of.new_zeros(added, trends_of.shape[1])])  # nobody has chosen them yet
         model.targets = torch.cat([model.items, trends_of], dim=1)
+        if self.strengths is not None:
+            model.strengths = model._strengths(model.items)
         return model
 
     def save(self, path: Path) -> None:
@@ -208,6 +228,7 @@ class DeepLearning(Recommender):
         self.encoder.save(path / CONTENT_FOLDER)
         description = {
             "config": self.config.model_dump(mode="json"),
+            "repeats": self.strengths is not None,
             "attribution": asdict(self.trust),
             "training": self.training,
         }
@@ -224,6 +245,7 @@ class DeepLearning(Recommender):
         model.network = Network(model.encoder.dimensions, model.config)
         model.network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
         model.network.eval().requires_grad_(False)
+        model.strengths = model._strengths(model.items) if description["repeats"] else None
         model.trust = Trust(**description["attribution"])
         model.training = description["training"]
         return model
@@ -232,6 +254,32 @@ class DeepLearning(Recommender):
         with torch.inference_mode():
             vectors = self.network.items(ids, torch.tensor(content), torch.ones(len(ids)))
         return vectors.clone()
+
+    def _strengths(self, items: Tensor) -> Tensor:
+        with torch.inference_mode():
+            strengths = self.network.again.strength(items)
+        return strengths.clone()
+
+    def _with_repetition(
+        self, gradients: FloatMatrix, histories: Histories, items: Positions, added: FloatMatrix
+    ) -> FloatMatrix:
+        """Gradients [k, b, l] over the whole histories, [k, b, longest], with what repetition adds for an item at the
+        newest of its own events: without it, that is gone altogether.
+
+        items: int32 [b, k], the answers. added: [b, k], what repetition adds to their scores.
+        """
+        lengths = histories.lengths
+        whole = np.zeros((len(gradients), len(histories), int(lengths.max(initial=0))), dtype=np.float32)
+        for row, length in enumerate(lengths):
+            read = min(int(length), self.config.max_length)
+            whole[:, row, length - read : length] = gradients[:, row, :read]
+            events = histories.items[histories.offsets[row] : histories.offsets[row + 1]]
+            answers, places = np.nonzero(items[row][:, None] == events)
+            newest = np.full(len(added[row]), -1)
+            newest[answers] = places  # the last one written is the newest
+            held = np.flatnonzero(newest >= 0)
+            whole[held, row, newest[held]] += added[row, held]
+        return whole
 
     def _users(self, histories: Histories) -> Tensor:
         parts = [
@@ -259,7 +307,10 @@ class DeepLearning(Recommender):
 
         def score_pairs(histories: Histories, items: Positions) -> FloatVector:
             with torch.inference_mode():
-                return (self._users(histories) * self.targets[torch.from_numpy(items.astype(np.int64))]).sum(1).numpy()
+                found = (self._users(histories) * self.targets[torch.from_numpy(items.astype(np.int64))]).sum(1).numpy()
+            if self.strengths is not None:
+                found += again_of(histories, items[:, None], self.network.again, self.strengths)[:, 0]
+            return found
 
         listed = answers[:, (answers != NO_ITEM).all(axis=0)]
         explained = self.explain_lists(questions.histories, listed)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.models.deep_learning.again import Again
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.packing import Packing
 
@@ -206,12 +207,13 @@ def bucket(distances: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """Both towers and the embedding of event types: all that scoring needs beside the vectors of the items."""
+    """Both towers, what repetition adds, and the embedding of event types: all that scoring needs beside items."""
 
     def __init__(self, content_width: int, config: DeepLearningConfig) -> None:
         super().__init__()
         self.items = ItemTower(content_width, config)
         self.users = UserTower(config)
+        self.again = Again(config.dimensions, config.repeat_half_lives)
         self.types = nn.Parameter(torch.zeros(N_TYPES, config.dimensions), requires_grad=False)
 
 

@@ -19,21 +19,40 @@ class Batch:
     types: Ints  # [b, l]
     weights: npt.NDArray[np.float32]  # [b, l]
     timestamps: Ints  # [b, l] microseconds
+    moments: Ints  # [b, l] microseconds, when each event is asked for
+    before: Ints  # [b, l] events of the window that are known then
     lengths: Ints  # [b]
     counted: npt.NDArray[np.bool_]  # [b, l] places whose event is a target of the loss
 
 
 def epoch(
-    events: Interactions, window: int, batch_size: int, rng: np.random.Generator
+    events: Interactions,
+    window: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    horizon: int | None = None,
+    asked: float = 1.0,
 ) -> Iterator[tuple[float, Batch]]:
     """All events once, as windows of at most `window` events; each batch with the share of the epoch before it.
 
     Events of one moment come in random order: their order by position is an accident of storage that no request
     will repeat. A long history is cut at random places. The first event of a window is a target only where it is the
     user's first, since otherwise the window does not show what went before it.
+
+    Args:
+        events: at least one.
+        window: events of a sequence at most.
+        batch_size: sequences.
+        rng: draws order, windows and moments.
+        horizon: microseconds. Each event is asked for at a random moment up to so long before it and from what was
+            known then, so that the model learns what a user chooses within that time and not what completes a basket.
+            None: it is asked for just before it happens, from all events before it.
+        asked: share of the events that are a target of the loss, drawn anew each time. What is learned from one state
+            of a sequence is much like what is learned from the next, and a large catalogue makes each one dear.
     """
     order = np.lexsort((rng.random(len(events)), events.timestamps, events.users))
     events = events.where(order)
+    moments, known = _moments(events, horizon, rng)
     starts, ends, first = _windows(events.users, window, rng)
     lengths = ends - starts
     shuffled = rng.permutation(len(starts))
@@ -49,17 +68,40 @@ def epoch(
         places = np.arange(longest)
         valid = places < lengths[rows, None]
         flat = np.where(valid, starts[rows, None] + places, 0)
-        counted = valid.copy()
-        counted[:, 0] &= first[rows]
+        before = np.where(valid, np.maximum(known[flat] - starts[rows, None], 0), 0)
+        counted = valid & ((before > 0) | first[rows, None])
+        if asked < 1:
+            counted &= rng.random(counted.shape) < asked
         batch = Batch(
             items=np.where(valid, events.items[flat], 0).astype(np.int64),
             types=np.where(valid, events.types[flat], 0).astype(np.int64),
             weights=np.where(valid, events.weights[flat], 0).astype(np.float32),
             timestamps=events.timestamps[flat],
+            moments=moments[flat],
+            before=before,
             lengths=lengths[rows],
             counted=counted,
         )
         yield done / len(batches), batch
+
+
+def _moments(events: Interactions, horizon: int | None, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """When each event is asked for, and where the first event lies that its user had not had by then, both [n].
+
+    events: sorted by user and time.
+    """
+    n = len(events)
+    if horizon is None:
+        return events.timestamps, np.arange(n)
+    moments = events.timestamps - rng.integers(0, horizon, n, endpoint=True)
+    # Moments sort in front of the events of the same time, which are not known yet.
+    asked = np.repeat((True, False), n)
+    order = np.lexsort(
+        (~asked, np.concatenate((moments, events.timestamps)), np.concatenate((events.users, events.users)))
+    )
+    known = np.empty(2 * n, dtype=np.int64)
+    known[order] = np.cumsum(~asked[order])
+    return moments, known[:n]
 
 
 def _windows(

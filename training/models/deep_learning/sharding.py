@@ -7,7 +7,7 @@ rounding and draws of dropout, what one process computes (docs/adr/0007 has why 
 
 import math
 import warnings
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -115,10 +115,7 @@ class Sharded(OneProcess):
         of_each = [int(batch.counted[rank :: self.size].sum()) for rank in range(self.size)]
         if not all(of_each):  # too few for all: each takes all
             return batch, 1 / self.size
-        fields = ("items", "types", "weights", "timestamps", "lengths", "counted")
-        part = replace(
-            batch, **{name: np.ascontiguousarray(getattr(batch, name)[self.rank :: self.size]) for name in fields}
-        )
+        part = Batch(*(np.ascontiguousarray(getattr(batch, one.name)[self.rank :: self.size]) for one in fields(Batch)))
         return part, of_each[self.rank] / sum(of_each)
 
     def rows(self, of_all: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

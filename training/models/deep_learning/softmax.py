@@ -28,9 +28,18 @@ class Movement:
 class Past:
     """What each place has seen, which it is not asked to tell from what it has not."""
 
-    items: Tensor  # int64 [b, l] candidates of the sequences, c where an item is none of them
+    items: Tensor  # int64 [b, l] candidates of the sequences; c where there is none
     rows: Tensor  # int64 [n] the sequence of each place
     places: Tensor  # int64 [n] how many events of the sequence are the past
+
+
+@dataclass(frozen=True)
+class Own:
+    """What is added to the logits of the items of a place's own sequence."""
+
+    items: Tensor  # int64 [b, l] candidates of the sequences; c where there is none
+    rows: Tensor  # int64 [n] the sequence of each place
+    values: Tensor  # [n, l], has a gradient; summed where an item is there more than once
 
 
 def cross_entropy(
@@ -39,10 +48,11 @@ def cross_entropy(
     targets: Tensor,
     movement: Movement | None = None,
     past: Past | None = None,
+    own: Own | None = None,
     log_chance: Tensor | None = None,
     low_precision: bool = False,
 ) -> Tensor:
-    """Mean over n places of -log softmax at their target, a scalar.
+    """Mean over n places of -log softmax at their target, a scalar; 0 without any.
 
     Args:
         users: float32 [n, d], or [n, d + k] where items move: the last k weigh their trends.
@@ -50,10 +60,14 @@ def cross_entropy(
         targets: int64 [n] in [0, c).
         movement: adds the weighed trends to the logits.
         past: takes these candidates out of the softmax of a place, its target excepted.
+        own: adds to the logits of the items of a place's own sequence.
         log_chance: [c], is taken off the logits of every place.
         low_precision: multiply in bfloat16; exponentials and sums stay float32.
     """
-    loss: Tensor = _CrossEntropy.apply(users, candidates, targets, movement, past, log_chance, low_precision)  # type: ignore[no-untyped-call]
+    values = None if own is None else own.values
+    loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        users, candidates, values, targets, movement, past, own, log_chance, low_precision
+    )
     return loss
 
 
@@ -63,9 +77,11 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any,
         users: Tensor,
         candidates: Tensor,
+        values: Tensor | None,
         targets: Tensor,
         movement: Movement | None,
         past: Past | None,
+        own: Own | None,
         log_chance: Tensor | None,
         low_precision: bool,
     ) -> Tensor:
@@ -75,6 +91,7 @@ class _CrossEntropy(torch.autograd.Function):
         items[:c] = candidates
         across = items.T.contiguous()
         user_gradient, item_gradient = torch.zeros_like(users), candidates.new_zeros(c + 1, d)
+        value_gradient = None if values is None else torch.empty_like(values)
         loss = users.new_zeros(())
         for start in range(0, n, SLICE):
             part = slice(start, min(start + SLICE, n))
@@ -88,22 +105,30 @@ class _CrossEntropy(torch.autograd.Function):
                 logits, pull = logits.float(), movement.values[movement.moments[part]]  # [s, k, c]
                 logits[:, :c] += torch.einsum("nk,nkc->nc", users[part, d:], pull)
             if log_chance is not None:
+                logits = logits.float()
                 logits[:, :c] -= log_chance
+            if own is not None and values is not None:
+                logits = logits.float().scatter_add_(1, own.items[own.rows[part]], values[part])
+                logits[:, c] = -math.inf
             chances = torch.softmax(logits, dim=1, dtype=torch.float32)
             loss -= chances.gather(1, target).clamp_min(1e-30).log().sum()
             chances.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))  # now the gradient
+            if own is not None and value_gradient is not None:
+                value_gradient[part] = chances.gather(1, own.items[own.rows[part]])
             rounded = chances.to(kind)
             user_gradient[part, :d] = rounded @ items
             item_gradient += rounded.T @ asked
             if pull is not None:
                 user_gradient[part, d:] = torch.einsum("nc,nkc->nk", chances[:, :c], pull)
-        ctx.save_for_backward(user_gradient / n, item_gradient[:c] / n)
-        return loss / n
+        mean = 1 / max(n, 1)
+        found = [user_gradient * mean, item_gradient[:c] * mean]
+        ctx.save_for_backward(*found, *(() if value_gradient is None else (value_gradient * mean,)))
+        return loss * mean
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        users, candidates = ctx.saved_tensors
-        return users * gradients[0], candidates * gradients[0], None, None, None, None, None
+        users, candidates, *values = [saved * gradients[0] for saved in ctx.saved_tensors]
+        return users, candidates, values[0] if values else None, None, None, None, None, None, None
 
 
 def _masked(past: Past, part: slice, target: Tensor, nowhere: int) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 
+from training.models.deep_learning.again import count_sequences
 from training.models.deep_learning.network import N_TYPES, Network
-from training.models.deep_learning.softmax import Movement, Past, cross_entropy
+from training.models.deep_learning.softmax import Movement, Own, Past, cross_entropy
 
 ITEM, TYPE = "item", "event_type"
 
@@ -26,11 +27,12 @@ class Step:
     items: Tensor  # int64 [b, l] in [0, u)
     types: Tensor  # int64 [b, l] codes
     weights: Tensor  # [b, l]
+    lengths: Tensor  # int64 [b] events of each sequence
+    times: Tensor  # int64 [b, l] microseconds
     counted: Tensor  # bool [b, l] places whose event is a target of the loss
-    candidates: Tensor | None  # int64 [c] in [0, u); None: all that are touched
-    column: Tensor  # int64 [u] each item's place among the candidates, c where it is none
+    before: Tensor  # int64 [b, l] events of the sequence that are known where its event is asked for
     moments: Tensor | None  # int64 [b, l] of the trends; None: nothing moves
-    log_chance: Tensor | None  # [c] log of the chance that each candidate is in the sample; None: all are
+    log_chance: Tensor | None  # [u] log of the chance that each item is in the sample; None: all are
 
 
 class NextItemTask(nn.Module):
@@ -41,6 +43,7 @@ class NextItemTask(nn.Module):
         n_items: size of the catalogue.
         trends: [m, k, n_items] of all items at m moments, or None.
         mask_past: leave what a sequence has shown out of the softmax.
+        repeats: learn what repetition adds.
         low_precision: multiply in bfloat16.
     """
 
@@ -52,12 +55,13 @@ class NextItemTask(nn.Module):
         n_items: int,
         trends: Tensor | None,
         mask_past: bool = False,
+        repeats: bool = False,
         low_precision: bool = False,
         device: torch.device | None = None,
     ) -> None:
         super().__init__()
         self.network = network
-        self.mask_past, self.low_precision = mask_past, low_precision
+        self.mask_past, self.repeats, self.low_precision = mask_past, repeats, low_precision
         self.register_buffer("trends", trends, persistent=False)
         width = network.types.shape[1]
         tables = [
@@ -85,8 +89,9 @@ class NextItemTask(nn.Module):
     def forward(self, step: Step) -> Tensor:
         """Mean loss over the counted places, a scalar.
 
-        Place p of a sequence has seen p events and predicts event p. Taking the log chance off the logits makes the
-        sampled softmax estimate the full one (Bengio and Senecal, 2008).
+        Event p of a sequence is predicted by the state that has seen `before` events of it. Taking the log chance off
+        the logits makes the sampled softmax estimate the full one (Bengio and Senecal, 2008); the items of a place's
+        own sequence are always in the sample, whatever their chance, so nothing is taken off for them.
         """
         with torch.autocast(step.items.device.type, torch.bfloat16, enabled=self.low_precision):
             vectors, kinds = self.vectors(step.touched, step.content, step.known)
@@ -95,23 +100,44 @@ class NextItemTask(nn.Module):
                 functional.embedding(step.types[:, :-1], kinds),
                 step.weights[:, :-1],
             )
-            users = self.network.users(inputs)[step.counted]  # [n, d + k]
-        rows, places = step.counted.nonzero(as_tuple=True)
-        candidates = vectors if step.candidates is None else vectors[step.candidates]
-        columns = step.column[step.items]  # [b, l]
+            rows, targets = step.counted.nonzero(as_tuple=True)
+            places = step.before[rows, targets]
+            users = self.network.users(inputs)[rows, places]  # [n, d + k]
         movement = None
         if self.trends is not None and step.moments is not None:
-            chosen = step.touched if step.candidates is None else step.touched[step.candidates]
-            movement = Movement(self.trends[:, :, chosen], step.moments[step.counted])
+            movement = Movement(self.trends[:, :, step.touched], step.moments[step.counted])
         return cross_entropy(
             users.float(),
-            candidates.float(),
-            columns[step.counted],
+            vectors.float(),
+            step.items[step.counted],
             movement,
-            Past(columns, rows, places) if self.mask_past else None,
+            Past(step.items, rows, places) if self.mask_past else None,
+            self._own(step, rows, places, vectors),
             step.log_chance,
             self.low_precision,
         )
+
+    def _own(self, step: Step, rows: Tensor, places: Tensor, vectors: Tensor) -> Own | None:
+        """What is added for the items of a place's own sequence: repetition, and the log chance taken off before.
+
+        rows, places: int64 [n] the sequence of each place and the events it has seen; vectors: [u, d].
+        """
+        values = None
+        if self.repeats:
+            again = self.network.again
+            counts = count_sequences(step.items, step.weights, step.times, rows, places, again.half_lives)
+            values = again(again.strength(vectors.float())[step.items][rows], counts)  # [n, l]
+        if step.log_chance is not None:
+            valid = torch.arange(step.items.shape[1], device=step.items.device) < step.lengths.unsqueeze(1)
+            taken = (step.log_chance[step.items] * (first_of_each(step.items) & valid))[rows]
+            values = taken if values is None else values + taken
+        return None if values is None else Own(step.items, rows, values)
+
+
+def first_of_each(items: Tensor) -> Tensor:
+    """Where a row's item is there for the first time, bool of the same shape. items: int64 [b, l]."""
+    same = items.unsqueeze(2) == items.unsqueeze(1)
+    return ~same.tril(-1).any(dim=2)
 
 
 def sample_log_chance(counts: Tensor, n_targets: int, n_drawn: int) -> Tensor:
