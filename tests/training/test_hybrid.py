@@ -16,6 +16,7 @@ from training.models.content_based.model import ContentBased
 from training.models.contract import NO_ITEM, Recommender, RuntimeOptions
 from training.models.hybrid.learning import Learned, RankerConfig, learn
 from training.models.hybrid.model import Hybrid, HybridConfig
+from training.models.hybrid.newcomers import Lift, find_lift
 from training.models.hybrid.questions import ask
 from training.models.hybrid.ranker import Candidates, breadth, fit_weights, ndcg
 from training.models.popularity import Popularity
@@ -135,6 +136,45 @@ def test_where_each_users_last_events_are_held_out_it_learns_from_those_that_val
         for model in (later, Popularity().fit(split.before_test, OPTIONS))
     )
     assert figure is not None and alone is not None and figure > alone
+
+
+def newcomers_asked(target: int, *pasts: list[int]) -> Lift:
+    """Two users who look for `target` among twelve items that score 12, 11, ... 1 and two newcomers at 0.5 and 0.2."""
+    scores = np.array([*range(12, 0, -1), 0.5, 0.2], np.float32)
+    newcomers = np.arange(14) >= 12
+    told = sp.csr_array((np.ones(2, bool), ([0, 1], [target] * 2)), shape=(2, 14))
+    questions = Holdout(np.arange(2, dtype=np.int32), histories(*pasts), told, sp.csr_array((2, 14), dtype=bool))
+    return find_lift(lambda asked: np.tile(scores, (len(asked), 1)), newcomers, questions, most=0.1, cost=0.01)
+
+
+def test_newcomers_are_lifted_into_their_share_of_lists() -> None:
+    found = newcomers_asked(1, [0], [])
+    # One of ten places each. The first user has had the best item: there 2 is the tenth, and 3 in the other list.
+    assert found.share == 0.1
+    assert found.value == pytest.approx(2.5, rel=1e-4)
+    assert found.ndcg == 1.0
+
+
+def test_newcomers_get_no_place_that_somebody_needs() -> None:
+    assert newcomers_asked(9, [], []) == Lift()  # the tenth of the lists as they are
+
+
+def test_a_lift_is_what_tells_newcomers_apart_from_others(hybrid: Hybrid) -> None:
+    lifted = hybrid.over(hybrid.components)
+    lifted.newcomers, lifted.lift = np.arange(N_ITEMS) < 5, Lift(value=0.7, share=0.1, ndcg=1.0)
+    asked = histories([8], [8, 9, 10, 11])
+    gain = lifted.score(asked) - hybrid.score(asked)
+    np.testing.assert_allclose(gain[:, 5:], 0, atol=1e-5)
+    np.testing.assert_allclose(gain[:, :5], np.outer(0.7 * np.array([1, 4.0]) ** hybrid.growth, np.ones(5)), rtol=1e-3)
+
+
+def test_what_comes_after_the_fit_is_a_newcomer_and_is_kept_as_one(hybrid: Hybrid, tmp_path) -> None:
+    wider = hybrid.with_items(np.array([N_ITEMS], np.int32), [metadata_of(0, 1)])
+    assert wider.newcomers[-1] and wider.newcomers.sum() == hybrid.newcomers.sum() + 1
+    wider.save(tmp_path)
+    again = Hybrid.load(tmp_path, wider.components)
+    assert again.lift == wider.lift
+    np.testing.assert_array_equal(again.newcomers, wider.newcomers)
 
 
 def _bounds(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,12 +18,14 @@ from training.models.contract import (
     Contributions,
     FloatMatrix,
     ListContributions,
+    Mask,
     ModelConfig,
     Positions,
     Recommender,
     RuntimeOptions,
 )
 from training.models.hybrid.learning import Learned, RankerConfig, learn
+from training.models.hybrid.newcomers import Lift, find_lift
 from training.models.hybrid.occlusion import agreement
 from training.models.hybrid.questions import ask
 from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
@@ -49,6 +51,15 @@ class HybridConfig(ModelConfig):
     )
     popularity_half_life_days: float = Field(default=30.0, gt=0)
     ranker: RankerConfig = RankerConfig()
+    newcomers: float = Field(
+        default=0.1, ge=0, lt=1, description="largest share of the places of lists for items without an event"
+    )
+    newcomer_cost: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="share of NDCG that may be given up for them; less room where it is not enough",
+    )
     evidence_users: int = Field(default=100, ge=1, description="histories that evidence is checked on")
     required_agreement: float = Field(
         default=0.95, ge=0, le=1, description="share of checked evidence that must be true for any to be given"
@@ -63,6 +74,8 @@ class Hybrid(Blend):
     does not is multiplied by the missing power of n. So a short history weighs as much as a long one against
     popularity, and what one item of a history did to a score adds up over the components.
     Weights are non-negative and learned listwise on questions that came after everything the components know.
+    Components that read no metadata give their lowest score to what nobody has had yet. Newcomers get a lift in return,
+    the same for all of them, so that the others choose which of them take a share of the lists.
     """
 
     family = "hybrid"
@@ -74,6 +87,8 @@ class Hybrid(Blend):
     explained_by: list[str]  # the components whose contributions are given as evidence
     evidence_agreement: float | None  # share of it that leaving out confirmed; None where there is none
     popularity: npt.NDArray[np.float32]  # [n_items] of unit spread, not negative
+    newcomers: Mask  # [n_items] items without an event
+    lift: Lift  # of newcomers
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         if not self.components:
@@ -89,6 +104,7 @@ class Hybrid(Blend):
             self.questions = None
         self._measure(past, measure_growth(self.components, self._sample(past)))
         self.learned = learn(list(self.components), self._features, questions, self.config.ranker, rng)
+        self.lift = self._find_lift(questions)
         asked = np.flatnonzero(questions.histories.lengths)
         asked = rng.choice(asked, min(len(asked), self.config.evidence_users), replace=False)
         self._choose_evidence(questions.histories.take(np.sort(asked)))
@@ -130,6 +146,8 @@ class Hybrid(Blend):
             "ranker_breadth": learned.breadth,
             "evidence_agreement": self.evidence_agreement,
             "weight_popularity": learned.popularity_weight,
+            "newcomer_share": self.lift.share,
+            "newcomer_lift": self.lift.value,
             **{f"weight_{family}": weight for family, weight in learned.weights.items()},
             **{f"ranker_ndcg_{family}": figure for family, figure in learned.component_ndcg.items()},
         }
@@ -139,16 +157,16 @@ class Hybrid(Blend):
         return len(self.popularity)
 
     def parts(self, histories: Histories) -> dict[str, FloatMatrix]:
-        """What each component adds, and under this family's own name what popularity adds."""
+        """What each component adds, and under this family's own name what popularity and the lift of newcomers add."""
         profiles = build_profiles(histories, self.n_items)
         sizes = profiles.sizes
         parts = {}
         for family, model in self._weighty.items():
             scores = model.score_profiles(profiles) if isinstance(model, LinearRecommender) else model.score(histories)
             parts[family] = (scores - np.float32(self.scales[family].center)) * self._factors(family, sizes)[:, None]
-        if self.learned.popularity_weight > 0:
-            lift = np.float32(self.learned.popularity_weight) * sizes**self.growth
-            parts[self.family] = lift[:, None] * self.popularity
+        own = self._own()
+        if own.any():
+            parts[self.family] = (sizes**self.growth)[:, None] * own
         return parts
 
     def score(self, histories: Histories, candidates: Positions | None = None) -> FloatMatrix:
@@ -201,6 +219,7 @@ class Hybrid(Blend):
         blend.popularity = np.concatenate(
             [self.popularity[:n_items], np.full(added, np.median(self.popularity), np.float32)]
         )
+        blend.newcomers = np.concatenate([self.newcomers[:n_items], np.ones(added, dtype=bool)])
         return blend
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
@@ -217,9 +236,10 @@ class Hybrid(Blend):
             "explained_by": self.explained_by,
             "evidence_agreement": self.evidence_agreement,
             "scales": {family: asdict(scale) for family, scale in self.scales.items()},
+            "lift": self.lift.model_dump(mode="json"),
         }
         (path / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
-        np.savez(path / ARRAYS_FILE, popularity=self.popularity)
+        np.savez(path / ARRAYS_FILE, popularity=self.popularity, newcomers=self.newcomers)
 
     @classmethod
     def load(cls, path: Path, components: Mapping[str, Recommender] | None = None) -> Self:
@@ -229,9 +249,10 @@ class Hybrid(Blend):
         model.growth = description["growth"]
         model.explained_by = description["explained_by"]
         model.evidence_agreement = description["evidence_agreement"]
+        model.lift = Lift.model_validate(description["lift"])
         model.scales = {family: Scale(**scale) for family, scale in description["scales"].items()}
         with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
-            model.popularity = arrays["popularity"]
+            model.popularity, model.newcomers = arrays["popularity"], arrays["newcomers"]
         return model.over(components or {})
 
     @property
@@ -275,6 +296,24 @@ class Hybrid(Blend):
         self.scales = {family: measure_scale(model, histories, growth) for family, model in self.components.items()}
         popularity = decayed_popularity(dataset, self.config.popularity_half_life_days)
         self.popularity = popularity / (popularity.std() or np.float32(1))
+        self.newcomers = np.bincount(dataset.interactions.items, minlength=dataset.n_items) == 0
+
+    def _own(self) -> npt.NDArray[np.float32]:
+        """What belongs to no component, for a history of one item, float32 [n_items]."""
+        lift = np.float32(self.lift.value or 0) * self.newcomers
+        return (np.float32(self.learned.popularity_weight) * self.popularity + lift).astype(np.float32)
+
+    def _find_lift(self, questions: Holdout) -> Lift:
+        """What newcomers get; nothing where one component is kept, which is then asked alone."""
+        self.lift = Lift()
+        if self.learned.kept_component is not None:
+            return self.lift
+
+        def blended(histories: Histories) -> FloatMatrix:
+            sizes = build_profiles(histories, self.n_items).sizes
+            return self.score(histories) / (sizes**self.growth)[:, None]
+
+        return find_lift(blended, self.newcomers, questions, self.config.newcomers, self.config.newcomer_cost)
 
     def _sample(self, dataset: Dataset) -> Histories:
         """Histories of users who have one."""
