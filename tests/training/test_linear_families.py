@@ -16,7 +16,7 @@ from training.models.collaborative.model import Collaborative, CollaborativeConf
 from training.models.collaborative.transitions import transition_weights
 from training.models.contract import NO_ITEM, RuntimeOptions
 from training.models.item_knn import ItemKnn, ItemKnnConfig
-from training.models.kernels import Dense, Factors, Sparse, strongest
+from training.models.kernels import Dense, Factors, Sparse, SparseFactors, strongest
 from training.models.linear import Term
 from training.models.popularity import Popularity, PopularityConfig
 from training.models.profiles import build_profiles
@@ -168,7 +168,8 @@ def test_kernels_of_every_form_agree() -> None:
     profiles = sp.csr_array((rng.random((4, 8)) < 0.5).astype(np.float32))
     rows, offsets = np.array([5, 0, 5], np.int32), np.array([0, 2, 2, 3])
     lists = np.array([[1, 7], [2, 2], [5, 1]], np.int32)
-    for kernel in (Dense(weights), Sparse(sp.csr_array(weights)), Factors(left, right)):
+    few = SparseFactors(sp.csr_array(left), sp.csr_array(right))
+    for kernel in (Dense(weights), Sparse(sp.csr_array(weights)), Factors(left, right), few):
         again = type(kernel).from_arrays(kernel.arrays())
         np.testing.assert_allclose(again.propagate(profiles), profiles @ weights, rtol=1e-5)
         np.testing.assert_allclose(

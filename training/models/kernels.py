@@ -131,8 +131,51 @@ class Factors(Kernel):
         return cls(arrays["left"].astype(np.float32, copy=False), arrays["right"].astype(np.float32, copy=False))
 
 
+class SparseFactors(Kernel):
+    """K = left @ right.T, both CSR of float32 [size, d]: many factors, of which each item has few."""
+
+    form = "sparse-factors"
+
+    def __init__(self, left: sp.csr_array, right: sp.csr_array) -> None:
+        self.left, self.right = left, right
+
+    @property
+    def size(self) -> int:
+        return self.left.shape[0]
+
+    def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
+        spoken = (profiles @ self.left).T.toarray()  # [d, batch]: the rows of `right` are read once for the batch
+        return np.ascontiguousarray((self.right @ spoken).T)
+
+    def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
+        found = np.empty((len(items), lists.shape[1]), dtype=np.float32)
+        left = self.left[items]
+        for row, (start, end) in enumerate(pairwise(offsets.tolist())):
+            found[start:end] = (left[start:end] @ self.right[lists[row]].T).toarray()
+        return found
+
+    def arrays(self) -> Arrays:
+        return {
+            "width": np.array([self.left.shape[1]]),
+            **{
+                f"{side}_{name}": getattr(matrix, name)
+                for side, matrix in (("left", self.left), ("right", self.right))
+                for name in ("data", "indices", "indptr")
+            },
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        shape = (len(arrays["left_indptr"]) - 1, int(arrays["width"][0]))
+        left, right = (
+            sp.csr_array(tuple(arrays[f"{side}_{name}"] for name in ("data", "indices", "indptr")), shape=shape)
+            for side in ("left", "right")
+        )
+        return cls(left, right)
+
+
 _CELLS = 16_000_000
-FORMS: dict[str, type[Kernel]] = {kernel.form: kernel for kernel in (Dense, Sparse, Factors)}
+FORMS: dict[str, type[Kernel]] = {kernel.form: kernel for kernel in (Dense, Sparse, Factors, SparseFactors)}
 
 
 def strongest(weights: FloatMatrix, per_row: int) -> sp.csr_array:

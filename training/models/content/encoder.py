@@ -76,13 +76,17 @@ class ContentEncoder:
     def transform(self, metadata: Sequence[dict[str, Any]]) -> FloatMatrix:
         """Vectors of items, float32 [n, dimensions], finite; not scaled to unit length."""
         items = [flatten(item) for item in metadata]
-        text = _project(self.tfidf.transform(self._documents(items)), self.text_axes) * self.config.text_weight
+        text = _project(self.words(items), self.text_axes) * self.config.text_weight
         label = _project(self._labels(items), self.label_axes) * self.config.label_weight
         numbers = self._numbers(items)
         deviation = np.where(self.deviations > 0, self.deviations, 1)
         standard = np.nan_to_num((numbers - self.means) / deviation, nan=0.0)
         blocks = np.hstack([text, label, np.clip(standard, -3, 3) * self.config.number_weight]).astype(np.float32)
         return blocks if blocks.shape[1] else np.zeros((len(items), 1), np.float32)
+
+    def words(self, items: Sequence[Flat]) -> sp.csr_array:
+        """TF-IDF of the text of items, float32 [n, n_words], rows of unit length or empty."""
+        return self.tfidf.transform(self._documents(items))
 
     def save(self, path: Path) -> None:
         """Write the description as JSON and the arrays as .npz into the folder `path`."""

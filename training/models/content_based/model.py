@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from pydantic import Field
 from training.dataset import Dataset
 from training.models.coconsumption import prior_scores, training_matrix, unit_rows
 from training.models.content.encoder import ContentEncoder, EncoderConfig
+from training.models.content_based.labelled import LabelMixture, MixtureConfig
 from training.models.contract import FloatMatrix, Positions, RuntimeOptions
 from training.models.kernels import Factors
 from training.models.linear import LinearConfig, LinearRecommender
@@ -27,6 +28,9 @@ class ContentBasedConfig(LinearConfig):
     likeness: float = Field(
         default=0.5, ge=0, description="weight of plain likeness of content beside the learned map, both of unit spread"
     )
+    mixture: MixtureConfig | None = Field(
+        default=None, description="null: the map; else a mixture over labels, in which what is chosen lately counts"
+    )
 
 
 class ContentBased(LinearRecommender):
@@ -36,18 +40,26 @@ class ContentBased(LinearRecommender):
     predicts users' items from their profiles of content, a ridge on both sides:
     (P'P + a)^-1 P'X F (F'F + b)^-1 with profiles P = X F (a bilinear model as in Chu and Park, 2009, in closed form).
     The constant lets the map learn which content is chosen often, and by how much in general.
+
+    Where it is configured, a mixture over labels (`LabelMixture`) takes the place of M: it knows what is chosen lately,
+    and what to expect of newcomers, which get a share of the lists.
     """
 
     family = "content-based"
     Config = ContentBasedConfig
     config: ContentBasedConfig
-    kernel: Factors
     encoder: ContentEncoder
-    mixing: FloatMatrix  # M, [d + 1, d + 1]
+    mixing: FloatMatrix  # M, [d + 1, d + 1]; of the map alone
+    mixture: LabelMixture | None = None
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         matrix = training_matrix(dataset)
         self.encoder = ContentEncoder(self.config.encoder).fit(dataset.items.metadata, options.seed)
+        if self.config.mixture is not None:
+            self.vectors = unit_rows(self.encoder.transform(dataset.items.metadata))
+            mixture = LabelMixture(self.config.mixture, self.config.half_life)
+            self._mixed(mixture.fit(dataset, self.encoder, options.seed))
+            return self
         features = self._features(dataset.items.metadata)
         self.mixing = self._mix(matrix, features)
         self.base = prior_scores(dataset, self.config.prior)
@@ -59,9 +71,16 @@ class ContentBased(LinearRecommender):
             return self
         model = self._copy()
         added = int((positions >= self.n_items).sum())
+        if self.mixture is not None:
+            room = np.zeros((added, self.vectors.shape[1]), np.float32)
+            model.vectors = np.vstack([self.vectors, room])
+            model.vectors[positions] = unit_rows(self.encoder.transform(metadata))
+            model._mixed(self.mixture.with_items(positions, metadata, self.encoder))
+            return model
         model.base = np.concatenate([self.base, np.full(added, self.base.min(), np.float32)])
-        room = np.zeros((added, self.kernel.right.shape[1]), np.float32)
-        left, right = np.vstack([self.kernel.left, room]), np.vstack([self.kernel.right, room])
+        room = np.zeros((added, self.mixing.shape[1]), np.float32)
+        kernel = cast(Factors, self.kernel)
+        left, right = np.vstack([kernel.left, room]), np.vstack([kernel.right, room])
         right[positions] = self._features(metadata)
         left[positions] = right[positions] @ self.mixing
         model._lay(left, right)
@@ -70,16 +89,29 @@ class ContentBased(LinearRecommender):
     def save(self, path: Path) -> None:
         super().save(path)
         self.encoder.save(path)
-        np.savez(path / MIXING_FILE, mixing=self.mixing)
+        if self.mixture is not None:
+            self.mixture.save(path)
+        else:
+            np.savez(path / MIXING_FILE, mixing=self.mixing)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         model = super().load(path)
         model.encoder = ContentEncoder.load(path)
+        if model.config.mixture is not None:
+            model.mixture = LabelMixture.load(path, model.config.mixture, model.config.half_life, model.kernel)
+            return model
         with np.load(path / MIXING_FILE, allow_pickle=False) as arrays:
             model.mixing = arrays["mixing"]
-        model._lay(model.kernel.left, model.kernel.right)
+        kernel = cast(Factors, model.kernel)
+        model._lay(kernel.left, kernel.right)
         return model
+
+    def record(self) -> dict[str, Any]:
+        return {} if self.mixture is None else self.mixture.record()
+
+    def _mixed(self, mixture: LabelMixture) -> None:
+        self.mixture, self.kernel, self.base = mixture, mixture.kernel, mixture.base
 
     def _features(self, metadata: Sequence[dict[str, Any]]) -> FloatMatrix:
         """float32 [n, d + 1]: the unit content vector, then 1."""
