@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,26 @@ def events_of(lengths: list[int], tie: bool = False) -> Interactions:
     n = len(users)
     times = np.zeros(n, np.int64) if tie else np.arange(n, dtype=np.int64)
     return Interactions(users, np.arange(n, dtype=np.int32), np.ones(n, np.int8), np.ones(n, np.float32), times)
+
+
+def histories_of(lengths: list[int], seed: int) -> Histories:
+    """Histories of so many random events of 30 items."""
+    rng, n = np.random.default_rng(seed), sum(lengths)
+    return Histories(
+        rng.integers(0, 30, n).astype(np.int32),
+        rng.integers(0, 4, n).astype(np.int8),
+        rng.random(n).astype(np.float32),
+        np.arange(n, dtype=np.int64),
+        np.cumsum([0, *lengths]),
+    )
+
+
+def noisy(network: Network) -> Network:
+    """The network with random numbers where it begins with zeros."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return network.eval()
 
 
 @settings(max_examples=50, deadline=None)
@@ -130,23 +151,42 @@ def test_a_place_sees_nothing_after_it() -> None:
     assert torch.equal(before[:, :5], after[:, :5]) and not torch.equal(before[:, 5:], after[:, 5:])
 
 
-def test_serving_reads_the_same_vectors_as_training() -> None:
-    torch.manual_seed(0)
-    network = Network(3, SMALL).eval()
-    histories = Histories(
-        np.arange(9, dtype=np.int32),
-        np.zeros(9, np.int8),
-        np.ones(9, np.float32),
-        np.arange(9, dtype=np.int64),
-        np.array([0, 4, 4, 9]),
-    )
-    items = torch.randn(9, SMALL.dimensions)
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=6), st.integers(0, 99))
+def test_serving_reads_the_same_vectors_as_training(lengths: list[int], seed: int) -> None:
+    torch.manual_seed(seed)
+    config = SMALL.model_copy(update={"max_length": 40, "blocks": 3})
+    network = noisy(Network(3, config))
+    asked, items = histories_of(lengths, seed), torch.randn(30, config.dimensions)
     with torch.inference_mode():
-        vectors = user_vectors(network.users, histories, items, network.types, 20)
-        for row, (start, end) in enumerate([(0, 4), (4, 4), (4, 9)]):
-            part = items[start:end].unsqueeze(0)
-            inputs = network.users.embed(part, torch.zeros_like(part), torch.ones(1, end - start))
-            assert torch.allclose(network.users(inputs)[0, -1], vectors[row], atol=1e-5)
+        vectors = user_vectors(network.users, asked, items, network.types, 40)
+        for row, (start, end) in enumerate(pairwise(asked.offsets.tolist())):
+            events = slice(max(start, end - 40), end)
+            codes = torch.from_numpy(asked.types[events]).long()
+            embedded = network.users.embed(
+                items[torch.from_numpy(asked.items[events]).long()].unsqueeze(0),
+                network.types[codes].unsqueeze(0),
+                torch.from_numpy(asked.weights[events]).unsqueeze(0),
+            )
+            assert torch.allclose(network.users(embedded)[0, -1], vectors[row], atol=1e-5)
+
+
+def test_an_event_without_presence_is_left_out() -> None:
+    """Where distance says nothing, so that those before it are no nearer without it."""
+    torch.manual_seed(0)
+    network = noisy(Network(3, SMALL))
+    for block in network.users.blocks:
+        torch.nn.init.zeros_(block.distance)
+    asked, items = histories_of([6, 0, 9], 0), torch.randn(30, SMALL.dimensions)
+    presence = torch.ones(3, 10)
+    presence[0, 3] = presence[2, 9] = 0  # place 0 is the start
+    with torch.inference_mode():
+        faded = user_vectors(network.users, asked, items, network.types, 20, presence)
+        whole = user_vectors(network.users, asked, items, network.types, 20)
+        less = user_vectors(network.users, asked.without(2), items, network.types, 20)
+    assert torch.allclose(faded[0], less[0], atol=1e-5) and not torch.allclose(faded[0], whole[0], atol=1e-3)
+    assert torch.equal(faded[1], whole[1])
+    assert not torch.allclose(faded[2], whole[2], atol=1e-3)
 
 
 def test_the_loss_is_the_cross_entropy_of_what_serving_would_score() -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from training.models.deep_learning.again import Again
 from training.models.deep_learning.config import DeepLearningConfig
+from training.models.deep_learning.packing import Packing
 
 N_TYPES = 4
 N_DISTANCES = 32
@@ -41,6 +42,7 @@ class UserTower(nn.Module):
     def __init__(self, config: DeepLearningConfig) -> None:
         super().__init__()
         d = config.dimensions
+        self.heads = config.heads
         self.start = nn.Parameter(torch.randn(d) * 0.02)
         self.strength = nn.Parameter(torch.zeros(d))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
@@ -57,25 +59,31 @@ class UserTower(nn.Module):
         start = self.start.expand(len(events), 1, -1)
         return cast(Tensor, self.dropout(torch.cat([start, events], dim=1)))
 
+    def embed_packed(self, items: Tensor, types: Tensor, weights: Tensor, packing: Packing) -> Tensor:
+        """What `embed` does without dropout and padding. items, types: [m, d]; weights: [m]. Returns [n, d].
+
+        The m events are in the order of `packing`, and so are the n places.
+        """
+        events = torch.addcmul(items + types, weights.unsqueeze(-1), self.strength)
+        return torch.cat([self.start.unsqueeze(0), events]).index_select(0, packing.inputs)
+
     def forward(self, inputs: Tensor) -> Tensor:
         """The user vector at every place, [b, places, d + k]. inputs: [b, places, d], padded at the end."""
-        places = torch.arange(inputs.shape[1], device=inputs.device)
         states = inputs
         for block in self.blocks:
-            states = block(states, places.unsqueeze(0), None)
+            states = block(states)
         return self._finish(states)
 
-    def last(self, inputs: Tensor, lengths: Tensor, presence: Tensor | None = None) -> Tensor:
-        """The user vector after the last event only, [b, d + k]; the last block computes no other place.
+    def newest(self, inputs: Tensor, packing: Packing, presence: Tensor | None = None) -> Tensor:
+        """The user vector after the last event only, [b, d + k], without dropout; the last block computes no other.
 
-        inputs: [b, places, d], padded at the end; lengths: [b] events of each history; presence: [b, places].
+        inputs: [n, d], packed; presence: [b, places]. The histories are in the order of `packing`.
         """
-        places = torch.arange(inputs.shape[1], device=inputs.device).unsqueeze(0)
+        *before, last = (cast(Block, block) for block in self.blocks)
         states = inputs
-        for block in self.blocks[:-1]:
-            states = block(states, places, presence)
-        states = self.blocks[-1](states, lengths.unsqueeze(1), presence)  # [b, 1, d]
-        return self._finish(states[:, 0])
+        for block in before:
+            states = block.packed(states, packing, presence)
+        return self._finish(last.newest(states, packing, presence))
 
     def _finish(self, states: Tensor) -> Tensor:
         """[..., d] states to [..., d + k] user vectors, whose last k numbers weigh the trends of the items."""
@@ -90,6 +98,8 @@ class Block(nn.Module):
     layer is SwiGLU (Shazeer, 2020). docs/models-log.md has what either was worth.
     """
 
+    buckets: Tensor
+
     def __init__(self, config: DeepLearningConfig) -> None:
         super().__init__()
         d = config.dimensions
@@ -101,38 +111,91 @@ class Block(nn.Module):
         self.key_value = nn.Linear(d, 2 * d)
         self.out = nn.Linear(d, d)
         self.distance = nn.Parameter(torch.zeros(config.heads, N_DISTANCES))
+        self.register_buffer("buckets", bucket(torch.arange(config.max_length + 1)), persistent=False)
         self.feed_norm = nn.LayerNorm(d)
         hidden = 8 * d // 3  # three matrices of this width have the parameters of two of 4 d
         self.widen = nn.Linear(d, 2 * hidden)
         self.narrow = nn.Linear(hidden, d)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, states: Tensor, queries: Tensor, presence: Tensor | None) -> Tensor:
-        """States of the query places after this block, [b, q, d].
-
-        states: [b, places, d]; queries: [1 or b, q] places, all of them or one a row;
-        presence: [b, places], 1 where an event counts in full and 0 where it counts not at all.
-        """
+    def forward(self, states: Tensor) -> Tensor:
+        """States of all places after this block. states: [b, places, d], padded at the end."""
         batch, places, d = states.shape
         normed = self.attention_norm(states)
-        if queries.shape[1] == places:
-            asked, residual = normed, states
-        else:
-            index = queries.unsqueeze(-1).expand(-1, -1, d)
-            asked, residual = normed.gather(1, index), states.gather(1, index)
-        q, gate = self.query_gate(asked).chunk(2, dim=-1)  # [b, q, d] each
+        q, gate = self.query_gate(normed).chunk(2, dim=-1)  # [b, places, d] each
         q = (q / math.sqrt(d // self.heads)).view(batch, -1, self.heads, d // self.heads).transpose(1, 2)
         k, v = self.key_value(normed).view(batch, places, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        distances = queries.unsqueeze(-1) - torch.arange(places, device=states.device)  # [1 or b, q, places]
-        bias = self.distance[:, bucket(distances)].transpose(0, 1)  # [1 or b, heads, q, places]
-        bias = bias.masked_fill((distances < 0).unsqueeze(1), -math.inf)
-        if presence is not None:
-            bias = bias + presence.log()[:, None, None, :]  # weights times presence, normalised again
-        weights = torch.softmax((q @ k.transpose(-1, -2)).add_(bias.to(q.dtype)), dim=-1)  # [b, heads, q, places]
+        at = torch.arange(places, device=states.device)
+        distances = at.unsqueeze(-1) - at  # [places, places]
+        bias = self.distance[:, bucket(distances)].masked_fill(distances < 0, -math.inf)  # [heads, places, places]
+        weights = torch.softmax((q @ k.transpose(-1, -2)).add_(bias.to(q.dtype)), dim=-1)  # [b, heads, places, places]
         mixed = (weights @ v).transpose(1, 2).reshape(batch, -1, d)
-        states = residual + self.dropout(self.out(mixed * torch.sigmoid(gate)))
+        states = states + self.dropout(self.out(mixed * torch.sigmoid(gate)))
         opened, wide = self.widen(self.feed_norm(states)).chunk(2, dim=-1)
         return states + cast(Tensor, self.dropout(self.narrow(functional.silu(opened) * wide)))
+
+    def packed(self, states: Tensor, packing: Packing, presence: Tensor | None) -> Tensor:
+        """What `forward` computes without dropout, of packed places. states: [n, d]; presence: [b, places].
+
+        presence is 1 where an event counts in full and 0 where it counts not at all.
+        """
+        d = states.shape[-1]
+        width = d // self.heads
+        normed = self.attention_norm(states)
+        query_gate = self.query_gate(normed)
+        asking, kept = query_gate.view(-1, width), self.key_value(normed).view(-1, width)  # [n * 2 * heads, width]
+        bias = self._bias(packing.longest).flip(1)  # [heads, places, places]
+        mixed = []
+        for group in packing.groups:
+            shape, places = (*group.shape, width), group.shape[-1]
+            q = asking.index_select(0, group.reads).view(shape)
+            k = kept.index_select(0, group.reads).view(shape)
+            v = kept.index_select(0, group.reads + self.heads).view(shape)
+            scores = torch.add(bias[:, :places, :places], q @ k.transpose(-1, -2), alpha=1 / math.sqrt(width))
+            if presence is not None:  # weights times presence, normalised again
+                scores = scores + presence[group.rows, None, None, :places].log()
+            mixed.append((torch.softmax(scores, dim=-1) @ v).view(-1, width).index_select(0, group.writes))
+        attended = torch.cat(mixed).view(-1, d)
+        states = states + self.out(attended * torch.sigmoid(query_gate[:, d:]))
+        return states + self._feed(states)
+
+    def newest(self, states: Tensor, packing: Packing, presence: Tensor | None) -> Tensor:
+        """The states of the last places only, [b, d]. Otherwise as `packed`.
+
+        Keys and values are linear, so the query is projected instead of every key, and the mixture of the places
+        instead of every value; what the keys' constant adds is the same for every place and changes no weight.
+        """
+        batch, d = len(packing.order), states.shape[-1]
+        width = d // self.heads
+        normed = self.attention_norm(states)
+        memory = normed.index_select(0, packing.padded).view(batch, -1, d)
+        q, gate = self.query_gate(normed.index_select(0, packing.ends)).chunk(2, dim=-1)  # [b, d] each
+        keys, values = self.key_value.weight.view(2, self.heads, width, d)
+        asking = torch.einsum("bhw,hwd->bhd", q.view(batch, self.heads, width), keys)
+        bias = self._bias(packing.longest)[:, packing.longest - packing.lengths].transpose(0, 1)
+        scores = torch.add(bias, asking @ memory.transpose(1, 2), alpha=1 / math.sqrt(width))  # [b, heads, places]
+        if presence is not None:
+            scores = scores + presence.log().unsqueeze(1)
+        mixture = torch.softmax(scores, dim=-1) @ memory  # [b, heads, d]
+        attended = torch.einsum("bhd,hwd->bhw", mixture, values).reshape(batch, d) + self.key_value.bias[d:]
+        states = states.index_select(0, packing.ends) + self.out(attended * torch.sigmoid(gate))
+        return states + self._feed(states)
+
+    def _feed(self, states: Tensor) -> Tensor:
+        """The feed-forward layer without dropout, in two halves and in place: big results are slow to find room for."""
+        normed = self.feed_norm(states)
+        (open_weight, wide_weight), (open_bias, wide_bias) = self.widen.weight.chunk(2), self.widen.bias.chunk(2)
+        opened = functional.linear(normed, open_weight, open_bias)
+        wide = functional.linear(normed, wide_weight, wide_bias)
+        if states.requires_grad:
+            return cast(Tensor, self.narrow(functional.silu(opened) * wide))
+        return cast(Tensor, self.narrow(functional.silu(opened, inplace=True).mul_(wide)))
+
+    def _bias(self, places: int) -> Tensor:
+        """What distance adds to scores, [heads, places, places], the last query first; -inf for what lies ahead."""
+        far_first = self.distance[:, self.buckets[:places].flip(0)]
+        ahead = far_first.new_full((self.heads, places - 1), -math.inf)
+        return torch.cat([far_first, ahead], dim=1).unfold(1, places, 1)
 
 
 def bucket(distances: Tensor) -> Tensor:

@@ -6,22 +6,7 @@ from torch import Tensor
 
 from feature_store.online import Histories
 from training.models.deep_learning.network import UserTower
-
-
-def pad(histories: Histories, max_length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The newest events of each history, padded at the end: items, types [b, l] int64; weights [b, l]; lengths [b]."""
-    lengths = np.minimum(histories.lengths, max_length)
-    places = np.arange(int(lengths.max(initial=0)))
-    valid = places < lengths[:, None]
-    flat = np.where(valid, (histories.offsets[1:] - lengths)[:, None] + places, 0)
-    if not len(histories.items):
-        flat = np.zeros((len(lengths), 0), dtype=np.int64)
-    return (
-        torch.from_numpy(histories.items[flat].astype(np.int64)),
-        torch.from_numpy(histories.types[flat].astype(np.int64)),
-        torch.from_numpy(np.where(valid, histories.weights[flat], 0).astype(np.float32)),
-        torch.from_numpy(lengths),
-    )
+from training.models.deep_learning.packing import Integers, Packing
 
 
 def user_vectors(
@@ -32,10 +17,32 @@ def user_vectors(
     max_length: int,
     presence: Tensor | None = None,
 ) -> Tensor:
-    """User vectors, [b, d + k], on the device of `item_vectors`.
+    """User vectors, [b, d + k], on the device of `item_vectors`, of the newest `max_length` events; without dropout.
 
-    item_vectors: [n_items, d]; type_vectors: [n_types, d]; presence: [b, 1 + l] for the start and the padded events.
+    item_vectors: [n_items, d]; type_vectors: [n_types, d]; presence: [b, 1 + l] for the start and the events, the
+    longest history having l.
     """
-    items, types, weights, lengths = (column.to(item_vectors.device) for column in pad(histories, max_length))
-    inputs = tower.embed(item_vectors[items], type_vectors[types], weights)
-    return tower.last(inputs, lengths, presence)
+    device = item_vectors.device
+    lengths = np.minimum(histories.lengths, max_length)
+    packing = Packing.of(lengths + 1, tower.heads, device)
+    events = _newest_events(histories, lengths, packing.order)
+    items, types, weights = (
+        torch.from_numpy(column).to(device)
+        for column in (histories.items[events], histories.types[events].astype(np.int32), histories.weights[events])
+    )
+    inputs = tower.embed_packed(
+        item_vectors.index_select(0, items), type_vectors.index_select(0, types), weights, packing
+    )
+    if presence is not None:
+        presence = presence[torch.from_numpy(packing.order).to(device)]
+    users = tower.newest(inputs, packing, presence)
+    back = np.empty_like(packing.order)
+    back[packing.order] = np.arange(len(back))
+    return users[torch.from_numpy(back).to(device)]
+
+
+def _newest_events(histories: Histories, lengths: Integers, order: Integers) -> Integers:
+    """Indices of so many newest events of each history, the histories in this order. lengths, order: int64 [b]."""
+    lengths = lengths[order]
+    ends = np.cumsum(lengths)
+    return np.arange(lengths.sum()) + np.repeat(histories.offsets[order + 1] - ends, lengths)
