@@ -4,8 +4,8 @@ Every call is asynchronous and within `STRIPE_TIMEOUT_SECONDS`. What it answers 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -71,8 +71,7 @@ class Gateway:
     async def answering(self) -> AsyncIterator[None]:
         """What is asked of Stripe inside has the time-out of one request, all of it together.
 
-        Raises StripeAway where Stripe does not answer, StripeRefused where it says no, CustomerGone where that is
-        because the customer was deleted.
+        Raises StripeAway where Stripe does not answer, StripeRefused where it says no.
         """
         try:
             async with asyncio.timeout(self.settings.timeout_seconds):
@@ -81,8 +80,6 @@ class Gateway:
             log.warning("stripe does not answer", error=_words(error))
             raise StripeAway from error
         except stripe.StripeError as error:
-            if error.code == GONE and "customer" in str(error):
-                raise CustomerGone from error
             log.error("stripe refused a request", error=_words(error))
             raise StripeRefused from error
 
@@ -169,15 +166,17 @@ class Gateway:
         return session.url
 
     async def create_portal(self, customer_id: str) -> str:
-        """The URL of a page on which the customer changes its card, plan and subscription."""
-        session = await self._api().billing_portal.sessions.create_async(
-            {"customer": customer_id, "return_url": self.settings.return_url}
-        )
+        """The URL of a page on which the customer changes its card, plan and subscription. Raises CustomerGone."""
+        with _living():
+            session = await self._api().billing_portal.sessions.create_async(
+                {"customer": customer_id, "return_url": self.settings.return_url}
+            )
         return session.url
 
     async def invoices(self, customer_id: str) -> list[stripe.Invoice]:
-        """The newest invoices, newest first."""
-        found = await self._api().invoices.list_async({"customer": customer_id, "limit": SHOWN_INVOICES})
+        """The newest invoices, newest first. Raises CustomerGone."""
+        with _living():
+            found = await self._api().invoices.list_async({"customer": customer_id, "limit": SHOWN_INVOICES})
         return found.data
 
     async def draft_invoice(self, subscription_id: str) -> str | None:
@@ -250,6 +249,17 @@ class Gateway:
 def cycle_name(cycle_start: datetime) -> str:
     """How an invoice item names its cycle."""
     return rfc3339(cycle_start)
+
+
+@contextmanager
+def _living() -> Iterator[None]:
+    """Of a customer, and nothing else that could be missing."""
+    try:
+        yield
+    except stripe.InvalidRequestError as error:
+        if error.code == GONE:
+            raise CustomerGone from error
+        raise
 
 
 def _key(what: str, customer_id: str, metadata: dict[str, str]) -> str:
