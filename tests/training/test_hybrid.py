@@ -168,6 +168,37 @@ def test_a_lift_is_what_tells_newcomers_apart_from_others(hybrid: Hybrid) -> Non
     np.testing.assert_allclose(gain[:, :5], np.outer(0.7 * np.array([1, 4.0]) ** hybrid.growth, np.ones(5)), rtol=1e-3)
 
 
+def test_where_a_component_is_kept_content_speaks_of_newcomers_and_of_nothing_else(hybrid: Hybrid, tmp_path) -> None:
+    kept = hybrid.over(hybrid.components)
+    weights = {"collaborative": 1.0, "content-based": 0.0}
+    chosen = {"weights": weights, "popularity_weight": 0.0, "kept_component": "collaborative"}
+    kept.learned = hybrid.learned.model_copy(update=chosen)
+    kept.newcomers, kept.lift = np.arange(N_ITEMS) < 5, Lift(value=0.7, share=0.1, ndcg=1.0)
+    guided = kept.over(kept.components)
+    guided.guide = "content-based"
+    guided.explained_by = ["collaborative", "content-based"]
+    guided.save(tmp_path)
+    guided = Hybrid.load(tmp_path, guided.components)
+    asked = histories([8], [8, 9, 10, 11])
+    said = guided.score(asked) - kept.score(asked)
+    content = guided.components["content-based"].score(asked)[:, :5]
+    assert not said[:, 5:].any()
+    for row in range(2):  # the same but for scale and place
+        assert np.corrcoef(said[row, :5], content[row])[0, 1] == pytest.approx(1, abs=1e-4)
+
+    # What an item of the history says of a newcomer is what content says of it, and of others what the kept one does.
+    lists = np.array([[2, 7], [2, 7]], np.int32)
+    told = {family: hybrid.over(hybrid.components) for family in weights}
+    for family, alone in told.items():
+        alone.learned = kept.learned.model_copy(update={"weights": {**dict.fromkeys(weights, 0.0), family: 1.0}})
+        alone.explained_by = [family]
+    for found, first, second in zip(
+        *(model.explain_lists(asked, lists) for model in (guided, *told.values())), strict=True
+    ):
+        newcomer = first.values[:, 0] + second.values[:, 0]
+        np.testing.assert_allclose(found.values, np.stack([newcomer, first.values[:, 1]], axis=1), atol=1e-5)
+
+
 def test_what_comes_after_the_fit_is_a_newcomer_and_is_kept_as_one(hybrid: Hybrid, tmp_path) -> None:
     wider = hybrid.with_items(np.array([N_ITEMS], np.int32), [metadata_of(0, 1)])
     assert wider.newcomers[-1] and wider.newcomers.sum() == hybrid.newcomers.sum() + 1

@@ -36,6 +36,7 @@ from training.splits import Holdout
 
 DESCRIPTION_FILE = "hybrid.json"
 ARRAYS_FILE = "hybrid.npz"
+CONTENT = "content-based"
 SELDOM = 0.2
 """Share of events that repeat an item of their user, under which a user's earlier items are not asked for."""
 
@@ -75,7 +76,8 @@ class Hybrid(Blend):
     popularity, and what one item of a history did to a score adds up over the components.
     Weights are non-negative and learned listwise on questions that came after everything the components know.
     Components that read no metadata give their lowest score to what nobody has had yet. Newcomers get a lift in return,
-    the same for all of them, so that the others choose which of them take a share of the lists.
+    the same for all of them, so that the others choose which of them take a share of the lists. Where one component is
+    kept, which knows nothing of newcomers, it speaks alone of all other items, and content of them.
     """
 
     family = "hybrid"
@@ -89,6 +91,7 @@ class Hybrid(Blend):
     popularity: npt.NDArray[np.float32]  # [n_items] of unit spread, not negative
     newcomers: Mask  # [n_items] items without an event
     lift: Lift  # of newcomers
+    guide: str | None  # the component that speaks of newcomers only
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         if not self.components:
@@ -164,6 +167,8 @@ class Hybrid(Blend):
         for family, model in self._weighty.items():
             scores = model.score_profiles(profiles) if isinstance(model, LinearRecommender) else model.score(histories)
             parts[family] = (scores - np.float32(self.scales[family].center)) * self._factors(family, sizes)[:, None]
+            if family == self.guide:
+                parts[family] *= self.newcomers
         own = self._own()
         if own.any():
             parts[self.family] = (sizes**self.growth)[:, None] * own
@@ -202,6 +207,8 @@ class Hybrid(Blend):
                 losses = model.losses(profiles, items)
             else:
                 losses = profiles.tabulated(model.explain_lists(histories, items), items.shape[1])
+            if family == self.guide:
+                losses = losses * self.newcomers[items][profiles.rows]
             values += factors[profiles.rows, None] * losses
         return profiles.contributions(values)
 
@@ -237,6 +244,7 @@ class Hybrid(Blend):
             "evidence_agreement": self.evidence_agreement,
             "scales": {family: asdict(scale) for family, scale in self.scales.items()},
             "lift": self.lift.model_dump(mode="json"),
+            "guide": self.guide,
         }
         (path / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
         np.savez(path / ARRAYS_FILE, popularity=self.popularity, newcomers=self.newcomers)
@@ -250,6 +258,7 @@ class Hybrid(Blend):
         model.explained_by = description["explained_by"]
         model.evidence_agreement = description["evidence_agreement"]
         model.lift = Lift.model_validate(description["lift"])
+        model.guide = description["guide"]
         model.scales = {family: Scale(**scale) for family, scale in description["scales"].items()}
         with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
             model.popularity, model.newcomers = arrays["popularity"], arrays["newcomers"]
@@ -258,7 +267,8 @@ class Hybrid(Blend):
     @property
     def _weighty(self) -> dict[str, Recommender]:
         """The components that have a say."""
-        return {family: self.components[family] for family, weight in self.learned.weights.items() if weight > 0}
+        weights = self.learned.weights
+        return {family: self.components[family] for family in weights if weights[family] > 0 or family == self.guide}
 
     def _choose_evidence(self, histories: Histories) -> None:
         """Set whose contributions are given: those of the linear components, which are exact and cost next to nothing.
@@ -266,9 +276,10 @@ class Hybrid(Blend):
         Where they leave too much unsaid to be true of the blend, those of all components; where these are not either,
         none. histories: users to check it on.
         """
-        exact = [family for family, model in self._weighty.items() if isinstance(model, LinearRecommender)]
-        for families in (exact, list(self._weighty)):
-            self.explained_by = families
+        blended = [family for family in self._weighty if family != self.guide]
+        exact = [family for family in blended if isinstance(self.components[family], LinearRecommender)]
+        for families in (exact, blended):
+            self.explained_by = [*families, self.guide] if families and self.guide else families
             self.evidence_agreement = agreement(self, histories) if len(histories) else None
             if self.evidence_agreement is not None and self.evidence_agreement >= self.config.required_agreement:
                 return
@@ -276,8 +287,10 @@ class Hybrid(Blend):
 
     def _factors(self, family: str, sizes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What a component's scores are multiplied by, float32 [batch], for histories of so many distinct items."""
-        scale = self.scales[family]
-        return (self.learned.weights[family] / scale.spread * sizes ** (self.growth - scale.growth)).astype(np.float32)
+        scale, weight = self.scales[family], self.learned.weights[family]
+        if family == self.guide:
+            weight = 1.0
+        return (weight / scale.spread * sizes ** (self.growth - scale.growth)).astype(np.float32)
 
     def _features(self, histories: Histories) -> FloatMatrix:
         """What the ranker learns from: the parts before their weights, each row divided by size ** growth."""
@@ -304,16 +317,22 @@ class Hybrid(Blend):
         return (np.float32(self.learned.popularity_weight) * self.popularity + lift).astype(np.float32)
 
     def _find_lift(self, questions: Holdout) -> Lift:
-        """What newcomers get; nothing where one component is kept, which is then asked alone."""
-        self.lift = Lift()
-        if self.learned.kept_component is not None:
-            return self.lift
+        """What newcomers get; nothing where one component is kept and no other tells them apart."""
+        self.lift, self.guide = Lift(), None
+        kept = self.learned.kept_component
+        if kept is not None:
+            if kept == CONTENT or CONTENT not in self.components:
+                return self.lift
+            self.guide = CONTENT
 
         def blended(histories: Histories) -> FloatMatrix:
             sizes = build_profiles(histories, self.n_items).sizes
             return self.score(histories) / (sizes**self.growth)[:, None]
 
-        return find_lift(blended, self.newcomers, questions, self.config.newcomers, self.config.newcomer_cost)
+        found = find_lift(blended, self.newcomers, questions, self.config.newcomers, self.config.newcomer_cost)
+        if found.value is None:
+            self.guide = None
+        return found
 
     def _sample(self, dataset: Dataset) -> Histories:
         """Histories of users who have one."""
