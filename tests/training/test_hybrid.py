@@ -16,7 +16,7 @@ from training.models.content_based.model import ContentBased
 from training.models.contract import NO_ITEM, Recommender, RuntimeOptions
 from training.models.hybrid.learning import Learned, RankerConfig, learn
 from training.models.hybrid.model import Hybrid, HybridConfig
-from training.models.hybrid.newcomers import Lift, find_lift
+from training.models.hybrid.newcomers import Guide, Lift, find_lift
 from training.models.hybrid.questions import ask
 from training.models.hybrid.ranker import Candidates, breadth, fit_weights, ndcg
 from training.models.popularity import Popularity
@@ -175,7 +175,7 @@ def test_where_a_component_is_kept_content_speaks_of_newcomers_and_of_nothing_el
     kept.learned = hybrid.learned.model_copy(update=chosen)
     kept.newcomers, kept.lift = np.arange(N_ITEMS) < 5, Lift(value=0.7, share=0.1, ndcg=1.0)
     guided = kept.over(kept.components)
-    guided.guide = "content-based"
+    guided.guide = Guide(family="content-based", weight=1.0)
     guided.explained_by = ["collaborative", "content-based"]
     guided.save(tmp_path)
     guided = Hybrid.load(tmp_path, guided.components)

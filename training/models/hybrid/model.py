@@ -25,7 +25,7 @@ from training.models.contract import (
     RuntimeOptions,
 )
 from training.models.hybrid.learning import Learned, RankerConfig, learn
-from training.models.hybrid.newcomers import Lift, find_lift
+from training.models.hybrid.newcomers import Guide, Lift, find_lift
 from training.models.hybrid.occlusion import agreement
 from training.models.hybrid.questions import ask
 from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
@@ -37,6 +37,7 @@ from training.splits import Holdout
 DESCRIPTION_FILE = "hybrid.json"
 ARRAYS_FILE = "hybrid.npz"
 CONTENT = "content-based"
+GUIDE_WEIGHTS = (1.0, 0.1, 0.01)
 SELDOM = 0.2
 """Share of events that repeat an item of their user, under which a user's earlier items are not asked for."""
 
@@ -91,7 +92,7 @@ class Hybrid(Blend):
     popularity: npt.NDArray[np.float32]  # [n_items] of unit spread, not negative
     newcomers: Mask  # [n_items] items without an event
     lift: Lift  # of newcomers
-    guide: str | None  # the component that speaks of newcomers only
+    guide: Guide | None
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         if not self.components:
@@ -167,7 +168,7 @@ class Hybrid(Blend):
         for family, model in self._weighty.items():
             scores = model.score_profiles(profiles) if isinstance(model, LinearRecommender) else model.score(histories)
             parts[family] = (scores - np.float32(self.scales[family].center)) * self._factors(family, sizes)[:, None]
-            if family == self.guide:
+            if self._guides(family):
                 parts[family] *= self.newcomers
         own = self._own()
         if own.any():
@@ -207,7 +208,7 @@ class Hybrid(Blend):
                 losses = model.losses(profiles, items)
             else:
                 losses = profiles.tabulated(model.explain_lists(histories, items), items.shape[1])
-            if family == self.guide:
+            if self._guides(family):
                 losses = losses * self.newcomers[items][profiles.rows]
             values += factors[profiles.rows, None] * losses
         return profiles.contributions(values)
@@ -244,7 +245,7 @@ class Hybrid(Blend):
             "evidence_agreement": self.evidence_agreement,
             "scales": {family: asdict(scale) for family, scale in self.scales.items()},
             "lift": self.lift.model_dump(mode="json"),
-            "guide": self.guide,
+            "guide": self.guide and self.guide.model_dump(mode="json"),
         }
         (path / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
         np.savez(path / ARRAYS_FILE, popularity=self.popularity, newcomers=self.newcomers)
@@ -258,7 +259,7 @@ class Hybrid(Blend):
         model.explained_by = description["explained_by"]
         model.evidence_agreement = description["evidence_agreement"]
         model.lift = Lift.model_validate(description["lift"])
-        model.guide = description["guide"]
+        model.guide = description["guide"] and Guide.model_validate(description["guide"])
         model.scales = {family: Scale(**scale) for family, scale in description["scales"].items()}
         with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
             model.popularity, model.newcomers = arrays["popularity"], arrays["newcomers"]
@@ -268,7 +269,10 @@ class Hybrid(Blend):
     def _weighty(self) -> dict[str, Recommender]:
         """The components that have a say."""
         weights = self.learned.weights
-        return {family: self.components[family] for family in weights if weights[family] > 0 or family == self.guide}
+        return {family: self.components[family] for family in weights if weights[family] > 0 or self._guides(family)}
+
+    def _guides(self, family: str) -> bool:
+        return self.guide is not None and self.guide.family == family
 
     def _choose_evidence(self, histories: Histories) -> None:
         """Set whose contributions are given: those of the linear components, which are exact and cost next to nothing.
@@ -276,10 +280,10 @@ class Hybrid(Blend):
         Where they leave too much unsaid to be true of the blend, those of all components; where these are not either,
         none. histories: users to check it on.
         """
-        blended = [family for family in self._weighty if family != self.guide]
+        blended = [family for family in self._weighty if not self._guides(family)]
         exact = [family for family in blended if isinstance(self.components[family], LinearRecommender)]
         for families in (exact, blended):
-            self.explained_by = [*families, self.guide] if families and self.guide else families
+            self.explained_by = [*families, self.guide.family] if families and self.guide else families
             self.evidence_agreement = agreement(self, histories) if len(histories) else None
             if self.evidence_agreement is not None and self.evidence_agreement >= self.config.required_agreement:
                 return
@@ -288,8 +292,8 @@ class Hybrid(Blend):
     def _factors(self, family: str, sizes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What a component's scores are multiplied by, float32 [batch], for histories of so many distinct items."""
         scale, weight = self.scales[family], self.learned.weights[family]
-        if family == self.guide:
-            weight = 1.0
+        if self.guide is not None and self.guide.family == family:
+            weight = self.guide.weight
         return (weight / scale.spread * sizes ** (self.growth - scale.growth)).astype(np.float32)
 
     def _features(self, histories: Histories) -> FloatMatrix:
@@ -320,19 +324,21 @@ class Hybrid(Blend):
         """What newcomers get; nothing where one component is kept and no other tells them apart."""
         self.lift, self.guide = Lift(), None
         kept = self.learned.kept_component
-        if kept is not None:
-            if kept == CONTENT or CONTENT not in self.components:
-                return self.lift
-            self.guide = CONTENT
+        if kept is not None and (kept == CONTENT or CONTENT not in self.components):
+            return self.lift
 
         def blended(histories: Histories) -> FloatMatrix:
             sizes = build_profiles(histories, self.n_items).sizes
             return self.score(histories) / (sizes**self.growth)[:, None]
 
-        found = find_lift(blended, self.newcomers, questions, self.config.newcomers, self.config.newcomer_cost)
-        if found.value is None:
-            self.guide = None
-        return found
+        # The less content tells newcomers apart, the more evenly they come into lists, and the less that costs.
+        for weight in (None,) if kept is None else GUIDE_WEIGHTS:
+            self.guide = None if weight is None else Guide(family=CONTENT, weight=weight)
+            found = find_lift(blended, self.newcomers, questions, self.config.newcomers, self.config.newcomer_cost)
+            if found.value is not None:
+                return found
+        self.guide = None
+        return Lift()
 
     def _sample(self, dataset: Dataset) -> Histories:
         """Histories of users who have one."""

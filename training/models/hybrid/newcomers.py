@@ -27,6 +27,15 @@ class Lift(BaseModel):
     ndcg: float = 0.0  # NDCG@10 with it, over that without any newcomer in the lists
 
 
+class Guide(BaseModel):
+    """The component that speaks of newcomers only, where the one that is kept knows nothing of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str
+    weight: float
+
+
 @dataclass(frozen=True)
 class _Lists:
     """The best newcomers and the best others of every question, best first."""
