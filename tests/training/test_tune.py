@@ -185,7 +185,8 @@ def test_the_command_writes_a_configuration_that_loads_and_logs_nested_runs(tmp_
     assert best == sorted(best) and len(best) == 3
 
 
-def test_the_command_tunes_a_blend_of_what_the_data_carry(tmp_path: Path) -> None:
+def test_the_command_tunes_a_blend_of_what_the_data_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # the library leaves there what another test has set
     frame_of(build_dataset()).to_parquet(tmp_path / "events.parquet")
     (tmp_path / "deep-learning.yaml").write_text(
         "{dimensions: 8, heads: 1, blocks: 1, max_length: 10, epochs: 1, refit_epochs: 1}"
