@@ -127,6 +127,12 @@ async def tenant_of(session: AsyncSession, customer_id: str, named: str | None) 
     return tenant_id
 
 
+async def lapsed_tenants(session: AsyncSession) -> list[str]:
+    """Tenants whose plan has ended because a payment stayed away, of which the audit does not know yet."""
+    found = await (await session.connection()).execute(_LAPSED, {"patience": PATIENCE, "free": FREE})
+    return list(found.scalars())
+
+
 def user_of(actor: str) -> str | None:
     """The user behind an entry of the audit; None where it was Stripe, or somebody who was erased."""
     return actor.removeprefix(_USER) if actor.startswith(_USER) else None
@@ -172,18 +178,24 @@ _NOTE = text(
     """
 )
 
-# Under the tenant's lock: `lock`. The moment is that of the lapse, not that of this look.
-_NOTE_LAPSE = text(
-    """
-    INSERT INTO billing_audit (tenant_id, at, actor, action, before, after)
-    SELECT tenant_id, past_due_since + :patience, 'service', 'plan', jsonb_build_object('planId', plan_id),
-        jsonb_build_object('planId', CAST(:free AS text))
+_UNNOTED = """
     FROM subscriptions AS late
-    WHERE tenant_id = :tenant AND status = 'past_due' AND past_due_since <= now() - :patience AND NOT EXISTS (
+    WHERE status = 'past_due' AND past_due_since <= now() - :patience AND NOT EXISTS (
         SELECT FROM billing_audit AS noted
         WHERE noted.tenant_id = late.tenant_id AND action = 'plan' AND at >= late.past_due_since + :patience
             AND after ->> 'planId' = :free
     )
+"""
+
+_LAPSED = text(f"SELECT tenant_id {_UNNOTED}")
+
+# Under the tenant's lock: `lock`. The moment is that of the lapse, not that of this look.
+_NOTE_LAPSE = text(
+    f"""
+    INSERT INTO billing_audit (tenant_id, at, actor, action, before, after)
+    SELECT tenant_id, past_due_since + :patience, 'service', 'plan', jsonb_build_object('planId', plan_id),
+        jsonb_build_object('planId', CAST(:free AS text))
+    {_UNNOTED} AND tenant_id = :tenant
     """
 )
 
