@@ -71,7 +71,7 @@ def test_from_the_first_plan_to_the_last_invoice(database_url: str, tmp_path: Pa
 
         # Usage, then overage: 500 requests past 10,000 at 60 cents a hundred.
         wait_until("the plan counts", lambda: shop.get("/usage")["requestLimit"] == 10_000, 5)
-        # The database knows the new cycle before the process that counts does: what it serves till then is the old one's.
+        # The database knows the new cycle before the process that counts does, which serves in the old one till then.
         wait_until("requests count in its cycle", lambda: counted_after_one_more(shop) > 0, 5)
         interact(shop, 10_500 - shop.get("/usage")["requestsUsed"])
         usage = shop.get("/usage")
