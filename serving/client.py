@@ -10,7 +10,7 @@ has seen the server answer a batch again.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import aiohttp
 import msgspec
@@ -50,6 +50,14 @@ class ServingUnavailable(Exception):  # noqa: N818 - a state of the world, which
         self.reason: Reason = reason
 
 
+class Reply(NamedTuple):
+    """An answer with what gave it."""
+
+    answer: Answer
+    release: str
+    catalogue_version: int  # what of the catalogue it knew: everything up to this version
+
+
 @dataclass
 class _Waiting:
     """A query that waits for its answer."""
@@ -57,7 +65,7 @@ class _Waiting:
     query: Query
     catalogue_version: int
     load_delta: LoadDelta
-    answer: asyncio.Future[tuple[Answer, str]]
+    answer: asyncio.Future[Reply]
 
 
 @dataclass
@@ -80,10 +88,8 @@ class ServingClient:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(BatchResponse).decode
 
-    async def ask(
-        self, tenant_id: str, catalogue_version: int, query: Query, load_delta: LoadDelta
-    ) -> tuple[Answer, str]:
-        """The answer to one query and the release that gave it.
+    async def ask(self, tenant_id: str, catalogue_version: int, query: Query, load_delta: LoadDelta) -> Reply:
+        """The answer to one query.
 
         Args:
             tenant_id: whose catalogue and models.
@@ -154,7 +160,7 @@ class ServingClient:
             elif answer.error == "failed":
                 waiting.answer.set_exception(ServingUnavailable("serving-unavailable", "the query failed there"))
             else:
-                waiting.answer.set_result((answer, response.release))
+                waiting.answer.set_result(Reply(answer, response.release, response.base_version))
 
     async def _exchange(self, tenant_id: str, batch: list[_Waiting]) -> BatchResponse:
         """One batch with its catalogue handshake."""

@@ -12,6 +12,7 @@ from configs import logging as logs
 from configs import memory
 from configs.settings import HistorySettings, PathSettings, ServingSettings
 from serving.application import BatchApplication
+from serving.contracts.messages import BATCH_PATH
 from serving.release import release_folder, releases
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ application = BatchApplication()
     traffic={"timeout": 30},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": f"{BATCH_PATH}$"},  # a query is followed by the trace id that it brings along
 )
 @bentoml.asgi_app(application, path="/v1")
 class Recommender:

@@ -31,14 +31,15 @@ class GatheredCatalogue:
     def __init__(self, catalogue: CatalogueReader) -> None:
         self._catalogue = catalogue
         self._known: DataLoader[tuple[TenantScope, str], tuple[int, bool]] = DataLoader(self._find, cache=False)
-        self._live: DataLoader[tuple[TenantScope, tuple[str, ...]], tuple[int, set[str]]] = DataLoader(
-            self._look, cache=False
-        )
+        self._live: DataLoader[tuple[TenantScope, tuple[str, ...]], set[str]] = DataLoader(self._look, cache=False)
 
     async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool]:
         return await self._known.load((scope, id_))
 
-    async def live(self, scope: TenantScope, ids: list[str]) -> tuple[int, set[str]]:
+    async def version(self, scope: TenantScope) -> int:
+        return await self._catalogue.version(scope)
+
+    async def live(self, scope: TenantScope, ids: list[str]) -> set[str]:
         return await self._live.load((scope, tuple(ids)))
 
     async def delta(self, scope: TenantScope, since: int) -> CatalogueDelta:
@@ -49,7 +50,7 @@ class GatheredCatalogue:
         version, known = await self._catalogue.find_all(scope, [id_ for _, id_ in keys])
         return [(version, id_ in known) for _, id_ in keys]
 
-    async def _look(self, keys: list[tuple[TenantScope, tuple[str, ...]]]) -> list[tuple[int, set[str]]]:
+    async def _look(self, keys: list[tuple[TenantScope, tuple[str, ...]]]) -> list[set[str]]:
         (scope,) = {scope for scope, _ in keys}
-        version, live = await self._catalogue.live(scope, list({id_ for _, ids in keys for id_ in ids}))
-        return [(version, live & set(ids)) for _, ids in keys]
+        live = await self._catalogue.live(scope, list({id_ for _, ids in keys for id_ in ids}))
+        return [live & set(ids) for _, ids in keys]

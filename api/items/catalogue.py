@@ -3,6 +3,7 @@
 from psycopg.rows import tuple_row
 
 from api.database.engine import Pool
+from api.database.gathering import Gathered
 from api.database.scope import TenantScope
 from api.edge.problems import Unauthorized
 from serving.contracts.messages import CatalogueDelta, ItemChange
@@ -17,6 +18,20 @@ class CatalogueReader:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._versions = Gathered(self._read_versions)
+
+    async def version(self, scope: TenantScope) -> int:
+        """The catalogue's version. Raises TenantGone."""
+        version = await self._versions.get(scope)
+        if version is None:
+            raise TenantGone
+        return version
+
+    async def _read_versions(self, scopes: list[TenantScope]) -> list[int | None]:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(_VERSIONS, {"tenants": list({scope.tenant_id for scope in scopes})})
+            versions: dict[str, int] = dict(await cursor.fetchall())
+        return [versions.get(scope.tenant_id) for scope in scopes]
 
     async def delta(self, scope: TenantScope, since: int) -> CatalogueDelta:
         """Every item that changed after version `since`, as it is now. Raises TenantGone."""
@@ -32,14 +47,11 @@ class CatalogueReader:
         ]
         return CatalogueDelta(since, rows[0][0], changes)
 
-    async def live(self, scope: TenantScope, ids: list[str]) -> tuple[int, set[str]]:
-        """The catalogue's version, and those of the ids that may be shown."""
+    async def live(self, scope: TenantScope, ids: list[str]) -> set[str]:
+        """Those of the ids that may be shown."""
         async with self._pool.connection() as connection:
             cursor = await connection.execute(_LIVE, {"tenant": scope.tenant_id, "ids": ids})
-            row = await cursor.fetchone()
-        if row is None:
-            raise TenantGone
-        return row[0], set(row[1])
+            return {id_ for (id_,) in await cursor.fetchall()}
 
     async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool]:
         """The catalogue's version, and whether there is such an item, active or not."""
@@ -64,11 +76,10 @@ LEFT JOIN items AS item ON item.tenant_id = catalogue.tenant_id AND item.version
 WHERE catalogue.tenant_id = %(tenant)s
 """
 
+_VERSIONS = "SELECT tenant_id, version FROM catalogues WHERE tenant_id = ANY(%(tenants)s::text[])"
+
 _LIVE = """
-SELECT version, ARRAY(
-    SELECT id FROM items WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s::text[]) AND is_active AND deleted_at IS NULL
-)
-FROM catalogues WHERE tenant_id = %(tenant)s
+SELECT id FROM items WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s::text[]) AND is_active AND deleted_at IS NULL
 """
 
 _FIND = """

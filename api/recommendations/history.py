@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from psycopg.rows import TupleRow
 
 from api.database.engine import Pool
+from api.database.gathering import Gathered
 from api.database.scope import TenantScope
 from api.items.catalogue import TenantGone
 from configs.settings import HistorySettings
 from feature_store.online import TYPE_WEIGHTS
 from serving.contracts.messages import Event
+
+Wanted = tuple[TenantScope, str, str | None]
+"""Of whom: the tenant, the user's id, and what of the seen items is wanted (None: as the tenant's default says)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class UserView:
 
 
 class HistoryReader:
-    """One round trip per user."""
+    """One round trip per user, or for several users who are asked for at the same time."""
 
     def __init__(self, pool: Pool, settings: HistorySettings) -> None:
         self._pool = pool
@@ -36,63 +39,80 @@ class HistoryReader:
             "looked_at": settings.looked_at,
         }
         self._decode = msgspec.json.Decoder(list[Event]).decode
+        self._views = Gathered(self._read)
 
     async def view(self, scope: TenantScope, user_id: str, exclude_seen: str | None) -> UserView:
         """The view of this user, who need not exist. Raises TenantGone."""
+        return _known(await self._views.get((scope, user_id, exclude_seen)))
+
+    async def views(self, wanted: Sequence[Wanted]) -> list[UserView]:
+        """Several views, the arguments of `view` each, in one statement. Raises TenantGone."""
+        return [_known(view) for view in await self._read(wanted)]
+
+    async def _read(self, wanted: Sequence[Wanted]) -> list[UserView | None]:
+        """The views in the order of what is wanted; None where the tenant is gone."""
+        columns = {
+            "tenants": [scope.tenant_id for scope, _, _ in wanted],
+            "users": [user_id for _, user_id, _ in wanted],
+            "exclude_seen": [exclude_seen for _, _, exclude_seen in wanted],
+        }
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(_VIEW, self._parameters(scope, user_id, exclude_seen))
-            return self._view(await cursor.fetchone())
+            cursor = await connection.execute(_VIEWS, {**columns, **self._bounds})
+            return [self._view(row) for row in await cursor.fetchall()]
 
-    async def views(self, wanted: Sequence[tuple[TenantScope, str, str | None]]) -> list[UserView]:
-        """Several views, the arguments of `view` each, on one connection in one round trip. Raises TenantGone."""
-        async with self._pool.connection() as connection, connection.pipeline():
-            cursors = [await connection.execute(_VIEW, self._parameters(*each)) for each in wanted]
-            return [self._view(await cursor.fetchone()) for cursor in cursors]
-
-    def _parameters(self, scope: TenantScope, user_id: str, exclude_seen: str | None) -> dict[str, Any]:
-        return {"tenant": scope.tenant_id, "user": user_id, "exclude_seen": exclude_seen, **self._bounds}
-
-    def _view(self, row: TupleRow | None) -> UserView:
-        if row is None:
-            raise TenantGone
+    def _view(self, row: TupleRow) -> UserView | None:
         version, effective, events, seen = row
+        if version is None:
+            return None
         history = self._decode(events) if events is not None else []
         history.reverse()
         return UserView(version, effective, history, seen or [])
+
+
+def _known(view: UserView | None) -> UserView:
+    if view is None:
+        raise TenantGone
+    return view
 
 
 _TYPE_WEIGHT = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in TYPE_WEIGHTS.items())
 
 # Events of one moment are in the order of their items, as in a feature snapshot. The limit of `recent` depends on
 # whether seen items are wanted, so that the common read touches as few index entries as it can.
-_VIEW = f"""
-WITH setting AS MATERIALIZED (
-    SELECT catalogue.version, coalesce(%(exclude_seen)s, tenant.exclude_seen) AS exclude_seen
-    FROM catalogues AS catalogue JOIN tenants AS tenant ON tenant.id = catalogue.tenant_id
-    WHERE catalogue.tenant_id = %(tenant)s
-), recent AS MATERIALIZED (
-    SELECT item_id, interaction_type, value, occurred_at
-    FROM interactions
-    WHERE tenant_id = %(tenant)s AND user_id = %(user)s
-    ORDER BY occurred_at DESC, item_id COLLATE "C" DESC
-    LIMIT (SELECT CASE exclude_seen WHEN 'none' THEN %(max_events)s ELSE %(looked_at)s END FROM setting)
-)
-SELECT
-    version,
-    exclude_seen,
-    (
-        SELECT json_agg(json_build_array(
-            item_id,
-            interaction_type,
-            coalesce(value, CASE interaction_type {_TYPE_WEIGHT} END),
-            (extract(epoch FROM occurred_at) * 1000000)::bigint
-        ))::text
-        FROM (SELECT * FROM recent LIMIT %(max_events)s) AS newest
-    ),
-    CASE WHEN exclude_seen <> 'none' THEN ARRAY(
-        SELECT item_id FROM recent
-        WHERE exclude_seen = 'all' OR interaction_type = 'purchase'
-        GROUP BY item_id ORDER BY max(occurred_at) DESC LIMIT %(max_seen)s
-    ) END
-FROM setting
+_VIEWS = f"""
+SELECT view.*
+FROM unnest(%(tenants)s::text[], %(users)s::text[], %(exclude_seen)s::text[])
+    WITH ORDINALITY AS wanted (tenant_id, user_id, exclude_seen, place)
+LEFT JOIN LATERAL (
+    WITH setting AS MATERIALIZED (
+        SELECT catalogue.version, coalesce(wanted.exclude_seen, tenant.exclude_seen) AS exclude_seen
+        FROM catalogues AS catalogue JOIN tenants AS tenant ON tenant.id = catalogue.tenant_id
+        WHERE catalogue.tenant_id = wanted.tenant_id
+    ), recent AS MATERIALIZED (
+        SELECT item_id, interaction_type, value, occurred_at
+        FROM interactions
+        WHERE tenant_id = wanted.tenant_id AND user_id = wanted.user_id
+        ORDER BY occurred_at DESC, item_id COLLATE "C" DESC
+        LIMIT (SELECT CASE exclude_seen WHEN 'none' THEN %(max_events)s ELSE %(looked_at)s END FROM setting)
+    )
+    SELECT
+        version,
+        exclude_seen,
+        (
+            SELECT json_agg(json_build_array(
+                item_id,
+                interaction_type,
+                coalesce(value, CASE interaction_type {_TYPE_WEIGHT} END),
+                (extract(epoch FROM occurred_at) * 1000000)::bigint
+            ))::text
+            FROM (SELECT * FROM recent LIMIT %(max_events)s) AS newest
+        ) AS events,
+        CASE WHEN exclude_seen <> 'none' THEN ARRAY(
+            SELECT item_id FROM recent
+            WHERE exclude_seen = 'all' OR interaction_type = 'purchase'
+            GROUP BY item_id ORDER BY max(occurred_at) DESC LIMIT %(max_seen)s
+        ) END AS seen
+    FROM setting
+) AS view ON true
+ORDER BY place
 """  # noqa: S608 - the weights are numbers of this code base

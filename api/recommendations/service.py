@@ -22,9 +22,9 @@ from api.recommendations.impressions import ImpressionLog, Shown
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
 from configs.settings import HistorySettings
 from feature_store.online import TYPE_WEIGHTS
-from serving.client import ServingClient, ServingUnavailable
+from serving.client import Reply, ServingClient, ServingUnavailable
 from serving.contracts.filters import Filter
-from serving.contracts.messages import Answer, CatalogueDelta, Event, RankedItem, RecommendQuery, SimilarQuery
+from serving.contracts.messages import CatalogueDelta, Event, RankedItem, RecommendQuery, SimilarQuery
 
 SESSION_TYPE = "click"
 """A session item counts like an event of this type: the user went to it."""
@@ -51,7 +51,9 @@ class Catalogue(Protocol):
 
     async def delta(self, scope: TenantScope, since: int) -> CatalogueDelta: ...
 
-    async def live(self, scope: TenantScope, ids: list[str]) -> tuple[int, set[str]]: ...
+    async def version(self, scope: TenantScope) -> int: ...
+
+    async def live(self, scope: TenantScope, ids: list[str]) -> set[str]: ...
 
     async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool]: ...
 
@@ -172,28 +174,31 @@ class Recommender:
         self, scope: TenantScope, version: int, query: RecommendQuery | SimilarQuery
     ) -> tuple[list[RankedItem], str]:
         """The model's items that may be shown at the moment after it answered; asked once more where some may not."""
-        answer, release = await self._put(scope, version, query)
-        wanted = [item.item_id for item in answer.items]
-        if not wanted:
-            return answer.items, release
-        version, live = await self._catalogue.live(scope, wanted)
-        if len(live) == len(wanted):
-            return answer.items, release
-        gone = [id_ for id_ in wanted if id_ not in live]
+        reply = await self._put(scope, version, query)
+        gone = await self._gone(scope, reply)
+        if not gone:
+            return reply.answer.items, reply.release
         log.info("asking again: items left the catalogue meanwhile", count=len(gone))
-        again = msgspec.structs.replace(query, exclude=[*query.exclude, *gone])
-        answer, release = await self._put(scope, version, again)
-        _, live = await self._catalogue.live(scope, [item.item_id for item in answer.items])
-        return [item for item in answer.items if item.item_id in live], release
+        query = msgspec.structs.replace(query, exclude=[*query.exclude, *gone])
+        reply = await self._put(scope, await self._catalogue.version(scope), query)
+        gone = await self._gone(scope, reply)
+        return [item for item in reply.answer.items if item.item_id not in gone], reply.release
 
-    async def _put(self, scope: TenantScope, version: int, query: RecommendQuery | SimilarQuery) -> tuple[Answer, str]:
+    async def _gone(self, scope: TenantScope, reply: Reply) -> set[str]:
+        """Those of the answer's items that may not be shown any more; none where the catalogue is as it was."""
+        ids = [item.item_id for item in reply.answer.items]
+        if not ids or await self._catalogue.version(scope) == reply.catalogue_version:
+            return set()
+        return set(ids) - await self._catalogue.live(scope, ids)
+
+    async def _put(self, scope: TenantScope, version: int, query: RecommendQuery | SimilarQuery) -> Reply:
         async def load_delta(since: int) -> CatalogueDelta:
             return await self._catalogue.delta(scope, since)
 
-        answer, release = await self._models.ask(scope.tenant_id, version, query, load_delta)
-        if answer.error is not None:  # the database knows the item, and the models do not yet
+        reply = await self._models.ask(scope.tenant_id, version, query, load_delta)
+        if reply.answer.error is not None:  # the database knows the item, and the models do not yet
             raise ServingUnavailable("no-model", "the release does not know the item")
-        return answer, release
+        return reply
 
 
 def _label(unavailable: ServingUnavailable, ignored: list[str]) -> str:

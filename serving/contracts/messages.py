@@ -97,7 +97,7 @@ class BatchResponse(msgspec.Struct, frozen=True):
 
     status: Literal["ok", "delta_needed", "no_release"]
     release: str = ""
-    base_version: int = 0  # catalogue version of the release, where a delta starts
+    base_version: int = 0  # of the catalogue: what the answers were laid over, or where a delta has to start
     answers: list[Answer] = []
 
 

@@ -45,10 +45,11 @@ async def no_delta(since: int) -> CatalogueDelta:
 def test_a_lone_query_is_answered(server: ModelServer) -> None:
     async def scenario() -> None:
         async with client_of(server) as client:
-            answer, release = await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
+            answer, release, version = await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
+            assert version == CATALOGUE_VERSION
             assert len(answer.items) == 5
             assert release == (await client.releases())[TENANT].release
-            answer, _ = await client.ask(TENANT, CATALOGUE_VERSION, SimilarQuery("unheard-of", 3), no_delta)
+            answer, *_ = await client.ask(TENANT, CATALOGUE_VERSION, SimilarQuery("unheard-of", 3), no_delta)
             assert answer.error == "unknown_item"
 
     asyncio.run(scenario())
@@ -88,7 +89,7 @@ def test_the_delta_is_read_once_for_queries_that_leave_together(server: ModelSer
         async with client_of(server) as client:
             queries = [SimilarQuery("horror-3", 100) for _ in range(8)]
             answers = await asyncio.gather(*(client.ask(TENANT, 11, query, load_delta) for query in queries))
-            assert all("horror-5" not in {item.item_id for item in answer.items} for answer, _ in answers)
+            assert all("horror-5" not in {item.item_id for item in answer.items} for answer, *_ in answers)
 
     asyncio.run(scenario())
     assert asked == [CATALOGUE_VERSION]
@@ -101,7 +102,8 @@ def test_metadata_with_numbers_past_64_bits_travels(server: ModelServer) -> None
 
     async def scenario() -> None:
         async with client_of(server) as client:
-            answer, _ = await client.ask(TENANT, 12, SimilarQuery("horror-3", 100), load_delta)
+            answer, _, version = await client.ask(TENANT, 12, SimilarQuery("horror-3", 100), load_delta)
+            assert version == 12
             assert "large" in {item.item_id for item in answer.items}
 
     asyncio.run(scenario())
@@ -119,7 +121,7 @@ def test_without_a_model_the_reason_is_named_and_others_are_served(
             with pytest.raises(ServingUnavailable) as caught:
                 await client.ask(tenant, CATALOGUE_VERSION, query, no_delta)
             assert caught.value.reason == reason
-            answer, _ = await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
+            answer, *_ = await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
             assert answer.items
 
     asyncio.run(scenario())
@@ -133,7 +135,7 @@ def test_what_reading_the_delta_raises_reaches_the_caller_and_nobody_else(server
         async with client_of(server) as client:
             with pytest.raises(ConnectionError, match="the database is away"):
                 await client.ask(TENANT, 1_000, QUERY, failing)
-            answer, _ = await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
+            answer, *_ = await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
             assert answer.items
 
     asyncio.run(scenario())
