@@ -12,7 +12,7 @@ from training.models.contract import ModelConfig
 if TYPE_CHECKING:
     from optuna import Trial
 
-Value = int | float | str | bool
+Value = int | float | str | bool | None
 
 
 class _Option(BaseModel):

@@ -1,5 +1,6 @@
 """The ranker: what it learns, when it gives up, and that its contributions are exact over linear components."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feature_store.online import Histories
 from tests.training.catalogue import N_ITEMS, build_dataset, histories, items_of, metadata_of
 from training.dataset import Dataset, Interactions, ItemTable
 from training.evaluation import evaluate
@@ -16,7 +18,7 @@ from training.models.content_based.model import ContentBased
 from training.models.contract import NO_ITEM, Recommender, RuntimeOptions
 from training.models.hybrid.learning import Learned, RankerConfig, learn
 from training.models.hybrid.model import Hybrid, HybridConfig
-from training.models.hybrid.newcomers import Guide, Lift, find_lift
+from training.models.hybrid.newcomers import Guide, Lift, find_lift, lift_again
 from training.models.hybrid.questions import ask
 from training.models.hybrid.ranker import Candidates, breadth, fit_weights, ndcg
 from training.models.popularity import Popularity
@@ -24,7 +26,9 @@ from training.models.profiles import Profiles
 from training.splits import Holdout, leave_one_out_split
 
 OPTIONS = RuntimeOptions(threads=1)
-RANKER = RankerConfig(candidates=20, popularity_weights=(0.0, 0.5), breadth_powers=(0.0,), tolerance=0.0, folds=4)
+RANKER = RankerConfig(
+    candidates=20, popularity_weights=(0.0, 0.5), breadth_powers=(0.0,), tolerance=0.0, folds=4, prior_users=0
+)
 
 
 def until(dataset: Dataset, share: float = 0.8) -> int:
@@ -114,7 +118,8 @@ def test_items_chosen_before_are_asked_for_where_people_choose_them_again() -> N
     for name, events in (("once", once), ("again", again)):
         dataset = Dataset(events, table, 30)
         past = dataset.where(events.timestamps < 3)
-        blend = Hybrid(None, {"collaborative": Collaborative().fit(past, OPTIONS)}, 3).fit(dataset, OPTIONS)
+        config = HybridConfig(questions_per_user=3)
+        blend = Hybrid(config, {"collaborative": Collaborative().fit(past, OPTIONS)}, 3).fit(dataset, OPTIONS)
         asked[name] = blend.learned.n_questions
     assert asked == {"once": 90, "again": 90}  # masked, those who repeat would have nothing left to be asked for
 
@@ -138,13 +143,21 @@ def test_where_each_users_last_events_are_held_out_it_learns_from_those_that_val
     assert figure is not None and alone is not None and figure > alone
 
 
+NEWCOMERS_SCORES = np.array([*range(12, 0, -1), 0.5, 0.2], np.float32)
+NEWCOMERS = np.arange(14) >= 12
+
+
+def told_of_newcomers(factor: float = 1.0) -> Callable[[Histories], np.ndarray]:
+    return lambda asked: np.tile(np.float32(factor) * NEWCOMERS_SCORES, (len(asked), 1))
+
+
 def newcomers_asked(target: int, *pasts: list[int]) -> Lift:
     """Two users who look for `target` among twelve items that score 12, 11, ... 1 and two newcomers at 0.5 and 0.2."""
-    scores = np.array([*range(12, 0, -1), 0.5, 0.2], np.float32)
-    newcomers = np.arange(14) >= 12
     told = sp.csr_array((np.ones(2, bool), ([0, 1], [target] * 2)), shape=(2, 14))
     questions = Holdout(np.arange(2, dtype=np.int32), histories(*pasts), told, sp.csr_array((2, 14), dtype=bool))
-    return find_lift(lambda asked: np.tile(scores, (len(asked), 1)), newcomers, questions, most=0.1, cost=0.01)
+    return find_lift(
+        lambda asked: np.tile(NEWCOMERS_SCORES, (len(asked), 1)), NEWCOMERS, questions, most=0.1, cost=0.01
+    )
 
 
 def test_newcomers_are_lifted_into_their_share_of_lists() -> None:
@@ -153,6 +166,20 @@ def test_newcomers_are_lifted_into_their_share_of_lists() -> None:
     assert found.share == 0.1
     assert found.value == pytest.approx(2.5, rel=1e-4)
     assert found.ndcg == 1.0
+
+
+@pytest.mark.parametrize("factor", [1.0, 10.0])
+def test_a_lift_keeps_its_share_where_components_speak_in_other_numbers(factor: float) -> None:
+    found = newcomers_asked(1, [0], [])
+    again = lift_again(found, told_of_newcomers(factor), NEWCOMERS, histories([0], []))
+    assert again.value == pytest.approx(2.5 * factor, rel=1e-4)
+    assert (again.share, again.ndcg) == (found.share, found.ndcg)
+
+
+def test_there_is_no_lift_without_newcomers_nor_one_for_those_who_had_none() -> None:
+    blended, asked = told_of_newcomers(), histories([0])
+    assert lift_again(Lift(value=2.5, share=0.1), blended, np.zeros(14, bool), asked) == Lift()
+    assert lift_again(Lift(), blended, NEWCOMERS, asked) == Lift()
 
 
 def test_newcomers_get_no_place_that_somebody_needs() -> None:
@@ -250,6 +277,20 @@ def test_popularity_gets_weight_where_it_tells_what_components_do_not() -> None:
     without = learn_from(signals, popularity, signals.sum(axis=2).argmax(axis=1))
     needed = learn_from(signals, popularity, (signals.sum(axis=2) + popularity).argmax(axis=1))
     assert (without.popularity_weight, needed.popularity_weight) == (0.0, 0.5)
+
+
+def test_what_components_reach_alone_decides_until_there_are_users_to_learn_from() -> None:
+    signals = np.random.default_rng(3).normal(size=(150, 60, 2))
+    chosen = (signals[:, :, 0] + 0.6 * signals[:, :, 1]).argmax(axis=1)
+    weights = {
+        users: learn_from(signals, np.zeros(60), chosen, RANKER.model_copy(update={"prior_users": users}))
+        for users in (0.0, 150.0, 1e9)
+    }
+    alone = np.array(list(weights[0.0].component_ndcg.values())) ** 4
+    learned, between, expected = (np.array(list(found.weights.values())) for found in weights.values())
+    np.testing.assert_allclose(expected, alone / alone.sum(), rtol=1e-4)
+    np.testing.assert_allclose(between, (learned + expected) / 2, rtol=1e-4)
+    assert abs(learned - expected).max() > 0.05
 
 
 def test_between_equals_the_blend_with_the_broader_lists_is_taken() -> None:

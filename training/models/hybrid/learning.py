@@ -36,6 +36,12 @@ class RankerConfig(ModelConfig):
     )
     tolerance: float = Field(default=0.005, ge=0, description="share of the best NDCG given up for broader lists")
     l2: float = Field(default=1e-3, ge=0, description="ridge on the weights")
+    prior_users: float = Field(
+        default=100.0, ge=0, description="users that it takes to move the weights half of the way from their prior"
+    )
+    prior_power: float = Field(
+        default=4.0, ge=0, description="weights are expected to follow this power of what components reach alone"
+    )
     folds: int = Field(default=5, ge=2, description="of the cross-validation over users")
 
 
@@ -100,7 +106,7 @@ def learn(
         options = [
             option
             for weight in config.popularity_weights
-            for option in _try(_with_popularity(candidates, weight), weight, breadths, fold, config)
+            for option in _try(_with_popularity(candidates, weight), components, weight, breadths, fold, config)
         ]
         enough = max((option.ndcg for option in options), default=0.0) * (1 - config.tolerance)
         winning = [option for option in options if option.ndcg >= enough and option.ndcg > alone[best]]
@@ -124,14 +130,19 @@ def learn(
 
 def _try(
     candidates: Candidates,
+    components: Candidates,
     popularity_weight: float,
     breadths: npt.NDArray[np.int64],
     fold: npt.NDArray[np.int64],
     config: RankerConfig,
 ) -> Iterator[_Option]:
     """The blends with one weight of popularity, each judged on users that its weights had not seen."""
-    parts = [(fold == held, fit_weights(candidates.take(fold != held), config.l2)) for held in np.unique(fold)]
-    whole = fit_weights(candidates, config.l2)
+
+    def fitted(rows: npt.NDArray[np.bool_]) -> Doubles:
+        return _towards_prior(fit_weights(candidates.take(rows), config.l2), components.take(rows), config)
+
+    parts = [(fold == held, fitted(fold != held)) for held in np.unique(fold)]
+    whole = fitted(fold >= 0)
     if not whole.any():
         return
     for power in config.breadth_powers:
@@ -142,6 +153,20 @@ def _try(
         lifted = whole * lifts / (whole * lifts).sum()
         mean = float(np.average(figures, weights=candidates.shares))
         yield _Option(lifted, popularity_weight, figures, mean, breadth(candidates, lifted))
+
+
+def _towards_prior(weights: Doubles, components: Candidates, config: RankerConfig) -> Doubles:
+    """The weights drawn to what is expected before any are learned, the more the fewer users they were learned from.
+
+    What a component reaches alone is known sooner than what it adds to the others, and combinations of forecasts do
+    better when drawn to such a start (Diebold and Pauly, 1990).
+    """
+    expected = np.array([mean_ndcg(components, alone) for alone in np.eye(len(weights))]) ** config.prior_power
+    if not expected.any():
+        return weights
+    users = components.shares.sum()
+    share = users / (users + config.prior_users)
+    return share * weights + (1 - share) * expected / expected.sum()
 
 
 def _with_popularity(candidates: Candidates, weight: float) -> Candidates:

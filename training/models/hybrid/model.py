@@ -25,7 +25,7 @@ from training.models.contract import (
     RuntimeOptions,
 )
 from training.models.hybrid.learning import Learned, RankerConfig, learn
-from training.models.hybrid.newcomers import Guide, Lift, find_lift
+from training.models.hybrid.newcomers import Guide, Lift, find_lift, lift_again
 from training.models.hybrid.occlusion import agreement
 from training.models.hybrid.questions import ask
 from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
@@ -46,7 +46,7 @@ class HybridConfig(ModelConfig):
     window: float = Field(
         default=0.1, gt=0, lt=1, description="share of the newest events asked about where no moment is given"
     )
-    questions_per_user: int = Field(default=8, ge=1, description="moments asked about, evenly spaced")
+    questions_per_user: int = Field(default=2, ge=1, description="moments asked about, evenly spaced")
     max_questions: int = Field(default=3_000, ge=1)
     mask_seen: bool | None = Field(
         default=None, description="ask only for items new to the user; null: where people seldom choose one twice"
@@ -117,9 +117,7 @@ class Hybrid(Blend):
     def _ask(self, dataset: Dataset, rng: np.random.Generator) -> tuple[Dataset, Holdout]:
         """What the components know, and questions about the events after that."""
         times = dataset.interactions.timestamps
-        since = self.known_until
-        if since is None:
-            since = int(np.quantile(times, 1 - self.config.window, method="higher"))
+        since = self._window(dataset) if self.known_until is None else self.known_until
         past = dataset.where(times < since)
         if not len(past.interactions) or len(past.interactions) == len(times):
             raise ValueError("hybrid needs events before and after the moment until which its components know")
@@ -132,6 +130,8 @@ class Hybrid(Blend):
         blend = self.over(components)
         blend._check_sizes(dataset.n_items)
         blend._measure(dataset, self.growth)
+        blend.lift = Lift()
+        blend.lift = lift_again(self.lift, blend._blended, blend.newcomers, self._newest(dataset))
         return blend
 
     @property
@@ -327,22 +327,33 @@ class Hybrid(Blend):
         if kept is not None and (kept == CONTENT or CONTENT not in self.components):
             return self.lift
 
-        def blended(histories: Histories) -> FloatMatrix:
-            sizes = build_profiles(histories, self.n_items).sizes
-            return self.score(histories) / (sizes**self.growth)[:, None]
-
         # The less content tells newcomers apart, the more evenly they come into lists, and the less that costs.
         for weight in (None,) if kept is None else GUIDE_WEIGHTS:
             self.guide = None if weight is None else Guide(family=CONTENT, weight=weight)
-            found = find_lift(blended, self.newcomers, questions, self.config.newcomers, self.config.newcomer_cost)
+            most, cost = self.config.newcomers, self.config.newcomer_cost
+            found = find_lift(self._blended, self.newcomers, questions, most, cost)
             if found.value is not None:
                 return found
         self.guide = None
         return Lift()
 
-    def _sample(self, dataset: Dataset) -> Histories:
-        """Histories of users who have one."""
-        users = np.unique(dataset.interactions.users)
+    def _blended(self, histories: Histories) -> FloatMatrix:
+        """Scores of histories of any size as those of one item: each row divided by size ** growth."""
+        sizes = build_profiles(histories, self.n_items).sizes
+        return self.score(histories) / (sizes**self.growth)[:, None]
+
+    def _window(self, dataset: Dataset) -> int:
+        """The moment at which the newest share of events begins."""
+        return int(np.quantile(dataset.interactions.timestamps, 1 - self.config.window, method="higher"))
+
+    def _newest(self, dataset: Dataset) -> Histories:
+        """Histories of users who came within the newest window: they are the likeliest to come now."""
+        events = dataset.interactions
+        return self._sample(dataset, events.users[events.timestamps >= self._window(dataset)])
+
+    def _sample(self, dataset: Dataset, users: npt.NDArray[np.int32] | None = None) -> Histories:
+        """Histories of these users, or of all who have one."""
+        users = np.unique(dataset.interactions.users if users is None else users)
         if len(users) > self.config.scale_users:
             users = np.sort(np.random.default_rng(0).choice(users, self.config.scale_users, replace=False))
         return dataset.histories(users)

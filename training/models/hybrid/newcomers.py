@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
+import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict
 
 from feature_store.online import Histories
@@ -72,6 +73,28 @@ def find_lift(blended: Blended, newcomers: Mask, questions: Holdout, most: float
         if reached >= without * (1 - cost):
             return Lift(value=value, share=share, ndcg=reached / without if without else 1.0)
     return Lift()
+
+
+def lift_again(lift: Lift, blended: Blended, newcomers: Mask, histories: Histories) -> Lift:
+    """The lift with which the newcomers of today take the share that `lift` was sized for.
+
+    Components that learned from more say it in other numbers, and other items are new to them.
+
+    Args:
+        lift: as it was found.
+        blended: scores of today, in which newcomers have no lift.
+        newcomers: bool [n_items].
+        histories: of users of today, whose lists are looked at.
+    """
+    if lift.value is None or not len(histories):
+        return lift
+    if not newcomers.any() or newcomers.all():
+        return Lift()
+    nothing = sp.csr_array((len(histories), len(newcomers)), dtype=bool)
+    questions = Holdout(np.arange(len(histories), dtype=np.int32), histories, nothing, nothing)
+    _, unseen = _gather(blended, newcomers, questions)
+    value = _lift_to(lift.share, unseen)
+    return Lift() if value is None else lift.model_copy(update={"value": value})
 
 
 def _gather(blended: Blended, newcomers: Mask, questions: Holdout) -> tuple[_Lists, _Lists]:
