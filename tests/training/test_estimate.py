@@ -17,7 +17,8 @@ from training.measure import resident_mb
 from training.models.contract import ModelConfig, Recommender, RuntimeOptions
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.rehearsal import places, some_users
-from training.models.hybrid.model import Hybrid, HybridConfig
+from training.models.hybrid.config import HybridConfig
+from training.models.hybrid.model import Hybrid
 from training.models.linear import LinearRecommender
 from training.models.popularity import Popularity
 from training.models.registry import families, family_class

@@ -16,8 +16,9 @@ from training.evaluation import evaluate
 from training.models.collaborative.model import Collaborative
 from training.models.content_based.model import ContentBased
 from training.models.contract import NO_ITEM, Recommender, RuntimeOptions
+from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.learning import Learned, RankerConfig, learn
-from training.models.hybrid.model import Hybrid, HybridConfig
+from training.models.hybrid.model import Hybrid
 from training.models.hybrid.newcomers import Guide, Lift, find_lift, lift_again
 from training.models.hybrid.questions import ask
 from training.models.hybrid.ranker import Candidates, breadth, fit_weights, ndcg

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from feature_store.online import Histories
 from training.dataset import Dataset
@@ -19,12 +18,12 @@ from training.models.contract import (
     FloatMatrix,
     ListContributions,
     Mask,
-    ModelConfig,
     Positions,
     Recommender,
     RuntimeOptions,
 )
-from training.models.hybrid.learning import Learned, RankerConfig, learn
+from training.models.hybrid.config import HybridConfig
+from training.models.hybrid.learning import Learned, learn
 from training.models.hybrid.newcomers import Guide, Lift, find_lift, lift_again
 from training.models.hybrid.occlusion import agreement
 from training.models.hybrid.questions import ask
@@ -42,40 +41,14 @@ SELDOM = 0.2
 """Share of events that repeat an item of their user, under which a user's earlier items are not asked for."""
 
 
-class HybridConfig(ModelConfig):
-    window: float = Field(
-        default=0.1, gt=0, lt=1, description="share of the newest events asked about where no moment is given"
-    )
-    questions_per_user: int = Field(default=2, ge=1, description="moments asked about, evenly spaced")
-    max_questions: int = Field(default=3_000, ge=1)
-    mask_seen: bool | None = Field(
-        default=None, description="ask only for items new to the user; null: where people seldom choose one twice"
-    )
-    popularity_half_life_days: float = Field(default=30.0, gt=0)
-    ranker: RankerConfig = RankerConfig()
-    newcomers: float = Field(
-        default=0.1, ge=0, lt=1, description="largest share of the places of lists for items without an event"
-    )
-    newcomer_cost: float = Field(
-        default=0.01,
-        ge=0,
-        lt=1,
-        description="share of NDCG that may be given up for them; less room where it is not enough",
-    )
-    evidence_users: int = Field(default=100, ge=1, description="histories that evidence is checked on")
-    required_agreement: float = Field(
-        default=0.95, ge=0, le=1, description="share of checked evidence that must be true for any to be given"
-    )
-    scale_users: int = Field(default=512, ge=1, description="histories that scales are measured on")
-
-
 class Hybrid(Blend):
     """score = sum over components of w * (s - center) / spread, plus a weight times popularity, in one scale.
 
     The scale is that of the linear families: their scores grow with a history of n items as n ** growth, and whatever
     does not is multiplied by the missing power of n. So a short history weighs as much as a long one against
     popularity, and what one item of a history did to a score adds up over the components.
-    Weights are non-negative and learned listwise on questions that came after everything the components know.
+    Weights are non-negative and learned listwise on questions that came after everything the components know, and drawn
+    to what the components reach alone where few users asked them.
     Components that read no metadata give their lowest score to what nobody has had yet. Newcomers get a lift in return,
     the same for all of them, so that the others choose which of them take a share of the lists. Where one component is
     kept, which knows nothing of newcomers, it speaks alone of all other items, and content of them.
