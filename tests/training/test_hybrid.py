@@ -172,15 +172,17 @@ def test_newcomers_are_lifted_into_their_share_of_lists() -> None:
 @pytest.mark.parametrize("factor", [1.0, 10.0])
 def test_a_lift_keeps_its_share_where_components_speak_in_other_numbers(factor: float) -> None:
     found = newcomers_asked(1, [0], [])
-    again = lift_again(found, told_of_newcomers(factor), NEWCOMERS, histories([0], []))
+    seen = np.zeros((2, 14), bool)
+    seen[0, 0] = True  # the first user has had the best item, longer ago than the history reaches
+    again = lift_again(found, told_of_newcomers(factor), NEWCOMERS, histories([], []), sp.csr_array(seen))
     assert again.value == pytest.approx(2.5 * factor, rel=1e-4)
     assert (again.share, again.ndcg) == (found.share, found.ndcg)
 
 
 def test_there_is_no_lift_without_newcomers_nor_one_for_those_who_had_none() -> None:
-    blended, asked = told_of_newcomers(), histories([0])
-    assert lift_again(Lift(value=2.5, share=0.1), blended, np.zeros(14, bool), asked) == Lift()
-    assert lift_again(Lift(), blended, NEWCOMERS, asked) == Lift()
+    blended, asked, seen = told_of_newcomers(), histories([0]), sp.csr_array((1, 14), dtype=bool)
+    assert lift_again(Lift(value=2.5, share=0.1), blended, np.zeros(14, bool), asked, seen) == Lift()
+    assert lift_again(Lift(), blended, NEWCOMERS, asked, seen) == Lift()
 
 
 def test_newcomers_get_no_place_that_somebody_needs() -> None:

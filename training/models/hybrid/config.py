@@ -10,7 +10,7 @@ class HybridConfig(ModelConfig):
     window: float = Field(
         default=0.1, gt=0, lt=1, description="share of the newest events asked about where no moment is given"
     )
-    questions_per_user: int = Field(default=2, ge=1, description="moments asked about, evenly spaced")
+    questions_per_user: int = Field(default=1, ge=1, description="moments asked about, evenly spaced")
     max_questions: int = Field(default=3_000, ge=1)
     mask_seen: bool | None = Field(
         default=None, description="ask only for items new to the user; null: where people seldom choose one twice"

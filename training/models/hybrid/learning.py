@@ -37,7 +37,7 @@ class RankerConfig(ModelConfig):
     tolerance: float = Field(default=0.005, ge=0, description="share of the best NDCG given up for broader lists")
     l2: float = Field(default=1e-3, ge=0, description="ridge on the weights")
     prior_users: float = Field(
-        default=100.0, ge=0, description="users that it takes to move the weights half of the way from their prior"
+        default=500.0, ge=0, description="users that it takes to move the weights half of the way from their prior"
     )
     prior_power: float = Field(
         default=4.0, ge=0, description="weights are expected to follow this power of what components reach alone"

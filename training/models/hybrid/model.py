@@ -104,7 +104,9 @@ class Hybrid(Blend):
         blend._check_sizes(dataset.n_items)
         blend._measure(dataset, self.growth)
         blend.lift = Lift()
-        blend.lift = lift_again(self.lift, blend._blended, blend.newcomers, self._newest(dataset))
+        users = self._newest(dataset)
+        histories, seen = dataset.histories(users), dataset.seen[users]
+        blend.lift = lift_again(self.lift, blend._blended, blend.newcomers, histories, seen)
         return blend
 
     @property
@@ -319,17 +321,21 @@ class Hybrid(Blend):
         """The moment at which the newest share of events begins."""
         return int(np.quantile(dataset.interactions.timestamps, 1 - self.config.window, method="higher"))
 
-    def _newest(self, dataset: Dataset) -> Histories:
-        """Histories of users who came within the newest window: they are the likeliest to come now."""
+    def _newest(self, dataset: Dataset) -> npt.NDArray[np.int32]:
+        """Users who came within the newest window: they are the likeliest to come now."""
         events = dataset.interactions
-        return self._sample(dataset, events.users[events.timestamps >= self._window(dataset)])
+        return self._drawn(events.users[events.timestamps >= self._window(dataset)])
 
-    def _sample(self, dataset: Dataset, users: npt.NDArray[np.int32] | None = None) -> Histories:
-        """Histories of these users, or of all who have one."""
-        users = np.unique(dataset.interactions.users if users is None else users)
+    def _sample(self, dataset: Dataset) -> Histories:
+        """Histories of users who have one."""
+        return dataset.histories(self._drawn(dataset.interactions.users))
+
+    def _drawn(self, users: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Distinct users of these, no more than scales are measured on."""
+        users = np.unique(users)
         if len(users) > self.config.scale_users:
             users = np.sort(np.random.default_rng(0).choice(users, self.config.scale_users, replace=False))
-        return dataset.histories(users)
+        return users
 
     def _check_sizes(self, n_items: int) -> None:
         sizes = {family: model.n_items for family, model in self.components.items()}

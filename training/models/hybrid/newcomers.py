@@ -75,7 +75,7 @@ def find_lift(blended: Blended, newcomers: Mask, questions: Holdout, most: float
     return Lift()
 
 
-def lift_again(lift: Lift, blended: Blended, newcomers: Mask, histories: Histories) -> Lift:
+def lift_again(lift: Lift, blended: Blended, newcomers: Mask, histories: Histories, seen: sp.csr_array) -> Lift:
     """The lift with which the newcomers of today take the share that `lift` was sized for.
 
     Components that learned from more say it in other numbers, and other items are new to them.
@@ -85,13 +85,14 @@ def lift_again(lift: Lift, blended: Blended, newcomers: Mask, histories: Histori
         blended: scores of today, in which newcomers have no lift.
         newcomers: bool [n_items].
         histories: of users of today, whose lists are looked at.
+        seen: bool [len(histories), n_items], what they had, in their histories and before: the lists are without it.
     """
     if lift.value is None or not len(histories):
         return lift
     if not newcomers.any() or newcomers.all():
         return Lift()
     nothing = sp.csr_array((len(histories), len(newcomers)), dtype=bool)
-    questions = Holdout(np.arange(len(histories), dtype=np.int32), histories, nothing, nothing)
+    questions = Holdout(np.arange(len(histories), dtype=np.int32), histories, targets=nothing, masked=seen)
     _, unseen = _gather(blended, newcomers, questions)
     value = _lift_to(lift.share, unseen)
     return Lift() if value is None else lift.model_copy(update={"value": value})
