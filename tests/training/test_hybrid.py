@@ -19,7 +19,7 @@ from training.models.contract import NO_ITEM, Recommender, RuntimeOptions
 from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.learning import Learned, RankerConfig, learn
 from training.models.hybrid.model import Hybrid
-from training.models.hybrid.newcomers import Guide, Lift, find_lift, lift_again
+from training.models.hybrid.newcomers import Guide, Lift, find_lift, lift_again, widest
 from training.models.hybrid.questions import ask
 from training.models.hybrid.ranker import Candidates, breadth, fit_weights, ndcg
 from training.models.popularity import Popularity
@@ -183,6 +183,24 @@ def test_there_is_no_lift_without_newcomers_nor_one_for_those_who_had_none() -> 
     blended, asked, seen = told_of_newcomers(), histories([0]), sp.csr_array((1, 14), dtype=bool)
     assert lift_again(Lift(value=2.5, share=0.1), blended, np.zeros(14, bool), asked, seen) == Lift()
     assert lift_again(Lift(), blended, NEWCOMERS, asked, seen) == Lift()
+
+
+def test_content_speaks_as_softly_as_the_largest_share_of_newcomers_needs() -> None:
+    guides = [Guide(family="content-based", weight=weight) for weight in (1.0, 0.1, 0.01)]
+    asked: list[Guide | None] = []
+
+    def lift_under(guide: Guide | None) -> Lift:
+        asked.append(guide)
+        return {1.0: Lift(value=1, share=0.0125), 0.1: Lift(value=2, share=0.05), 0.01: Lift(value=3, share=0.05)}[
+            guide.weight if guide else 1.0
+        ]
+
+    assert widest(guides, lift_under, most=0.1) == (Lift(value=2, share=0.05), guides[1])
+    assert asked == guides
+    asked.clear()
+    assert widest(guides, lift_under, most=0.05)[1] == guides[1]
+    assert asked == guides[:2]
+    assert widest(guides, lambda guide: Lift(), most=0.1) == (Lift(), None)
 
 
 def test_newcomers_get_no_place_that_somebody_needs() -> None:

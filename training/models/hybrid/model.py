@@ -24,7 +24,7 @@ from training.models.contract import (
 )
 from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.learning import Learned, learn
-from training.models.hybrid.newcomers import Guide, Lift, find_lift, lift_again
+from training.models.hybrid.newcomers import GUIDE_WEIGHTS, Guide, Lift, find_lift, lift_again, widest
 from training.models.hybrid.occlusion import agreement
 from training.models.hybrid.questions import ask
 from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
@@ -36,7 +36,6 @@ from training.splits import Holdout
 DESCRIPTION_FILE = "hybrid.json"
 ARRAYS_FILE = "hybrid.npz"
 CONTENT = "content-based"
-GUIDE_WEIGHTS = (1.0, 0.1, 0.01)
 SELDOM = 0.2
 """Share of events that repeat an item of their user, under which a user's earlier items are not asked for."""
 
@@ -302,15 +301,15 @@ class Hybrid(Blend):
         if kept is not None and (kept == CONTENT or CONTENT not in self.components):
             return self.lift
 
-        # The less content tells newcomers apart, the more evenly they come into lists, and the less that costs.
-        for weight in (None,) if kept is None else GUIDE_WEIGHTS:
-            self.guide = None if weight is None else Guide(family=CONTENT, weight=weight)
-            most, cost = self.config.newcomers, self.config.newcomer_cost
-            found = find_lift(self._blended, self.newcomers, questions, most, cost)
-            if found.value is not None:
-                return found
-        self.guide = None
-        return Lift()
+        most, cost = self.config.newcomers, self.config.newcomer_cost
+
+        def lift_under(guide: Guide | None) -> Lift:
+            self.guide = guide
+            return find_lift(self._blended, self.newcomers, questions, most, cost)
+
+        guides = [None] if kept is None else [Guide(family=CONTENT, weight=weight) for weight in GUIDE_WEIGHTS]
+        lift, self.guide = widest(guides, lift_under, most)
+        return lift
 
     def _blended(self, histories: Histories) -> FloatMatrix:
         """Scores of histories of any size as those of one item: each row divided by size ** growth."""

@@ -1,6 +1,6 @@
 """Items that nobody has had yet, in lists blended from components of which most know nothing of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -16,6 +16,7 @@ Blended = Callable[[Histories], FloatMatrix]
 """Histories to float32 [batch, n_items]: what the blend says, each row divided by size ** growth."""
 ROWS_AT_ONCE = 64
 HALVINGS = 3
+GUIDE_WEIGHTS = (1.0, 0.1, 0.01)
 
 
 class Lift(BaseModel):
@@ -73,6 +74,28 @@ def find_lift(blended: Blended, newcomers: Mask, questions: Holdout, most: float
         if reached >= without * (1 - cost):
             return Lift(value=value, share=share, ndcg=reached / without if without else 1.0)
     return Lift()
+
+
+def widest(
+    guides: Sequence[Guide | None], lift_under: Callable[[Guide | None], Lift], most: float
+) -> tuple[Lift, Guide | None]:
+    """The largest lift, and the first of the guides under which it is reached; no guide where there is none.
+
+    The less content tells newcomers apart, the more evenly they come into lists, and the less that costs.
+
+    Args:
+        guides: what may speak of newcomers.
+        lift_under: the lift that a guide allows.
+        most: the largest share; where it is reached, no further guide is tried.
+    """
+    best: tuple[Lift, Guide | None] = (Lift(), None)
+    for guide in guides:
+        lift = lift_under(guide)
+        if lift.share > best[0].share:
+            best = (lift, guide)
+        if lift.share >= most:
+            break
+    return best
 
 
 def lift_again(lift: Lift, blended: Blended, newcomers: Mask, histories: Histories, seen: sp.csr_array) -> Lift:
