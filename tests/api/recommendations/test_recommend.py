@@ -1,14 +1,12 @@
 """`recommend` and `similar` with a real model server: the database of this moment counts."""
 
-import asyncio
-from typing import Any
-
 import pytest
 
 from api.items.catalogue import CatalogueReader
 from api.recommendations.history import HistoryReader
 from serving.contracts.messages import MAX_COUNT
 from tests.fixtures.backend import Backend
+from tests.fixtures.meanwhile import hide_after
 from tests.fixtures.releases import item_id
 
 COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
@@ -144,31 +142,10 @@ def test_an_item_that_was_hidden_while_the_model_answered_is_replaced_by_another
     films: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = recommended(films, "ann")
-
-    def hiding_after(reader: type, method: str, item: str) -> None:
-        """What this method read is old at once: the item is hidden before the model is asked."""
-        read = getattr(reader, method)
-
-        async def read_and_hide(*arguments: Any) -> Any:
-            result = await read(*arguments)
-            await asyncio.to_thread(hide, films, item)
-            return result
-
-        monkeypatch.setattr(reader, method, read_and_hide)
-
-    hiding_after(HistoryReader, "view", before[0])
+    hide_after(monkeypatch, HistoryReader, "view", films, before[0])
     after = recommended(films, "ann")
     assert before[0] not in after
     assert len(after) == len(set(after)) == 10
-    hiding_after(CatalogueReader, "find", before[2])
+    hide_after(monkeypatch, CatalogueReader, "find", films, before[2])
     similar = [item["itemId"] for item in films.post("/api/v1/similar", {"itemId": before[1], "count": 59})]
     assert similar and not {before[0], before[2]} & set(similar)
-
-
-def hide(backend: Backend, item: str) -> None:
-    backend.sql(
-        "WITH moved AS (UPDATE catalogues SET version = version + 1 WHERE tenant_id = %s RETURNING tenant_id, version)"
-        " UPDATE items SET is_active = false, version = moved.version"
-        " FROM moved WHERE items.tenant_id = moved.tenant_id AND id = %s",
-        [backend.tenant_id, item],
-    )

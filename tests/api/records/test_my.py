@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from api.recommendations.history import HistoryReader
 from tests.fixtures.backend import Backend
+from tests.fixtures.meanwhile import hide_after
 from tests.fixtures.people import person
 from tests.fixtures.releases import item_id
 
@@ -83,11 +85,12 @@ def test_seen_and_hidden_items_are_left_out(films: Backend) -> None:
     assert not {*HORRORS, "horror-5"} & {record["itemId"] for record in body["data"]}
 
 
-def test_an_item_that_was_hidden_while_the_model_answered_is_not_shown(films: Backend) -> None:
+def test_an_item_that_was_hidden_while_the_model_answered_is_not_shown(
+    films: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ann = person(films, "ann")
     first = my(ann).json()["data"][0]["itemId"]
-    # The catalogue's version stays, so the model server cannot know: as if the item was hidden this very moment.
-    films.sql("UPDATE items SET is_active = false WHERE id = %s", [first])
+    hide_after(monkeypatch, HistoryReader, "view", films, first)
     again = [record["itemId"] for record in my(ann).json()["data"]]
     assert first not in again and len(again) == len(set(again)) == 10
 
