@@ -1,6 +1,6 @@
 """What a fit will take, told before it starts: rows, parameters, peak memory and time.
 
-`training.workload` counts the work in four currencies; a short probe says how fast this machine is in each.
+`training.workload` counts the work in five currencies; a short probe says how fast this machine is in each.
 `tests/benchmarks/estimates.py` holds estimates beside measurements: they are meant to be right within a factor of two,
 to tell minutes from hours and what fits into memory.
 """
@@ -18,8 +18,6 @@ from training.models.contract import ModelConfig, Recommender, RuntimeOptions
 from training.splits import Split
 from training.workload import MB, WORK, Fit, Sizes
 
-_PASSES = 12
-"""Entries moved of which one is partitioned, as in the closed forms of neighbours."""
 _PROBED = 0.05
 """Seconds that a probe of one currency takes."""
 
@@ -32,6 +30,7 @@ class Speed:
     adds: float
     mixed: float
     moves: float
+    passes: float
 
 
 @dataclass(frozen=True)
@@ -80,13 +79,13 @@ def forecast(
     fit, refit = WORK[family](first, second)
     work, speed = fit + refit, probe(options.threads)
     seconds = work.seconds + work.flops / speed.flops + work.adds / speed.adds
-    seconds += work.mixed / speed.mixed + work.moves / speed.moves
+    seconds += work.mixed / speed.mixed + work.moves / speed.moves + work.passes / speed.passes
     return Forecast(second.sizes.rows, refit.parameters, before + work.peak_bytes / MB, seconds)
 
 
 @lru_cache
 def probe(threads: int) -> Speed:
-    """How fast this machine is, in a fifth of a second. threads: a key only; libraries are bounded already.
+    """How fast this machine is, in a quarter of a second. threads: a key only; libraries are bounded already.
 
     The best of many short calls counts: other work on the machine, which comes and goes, is not part of an estimate.
     """
@@ -96,14 +95,12 @@ def probe(threads: int) -> Speed:
     met = float((np.diff(sparse.tocsc().indptr).astype(np.float64) * np.diff(sparse.indptr)).sum())
     dense = rng.random((600, 64), dtype=np.float32)
     flat, large = rng.random(100_000, dtype=np.float32), rng.random(4_000_000, dtype=np.float32)
-    partitioned = flat.size / _quickest(lambda: np.partition(flat, 1_000))
-    passed = large.size / _quickest(lambda: np.abs(large, out=large))
     return Speed(
         flops=2 * 384**3 / _quickest(lambda: square @ square),
         adds=met / _quickest(lambda: sparse @ sparse),
         mixed=sparse.nnz * 64 / _quickest(lambda: sparse @ dense),
-        # Most of what is counted passes over more than a cache holds; how fast a partition is depends on the processor.
-        moves=_PASSES / ((_PASSES - 1) / passed + 1 / partitioned),
+        moves=flat.size / _quickest(lambda: np.partition(flat, 1_000)),
+        passes=large.size / _quickest(lambda: np.abs(large, out=large)),
     )
 
 

@@ -90,7 +90,8 @@ class Work:
     flops: float = 0.0  # of dense products
     adds: float = 0.0  # of products of sparse matrices, one an entry met
     mixed: float = 0.0  # the same, of sparse matrices with dense ones
-    moves: float = 0.0  # entries of large arrays that are read, sorted or written
+    moves: float = 0.0  # entries of large arrays that are sorted, looked up or partitioned
+    passes: float = 0.0  # entries of arrays larger than a cache that are read or written in order
     seconds: float = 0.0  # whatever does not depend on sizes
 
     def __add__(self, other: "Work") -> "Work":
@@ -102,6 +103,7 @@ class Work:
             self.adds + other.adds,
             self.mixed + other.mixed,
             self.moves + other.moves,
+            self.passes + other.passes,
             self.seconds + other.seconds,
         )
 
@@ -134,7 +136,8 @@ def _item_knn(sizes: Sizes, config: Mapping[str, Any], refit: bool) -> Work:
         parameters=kept + sizes.items,
         peak_bytes=20.0 * cells + 12.0 * kept + 24.0 * sizes.places,
         adds=float(sizes.co_pairs),
-        moves=12.0 * sizes.items**2 + 10.0 * sizes.places,
+        moves=float(sizes.items) ** 2 + 10.0 * sizes.places,
+        passes=11.0 * sizes.items**2,
         seconds=_import_seconds(refit),
     )
 
