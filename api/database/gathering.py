@@ -51,12 +51,10 @@ class Gathered(Generic[Key, Value]):
     async def _answer(self, taken: list[tuple[Key, asyncio.Future[Value]]]) -> None:
         try:
             values = await self._read([key for key, _ in taken])
-        except BaseException as error:
+        except Exception as error:  # each of those who asked is told
             for _, answer in taken:
                 if not answer.done():
                     answer.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
             return
         for (_, answer), value in zip(taken, values, strict=True):
             if not answer.done():

@@ -17,6 +17,7 @@ Blended = Callable[[Histories], FloatMatrix]
 ROWS_AT_ONCE = 64
 HALVINGS = 3
 GUIDE_WEIGHTS = (1.0, 0.1, 0.01)
+"""Tried shares of the spread of content's scores."""
 
 
 class Lift(BaseModel):
