@@ -1,8 +1,11 @@
 """Structured logs: one JSON object a line, with the trace id of the request that caused it."""
 
+import json
 import logging
 import sys
+from typing import BinaryIO, cast
 
+import msgspec
 import structlog
 
 from configs.settings import LogSettings
@@ -17,30 +20,29 @@ def configure(program: str, settings: LogSettings | None = None) -> None:
     Context variables (`structlog.contextvars.bind_contextvars(trace_id=...)`) appear on every line.
     """
     settings = settings or LogSettings()
+    level = logging.getLevelNamesMapping()[settings.level]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
+        structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_program(program),
         structlog.processors.format_exc_info,
     ]
     renderer = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(_as_json)
         if settings.format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
+    stderr = _Stderr()
+    # Our own lines go straight to stderr: through the standard library each takes four times as long.
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, renderer, cast(structlog.typing.Processor, _as_bytes)],
+        logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, stderr)),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -54,9 +56,30 @@ def configure(program: str, settings: LogSettings | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+class _Stderr:
+    """What stderr is at the moment: those who write here keep their stream for good."""
+
+    def write(self, line: bytes | str) -> int:
+        return sys.stderr.buffer.write(line) if isinstance(line, bytes) else sys.stderr.write(line)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def _add_program(program: str) -> structlog.typing.Processor:
     def add(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event["program"] = program
         return event
 
     return add
+
+
+def _as_json(event: structlog.typing.EventDict, **_options: object) -> str:
+    try:
+        return msgspec.json.encode(event, enc_hook=repr).decode()
+    except (UnicodeEncodeError, TypeError):  # half a surrogate pair, a key of no kind
+        return json.dumps(event, default=repr, skipkeys=True)
+
+
+def _as_bytes(_logger: object, _method: str, line: str) -> bytes:
+    return line.encode(errors="replace")

@@ -236,5 +236,5 @@ class BillingSettings(Settings):
 
 
 class LogSettings(Settings):
-    level: str = Field(default="INFO", alias="LOG_LEVEL")
+    level: str = Field(default="INFO", alias="LOG_LEVEL", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$")
     format: str = Field(default="json", alias="LOG_FORMAT", pattern="^(json|console)$")

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import structlog
@@ -37,6 +37,14 @@ class RefusedRequestError(Exception):
         self.headers = headers or []
 
 
+class _Reply(NamedTuple):
+    """What is sent, and what there is to log of it."""
+
+    media_type: str
+    body: bytes
+    log: Callable[[], None] = lambda: None
+
+
 class BatchApplication:
     """Routes over the releases of a watch, which is given when the server starts (`open`)."""
 
@@ -51,13 +59,14 @@ class BatchApplication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            media_type, body = await self._respond(scope, receive)
-            await _send(send, 200, media_type, body)
+            reply = await self._respond(scope, receive)
+            await _send(send, 200, reply.media_type, reply.body)
+            reply.log()  # after the answer, which need not wait for it
         except RefusedRequestError as refused:
             problem = {"type": "about:blank", "status": refused.status, "detail": str(refused)}
             await _send(send, refused.status, "application/problem+json", msgspec.json.encode(problem), refused.headers)
 
-    async def _respond(self, scope: Scope, receive: Receive) -> tuple[str, bytes]:
+    async def _respond(self, scope: Scope, receive: Receive) -> _Reply:
         if scope["type"] != "http":
             raise RefusedRequestError(400, "only HTTP is spoken here")
         watch = self._watch
@@ -69,18 +78,16 @@ class BatchApplication:
                 if content_type != MEDIA_TYPE:
                     raise RefusedRequestError(415, f"a batch is {MEDIA_TYPE}, not {content_type!r}")
                 body = await _body(receive)
-                return MEDIA_TYPE, await asyncio.get_running_loop().run_in_executor(
-                    self._executor, self._answer, watch, body
-                )
+                return await asyncio.get_running_loop().run_in_executor(self._executor, self._answer, watch, body)
             case (path, "GET") if path == RELEASES_PATH:
                 infos = {tenant: predictor.info for tenant, predictor in watch.predictors.items()}
-                return "application/json", msgspec.json.encode(infos)
+                return _Reply("application/json", msgspec.json.encode(infos))
             case (path, _) if path in (BATCH_PATH, RELEASES_PATH):
                 allowed = b"POST" if path == BATCH_PATH else b"GET"
                 raise RefusedRequestError(405, "wrong method", [(b"allow", allowed)])
         raise RefusedRequestError(404, "no such route")
 
-    def _answer(self, watch: "ReleaseWatch", body: bytes) -> bytes:
+    def _answer(self, watch: "ReleaseWatch", body: bytes) -> _Reply:
         started = time.perf_counter()
         try:
             request = self._decode(body)
@@ -89,20 +96,24 @@ class BatchApplication:
         predictor = watch.predictors.get(request.tenant_id)
         response = BatchResponse("no_release") if predictor is None else predictor.answer(request)
         encoded = self._encode(response)
-        milliseconds = round((time.perf_counter() - started) * 1000, 2)
-        if response.status == "ok":
-            for query, answer in zip(request.queries, response.answers, strict=True):
-                log.info(
-                    "answered",
-                    trace_id=query.trace_id,
-                    tenant_id=request.tenant_id,
-                    release=response.release,
-                    items=len(answer.items),
-                    error=answer.error,
-                    batch=len(request.queries),
-                    milliseconds=milliseconds,
-                )
-        return encoded
+        seconds = time.perf_counter() - started
+        return _Reply(MEDIA_TYPE, encoded, lambda: _log_answers(request, response, seconds))
+
+
+def _log_answers(request: BatchRequest, response: BatchResponse, seconds: float) -> None:
+    if response.status != "ok":
+        return
+    for query, answer in zip(request.queries, response.answers, strict=True):
+        log.info(
+            "answered",
+            trace_id=query.trace_id,
+            tenant_id=request.tenant_id,
+            release=response.release,
+            items=len(answer.items),
+            error=answer.error,
+            batch=len(request.queries),
+            milliseconds=round(seconds * 1000, 2),
+        )
 
 
 async def _body(receive: Receive) -> bytes:

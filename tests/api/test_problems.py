@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-import psycopg
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -11,6 +10,7 @@ from starlette.testclient import TestClient
 from api.edge.problems import Conflict
 from api.edge.schemas import OpaqueId, PathId, Schema
 from tests.api.conftest import OpenClient
+from tests.fixtures.postgres import gone_away
 
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -164,20 +164,13 @@ def test_a_database_that_went_away_is_a_503_and_comes_back(
 ) -> None:
     key = tenants.key(tenants.create())
     name = database_url.rsplit("/", 1)[1]
-
-    def cut(allowed: bool) -> None:
-        with psycopg.connect(postgres_url, autocommit=True) as connection:
-            connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {allowed}')
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-
     with open_client() as client:
         ready = client.get("/health/ready")
         assert (ready.status_code, ready.json()["database"]) == (200, "up")
-        cut(allowed=False)
-        _problem(client.get("/nothing", headers=key), 503)
-        assert client.get("/health").text == "Healthy"
-        down = client.get("/health/ready")
-        assert (down.status_code, down.json()["database"]) == (503, "down")
-        cut(allowed=True)
+        with gone_away(postgres_url, name):
+            _problem(client.get("/nothing", headers=key), 503)
+            assert client.get("/health").text == "Healthy"
+            down = client.get("/health/ready")
+            assert (down.status_code, down.json()["database"]) == (503, "down")
         assert any(client.get("/nothing", headers=key).status_code == 404 for _ in range(50))
         assert client.get("/health/ready").json()["database"] == "up"

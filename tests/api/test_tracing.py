@@ -1,9 +1,7 @@
 """Every request belongs to a trace, and every line it logs says to which."""
 
-import io
 import json
 import logging
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,24 +29,20 @@ def _routes(app: FastAPI) -> None:
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     """What was logged since the last call, decoded."""
-    before = structlog.get_config(), logging.getLogger().handlers[:], logging.getLogger().level
-    written = io.StringIO()
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", written)
-        logs.configure("api", LogSettings(level="INFO", format="json"))
+    root = logging.getLogger()
+    before = structlog.get_config(), root.level
+    logs.configure("api", LogSettings(level="INFO", format="json"))
+    (ours,) = root.handlers
 
     def take() -> list[dict[str, Any]]:
-        taken = [json.loads(line) for line in written.getvalue().splitlines()]
-        written.seek(0)
-        written.truncate()
-        return taken
+        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
     yield take
     structlog.configure(**before[0])
-    logging.getLogger().handlers = before[1]
-    logging.getLogger().setLevel(before[2])
+    root.removeHandler(ours)
+    root.setLevel(before[1])
 
 
 def test_an_incoming_trace_is_joined(open_client: OpenClient) -> None:
@@ -106,3 +100,11 @@ def test_an_unhandled_exception_is_logged_with_its_traceback_under_the_trace_of_
         (line,) = [line for line in lines() if line["event"] == "unhandled"]
     assert "ZeroDivisionError" in line["exception"]
     assert line["trace_id"] == trace_id
+
+
+def test_a_line_is_written_whatever_it_holds(lines: Any) -> None:
+    lines()
+    structlog.get_logger("odd").info("odd", text="half \ud800", number=2**70, keys={(1, 2): object()})
+    structlog.get_logger("odd").debug("not at this level")
+    (line,) = lines()
+    assert (line["text"], line["number"], line["level"]) == ("half \ud800", 2**70, "info")

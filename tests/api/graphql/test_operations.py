@@ -5,7 +5,6 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-import psycopg
 import pytest
 from graphql import build_client_schema, get_introspection_query, print_type
 from starlette.testclient import TestClient
@@ -14,6 +13,7 @@ from structlog.testing import capture_logs
 from tests.api.graphql.calls import HEALTH, RECOMMENDATIONS, RECORD, SIMILAR, VERSION, data, failure, run
 from tests.fixtures.backend import Backend, running_backend
 from tests.fixtures.people import person
+from tests.fixtures.postgres import gone_away
 from tests.fixtures.releases import item_id
 
 COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
@@ -253,14 +253,9 @@ def test_a_failure_that_nobody_foresaw_is_a_500_that_tells_nothing_and_is_logged
 def test_a_database_that_is_away_is_a_503(backend: Backend, postgres_url: str) -> None:
     name = backend.url.rsplit("/", 1)[1]
     assert data(backend.client, RECOMMENDATIONS, userId="a", count=1)
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-        try:
-            assert failure(backend.client, RECOMMENDATIONS, userId="a", count=1) == ("SERVICE_UNAVAILABLE", 503)
-            assert data(backend.client, HEALTH)["getHealth"]["status"] == "Healthy"
-        finally:
-            connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    with gone_away(postgres_url, name):
+        assert failure(backend.client, RECOMMENDATIONS, userId="a", count=1) == ("SERVICE_UNAVAILABLE", 503)
+        assert data(backend.client, HEALTH)["getHealth"]["status"] == "Healthy"
 
 
 def test_a_token_is_no_api_key_here_either(backend: Backend) -> None:
