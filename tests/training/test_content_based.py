@@ -202,6 +202,23 @@ def test_an_item_added_later_is_a_newcomer_and_an_edited_one_keeps_its_public() 
     assert scores[changed] == pytest.approx(model.score(histories(items_of(0)[1:4].tolist()))[0, changed], rel=1e-5)
 
 
+@pytest.mark.parametrize("narrow", [0, 256])
+def test_a_blend_is_told_what_newcomers_are_expected_to_get_and_not_their_share(narrow, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("training.models.content_based.labelled.NARROW", narrow)
+    dataset, newcomers = world_with_newcomers()
+    lifted, plain = mixed(0.3).fit(dataset, OPTIONS), mixed(0.0).fit(dataset, OPTIONS)
+    twin = [dataset.items.metadata[newcomers[0]]]
+    added = np.array([N_ITEMS], np.int32)
+    asked = histories([0, 5, 9], [], [7])
+    expected = plain.with_items(added, twin).score(asked)
+    assert not np.allclose(lifted.with_items(added, twin).score(asked), expected, rtol=0.1)
+    lifted.save(tmp_path)
+    for model in (lifted, ContentBased.load(tmp_path)):
+        for blended in (model.in_blend().with_items(added, twin), model.with_items(added, twin).in_blend()):
+            np.testing.assert_allclose(blended.score(asked), expected, rtol=1e-4, atol=1e-6)
+    assert plain.in_blend().score(asked).tolist() == plain.score(asked).tolist()
+
+
 def test_many_labels_are_held_sparsely_and_score_the_same(monkeypatch, tmp_path) -> None:
     dataset, newcomers = world_with_newcomers()
     dense = mixed().fit(dataset, OPTIONS)

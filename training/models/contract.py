@@ -186,6 +186,10 @@ class Recommender(ABC):
             values[rows, columns, best] = 0
         return found
 
+    def in_blend(self) -> Self:
+        """This model as a blend asks it: without what it does for the sake of its own lists alone."""
+        return self
+
     def recommend(
         self, histories: Histories, k: int, exclude: Mask | None = None, allowed: Mask | None = None
     ) -> Ranking:
@@ -238,7 +242,7 @@ class Blend(Recommender):
             questions: what to learn from instead of a moment; read by `fit`, which lets go of them.
         """
         super().__init__(config)
-        self.components = dict(components or {})
+        self.components = {family: model.in_blend() for family, model in (components or {}).items()}
         self.known_until = known_until
         self.questions = questions
 

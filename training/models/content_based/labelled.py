@@ -70,6 +70,7 @@ class LabelMixture:
     says: Doubles  # [d] what an item of a history says through each label
     rates: Doubles  # [n_items] events to expect, newcomers lifted
     lift: float  # of newcomers
+    newcomers: Mask  # bool [n_items]
     base_unit: float  # score of an empty history for each expected event
     kernel: Kernel
 
@@ -89,7 +90,8 @@ class LabelMixture:
         self.reader.keep(self.mixture.weights)
         blocks = {name: block for name, block in blocks.items() if name in self.mixture.weights}
         self.arrivals = Arrivals.learn(dataset, encoder.fields, self.config.horizon_days)
-        rates, newcomers = self._rates(dataset, self.arrivals), _newcomers(dataset)
+        rates = self._rates(dataset, self.arrivals)
+        self.newcomers = newcomers = _newcomers(dataset)
         self.says = dataset.n_items * labels_say(blocks, self.mixture.weights, rates)
         self.base_unit = self.mixture.weights[POPULARITY] * self.mixture.mass * dataset.n_items / (rates.sum() or 1.0)
         self.lift = 1.0
@@ -111,11 +113,22 @@ class LabelMixture:
         n_items = len(self.rates)
         new = [item for position, item in zip(positions, metadata, strict=True) if position >= n_items]
         wider.rates = np.concatenate([self.rates, self.lift * self.arrivals.expected(new)])
+        wider.newcomers = np.concatenate([self.newcomers, np.ones(len(new), dtype=bool)])
         rows = np.arange(len(wider.rates))  # where each item lies once what changed is appended
         rows[positions] = n_items + np.arange(len(positions))
         labels = side_by_side(self.reader.read(encoder, metadata), len(positions))
         wider.kernel = _appended(self.kernel, _kernel(labels, self.says, wider.rates[positions]), rows)
         return wider
+
+    def unlifted(self) -> Self:
+        """The same with newcomers as they are expected to be chosen, whatever share of lists that gives them."""
+        if self.lift == 1:
+            return self
+        plain = type(self)(self.config, self.half_life)
+        plain.__dict__.update(self.__dict__)
+        factors = np.where(self.newcomers, 1 / self.lift, 1.0)
+        plain.lift, plain.rates, plain.kernel = 1.0, self.rates * factors, _scaled(self.kernel, factors)
+        return plain
 
     def save(self, path: Path) -> None:
         """Write all but the kernel into the folder `path`."""
@@ -128,7 +141,7 @@ class LabelMixture:
             "base_unit": self.base_unit,
         }
         (path / FACTS_FILE).write_text(json.dumps(facts, indent=2))
-        np.savez(path / RATES_FILE, rates=self.rates, says=self.says)
+        np.savez(path / RATES_FILE, rates=self.rates, says=self.says, newcomers=self.newcomers)
 
     @classmethod
     def load(cls, path: Path, config: MixtureConfig, half_life: float | None, kernel: Kernel) -> Self:
@@ -140,7 +153,7 @@ class LabelMixture:
         found.mixture = Mixture(facts["weights"], facts["mass"])
         found.lift, found.base_unit = facts["lift"], facts["base_unit"]
         with np.load(path / RATES_FILE, allow_pickle=False) as arrays:
-            found.rates, found.says = arrays["rates"], arrays["says"]
+            found.rates, found.says, found.newcomers = arrays["rates"], arrays["says"], arrays["newcomers"]
         return found
 
     def _learn(self, dataset: Dataset, blocks: Blocks, encoder: ContentEncoder, seed: int) -> Mixture:
@@ -186,6 +199,15 @@ def _kernel(labels: sp.csr_array, says: Doubles, rates: Doubles) -> SparseFactor
     left = sp.csr_array(labels @ sp.diags_array(says.astype(np.float32)))
     right = sp.csr_array(sp.diags_array(rates.astype(np.float32)) @ labels)
     return SparseFactors(left, right)
+
+
+def _scaled(kernel: Kernel, factors: Doubles) -> Kernel:
+    """The kernel with what is said for each item multiplied, [n_items]."""
+    if isinstance(kernel, SparseFactors):
+        return SparseFactors(kernel.left, sp.csr_array(sp.diags_array(factors.astype(np.float32)) @ kernel.right))
+    if isinstance(kernel, Factors):
+        return Factors(kernel.left, kernel.right * factors.astype(np.float32)[:, None])
+    raise TypeError(f"{kernel.form} has no factors")
 
 
 def _appended(kernel: Kernel, fresh: SparseFactors, rows: npt.NDArray[np.int64]) -> Kernel:

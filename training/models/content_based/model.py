@@ -86,6 +86,13 @@ class ContentBased(LinearRecommender):
         model._lay(left, right)
         return model
 
+    def in_blend(self) -> Self:
+        if self.mixture is None:
+            return self
+        model = self._copy()
+        model._mixed(self.mixture.unlifted())
+        return model
+
     def save(self, path: Path) -> None:
         super().save(path)
         self.encoder.save(path)

@@ -194,7 +194,7 @@ class Hybrid(Blend):
             raise ValueError(f"this hybrid blends {', '.join(self.learned.weights)}; {', '.join(missing)} missing")
         blend = type(self)(self.config)
         blend.__dict__.update(self.__dict__)
-        blend.components = {family: components[family] for family in self.learned.weights}
+        blend.components = {family: components[family].in_blend() for family in self.learned.weights}
         n_items = next(iter(blend.components.values())).n_items
         blend._check_sizes(n_items)
         added = max(0, n_items - len(self.popularity))
