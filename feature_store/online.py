@@ -5,6 +5,7 @@ columns, serving from the events a request carries; both go through `build_histo
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,12 @@ def event_weights(types: npt.NDArray[np.int8], values: npt.NDArray[np.float32]) 
     return np.where(np.isnan(values), _WEIGHT_OF_CODE[types], values).astype(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Histories:
-    """A ragged batch of histories. Row b is the slice offsets[b]:offsets[b + 1], oldest event first."""
+    """A ragged batch of histories. Row b is the slice offsets[b]:offsets[b + 1], oldest event first.
+
+    Its arrays are not written to: what is worked out of them is kept.
+    """
 
     items: npt.NDArray[np.int32]  # [n_events] item positions
     types: npt.NDArray[np.int8]  # [n_events] codes of columns.INTERACTION_TYPES
@@ -39,11 +43,11 @@ class Histories:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         return np.diff(self.offsets)
 
-    @property
+    @cached_property
     def rows(self) -> npt.NDArray[np.int64]:
         """The batch row of every event, [n_events]."""
         return np.repeat(np.arange(len(self)), self.lengths)

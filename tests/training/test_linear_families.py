@@ -1,5 +1,7 @@
 """The arithmetic of linear families, on numbers that can be checked by hand."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +35,19 @@ def test_a_profile_holds_each_item_once_at_its_newest_event() -> None:
     assert profiles.items.tolist() == [2, 4, 1]
     assert profiles.offsets.tolist() == [0, 2, 2, 3]
     np.testing.assert_allclose(profiles.weights, [np.log2(1.5) / 2, np.log2(3), 1], rtol=1e-6)
+
+
+def test_histories_are_read_once_for_all_who_ask_and_checked_for_each() -> None:
+    asked = histories([3, 1, 3])
+    found = build_profiles(asked, 5)
+    assert build_profiles(asked, 9) is found
+    assert build_profiles(asked, 5, half_life=2) is found.aged(2) is not found.aged(3)
+    with pytest.raises(IndexError):
+        build_profiles(asked, 3)
+    gone = weakref.ref(found)
+    del asked, found
+    gc.collect()
+    assert gone() is None
 
 
 def test_without_ageing_only_the_events_weights_count() -> None:

@@ -1,7 +1,9 @@
 """Histories as weighted sets of distinct items: what every linear family reads."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -21,24 +23,29 @@ linear components of a blend read the same profiles."""
 _MICROS = RECENT_DAYS * 86_400_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Profiles:
-    """A ragged batch of weighted items. Row b is the slice offsets[b]:offsets[b + 1], oldest first, items distinct."""
+    """A ragged batch of weighted items. Row b is the slice offsets[b]:offsets[b + 1], oldest first, items distinct.
+
+    Its arrays are not written to: what is worked out of them is kept.
+    """
 
     items: npt.NDArray[np.int32]  # [n]
     weights: npt.NDArray[np.float32]  # [n]
     fresh: npt.NDArray[np.float64]  # [n] sums of event weights, each doubled for every RECENT_DAYS since 1970
     offsets: npt.NDArray[np.int64]  # [batch + 1]
+    _aged: dict[float, "Profiles"] = field(default_factory=dict, init=False, repr=False)  # by half-life
+    _matrices: dict[int, sp.csr_array] = field(default_factory=dict, init=False, repr=False)  # by width
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def rows(self) -> npt.NDArray[np.int64]:
         """The batch row of every item, [n]."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
-    @property
+    @cached_property
     def sizes(self) -> npt.NDArray[np.float32]:
         """Items of each row, at least 1, float32 [batch]."""
         return np.maximum(np.diff(self.offsets), 1).astype(np.float32)
@@ -47,6 +54,11 @@ class Profiles:
         """Weights times 0.5 ** (distinct items after it / half_life), 0 where FORGOTTEN. None: age does not count."""
         if half_life is None:
             return self
+        if half_life not in self._aged:
+            self._aged[half_life] = self._age(half_life)
+        return self._aged[half_life]
+
+    def _age(self, half_life: float) -> "Profiles":
         after = np.repeat(self.offsets[1:], np.diff(self.offsets)) - 1 - np.arange(len(self.items))
         left = 0.5 ** (after / half_life)
         left[left < FORGOTTEN] = 0
@@ -68,8 +80,11 @@ class Profiles:
 
     def matrix(self, n_items: int) -> sp.csr_array:
         """float32 [batch, n_items]; items at or past `n_items` are left out."""
-        known = self.where(self.items < n_items)
-        return sp.csr_array((known.weights, known.items, known.offsets), shape=(len(self), n_items))
+        if n_items not in self._matrices:
+            known = self.where(self.items < n_items)
+            columns = (known.weights, known.items, known.offsets)
+            self._matrices[n_items] = sp.csr_array(columns, shape=(len(self), n_items))
+        return self._matrices[n_items]
 
     def contributions(self, values: FloatMatrix) -> list[ListContributions]:
         """Values of the items, float32 [n, k], as one table per row."""
@@ -101,7 +116,18 @@ def build_profiles(histories: Histories, n_items: int, half_life: float | None =
     """
     if len(histories.items) and not 0 <= histories.items.min() <= histories.items.max() < n_items:
         raise IndexError(f"a history names an item outside the catalogue of {n_items}")
-    keys = histories.rows * n_items + histories.items
+    found = _READ.get(histories)
+    if found is None:
+        found = _READ[histories] = _read(histories)
+    return found.aged(half_life)
+
+
+_READ: WeakKeyDictionary[Histories, Profiles] = WeakKeyDictionary()
+"""A model scores histories and then explains its answers; several in a blend do."""
+
+
+def _read(histories: Histories) -> Profiles:
+    keys = histories.rows * (histories.items.max(initial=0) + 1) + histories.items
     order = np.argsort(keys, kind="stable")  # the events of an item side by side, oldest first
     last = np.ones(len(keys), dtype=bool)
     np.not_equal(keys[order][1:], keys[order][:-1], out=last[:-1])
@@ -114,4 +140,4 @@ def build_profiles(histories: Histories, n_items: int, half_life: float | None =
     kept[newest] = True
     offsets = np.concatenate(([0], np.cumsum(kept)))[histories.offsets]
     weights = np.log2(1 + mass[kept]).astype(np.float32)
-    return Profiles(histories.items[kept], weights, fresh[kept], offsets).aged(half_life)
+    return Profiles(histories.items[kept], weights, fresh[kept], offsets)
