@@ -122,8 +122,6 @@ class LabelMixture:
 
     def unlifted(self) -> Self:
         """The same with newcomers as they are expected to be chosen, whatever share of lists that gives them."""
-        if self.lift == 1:
-            return self
         plain = type(self)(self.config, self.half_life)
         plain.__dict__.update(self.__dict__)
         factors = np.where(self.newcomers, 1 / self.lift, 1.0)

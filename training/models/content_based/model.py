@@ -87,7 +87,7 @@ class ContentBased(LinearRecommender):
         return model
 
     def in_blend(self) -> Self:
-        if self.mixture is None:
+        if self.mixture is None or self.mixture.lift == 1:
             return self
         model = self._copy()
         model._mixed(self.mixture.unlifted())
