@@ -9,12 +9,17 @@ from feature_store import columns as c
 
 INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 NUMBERS = INTEGERS | {"FLOAT", "DOUBLE"}
+INSTANTS = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"}
 NAIVE_TIMES = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
+EMPTY = '"NULL"'
+"""Type of a Parquet column in which nothing is."""
 MAX_ID = 256
+SMALLEST_EPOCH = "1e8"
+"""Of seconds, 1973: what is smaller is a year, or a date without dashes, sooner than that."""
 CLOCK_SKEW = "INTERVAL 5 MINUTE"
 _DATE_TIME = r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
 _NAIVE = rf"({_DATE_TIME}|\d{{4}}-\d{{2}}-\d{{2}})"
-_ABSOLUTE = rf"{_DATE_TIME} ?([Zz]|[+-]\d{{2}}(:?\d{{2}})?)"
+_ABSOLUTE = rf"{_DATE_TIME} ?([Zz]|[+-](0\d|1[0-8])(:?[0-5]\d)?)"
 _NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 
 
@@ -100,9 +105,12 @@ def type_column(source: Raw, words: dict[str, str]) -> Column:
 
 def value_column(staged: Staged, source: Raw) -> Column:
     """A weight in [0, 1], or nothing."""
+    if source.type == EMPTY:
+        return Column(source.name, "CAST(NULL AS FLOAT)")
     if source.type not in {"VARCHAR", "JSON"} | NUMBERS and not source.type.startswith("DECIMAL"):
         raise ImportRefusedError(
-            f"{staged.file}: column {source.name!r} is {source.type}, and a value is a number from 0 to 1"
+            f"{staged.file}: column {source.name!r} is {source.type}, and a value is a number from 0 to 1; "
+            "convert the column, or map it with `sql:`"
         )
     number = f"TRY_CAST({source.text} AS DOUBLE)"
     shown = f"'is ''' || left({source.text}, 40) || '''; a value is a number from 0 to 1'"
@@ -113,8 +121,9 @@ def value_column(staged: Staged, source: Raw) -> Column:
 def timestamp_column(staged: Staged, source: Raw, mapping: TimestampSource, mixed: bool) -> Column:
     """An instant. mixed: whether the file writes some times with an offset and some without."""
     zone = literal(mapping.timezone) if mapping.timezone else None
-    if source.type == "TIMESTAMP WITH TIME ZONE":
-        value, bad, reason = source.sql, "FALSE", "''"
+    doubtful: tuple[tuple[str, str], ...] = ()
+    if source.type in INSTANTS:
+        value, bad, reason = f"CAST({source.sql} AS TIMESTAMPTZ)", "FALSE", "''"
     elif source.type in NAIVE_TIMES:
         if zone is None:
             raise ImportRefusedError(
@@ -143,13 +152,20 @@ def timestamp_column(staged: Staged, source: Raw, mapping: TimestampSource, mixe
             + f" ELSE 'is ''' || left({text}, 40) || '''; write a time like 2025-01-31T10:00:00Z or an epoch' END"
         )
         bad = f"({value}) IS NULL"
+        if mapping.unit is None:
+            read = f"TRY_CAST({text} AS DOUBLE)"
+            advice = "; write a time like 2025-01-31T10:00:00Z, or declare `unit` where it is an epoch before 1973"
+            shown = f"'is ' || left({text}, 40) || {literal(advice)}"
+            doubtful = ((f"{number} AND {read} >= 0 AND {read} < {SMALLEST_EPOCH}", shown),)
     else:
         raise ImportRefusedError(
-            f"{staged.file}: column {source.name!r} is {source.type}, and a timestamp is a time or an epoch"
+            f"{staged.file}: column {source.name!r} is {source.type}, and a timestamp is a time or an epoch; "
+            "convert the column, or map it with `sql:`"
         )
     checks = (
         (source.absent, literal("is empty; a timestamp is needed")),
         (bad, reason),
+        *doubtful,
         (f"({value}) > now() + {CLOCK_SKEW}", literal("lies in the future; check its unit and time zone")),
         (f"({value}) < TIMESTAMPTZ '1970-01-01 00:00:00Z'", literal("lies before 1970; check its unit")),
     )

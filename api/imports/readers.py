@@ -3,6 +3,7 @@
 
 import csv
 import io
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,8 @@ def stage(db: duckdb.DuckDBPyConnection, path: Path, table: str, delimiter: str 
                 staged = _stage_parquet(db, path, table)
     except OSError as error:
         raise ImportRefusedError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except duckdb.Error as error:
+        raise ImportRefusedError(f"{path}: cannot be read as a table: {error}") from error
     if staged.rows == 0 and not staged.unread:
         raise ImportRefusedError(f"{path}: has no records; it needs at least one")
     return staged
@@ -69,6 +72,8 @@ def stage(db: duckdb.DuckDBPyConnection, path: Path, table: str, delimiter: str 
 
 def _stage_parquet(db: duckdb.DuckDBPyConnection, path: Path, table: str) -> Staged:
     try:
+        described = db.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
+        _refuse_place(path, [name for name, *_ in described])
         db.execute(
             f"CREATE TABLE {table} AS SELECT * EXCLUDE (file_row_number), file_row_number + 1 AS {PLACE} "
             "FROM read_parquet(?, file_row_number = true)",
@@ -90,12 +95,13 @@ def _stage_csv(db: duckdb.DuckDBPyConnection, path: Path, table: str, delimiter:
     # Python's reader, because it alone knows the line of every record where fields span lines and rows are broken.
     unread: list[Reject] = []
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        lines = _Lines(file)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         header = _header(path, reader)
         names = [*header, PLACE]
         schema = pa.schema([*((name, pa.string()) for name in header), (PLACE, pa.int64())])
         db.execute(f"CREATE TABLE {table} ({', '.join(f'{quoted(name)} VARCHAR' for name in header)}, {PLACE} BIGINT)")
-        for rows in _chunks(_csv_rows(path, reader, len(header), unread)):
+        for rows in _chunks(_csv_rows(path, lines, reader, len(header), unread)):
             chunk = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)), schema=schema)
             db.register("chunk", chunk)
             db.execute(f"INSERT INTO {table} SELECT * FROM chunk")
@@ -105,47 +111,85 @@ def _stage_csv(db: duckdb.DuckDBPyConnection, path: Path, table: str, delimiter:
     return staged
 
 
+class _Lines:
+    """A file's lines for a reader of CSV, those of a record that went wrong once more."""
+
+    def __init__(self, file: Iterator[str]) -> None:
+        self._file = file
+        self._again: deque[str] = deque()
+        self.record: list[str] = []
+        self.number = 0  # of the line that was read last
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else next(self._file)
+        self.record.append(line)
+        self.number += 1
+        return line
+
+    def only_first(self) -> str:
+        """The record's first line; the others will be read again, since a stray quote may have swallowed them."""
+        first, *others = self.record
+        self._again.extendleft(reversed(others))
+        self.number -= len(others)
+        return first
+
+
 def _header(path: Path, reader: Any) -> list[str]:
     try:
         header = next(reader)
     except StopIteration as error:
         raise ImportRefusedError(f"{path}: is empty; its first line must name the columns") from error
     except csv.Error as error:
-        raise ImportRefusedError(f"{path}: line 1: is no CSV: {error}") from error
+        raise ImportRefusedError(f"{path}: line 1: is no CSV: {error}; it must name the columns") from error
     if any(_unreadable(name) for name in header):
         raise ImportRefusedError(f"{path}: line 1: is not UTF-8 text; save the file as UTF-8")
     header = [name.strip() for name in header]
+    if not header:
+        raise ImportRefusedError(f"{path}: line 1: is blank; it must name the columns")
     if not all(header) or len(set(map(str.lower, header))) < len(header):
         raise ImportRefusedError(f"{path}: line 1: has an empty or repeated column name: {', '.join(header)}")
+    _refuse_place(path, header)
     return header
 
 
-def _csv_rows(path: Path, reader: Any, width: int, unread: list[Reject]) -> Iterator[list[Any]]:
-    line = reader.line_num + 1
+def _refuse_place(path: Path, columns: list[str]) -> None:
+    if PLACE in map(str.lower, columns):
+        raise ImportRefusedError(f"{path}: has a column {PLACE}, a name that is kept for line numbers; rename it")
+
+
+def _csv_rows(path: Path, lines: _Lines, reader: Any, width: int, unread: list[Reject]) -> Iterator[list[Any]]:
     while True:
+        lines.record.clear()
+        line = lines.number + 1
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            unread.append(Reject(str(path), "line", line, "", f"is no CSV: {error}"))
-            line = reader.line_num + 1
+            broken = f"is no CSV: {error}; close the quote, or double the quotes inside of a field"
+            unread.append(Reject(str(path), "line", line, "", broken, _shown([lines.only_first()])))
             continue
-        if row:
-            text = "".join(row)
-            reason = None
-            if len(row) != width:
-                reason = f"has {len(row)} fields where the header names {width}"
-            elif not text.isascii() and _unreadable(text):
-                reason = "is not UTF-8 text"
-            elif "\0" in text:
-                reason = "holds a NUL character"
-            if reason:
-                unread.append(Reject(str(path), "line", line, "", reason, _shown(row)))
-            else:
-                row.append(line)
-                yield row
-        line = reader.line_num + 1
+        if not row:
+            continue
+        text = "".join(row)
+        reason = None
+        if len(row) != width:
+            reason = f"has {len(row)} fields where the header names {width}"
+            if len(lines.record) > 1:
+                reason += "; a quote in it opens a field of several lines"
+                row = [lines.only_first()]
+        elif not text.isascii() and _unreadable(text):
+            reason = "is not UTF-8 text"
+        elif "\0" in text:
+            reason = "holds a NUL character"
+        if reason:
+            unread.append(Reject(str(path), "line", line, "", reason, _shown(row)))
+        else:
+            row.append(line)
+            yield row
 
 
 def _stage_jsonl(db: duckdb.DuckDBPyConnection, path: Path, table: str) -> Staged:
@@ -158,6 +202,9 @@ def _stage_jsonl(db: duckdb.DuckDBPyConnection, path: Path, table: str) -> Stage
             db.register("chunk", pa.table({PLACE: pa.array(places, pa.int64()), "document": pa.array(documents)}))
             db.execute(f"INSERT INTO {table}_documents SELECT * FROM chunk")
             db.unregister("chunk")
+    if unread and not keys:
+        raise ImportRefusedError(f"{path}: none of its {len(unread)} lines is a record; {unread[0]}")
+    _refuse_place(path, list(keys))
     if len(keys) > MAX_COLUMNS:
         raise ImportRefusedError(f"{path}: has more than {MAX_COLUMNS} different keys; nest them under one")
     if len({key.lower() for key in keys}) < len(keys):
@@ -181,7 +228,9 @@ def _json_rows(
         reason = None
         try:
             document = msgspec.json.decode(text)
-            reason = metadata_problem(document) if isinstance(document, dict) else "is no JSON object"
+            reason = "is no JSON object; write one object a line"
+            if isinstance(document, dict):
+                reason = "has a key without a name" if "" in document else metadata_problem(document)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             reason = f"is no JSON: {error}"
         except RecursionError:

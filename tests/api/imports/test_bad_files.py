@@ -40,6 +40,12 @@ def refusal(importer: Importer, **files: Path) -> str:
         ("items.xlsx", "x", "is of no known kind"),
         ("items.parquet", "not parquet", "no readable Parquet"),
         ("items.jsonl", '{"id": "a", "Id": "b"}\n', "differ in case alone"),
+        ("items.csv", "\n\n", "line 1: is blank"),
+        ("items.csv", "\nid,title\na,Tea\n", "line 1: is blank"),
+        ("items.csv", "id,__place\na,1\n", "rename it"),
+        ("items.jsonl", '{"id": "a", "__place": 1}\n', "rename it"),
+        ("items.jsonl", '[{"id": "a"}, {"id": "b"}]\n', "line 1: is no JSON object; write one object a line"),
+        ("items.jsonl", '{"id": "a", "": 1}\n', "line 1: has a key without a name"),
     ],
 )
 def test_a_file_that_is_no_table_of_items_is_refused(
@@ -103,6 +109,22 @@ def test_a_bad_interaction_is_named_by_line_and_column_and_the_others_are_loaded
         assert str(reject).startswith(f"{events}: line {line}")
 
 
+@pytest.mark.parametrize("time", ["20250131", "2025", "2025-01-01T10:00:00+99:00"])
+def test_what_is_no_time_is_not_taken_for_one(importer: Importer, time: str) -> None:
+    items = importer.write("items.csv", ITEMS)
+    report = importer.load(items, importer.write("events.csv", f"{HEADER}{GOOD}ann,b,like,1,{time}\n"))
+    (reject,) = report.rejected
+    assert (reject.place, reject.column) == (3, "timestamp")
+    assert time in reject.reason and "write a time like" in reject.reason
+
+
+def test_a_small_epoch_is_one_where_its_unit_is_declared(importer: Importer) -> None:
+    items = importer.write("items.csv", ITEMS)
+    events = importer.write("events.csv", f"{HEADER}ann,b,like,1,2025\n")
+    mapping = {"interactions": {"timestamp": {"column": "timestamp", "unit": "s"}}}
+    assert importer.load(items, events, mapping).n_rejected == 0
+
+
 def test_invalid_utf_8_and_nul_reject_their_line_alone(importer: Importer) -> None:
     path = importer.write("items.csv", b"id,title\na,Tea\nb,\xff\nc,x\0y\nd,Rice\n")
     report = importer.load(path)
@@ -117,6 +139,39 @@ def test_lines_are_counted_through_fields_that_span_lines(importer: Importer) ->
     path = importer.write("items.csv", 'id,title\na,"two\nlines"\n\n' + "x" * 300 + ",long\n")
     (reject,) = importer.load(path).rejected
     assert reject.place == 5
+
+
+def test_a_stray_quote_costs_its_own_line_alone(importer: Importer) -> None:
+    others = "".join(f"i{number},Tea\n" for number in range(3_000))
+    path = importer.write("items.csv", f'id,title\na,Salt\n"b,Rice\n{others}"c,"Oil\nd,Soap\ne,"Tea\nwith milk"\n')
+    report = importer.load(path)
+    assert [(reject.place, reject.row) for reject in report.rejected] == [
+        (3, '["\\"b,Rice\\n"]'),
+        (3004, '["\\"c,\\"Oil\\n"]'),
+    ]
+    assert all("double the quotes inside of a field" in reject.reason for reject in report.rejected)
+    assert importer.counts()[0] == 3_003  # a, d, e and those between
+
+
+def test_a_quote_that_makes_lines_one_record_of_another_width_costs_its_own_line_alone(importer: Importer) -> None:
+    path = importer.write("items.csv", 'id,title\n"a,Tea\nb,Salt\nc",Rice,x\nd,Oil\n')
+    report = importer.load(path)
+    assert [reject.place for reject in report.rejected] == [2, 4]
+    assert "a quote in it opens a field of several lines" in report.rejected[0].reason
+    assert importer.counts()[0] == 2
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_instants_of_parquet_are_read_in_every_unit_and_an_empty_column_of_values_is_none(
+    importer: Importer, unit: str
+) -> None:
+    items = importer.write("items.csv", ITEMS)
+    moment = pa.array([1_735_725_600 * 10 ** {"s": 0, "ms": 3, "us": 6, "ns": 9}[unit]], pa.timestamp(unit, tz="UTC"))
+    columns = {"userId": ["ann"], "itemId": ["a"], "interactionType": ["like"], "timestamp": moment}
+    events = importer.folder / "events.parquet"
+    pq.write_table(pa.table({**columns, "value": pa.nulls(1)}), events)
+    assert importer.load(items, events).n_rejected == 0
+    assert importer.counts()[1] == 1
 
 
 def test_a_repeated_item_id_keeps_the_first_row(importer: Importer) -> None:
