@@ -109,6 +109,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.configuration = configuration

@@ -22,6 +22,7 @@ from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.edge.principal import UserPrincipal
 from api.edge.problems import Invalid, Unauthorized
+from api.edge.schemas import MAX_TEXT
 from api.tenants.repository import TenantRepository
 from api.users import service as users
 from api.users.passwords import Passwords
@@ -54,8 +55,14 @@ class Logins:
 
     async def log_in(self, email: str, password: str, *, refreshable: bool) -> Grant:
         """Begin a session. Raises WrongCredentials, Delayed."""
+        email = email.strip()
         user = await self._checked(email, await find_login(self.session, email), password)
-        return await self._begin(user, refreshable)
+        checked = user.password_hash
+        # To check a password takes long enough for it to be changed, or for the user to be shut out or deleted.
+        now = await UserRepository(self.session, TenantScope(user.tenant_id)).find(user.id, lock=True)
+        if now is None or not now.is_active or now.password_hash != checked:
+            raise WrongCredentials
+        return await self._begin(now, refreshable)
 
     async def register(
         self, email: str, name: str | None, password: str, metadata: dict[str, Any] | None = None
@@ -73,6 +80,8 @@ class Logins:
     async def sign_up(self, email: str, password: str, metadata: dict[str, Any]) -> Grant:
         """Register and log in. Raises as `register`."""
         name = metadata.get("name", metadata.get("full_name"))
+        if isinstance(name, str) and len(name) > MAX_TEXT:
+            raise Invalid.field("data.name", f"at most {MAX_TEXT} characters")
         user = await self.register(email, name if isinstance(name, str) else None, password, metadata)
         return await self._begin(user, refreshable=True)
 

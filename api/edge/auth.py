@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.edge.client import ClientAddress
-from api.edge.headers import header
+from api.edge.headers import header, header_list
 from api.edge.limits import Limits, per_minute
 from api.edge.principal import STATE_KEY, KeyPrincipal, Principal
 from api.edge.problems import Problem, problem_response
@@ -17,6 +17,9 @@ from configs.settings import LimitSettings
 
 RESPONSE_HEADERS = "response_headers"
 """Key of the request's state: headers that whatever answers must carry (see `api.edge.requests`)."""
+
+UNREADABLE = "unreadable"
+"""Key of the request's state: a `Problem` with its path or query, for whoever has counted it."""
 
 CHARGE = "charge"
 """Key of the request's state: a `Charge`, for a request that does the work of several."""
@@ -62,20 +65,22 @@ class Credentials:
         self._address = ClientAddress(settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(self._exempt):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if (scope["method"], scope["path"]) in self._charging_itself:
+        refusal: Problem | None = scope["state"].get(UNREADABLE)
+        if scope["path"].startswith(self._exempt):
+            pass
+        elif refusal is None and (scope["method"], scope["path"]) in self._charging_itself:
             scope["state"][CHARGE] = partial(self._charge, scope, None)
-            await self._app(scope, receive, send)
-            return
-        try:
-            principal = await self._principal(scope)
-            if (refusal := await self._charge(scope, principal)) is None:
+        else:
+            try:
+                principal = await self._principal(scope)
+                refusal = await self._charge(scope, principal) or refusal
                 scope["state"][STATE_KEY] = principal
                 scope["state"][CHARGE] = partial(self._charge, scope, principal)
-        except Problem as problem:
-            refusal = problem
+            except Problem as problem:
+                refusal = problem
         if refusal is None:
             await self._app(scope, receive, send)
         else:
@@ -99,7 +104,7 @@ class Credentials:
 
     def _limit_of(self, scope: Scope, principal: Principal | None) -> tuple[Limit | None, str]:
         if principal is None:
-            address = self._address.of(scope, header(scope, b"x-forwarded-for"))
+            address = self._address.of(scope, header_list(scope, b"x-forwarded-for"))
             return per_minute(self._settings.per_ip, "address"), address
         if isinstance(principal, KeyPrincipal):
             amount = self._settings.per_key if principal.rate_limit is None else principal.rate_limit

@@ -17,3 +17,9 @@ def header(scope: Scope, name: bytes) -> str | None:
         if found == name:
             return str(value.decode("latin-1"))
     return None
+
+
+def header_list(scope: Scope, name: bytes) -> str | None:
+    """All headers of this lower-case name as one list, as RFC 9110 (5.3) joins them, or None."""
+    found = [value.decode("latin-1") for each, value in scope["headers"] if each == name]
+    return ", ".join(found) if found else None

@@ -5,7 +5,7 @@ import time
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.edge.auth import RESPONSE_HEADERS
+from api.edge.auth import RESPONSE_HEADERS, UNREADABLE
 from api.edge.handlers import database_problem
 from api.edge.headers import SECURITY, header
 from api.edge.paths import decode_path, is_readable
@@ -45,12 +45,9 @@ class Requests:
             await send(message)
 
         try:
-            if decode_path(scope) and is_readable(scope["query_string"]):
-                await self._app(scope, receive, send_with_headers)
-            else:
-                await problem_response(Invalid("The path or query is not valid UTF-8"))(
-                    scope, receive, send_with_headers
-                )
+            if not (decode_path(scope) and is_readable(scope["query_string"])):
+                state[UNREADABLE] = Invalid("The path or query is not valid UTF-8")
+            await self._app(scope, receive, send_with_headers)
         except Exception as error:
             problem = database_problem(scope["app"], error)
             if problem is None:

@@ -49,7 +49,8 @@ def _whole(value: object) -> object:
 WHOLE = BeforeValidator(_whole)
 """After `int` and its bounds, of strict fields: a 5.0 is a whole number too, as it is to JSON Schema."""
 
-PlainText = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
+MAX_TEXT = 1024
+PlainText = Annotated[str, StringConstraints(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
 """Text that PostgreSQL can hold."""
 
 
@@ -99,7 +100,10 @@ Paging = Annotated[PageParams, Depends(page_params)]
 def _aware(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a time needs a zone: end it in Z or an offset such as +02:00")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside of the calendar") from error
 
 
 AwareInstant = Annotated[Instant, AfterValidator(_aware)]

@@ -1,5 +1,6 @@
 """The rows of kept answers."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class KeptAnswerRepository:
             "tenant": self._tenant_id,
             "request": request,
             "fingerprint": answer.fingerprint,
-            "user": user_id,
+            "user": None if user_id is None else self._digest(user_id),
             "status": answer.status,
             "headers": json.dumps(answer.headers),
             "body": answer.body,
@@ -62,7 +63,13 @@ class KeptAnswerRepository:
         spelled = {json.dumps(user_id, ensure_ascii=ascii_only).encode() for ascii_only in (False, True)}
         connection = await self._session.connection()
         for mention in spelled:
-            await connection.execute(_FORGET, {"tenant": self._tenant_id, "user": user_id, "mention": mention})
+            await connection.execute(
+                _FORGET, {"tenant": self._tenant_id, "user": self._digest(user_id), "mention": mention}
+            )
+
+    def _digest(self, user_id: str) -> str:
+        """What stands for the user: a token outlives its user by seconds, and no late answer may bring the id back."""
+        return hashlib.sha256("\0".join([self._tenant_id, user_id]).encode()).hexdigest()
 
 
 async def forget_expired(pool: Pool) -> int:

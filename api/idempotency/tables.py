@@ -20,7 +20,9 @@ class KeptAnswer(Table, table=True):
     # SHA-256 over credential, path and key: neither a path nor a client's key, which may name a user, is kept.
     request: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     fingerprint: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # SHA-256 over query and body
-    user_id: str | None = text_column(default=None, nullable=True)  # whose token it was; null for an API key
+    user_id: str | None = text_column(
+        default=None, nullable=True
+    )  # a digest of whose token it was; null for an API key
     status: int = Field(sa_column=Column(SmallInteger, nullable=False))
     headers: Any = Field(sa_column=Column(JSONB, nullable=False))  # [[name, value], ...]
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))

@@ -97,6 +97,8 @@ class ItemRepository:
 
     async def add(self, new: Sequence[tuple[str, dict[str, Any], bool]], version: int) -> list[StoredItem]:
         """Add (id, metadata, active) with distinct ids; those that exist are left out. A deleted id comes back new."""
+        if not new:
+            return []
         rows = [
             {"tenant_id": self._tenant_id, "id": id_, "metadata": metadata, "is_active": active, "version": version}
             for id_, metadata, active in new

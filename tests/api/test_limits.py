@@ -81,6 +81,19 @@ def test_bad_requests_carry_the_limit_too(tight: TestClient) -> None:
     assert (answer.status_code, answer.headers[LIMIT]) == (400, "2")
 
 
+def test_what_no_server_can_read_is_counted_like_anything_else(tight: TestClient) -> None:
+    answers = [tight.get("/nothing?search=%ff") for _ in range(3)]
+    assert [(answer.status_code, answer.headers[LIMIT]) for answer in answers] == [(400, "2"), (400, "2"), (429, "2")]
+    assert tight.get("/health?search=%ff").status_code == 400
+
+
+def test_a_path_with_a_slash_too_many_is_a_404(open_client: OpenClient) -> None:
+    with open_client() as client:
+        for path in ("/api/items/", "/api/items/a%2Fb/"):
+            answer = client.get(path, follow_redirects=False)
+            assert (answer.status_code, answer.json()["status"]) == (404, 404)
+
+
 @pytest.mark.parametrize(
     ("peer", "forwarded", "client"),
     [
@@ -96,6 +109,15 @@ def test_bad_requests_carry_the_limit_too(tight: TestClient) -> None:
 )
 def test_the_address_comes_from_trusted_proxies_only(peer: str, forwarded: str | None, client: str) -> None:
     assert ClientAddress(("10.0.0.0/8",)).of({"client": (peer, 1)}, forwarded) == client
+
+
+def test_a_line_of_the_clients_own_before_the_proxys_is_not_believed(open_client: OpenClient) -> None:
+    limits = TIGHT.model_copy(update={"trusted_proxies": ("10.0.0.0/8",)})
+    with open_client(limits=limits) as client:
+        proxy = TestClient(client.app, client=("10.0.0.1", 50_000))
+        proxy.portal = client.portal  # the running application is in this event loop
+        lines = [[("x-forwarded-for", f"9.9.9.{number}"), ("x-forwarded-for", "203.0.113.7")] for number in range(3)]
+        assert [proxy.get("/nothing", headers=each).status_code for each in lines] == [404, 404, 429]
 
 
 def test_scopes_and_identities_do_not_share_a_count() -> None:

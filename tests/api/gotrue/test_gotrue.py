@@ -139,6 +139,7 @@ def test_sign_ups_that_cannot_be_have_gotrues_codes(open_client: Any, tenants: A
         refused(sign_up(email="nonsense"), 400, "email_address_invalid")
         refused(sign_up(data={"a": "\0"}), 400, "validation_failed")
         refused(sign_up(data={"a": "x" * 20_000}), 400, "validation_failed")
+        refused(sign_up(data={"name": "x" * 2_000}), 400, "validation_failed")
         assert portal.sql("SELECT count(*) FROM users") == [(1,)]
 
 

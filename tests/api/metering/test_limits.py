@@ -64,6 +64,13 @@ def test_rows_of_a_batch_past_the_limit_are_402_and_the_others_are_added(shop: B
     assert items(shop) == 100
 
 
+def test_a_batch_for_which_there_is_no_room_at_all_is_402_row_by_row(shop: Backend) -> None:
+    add_items(shop, 99)
+    rows = [{"id": "a", **ITEM}, {"id": "b", **ITEM}]
+    assert statuses(shop.post("/api/items/batch", {"items": rows})) == [402, 402]
+    assert items(shop) == 100
+
+
 def test_items_that_interactions_make_are_items(shop: Backend) -> None:
     add_items(shop, 98)
     rows = [{**LIKE, "itemId": id_, "createItem": True} for id_ in ("b", "a", "tea", "a")]
