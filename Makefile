@@ -27,7 +27,7 @@ help: ## this list
 install: $(INSTALLED) ## build .venv from the lock (GPU=1 for the CUDA build of fbgemm)
 
 $(INSTALLED): requirements.lock configs/datasets/movielens-100k.lock Makefile
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; run: make PYTHON=python3.12 ...")'
 	@echo "torch: what pip is set up to find in $(TORCH)"
 	@$(BIN)/python -m pip install --disable-pip-version-check '$(TORCH)'
@@ -91,5 +91,5 @@ clean: ## caches of the tools; keeps .venv and the platform's state
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 reset: ## forget the demo: its database, lake, models and keys
-	@test ! -S $(STATE)/supervisor.sock || { echo "stop the demo first (Ctrl-C in its terminal)"; exit 1; }
+	@! $(BIN)/supervisorctl -c $(STATE)/supervisord.conf pid > /dev/null 2>&1 || { echo "stop the demo first (Ctrl-C in its terminal)"; exit 1; }
 	rm -rf $(STATE)
