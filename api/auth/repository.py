@@ -88,7 +88,9 @@ async def revoke_if_reused(pool: Pool, session_id: UUID, generation: int) -> boo
 
 @dataclass(frozen=True, slots=True)
 class FailedLogins:
-    """Counts wrong passwords per address, in whatever case; each statement is committed, as failing requests are not.
+    """Counts wrong passwords per address, in whatever case and without white space around it.
+
+    Each statement is committed, as failing requests are not.
 
     From the tenth on an address has to wait: 30 seconds, and with each further failure twice as long, up to 15
     minutes. The count is forgotten after a day, or with a right password.
@@ -125,7 +127,7 @@ class FailedLogins:
         return int(row[0]) if row else 0
 
 
-_ACCOUNT = "sha256(convert_to(lower(btrim(%(email)s)), 'UTF8'))"
+_ACCOUNT = "sha256(convert_to(lower(%(email)s), 'UTF8'))"
 
 _DELAY = f"""
 SELECT ceil(extract(epoch FROM delayed_until - now())) FROM failed_logins

@@ -41,7 +41,8 @@ class Authenticators:
 class Credentials:
     """ASGI middleware: finds the principal and charges the request to its limit, or to its address where it has none.
 
-    It refuses nobody but who is over a limit: whether a route needs a credential is the route's to say.
+    It refuses nobody but who is over a limit or sent what nobody can read: whether a route needs a credential is the
+    route's to say.
     """
 
     def __init__(
