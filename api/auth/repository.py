@@ -88,7 +88,7 @@ async def revoke_if_reused(pool: Pool, session_id: UUID, generation: int) -> boo
 
 @dataclass(frozen=True, slots=True)
 class FailedLogins:
-    """Counts wrong passwords per address, in whatever case and without white space around it.
+    """Counts wrong passwords per address, in whatever case; addresses come without white space around them.
 
     Each statement is committed, as failing requests are not.
 
