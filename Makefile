@@ -9,7 +9,7 @@ FBGEMM := $(if $(GPU),fbgemm-gpu==1.8.0,fbgemm-gpu-cpu==1.8.0)
 UNLOCKED := torchrec==1.8.0 $(FBGEMM) nvidia-ml-py>=12
 INSTALLED := .venv/.installed$(if $(GPU),-gpu)
 
-# Waiting threads sleep: spinning ones are slow on cores that are shared (see configs/processes.py).
+# Waiting threads sleep: spinning ones are slow on cores that are shared (see configs/local/processes.py).
 export OMP_WAIT_POLICY ?= PASSIVE
 export RECOMMENDAI_STATE_DIR ?= $(abspath $(STATE))
 # None of these tools may report home.
@@ -40,7 +40,7 @@ $(INSTALLED): requirements.lock configs/datasets/movielens-100k.lock Makefile
 	@touch $@
 
 demo: install ## the whole platform on this machine with real data; Ctrl-C stops it
-	@exec $(BIN)/python -m configs.demo
+	@exec $(BIN)/python -m configs.local.demo
 
 test: install ## every test; needs no service running
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

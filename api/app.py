@@ -20,13 +20,13 @@ from api.auth.issuers import ExternalIssuers
 from api.auth.tokens import Tokens
 from api.benchmark import routes as benchmark
 from api.database.engine import Database
-from api.edge import handlers
-from api.edge.auth import Authenticators, Credentials
-from api.edge.bodies import BodyLimits
-from api.edge.limits import Limits, MemoryCounts, RedisCounts
-from api.edge.openapi import describe
-from api.edge.requests import Requests
 from api.gotrue.errors import GoTrueErrors
+from api.http import handlers
+from api.http.auth import Authenticators, Credentials
+from api.http.bodies import BodyLimits
+from api.http.limits import Limits, MemoryCounts, RedisCounts
+from api.http.openapi import describe
+from api.http.requests import Requests
 from api.idempotency.middleware import Idempotency
 from api.idempotency.service import forgetting
 from api.keys.directory import KeyDirectory

@@ -25,8 +25,8 @@ def commands() -> None:
 @app.command()
 def postgres() -> None:
     """Run the bundled PostgreSQL in the foreground; its URL is in the state folder once it answers."""
-    from api.database import server
-    from api.database.account import ClusterError
+    from configs.local import postgres_server as server
+    from configs.local.os_user import ClusterError
 
     logging.configure("postgres")
     try:
@@ -76,7 +76,7 @@ def serve(
         ws="none",
         log_config=None,  # ours stands
         access_log=False,  # ours has the trace id
-        proxy_headers=False,  # whose word counts is decided in api.edge.client
+        proxy_headers=False,  # whose word counts is decided in api.http.client
         server_header=False,
         timeout_graceful_shutdown=10,
     )

@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.engine import Database
 from api.database.session import transaction
-from api.edge.problems import Problem
+from api.http.problems import Problem
 from configs.settings import DatabaseSettings, PathSettings
 
 Result = TypeVar("Result")

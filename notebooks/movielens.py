@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from feature_store import columns as c
 from feature_store.online import Histories
-from training.dataset import Dataset, from_events
+from training.data.dataset import Dataset, from_events
 
 KIND_OF_RATING = {1: "view", 2: "view", 3: "click", 4: "like", 5: "like"}
 

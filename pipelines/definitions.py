@@ -15,9 +15,9 @@ from pipelines.defs.publishing.assets import release
 from pipelines.defs.training.assets import training_assets
 from pipelines.defs.training.schedules import nightly
 from pipelines.defs.training.sensors import retrain_after_interactions
+from pipelines.io_managers import JsonFiles
 from pipelines.jobs import lake, retrain
 from pipelines.resources import Installation
-from pipelines.values import JsonFiles
 
 
 def build_definitions(installation: Installation) -> dg.Definitions:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from feature_store import columns as c
 from serving.contracts.releases import ITEMS_FILE, MANIFEST_FILE, BrokenReleaseError, Manifest
 from serving.overlay import Catalogue
-from training.calibration import ScoreMap
+from training.evaluation.calibration import ScoreMap
 from training.models.contract import Mask, Recommender
 from training.models.registry import load_model
 

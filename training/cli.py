@@ -14,13 +14,13 @@ from rich.console import Console
 from configs.settings import HistorySettings, TrackingSettings
 
 if TYPE_CHECKING:
-    from training.blending import Fit  # a second that `--help` need not take
+    from training.data.loaders import Tables
+    from training.data.splits import SeenPolicy, Split
     from training.models.contract import RuntimeOptions
-    from training.search import SearchSpace
-    from training.splits import SeenPolicy, Split
-    from training.tables import Tables
-    from training.tracking import Sweep
-    from training.trials import Tried
+    from training.tracking.mlflow_store import Sweep
+    from training.tuning.ensembles import Fit  # a second that `--help` need not take
+    from training.tuning.results import Tried
+    from training.tuning.search_space import SearchSpace
 
 app = typer.Typer(
     help="Measure model families on a data set, or look for better hyper-parameters.",
@@ -90,9 +90,9 @@ def evaluate(
     Every item of the catalogue is ranked for every user; figures come with 95 % bootstrap intervals.
     """
     _limit_threads(threads)
-    from training.comparison import FAMILIES, Field, as_comparison, measure_families
+    from training.evaluation.comparison import FAMILIES, Field, as_comparison, measure_families
     from training.models.contract import RuntimeOptions
-    from training.presentation import Bars, print_comparison, print_differences
+    from training.terminal import Bars, print_comparison, print_differences
 
     try:
         tables, split = _load(interactions, items, protocol, exclude_seen)
@@ -146,10 +146,10 @@ def tune(
     from training.config import load_config
     from training.models.contract import RuntimeOptions
     from training.models.registry import family_class
-    from training.presentation import TrialBar
-    from training.search import load_space
-    from training.tune import as_yaml
-    from training.tune import tune as search
+    from training.terminal import TrialBar
+    from training.tuning.search_space import load_space
+    from training.tuning.study import as_yaml
+    from training.tuning.study import tune as search
 
     uri = tracking or TrackingSettings().uri
     try:
@@ -190,11 +190,11 @@ def _blended(
     family: str, tables: "Tables", split: "Split", configs: Path | None, options: "RuntimeOptions"
 ) -> "Fit | None":
     """How a blend is fitted, its components having been; None for any other family."""
-    from training.blending import blend_fit
-    from training.comparison import PERSONAL
     from training.config import load_config
+    from training.evaluation.comparison import PERSONAL
     from training.models.contract import Blend
     from training.models.registry import family_class
+    from training.tuning.ensembles import blend_fit
 
     blend = family_class(family)
     if not issubclass(blend, Blend):
@@ -213,7 +213,7 @@ def _sweep(
         yield None
         return
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where the winner is printed
-    from training.tracking import Tracking
+    from training.tracking.mlflow_store import Tracking
 
     data = "/".join(interactions.absolute().parts[-2:])
     facts = {"family": family, "data": data, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
@@ -227,8 +227,8 @@ def _sweep(
 
 
 def _load(interactions: Path, items: Path | None, protocol: Protocol, exclude_seen: Seen) -> "tuple[Tables, Split]":
-    from training.splits import leave_one_out_split, temporal_split
-    from training.tables import read_tables
+    from training.data.loaders import read_tables
+    from training.data.splits import leave_one_out_split, temporal_split
 
     tables = read_tables(interactions, items, HistorySettings().max_events)
     mask: SeenPolicy = exclude_seen.value

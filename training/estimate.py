@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from training.measure import Stopwatch, resident_mb
+from training.data.splits import Split
 from training.models.contract import ModelConfig, Recommender, RuntimeOptions
-from training.splits import Split
+from training.tracking.resource_usage import Stopwatch, resident_mb
 from training.workload import MB, WORK, Fit, Sizes
 
 _PROBED = 0.05

@@ -19,16 +19,16 @@ from typing import Any, Self
 
 import structlog
 
-from training.answers import Answers, Tick, answer_test
-from training.calibration import ScoreMap, fit_score_map
 from training.config import load_config
-from training.dataset import Dataset
+from training.data.dataset import Dataset
+from training.data.splits import SeenPolicy, Split, temporal_split
 from training.estimate import forecast
-from training.evaluation import EvaluationReport, evaluate
-from training.measure import Usage, measured
+from training.evaluation.calibration import ScoreMap, fit_score_map
+from training.evaluation.rankings import Answers, Tick, answer_test
+from training.evaluation.report import EvaluationReport, evaluate
 from training.models.contract import Blend, ModelConfig, Recommender, RuntimeOptions
 from training.models.registry import family_class, load_model, save_model
-from training.splits import SeenPolicy, Split, temporal_split
+from training.tracking.resource_usage import Usage, measured
 
 log = structlog.get_logger(__name__)
 

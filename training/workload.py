@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from training.dataset import Dataset
-from training.measure import Stopwatch, resident_mb
+from training.data.dataset import Dataset
+from training.data.splits import Split
 from training.models.contract import ModelConfig, Recommender, RuntimeOptions
-from training.splits import Split
+from training.tracking.resource_usage import Stopwatch, resident_mb
 
 MB = 2**20
 DOUBLE_UP_TO = 4_000  # items up to which a closed form is solved in double precision
@@ -220,7 +220,7 @@ def _deep_learning(first: Fit, second: Fit) -> tuple[Work, Work]:
     """Steps are rehearsed, and take as long per place of a sequence on whatever is learned from."""
     before = resident_mb()
     from training.models.deep_learning.config import DeepLearningConfig  # half a gigabyte of libraries comes with it
-    from training.models.deep_learning.rehearsal import places, rehearse
+    from training.models.deep_learning.dry_run import places, rehearse
 
     config, sizes, values = DeepLearningConfig.model_validate(first.config), first.sizes, first.config.model_dump()
     if not sizes.rows:

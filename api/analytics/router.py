@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from api.analytics import service
 from api.analytics.schemas import Day, Period, Stats
 from api.database.session import Session
-from api.edge.principal import CurrentAdmin
+from api.http.principal import CurrentAdmin
 
 router = APIRouter(prefix="/api/analytics", tags=["analytics"])
 _FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}}

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from api.edge.schemas import Schema
+from api.http.schemas import Schema
 
 Period = Literal["7d", "30d", "90d"]
 

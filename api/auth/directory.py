@@ -6,8 +6,8 @@ from uuid import UUID
 from api.auth.issuers import ExternalIssuers
 from api.auth.tokens import Tokens
 from api.database.engine import Database
-from api.edge.cache import FreshCache
-from api.edge.principal import UserPrincipal
+from api.http.cache import FreshCache
+from api.http.principal import UserPrincipal
 from api.users.directory import Identity, admit, find_active
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from api.auth.jwks import KeySet
 from api.auth.tokens import LEEWAY_SECONDS
-from api.edge.schemas import OpaqueId
+from api.http.schemas import OpaqueId
 from api.users.addresses import is_address
 from api.users.directory import Identity
 from configs.issuers import ExternalIssuer

@@ -9,7 +9,7 @@ import httpx
 import jwt
 import structlog
 
-from api.edge.problems import Unavailable
+from api.http.problems import Unavailable
 
 FRESH_SECONDS = 300.0
 """A withdrawn key is good for at most this long."""

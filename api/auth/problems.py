@@ -1,6 +1,6 @@
 """What can be wrong about a login. The routes of GoTrue have their own words for each: see `api.gotrue.errors`."""
 
-from api.edge.problems import Forbidden, Invalid, Problem, Unauthorized
+from api.http.problems import Forbidden, Invalid, Problem, Unauthorized
 
 
 class WrongCredentials(Unauthorized):

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from api.edge.schemas import Instant, PlainText, Schema
+from api.http.schemas import Instant, PlainText, Schema
 from api.users.schemas import Email, NewPassword, Password, Role
 
 

@@ -20,9 +20,9 @@ from api.auth.tables import UserSession
 from api.auth.tokens import AccessToken, Tokens
 from api.database.engine import Pool
 from api.database.scope import TenantScope
-from api.edge.principal import UserPrincipal
-from api.edge.problems import Invalid, Unauthorized
-from api.edge.schemas import MAX_TEXT
+from api.http.principal import UserPrincipal
+from api.http.problems import Invalid, Unauthorized
+from api.http.schemas import MAX_TEXT
 from api.tenants.repository import TenantRepository
 from api.users import service as users
 from api.users.passwords import Passwords

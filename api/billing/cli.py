@@ -10,7 +10,7 @@ from api.billing.gateway import Gateway
 from api.billing.overage import report_overage as report
 from api.billing.subscriptions import INTERVALS, lookup_key
 from api.database.engine import Database
-from api.edge.problems import Problem
+from api.http.problems import Problem
 from api.terminal import database_url, fail
 from configs.plans import plans
 from configs.settings import BillingSettings

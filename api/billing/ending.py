@@ -6,7 +6,7 @@ from api.billing.gateway import Gateway
 from api.billing.repository import BillingRepository
 from api.billing.subscriptions import ENDED
 from api.database.scope import TenantScope
-from api.edge.problems import Problem
+from api.http.problems import Problem
 from configs.settings import BillingSettings
 
 

@@ -20,7 +20,7 @@ from api.billing.synchronise import ask, follow
 from api.database.engine import Database
 from api.database.scope import TenantScope
 from api.database.session import transaction
-from api.edge.problems import Invalid, Problem
+from api.http.problems import Invalid, Problem
 
 TOLERANCE_SECONDS = 300
 FOLLOWED = ("checkout.session.", "customer.subscription.", "invoice.")

@@ -15,7 +15,7 @@ import structlog
 
 from api.billing.problems import CustomerGone, MissingSetting, StripeAway, StripeRefused
 from api.billing.subscriptions import Interval, lookup_key
-from api.edge.schemas import rfc3339
+from api.http.schemas import rfc3339
 from configs.plans import Plan
 from configs.settings import BillingSettings
 

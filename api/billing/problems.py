@@ -1,6 +1,6 @@
 """What goes wrong between us and Stripe, as problems."""
 
-from api.edge.problems import Conflict, Problem, Unavailable
+from api.http.problems import Conflict, Problem, Unavailable
 
 RETRY_SECONDS = 10
 

@@ -23,10 +23,10 @@ from api.billing.schemas import (
     SubscriptionOut,
 )
 from api.database.session import CurrentDatabase, Session
-from api.edge.auth import charge_caller
-from api.edge.principal import CurrentAdmin, CurrentUser
-from api.edge.problems import Problem
-from api.edge.schemas import Page, Paging
+from api.http.auth import charge_caller
+from api.http.principal import CurrentAdmin, CurrentUser
+from api.http.problems import Problem
+from api.http.schemas import Page, Paging
 
 
 @asynccontextmanager

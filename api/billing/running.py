@@ -7,13 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from api.background import end
+from api.billing.dunning import note_lapses
 from api.billing.events import forget_handled, handle_waiting
 from api.billing.gateway import Gateway
-from api.billing.lapses import note_lapses
 from api.billing.overage import report_overage
 from api.billing.problems import StripeAway
 from api.database.engine import Database
-from api.edge.handlers import UNREACHABLE
+from api.http.handlers import UNREACHABLE
 from configs.settings import BillingSettings
 
 FORGET_SECONDS = 3_600.0

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from api.billing.subscriptions import Interval
-from api.edge.schemas import Instant, PlainText, Schema
+from api.http.schemas import Instant, PlainText, Schema
 
 MAX_CAP = 1_000_000
 

@@ -18,8 +18,8 @@ from api.billing.tables import BillingAudit
 from api.database.engine import Database
 from api.database.scope import TenantScope
 from api.database.session import transaction
-from api.edge.problems import Conflict, Invalid, NotFound
-from api.edge.schemas import PageParams
+from api.http.problems import Conflict, Invalid, NotFound
+from api.http.schemas import PageParams
 from api.metering.cycles import cycle_of
 from api.metering.repository import standing_of
 from api.metering.terms import charged_cents, plan_in_force

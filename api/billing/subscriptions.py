@@ -7,7 +7,7 @@ from typing import Any, Literal
 import stripe
 import structlog
 
-from api.edge.schemas import rfc3339
+from api.http.schemas import rfc3339
 from configs.plans import plans
 
 Interval = Literal["monthly", "annual"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class TenantScope:
     """Every repository takes one, so that no query can be written without saying of which tenant it is.
 
-    For a request it is made in one place, from the credential (`api.edge.auth`); the command line makes it from
+    For a request it is made in one place, from the credential (`api.http.auth`); the command line makes it from
     `--tenant`.
     """
 

@@ -6,10 +6,10 @@ from uuid import UUID
 from fastapi import APIRouter, Response
 
 from api.database.session import Session
-from api.edge.principal import CurrentAdmin
 from api.generation import service
 from api.generation.schemas import GenerateRequest, GenerationAccepted, GenerationStatus
-from api.metering.gate import PAYMENT_REQUIRED, Metered
+from api.http.principal import CurrentAdmin
+from api.metering.dependencies import PAYMENT_REQUIRED, Metered
 
 router = APIRouter(prefix="/api/recommendations", tags=["recommendations"])
 _FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}}

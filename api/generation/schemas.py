@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from api.edge.schemas import WHOLE, Schema
+from api.http.schemas import WHOLE, Schema
 from feature_store import columns as c
 from serving.contracts.messages import MAX_COUNT, Algorithm
 

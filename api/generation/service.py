@@ -5,10 +5,10 @@ from uuid import UUID
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.scope import TenantScope
-from api.edge.problems import NotFound
 from api.generation.repository import GenerationRepository, Speed
 from api.generation.schemas import GenerateRequest, GenerationAccepted, GenerationStatus
 from api.generation.tables import GenerationJob
+from api.http.problems import NotFound
 
 UNMEASURED = Speed(wait_seconds=10.0, user_seconds=0.002)
 """Taken for a tenant's first job. On two cores a run starts within 10 s, and linear families take 1 to 2 ms a user."""

@@ -9,8 +9,8 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import problems
-from api.edge.headers import header
-from api.edge.problems import MEDIA_TYPE, Problem
+from api.http.headers import header
+from api.http.problems import MEDIA_TYPE, Problem
 from api.users.passwords import WeakPassword
 from api.users.service import AddressTaken, InvalidAddress
 

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query, Response
 
 from api.auth.router import CurrentLogins
 from api.auth.service import Logins, Which
-from api.edge.principal import CurrentUser
-from api.edge.problems import Invalid
 from api.gotrue.errors import PREFIX, GoTrueRoute
 from api.gotrue.schemas import Credentials, GoTrueUser, OwnChanges, SignUp, TokenOut
+from api.http.principal import CurrentUser
+from api.http.problems import Invalid
 
 router = APIRouter(prefix=PREFIX, tags=["auth"], route_class=GoTrueRoute)
 _Responses = dict[int | str, dict[str, Any]]

@@ -5,11 +5,11 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.auth.service import Grant
-from api.edge.schemas import Instant, PlainText
-from api.items.metadata import metadata_problem
+from api.http.schemas import Instant, PlainText
 from api.users.schemas import Email, NewPassword, Password
 from api.users.service import too_long
 from api.users.tables import User
+from feature_store.metadata import metadata_problem
 
 
 def _storable(metadata: dict[str, Any]) -> dict[str, Any]:

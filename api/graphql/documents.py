@@ -17,7 +17,7 @@ from graphql import (
     SelectionNode,
 )
 
-from api.edge.problems import Invalid
+from api.http.problems import Invalid
 
 MAX_LENGTH = 100_000
 MAX_TOKENS = 1_000

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from graphql import GraphQLError
 from pydantic import ValidationError
 
-from api.edge.handlers import database_problem
-from api.edge.problems import Invalid, Problem, problem_body
+from api.http.handlers import database_problem
+from api.http.problems import Invalid, Problem, problem_body
 
 log = structlog.get_logger(__name__)
 

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 from strawberry.types import Info
 
 from api.database.engine import Pool
-from api.edge.auth import Charge
-from api.edge.principal import KeyPrincipal, Principal, require_key
 from api.graphql.errors import invalid
 from api.graphql.schemas import Health, Recommendation, RecordedInteraction, SimilarItem
+from api.http.auth import Charge
+from api.http.principal import KeyPrincipal, Principal, require_key
 from api.interactions import service as interactions
 from api.interactions.schemas import NewInteraction
 from api.metering.meter import Meter

@@ -10,16 +10,16 @@ from starlette.types import Scope
 from strawberry.http.ides import get_graphql_ide_html
 
 from api.database.session import CurrentDatabase
-from api.edge.auth import CHARGE
-from api.edge.principal import principal_of
-from api.edge.problems import MEDIA_TYPE
 from api.graphql.loaders import GatheredCatalogue, GatheredHistories
 from api.graphql.operations import Context
 from api.graphql.schemas import GraphQLAnswer, GraphQLRequest
 from api.graphql.service import execute
+from api.http.auth import CHARGE
+from api.http.principal import principal_of
+from api.http.problems import MEDIA_TYPE
 from api.idempotency.middleware import do_not_keep, may_be_kept
 from api.items.catalogue import CatalogueReader
-from api.metering.gate import Usage, use
+from api.metering.dependencies import Usage, use
 from api.recommendations.history import HistoryReader
 
 router = APIRouter(tags=["graphql"])

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import strawberry
 from pydantic import AfterValidator, Field
 
-from api.edge.schemas import PlainText, Schema, rfc3339
-from api.items.metadata import metadata_problem
+from api.http.schemas import PlainText, Schema, rfc3339
+from feature_store.metadata import metadata_problem
 
 
 def _holdable(variables: dict[str, Any] | None) -> dict[str, Any] | None:

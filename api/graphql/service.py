@@ -14,11 +14,11 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types import ExecutionContext
 
-from api.edge.problems import Invalid, Problem, problem_body
 from api.graphql import documents
 from api.graphql.errors import formatted, problem_of
 from api.graphql.operations import Context, Mutation, Query, notes
 from api.graphql.schemas import DATE_TIME, GraphQLRequest
+from api.http.problems import Invalid, Problem, problem_body
 
 
 class _Bounds(SchemaExtension):

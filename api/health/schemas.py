@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from api.edge.schemas import Schema
+from api.http.schemas import Schema
 
 State = Literal["up", "degraded", "down"]
 

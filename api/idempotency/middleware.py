@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.database.engine import Database
 from api.database.session import STATE_KEY as DATABASE
-from api.edge.headers import header
-from api.edge.principal import STATE_KEY as PRINCIPAL
-from api.edge.principal import KeyPrincipal, Principal
-from api.edge.problems import Conflict, Invalid, Problem, problem_response
+from api.http.headers import header
+from api.http.principal import STATE_KEY as PRINCIPAL
+from api.http.principal import KeyPrincipal, Principal
+from api.http.problems import Conflict, Invalid, Problem, problem_response
 from api.idempotency.repository import Kept, KeptAnswerRepository
 
 HEADER = b"idempotency-key"

@@ -12,9 +12,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from api.database.scope import TenantScope
 from api.imports.load import Report, load_dataset, load_files
-from api.imports.mapping import Mapping, read_dataset, read_mapping
-from api.imports.problems import SHOWN, ImportRefusedError
 from configs.settings import DatabaseSettings, PathSettings
+from feature_store.loaders.mapping import Mapping, read_dataset, read_mapping
+from feature_store.loaders.problems import SHOWN, ImportRefusedError
 
 REFUSED = 2
 

@@ -3,8 +3,8 @@
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from api.imports.mapping import DatasetMapping
-from api.imports.problems import ImportRefusedError
+from feature_store.loaders.mapping import DatasetMapping
+from feature_store.loaders.problems import ImportRefusedError
 
 
 def locate(dataset: DatasetMapping) -> dict[str, Path]:

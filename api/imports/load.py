@@ -12,13 +12,13 @@ import duckdb
 import psycopg
 
 from api.database.scope import TenantScope
-from api.imports import prepare
 from api.imports.datasets import locate
-from api.imports.mapping import DatasetMapping, Mapping
-from api.imports.problems import ImportRefusedError, Reject, Rejects
-from api.imports.readers import PLACE, Staged, describe, literal, quoted, stage
-from api.imports.room import Room
+from api.imports.quota import Room
 from api.imports.store import Counts, ImportStore
+from feature_store.loaders import prepare
+from feature_store.loaders.mapping import DatasetMapping, Mapping
+from feature_store.loaders.problems import ImportRefusedError, Reject, Rejects
+from feature_store.loaders.readers import PLACE, Staged, describe, literal, quoted, stage
 
 Step = Callable[[str], None]
 """Told what begins now."""

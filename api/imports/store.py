@@ -9,8 +9,8 @@ from psycopg import Connection, Cursor
 from psycopg.rows import TupleRow
 
 from api.database.scope import TenantScope
-from api.imports.prepare import INTERACTIONS, ITEMS, KNOWN_ITEMS
-from api.imports.problems import ImportRefusedError
+from feature_store.loaders.prepare import INTERACTIONS, ITEMS, KNOWN_ITEMS
+from feature_store.loaders.problems import ImportRefusedError
 
 BLOCK = 1 << 20
 

@@ -3,10 +3,10 @@
 from fastapi import APIRouter
 
 from api.database.session import CurrentDatabase
-from api.edge.batches import BatchOut
+from api.http.batches import BatchOut
 from api.interactions import service
 from api.interactions.schemas import InteractionBatch, InteractionOut, NewInteraction
-from api.metering.gate import PAYMENT_REQUIRED, MeteredWrite
+from api.metering.dependencies import PAYMENT_REQUIRED, MeteredWrite
 
 router = APIRouter(prefix="/api/v1/interactions", tags=["interactions"])
 

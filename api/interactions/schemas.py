@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field, StrictBool, model_validator
 
-from api.edge.batches import MAX_ROWS
-from api.edge.schemas import AwareInstant, Instant, OpaqueId, Schema
+from api.http.batches import MAX_ROWS
+from api.http.schemas import AwareInstant, Instant, OpaqueId, Schema
 
 MAX_AHEAD = timedelta(minutes=5)
 SMALLEST = 2.0**-126

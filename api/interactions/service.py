@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from api.database.engine import Pool
 from api.database.scope import TenantScope
-from api.edge.batches import BatchOut, BatchResult, read_rows
-from api.edge.problems import NotFound, QuotaExceeded
+from api.http.batches import BatchOut, BatchResult, read_rows
+from api.http.problems import NotFound, QuotaExceeded
 from api.interactions.repository import Happened, InteractionRepository, Stored
 from api.interactions.schemas import NewInteraction
 from api.metering.refusals import item_refusal, user_refusal

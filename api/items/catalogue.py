@@ -2,10 +2,10 @@
 
 from psycopg.rows import tuple_row
 
+from api.database.batch_loader import Gathered
 from api.database.engine import Pool
-from api.database.gathering import Gathered
 from api.database.scope import TenantScope
-from api.edge.problems import Unauthorized
+from api.http.problems import Unauthorized
 from serving.contracts.messages import CatalogueDelta, ItemChange
 
 

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from api.database.session import Session
-from api.edge.batches import BatchOut
-from api.edge.principal import ReadKey, WriteKey
-from api.edge.schemas import Page, Paging, PathId, PlainText
+from api.http.batches import BatchOut
+from api.http.principal import ReadKey, WriteKey
+from api.http.schemas import Page, Paging, PathId, PlainText
 from api.items import service
 from api.items.schemas import ItemBatch, ItemOut, ItemPatch, ItemReplacement, NewItem
-from api.metering.gate import PAYMENT_REQUIRED, CurrentPlan
+from api.metering.dependencies import PAYMENT_REQUIRED, CurrentPlan
 
 router = APIRouter(prefix="/api/items", tags=["items"])
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "Not Found"}}

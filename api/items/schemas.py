@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, model_validator
 
-from api.edge.batches import MAX_ROWS
-from api.edge.schemas import Instant, OpaqueId, Schema
-from api.items.metadata import metadata_problem, size_problem
+from api.http.batches import MAX_ROWS
+from api.http.schemas import Instant, OpaqueId, Schema
+from feature_store.metadata import metadata_problem, size_problem
 
 
 def _storable(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from uuid import uuid4
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.scope import TenantScope
-from api.edge.batches import BatchOut, BatchResult, read_rows
-from api.edge.problems import Conflict, Invalid, NotFound
-from api.items.metadata import metadata_problem, size_problem
+from api.http.batches import BatchOut, BatchResult, read_rows
+from api.http.problems import Conflict, Invalid, NotFound
 from api.items.repository import ItemRepository, StoredItem
 from api.items.schemas import ItemPatch, ItemReplacement, NewItem
 from api.metering.refusals import item_refusal
 from configs.plans import Plan
+from feature_store.metadata import metadata_problem, size_problem
 
 TAKEN = "There is an item with this id already"
 

@@ -13,8 +13,8 @@ from psycopg_pool import PoolTimeout
 
 from api.background import end
 from api.database.engine import Database
-from api.edge.cache import FreshCache
-from api.edge.principal import KeyPrincipal
+from api.http.cache import FreshCache
+from api.http.principal import KeyPrincipal
 from api.keys.repository import find_live, note_use
 from api.keys.service import hash_of
 

@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.engine import Pool
 from api.database.scope import TenantScope
-from api.edge.principal import KeyPrincipal, TenantInfo
+from api.http.principal import KeyPrincipal, TenantInfo
 from api.keys.tables import ApiKey
 from api.tenants.tables import Tenant
 

@@ -6,8 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response
 
 from api.database.session import Session
-from api.edge.principal import CurrentAdmin
-from api.edge.schemas import Page, Paging
+from api.http.principal import CurrentAdmin
+from api.http.schemas import Page, Paging
 from api.idempotency.middleware import withhold
 from api.keys import service
 from api.keys.schemas import KeyMade, KeyOut, NewKey

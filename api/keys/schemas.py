@@ -5,8 +5,8 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from api.edge.principal import SCOPES, Scope
-from api.edge.schemas import WHOLE, Instant, Schema
+from api.http.principal import SCOPES, Scope
+from api.http.schemas import WHOLE, Instant, Schema
 
 Name = Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00]*[^\s\x00-\x1f\x7f-\x9f\ufeff][^\x00]*$")]
 

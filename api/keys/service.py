@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.scope import TenantScope
-from api.edge.principal import SCOPES
-from api.edge.problems import Conflict, Invalid, NotFound
+from api.http.principal import SCOPES
+from api.http.problems import Conflict, Invalid, NotFound
 from api.keys.repository import KeyRepository
 from api.keys.tables import ApiKey
 

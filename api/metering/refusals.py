@@ -1,7 +1,7 @@
 """402: what a plan allows no more, and what to do about it."""
 
-from api.edge.problems import QuotaExceeded
-from api.edge.schemas import rfc3339
+from api.http.problems import QuotaExceeded
+from api.http.schemas import rfc3339
 from api.metering.terms import Entitlement
 from configs.plans import Plan
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 from api.database.session import Session
-from api.edge.principal import CurrentUser
+from api.http.principal import CurrentUser
 from api.metering import service
 from api.metering.meter import Meter
 from api.metering.schemas import UsageOut

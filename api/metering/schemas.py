@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from api.edge.schemas import Instant, Schema
+from api.http.schemas import Instant, Schema
 
 
 class UsageOut(Schema):

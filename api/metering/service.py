@@ -10,7 +10,7 @@ from api.database.scope import TenantScope
 from api.metering.repository import Standing, standing_of
 from api.metering.schemas import UsageOut
 from api.metering.terms import charged_cents, overage_units
-from api.users.newcomers import count_portal_users
+from api.users.quota import count_portal_users
 
 
 async def usage_of(session: AsyncSession, scope: TenantScope, now: datetime) -> UsageOut:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from api.database.engine import Pool
 from api.database.scope import TenantScope
-from api.edge.cache import FreshCache
+from api.http.cache import FreshCache
 from api.recommendations.filter_sql import Condition, to_sql
 from feature_store.online import TYPE_WEIGHTS
 from serving.contracts.filters import Filter

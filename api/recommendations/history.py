@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import msgspec
 from psycopg.rows import TupleRow
 
+from api.database.batch_loader import Gathered
 from api.database.engine import Pool
-from api.database.gathering import Gathered
 from api.database.scope import TenantScope
 from api.items.catalogue import TenantGone
 from configs.settings import HistorySettings

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from api.edge.problems import Invalid
-from api.metering.gate import PAYMENT_REQUIRED, MeteredRead
+from api.http.problems import Invalid
+from api.metering.dependencies import PAYMENT_REQUIRED, MeteredRead
 from api.recommendations.schemas import (
     Recommended,
     RecommendedItem,

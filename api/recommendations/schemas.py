@@ -6,7 +6,7 @@ import msgspec
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from api.edge.schemas import WHOLE, OpaqueId, Schema
+from api.http.schemas import WHOLE, OpaqueId, Schema
 from configs.plugins import plugged_in
 from serving.contracts.messages import ALGORITHMS, MAX_COUNT
 

@@ -12,8 +12,8 @@ import structlog
 
 from api.database.engine import Pool
 from api.database.scope import TenantScope
-from api.edge.problems import NotFound
-from api.edge.tracing import trace_id
+from api.http.problems import NotFound
+from api.http.tracing import trace_id
 from api.items.catalogue import CatalogueReader
 from api.recommendations.fallback import ALGORITHM as POPULARITY
 from api.recommendations.fallback import Fallback

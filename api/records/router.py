@@ -6,9 +6,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from api.database.session import Session
-from api.edge.principal import CurrentAdmin, CurrentUser
-from api.edge.schemas import OpaqueId, Page, Paging
-from api.metering.gate import PAYMENT_REQUIRED, Metered
+from api.http.principal import CurrentAdmin, CurrentUser
+from api.http.schemas import OpaqueId, Page, Paging
+from api.metering.dependencies import PAYMENT_REQUIRED, Metered
 from api.recommendations.router import ANSWER_HEADERS, CurrentRecommender, outcome_headers
 from api.records import service
 from api.records.schemas import RecordAlgorithm, RecordOut, ShownOut

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.edge.schemas import Instant, Schema
+from api.http.schemas import Instant, Schema
 
 RecordAlgorithm = Literal["collaborative", "content-based", "hybrid", "deep-learning", "popularity"]
 

@@ -5,8 +5,8 @@ from uuid import UUID
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.scope import TenantScope
-from api.edge.principal import UserPrincipal
-from api.edge.problems import Forbidden, NotFound
+from api.http.principal import UserPrincipal
+from api.http.problems import Forbidden, NotFound
 from api.recommendations.schemas import RecommendRequest
 from api.recommendations.service import Outcome, Recommender
 from api.records.repository import RecordRepository, StoredRecord

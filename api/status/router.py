@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI, Request
 
 from api.database.session import Session
-from api.edge.principal import CurrentAdmin
+from api.http.principal import CurrentAdmin
 from api.status.schemas import Status
 from api.status.service import status
 from configs.settings import PipelineSettings

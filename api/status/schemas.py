@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from api.edge.schemas import Instant, Schema
+from api.http.schemas import Instant, Schema
 
 
 class FamilyStatus(Schema):

@@ -5,7 +5,7 @@ import re
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.scope import TenantScope
-from api.edge.problems import Conflict, Invalid, NotFound
+from api.http.problems import Conflict, Invalid, NotFound
 from api.tenants.repository import TenantRepository
 from api.tenants.tables import Tenant
 from configs.plans import plans

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from api.database.engine import Pool
-from api.edge.principal import TenantInfo, UserPrincipal
+from api.http.principal import TenantInfo, UserPrincipal
 
 FIND_ACTIVE = """
     SELECT users.role, tenants.id, tenants.plan, tenants.exclude_seen

@@ -5,7 +5,7 @@ import asyncio
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
-from api.edge.problems import Invalid
+from api.http.problems import Invalid
 
 MIN_LENGTH = 8
 MAX_LENGTH = 256

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from api.database.session import Session
-from api.edge.principal import CurrentAdmin, CurrentUser
-from api.edge.schemas import Page, Paging, PathId, PlainText
+from api.http.principal import CurrentAdmin, CurrentUser
+from api.http.schemas import Page, Paging, PathId, PlainText
 from api.interactions.log import InteractionLog
 from api.interactions.schemas import RecordedInteraction
-from api.metering.gate import PAYMENT_REQUIRED, CurrentPlan
+from api.metering.dependencies import PAYMENT_REQUIRED, CurrentPlan
 from api.users import service
 from api.users.schemas import NewUser, UserChanges, UserOut
 

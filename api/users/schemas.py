@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StrictBool, StringConstraints, WithJsonSchema, model_validator
 
-from api.edge.schemas import Instant, OpaqueId, PlainText, Schema
+from api.http.schemas import Instant, OpaqueId, PlainText, Schema
 from api.users import addresses, passwords
 
 Password = Annotated[str, StringConstraints(max_length=1024)]

@@ -10,13 +10,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.auth.repository import SessionRepository
 from api.database.engine import OneConnection
 from api.database.scope import TenantScope
-from api.edge.principal import UserPrincipal
-from api.edge.problems import Conflict, Forbidden, Invalid, NotFound
 from api.erasure.service import erase_user
+from api.http.principal import UserPrincipal
+from api.http.problems import Conflict, Forbidden, Invalid, NotFound
 from api.metering.refusals import user_refusal
 from api.users.addresses import is_address
-from api.users.newcomers import refused_newcomers
 from api.users.passwords import Passwords
+from api.users.quota import refused_newcomers
 from api.users.repository import AddressTakenError, UserRepository, UserTakenError, find_login
 from api.users.schemas import NewUser, UserChanges
 from api.users.tables import User

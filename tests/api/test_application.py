@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from api.app import Configuration, create_app
 from api.database.session import CurrentDatabase, Session
-from api.edge.problems import Conflict
+from api.http.problems import Conflict
 from configs.settings import ApiSettings
 from tests.api.conftest import OpenClient, Tenants
 from tests.fixtures.live import ApiProcess, api_process

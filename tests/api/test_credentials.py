@@ -15,9 +15,9 @@ from starlette.testclient import TestClient
 from api.app import Configuration, create_app
 from api.auth.tokens import MissingSecretError
 from api.database.scope import TenantScope
-from api.edge.cache import FreshCache
-from api.edge.principal import CurrentTenant, ReadKey, WriteKey
-from api.edge.problems import Conflict, Invalid, NotFound
+from api.http.cache import FreshCache
+from api.http.principal import CurrentTenant, ReadKey, WriteKey
+from api.http.problems import Conflict, Invalid, NotFound
 from api.keys.service import create_key, hash_of, revoke_key
 from api.tenants.service import delete_tenant
 from api.users.passwords import Passwords

@@ -21,8 +21,8 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from api.database.session import Session
-from api.edge.principal import ReadKey
-from api.edge.schemas import PathId
+from api.http.principal import ReadKey
+from api.http.schemas import PathId
 from configs.settings import LimitSettings
 from tests.api.conftest import Tenants, configuration_of, running
 from tests.fixtures.people import PASSWORD

@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from api.edge.client import ClientAddress
-from api.edge.limits import Limits, MemoryCounts, RedisCounts, Verdict, per_minute
+from api.http.client import ClientAddress
+from api.http.limits import Limits, MemoryCounts, RedisCounts, Verdict, per_minute
 from configs.settings import LimitSettings
 from tests.api.conftest import OpenClient, Tenants
 from tests.fixtures.redis import RedisServer

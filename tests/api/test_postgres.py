@@ -20,8 +20,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from api.database.account import server_account
-from api.database.cluster import binaries
+from configs.local.os_user import server_account
+from configs.local.postgres_cluster import binaries
 from tests.fixtures.postgres import REPOSITORY
 
 AS_ROOT = os.geteuid() == 0
@@ -240,7 +240,7 @@ def test_programs_in_a_folder_that_the_servers_user_cannot_enter_are_copied(
     (private / installed.name / "pginstall18" / "bin" / "postgres").chmod(0o700)  # as a strict umask leaves it
     private.chmod(0o700)
     outside = state.parent / "outside"
-    monkeypatch.setattr("api.database.cluster.OUTSIDE", outside)
+    monkeypatch.setattr("configs.local.postgres_cluster.OUTSIDE", outside)
     monkeypatch.syspath_prepend(str(private))
     before = os.umask(0o077)
     for _ in range(2):

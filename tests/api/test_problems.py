@@ -7,8 +7,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from api.edge.problems import Conflict
-from api.edge.schemas import OpaqueId, PathId, Schema
+from api.http.problems import Conflict
+from api.http.schemas import OpaqueId, PathId, Schema
 from tests.api.conftest import OpenClient
 from tests.fixtures.postgres import gone_away
 

@@ -16,6 +16,9 @@ UNITS = (
     "feature_store.columns",
     "feature_store.schemas",
     "feature_store.online",
+    "feature_store.metadata",
+    "feature_store.loaders",
+    "configs.local",
     "serving.contracts",
     "serving.client",
     "serving.ranking",
@@ -30,6 +33,9 @@ _SCORING = {"configs", *_FEATURES, "training", "serving.contracts", "serving"}
 _PREDICTION = {*_SCORING, "serving.ranking", "serving.explanations"}
 ALLOWED: dict[str, set[str]] = {
     "configs": set(),
+    "configs.local": {"configs"},
+    "feature_store.metadata": set(),
+    "feature_store.loaders": {"configs", "feature_store.columns", "feature_store.schemas", "feature_store.metadata"},
     "feature_store.columns": {"configs"},
     "feature_store.schemas": {"configs", "feature_store.columns"},
     "feature_store.online": {"configs", "feature_store.columns", "feature_store.schemas"},
@@ -51,6 +57,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "api": {
         "configs",
+        "configs.local",
+        "feature_store.loaders",
+        "feature_store.metadata",
         "feature_store.columns",
         "feature_store.schemas",
         "feature_store.online",

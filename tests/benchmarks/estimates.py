@@ -17,14 +17,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from api.imports.problems import ImportRefusedError
+from feature_store.loaders.problems import ImportRefusedError
 from tests.benchmarks.quality.datasets import MOVIELENS_1M, RUNS, Files, Run, files_of
-from training.comparison import FAMILIES, PERSONAL
 from training.config import load_config
+from training.data.loaders import read_tables
+from training.data.splits import Split, leave_one_out_split, temporal_split
+from training.evaluation.comparison import FAMILIES, PERSONAL
 from training.models.contract import ModelConfig, RuntimeOptions
 from training.models.registry import is_blend
-from training.splits import Split, leave_one_out_split, temporal_split
-from training.tables import read_tables
 from training.train import MeasuredModel, measure_family
 
 TRIVIAL_SECONDS = 1.0

@@ -25,12 +25,12 @@ from tests.benchmarks.quality.page import render
 from tests.benchmarks.quality.peers import Bounds, measure_peer, peers, random_order, space_of
 from tests.fixtures.movielens_dataset import movielens_100k
 from training.config import load_config
-from training.evaluation import RANDOM, evaluate
-from training.metrics import METRICS, per_user_metrics, target_ranks
+from training.data.loaders import read_tables
+from training.data.splits import Split, leave_one_out_split, temporal_split
+from training.evaluation.metrics import METRICS, per_user_metrics, target_ranks
+from training.evaluation.report import RANDOM, evaluate
 from training.models.contract import RuntimeOptions
 from training.models.registry import family_class
-from training.splits import Split, leave_one_out_split, temporal_split
-from training.tables import read_tables
 
 HISTORIES = {"ann": "abcd", "bob": "bcda", "cid": "cabe"}
 """Last letters test, the ones before them validate: ann is asked about d having had a, b, c."""

@@ -11,8 +11,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.asgi import application as metered
-from api.edge.principal import KeyPrincipal, principal_of
-from api.metering import gate
+from api.http.principal import KeyPrincipal, principal_of
+from api.metering import dependencies as gate
 from configs.plans import plan
 
 

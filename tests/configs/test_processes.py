@@ -13,13 +13,13 @@ import pytest
 from pydantic import SecretStr
 from stripe import StripeClient
 
-from configs.demo import Demo, DemoSettings, DemoState
-from configs.demo_stripe import DemoStripe
-from configs.launch import survivors
+from configs.local.demo import Demo, DemoSettings, DemoState
+from configs.local.demo_stripe import DemoStripe
+from configs.local.launch import survivors
+from configs.local.processes import SOCKET_PATH_LIMIT, programs, socket_path, write_configuration, write_private
+from configs.local.supervision import Supervisor
 from configs.plans import plans
-from configs.processes import SOCKET_PATH_LIMIT, programs, socket_path, write_configuration, write_private
 from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings
-from configs.supervision import Supervisor
 from tests.fixtures.platform import answers, free_ports, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def test_launch_ends_the_children_that_a_killed_parent_left(tmp_path: Path) -> N
     sleeper = f"{sys.executable} -c 'import time; time.sleep(60)' & wait"
 
     def launch() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "configs.launch", "sleeper", "/bin/sh", "-c", sleeper]
+        command = [sys.executable, "-m", "configs.local.launch", "sleeper", "/bin/sh", "-c", sleeper]
         return subprocess.Popen(command, cwd=ROOT, env=environment, process_group=0)
 
     identity = f"sleeper@{tmp_path}"

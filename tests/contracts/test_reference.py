@@ -16,7 +16,7 @@ import pytest
 
 from api.app import create_app
 from api.database.scope import TenantScope
-from api.edge.openapi import PROBLEM as PROBLEM_SCHEMA
+from api.http.openapi import PROBLEM as PROBLEM_SCHEMA
 from api.users.passwords import Passwords
 from api.users.service import create_admin
 from configs.settings import LimitSettings

@@ -28,7 +28,7 @@ def environment_of(state: Path) -> dict[str, str]:
 @contextmanager
 def demo(environment: dict[str, str], output: Path) -> Iterator[subprocess.Popen[bytes]]:
     with output.open("w") as file:
-        command = [sys.executable, "-m", "configs.demo"]
+        command = [sys.executable, "-m", "configs.local.demo"]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
     try:
         yield process

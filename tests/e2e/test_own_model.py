@@ -23,7 +23,7 @@ from tests.fixtures.model_server import ModelServer, model_server
 from tests.fixtures.platform import ROOT
 from tests.pipelines.conftest import TENANT
 from tests.pipelines.test_retrain import GENRES, fill
-from training.tracking import Tracking
+from training.tracking.mlflow_store import Tracking
 
 FAMILY = "pairwise"
 EXAMPLE = ROOT / "docs" / "examples" / "own-model"

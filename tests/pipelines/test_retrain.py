@@ -17,10 +17,10 @@ from pydantic import SecretStr
 
 from api.database.scope import TenantScope
 from api.imports.load import load_files
-from api.imports.mapping import Mapping
 from api.tenants.service import delete_tenant
 from configs.settings import DatabaseSettings, PathSettings, PipelineSettings, TrackingSettings
 from feature_store.lake import TenantLake
+from feature_store.loaders.mapping import Mapping
 from pipelines.definitions import build_definitions
 from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANTS
@@ -35,7 +35,7 @@ from tests.fixtures.portal import ROOMY, Portal
 from tests.fixtures.search import files_with, tables_with
 from tests.pipelines.conftest import TENANT
 from training.models.registry import families
-from training.tracking import Tracking
+from training.tracking.mlflow_store import Tracking
 
 GENRES = ("drama", "comedy", "horror")
 N_USERS, N_EVENTS = 60, 14

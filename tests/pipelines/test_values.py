@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from pipelines.io_managers import JsonFiles
 from pipelines.partitions import TENANTS, tenants
-from pipelines.values import JsonFiles
 
 
 @dg.asset(partitions_def=tenants)

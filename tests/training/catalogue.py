@@ -3,7 +3,7 @@
 import numpy as np
 
 from feature_store.online import TYPE_CODES, Histories
-from training.dataset import Dataset, Interactions, ItemTable
+from training.data.dataset import Dataset, Interactions, ItemTable
 
 GENRES = ("western", "romance", "horror", "space")
 WORDS = {

@@ -9,11 +9,11 @@ import numpy as np
 
 from configs.logging import configure
 from tests.training.catalogue import build_dataset
-from training.dataset import ItemTable
+from training.data.dataset import ItemTable
 from training.models.contract import RuntimeOptions
 from training.models.deep_learning.config import DeepLearningConfig
+from training.models.deep_learning.distributed import run
 from training.models.deep_learning.model import DeepLearning
-from training.models.deep_learning.processes import run
 
 CONFIG = DeepLearningConfig(dimensions=16, max_length=20, epochs=2, refit_epochs=1, batch_size=16)
 OPTIONS = RuntimeOptions(threads=1, seed=1, max_seconds=1e6)

@@ -9,11 +9,11 @@ import torch
 
 from feature_store.online import Histories
 from tests.training.catalogue import DAY, histories
-from training.dataset import Dataset, Interactions, ItemTable
+from training.data.dataset import Dataset, Interactions, ItemTable
 from training.models.contract import RuntimeOptions
-from training.models.deep_learning.again import Again, add_again, again_of, count, count_sequences
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.model import DeepLearning
+from training.models.deep_learning.repeat_consumption import Again, add_again, again_of, count, count_sequences
 from training.models.deep_learning.task import first_of_each
 from training.models.registry import load_model, save_model
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.catalogue import build_dataset
-from training.calibration import ScoreMap, fit_score_map
+from training.evaluation.calibration import ScoreMap, fit_score_map
 from training.models.contract import RuntimeOptions
 from training.models.item_knn import ItemKnn
 from training.models.popularity import Popularity

@@ -13,13 +13,13 @@ from typer.testing import CliRunner, Result
 from feature_store.columns import INTERACTION_TYPES
 from serving.contracts.messages import ALGORITHMS
 from tests.training.catalogue import build_dataset
-from training.answers import answer, compare
 from training.cli import app
-from training.comparison import BASELINES, FAMILIES
-from training.dataset import Dataset
-from training.metrics import METRICS
+from training.data.dataset import Dataset
+from training.data.splits import temporal_split
+from training.evaluation.comparison import BASELINES, FAMILIES
+from training.evaluation.metrics import METRICS
+from training.evaluation.rankings import answer, compare
 from training.models.contract import RuntimeOptions
-from training.splits import temporal_split
 from training.train import train_family
 
 LISTS = ("coverage@10", "novelty", "gini", "intra_list_diversity")

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.training.catalogue import build_dataset
-from training import comparison
-from training.comparison import Field, Skipped, measure_families
-from training.differences import Difference, Verdict
-from training.intervals import Estimate
+from training.data.splits import Split, temporal_split
+from training.evaluation import comparison
+from training.evaluation.comparison import Field, Skipped, measure_families
+from training.evaluation.intervals import Estimate
+from training.evaluation.paired_comparison import Difference, Verdict
 from training.models.contract import RuntimeOptions
-from training.provenance import code_version
-from training.splits import Split, temporal_split
+from training.tracking.provenance import code_version
 from training.train import MeasuredModel
 
 
@@ -86,7 +86,7 @@ def test_a_version_is_of_what_a_module_imports_and_of_nothing_else(
         "__init__": "",
         "model": "import json\n\n\ndef fit():\n    from ofateam.loss import loss\n    from . import steps",
         "loss": "loss = 1",
-        "steps": "from training.splits import Split",
+        "steps": "from training.data.splits import Split",
         "plot": "colour = 1",
     }.items():
         (package / f"{name}.py").write_text(text)

@@ -7,13 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from tests.training.catalogue import DAY, N_ITEMS, build_dataset, genre_of, histories, items_of
-from training.dataset import Dataset, Interactions, ItemTable
-from training.models.content.arrivals import Arrivals
-from training.models.content.encoder import ContentEncoder
-from training.models.content.fields import Field
-from training.models.content.labels import LabelConfig, LabelReader
-from training.models.content_based.labelled import MixtureConfig
-from training.models.content_based.mixture import (
+from training.data.dataset import Dataset, Interactions, ItemTable
+from training.models.cold_start.label_mixture import (
     POPULARITY,
     best,
     given_label,
@@ -22,6 +17,11 @@ from training.models.content_based.mixture import (
     lift_to,
     recent_rates,
 )
+from training.models.cold_start.label_model import MixtureConfig
+from training.models.cold_start.rate import Arrivals
+from training.models.content_based.encoder import ContentEncoder
+from training.models.content_based.fields import Field
+from training.models.content_based.labels import LabelConfig, LabelReader
 from training.models.content_based.model import ContentBased, ContentBasedConfig
 from training.models.contract import RuntimeOptions
 
@@ -204,7 +204,7 @@ def test_an_item_added_later_is_a_newcomer_and_an_edited_one_keeps_its_public() 
 
 @pytest.mark.parametrize("narrow", [0, 256])
 def test_a_blend_is_told_what_newcomers_are_expected_to_get_and_not_their_share(narrow, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr("training.models.content_based.labelled.NARROW", narrow)
+    monkeypatch.setattr("training.models.cold_start.label_model.NARROW", narrow)
     dataset, newcomers = world_with_newcomers()
     lifted, plain = mixed(0.3).fit(dataset, OPTIONS), mixed(0.0).fit(dataset, OPTIONS)
     twin = [dataset.items.metadata[newcomers[0]]]
@@ -222,7 +222,7 @@ def test_a_blend_is_told_what_newcomers_are_expected_to_get_and_not_their_share(
 def test_many_labels_are_held_sparsely_and_score_the_same(monkeypatch, tmp_path) -> None:
     dataset, newcomers = world_with_newcomers()
     dense = mixed().fit(dataset, OPTIONS)
-    monkeypatch.setattr("training.models.content_based.labelled.NARROW", 0)
+    monkeypatch.setattr("training.models.cold_start.label_model.NARROW", 0)
     sparse = mixed().fit(dataset, OPTIONS)
     assert (dense.kernel.form, sparse.kernel.form) == ("factors", "sparse-factors")
     asked = histories([0, 5, 9], [], [7])

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.models.content.encoder import ContentEncoder, EncoderConfig
-from training.models.content.fields import Field, flatten, infer_fields, labels
-from training.models.content.text import Tfidf, tokens
+from training.models.content_based.encoder import ContentEncoder, EncoderConfig
+from training.models.content_based.fields import Field, flatten, infer_fields, labels
+from training.models.content_based.text import Tfidf, tokens
 
 SHOP = [
     {

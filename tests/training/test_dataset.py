@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import schemas
-from training.dataset import from_events, load_dataset
+from training.data.dataset import from_events, load_dataset
 
 EVENTS = pd.DataFrame(
     {

@@ -18,22 +18,22 @@ from torch.nn import functional
 from feature_store.online import Histories
 from tests.fixtures.movielens_dataset import movielens_100k
 from tests.training.catalogue import build_dataset
-from training.dataset import Interactions
-from training.evaluation import evaluate
+from training.data.dataset import Interactions
+from training.data.splits import leave_one_out_split
+from training.evaluation.report import evaluate
 from training.models.contract import ListContributions, RuntimeOptions
 from training.models.deep_learning.attribution import Trust, measure
 from training.models.deep_learning.checkpoint import Checkpoint
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.model import DeepLearning
 from training.models.deep_learning.network import N_DISTANCES, Network, bucket
+from training.models.deep_learning.recent_popularity import trends
 from training.models.deep_learning.sequences import epoch
 from training.models.deep_learning.softmax import Movement, Own, Past, cross_entropy
 from training.models.deep_learning.task import NextItemTask, Step, sample_log_chance
-from training.models.deep_learning.trends import trends
 from training.models.deep_learning.user_vectors import user_vectors
 from training.models.popularity import Popularity
 from training.models.registry import save_model
-from training.splits import leave_one_out_split
 
 DAY = 86_400_000_000
 SMALL = DeepLearningConfig(dimensions=16, max_length=20, epochs=6, dropout=0.0, batch_size=16)

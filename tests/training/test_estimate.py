@@ -11,18 +11,18 @@ import torch
 from tests.fixtures.platform import ROOT
 from tests.training.catalogue import build_dataset
 from training.config import load_config
-from training.dataset import Dataset, from_events
+from training.data.dataset import Dataset, from_events
+from training.data.splits import Split, temporal_split
 from training.estimate import forecast, probe
-from training.measure import resident_mb
 from training.models.contract import ModelConfig, Recommender, RuntimeOptions
 from training.models.deep_learning.config import DeepLearningConfig
-from training.models.deep_learning.rehearsal import places, some_users
+from training.models.deep_learning.dry_run import places, some_users
 from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.model import Hybrid
 from training.models.linear import LinearRecommender
 from training.models.popularity import Popularity
 from training.models.registry import families, family_class
-from training.splits import Split, temporal_split
+from training.tracking.resource_usage import resident_mb
 from training.train import measure_family
 from training.workload import Sizes, expected_epochs, n_questions
 
@@ -170,7 +170,7 @@ def test_questions_of_a_blend_are_counted_as_it_will_ask_them(split: Split) -> N
 
 WAITING = """
 import time
-from training.measure import Stopwatch, measured
+from training.tracking.resource_usage import Stopwatch, measured
 watch, device = Stopwatch(), Stopwatch("cuda")
 with measured() as usage:
     time.sleep(0.3)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.training.catalogue import build_dataset
-from training.evaluation import EvaluationReport, evaluate
+from training.data.splits import Split, temporal_split
+from training.evaluation.report import EvaluationReport, evaluate
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity
-from training.splits import Split, temporal_split
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 
 from feature_store.online import Histories
 from tests.training.catalogue import N_ITEMS, build_dataset, histories, items_of, metadata_of
-from training.dataset import Dataset, Interactions, ItemTable
-from training.evaluation import evaluate
+from training.data.dataset import Dataset, Interactions, ItemTable
+from training.data.splits import Holdout, leave_one_out_split
+from training.evaluation.report import evaluate
+from training.models.cold_start.boost import Guide, Lift, find_lift, lift_again, widest
 from training.models.collaborative.model import Collaborative
 from training.models.content_based.model import ContentBased
 from training.models.contract import NO_ITEM, Recommender, RuntimeOptions
 from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.learning import Learned, RankerConfig, learn
 from training.models.hybrid.model import Hybrid
-from training.models.hybrid.newcomers import Guide, Lift, find_lift, lift_again, widest
-from training.models.hybrid.questions import ask
+from training.models.hybrid.queries import ask
 from training.models.hybrid.ranker import Candidates, breadth, fit_weights, ndcg
 from training.models.popularity import Popularity
 from training.models.profiles import Profiles
-from training.splits import Holdout, leave_one_out_split
 
 OPTIONS = RuntimeOptions(threads=1)
 RANKER = RankerConfig(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from feature_store.online import Histories
 from tests.training.catalogue import DAY, N_ITEMS, build_dataset, histories, items_of
-from training.dataset import Dataset, Interactions, ItemTable
+from training.data.dataset import Dataset, Interactions, ItemTable
 from training.models.collaborative.ease import ease_weights
 from training.models.collaborative.model import Collaborative, CollaborativeConfig
 from training.models.collaborative.transitions import transition_weights

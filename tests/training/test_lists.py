@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import auc, pairwise
 from torchmetrics.functional import retrieval
 
-from training import lists, metrics
-from training.intervals import Estimate, mean_estimates, paired_difference, total_estimates
+from training.evaluation import list_metrics as lists
+from training.evaluation import metrics
+from training.evaluation.intervals import Estimate, mean_estimates, paired_difference, total_estimates
 from training.models.contract import NO_ITEM
 
 # Four users know five items; item 4 is known to nobody.

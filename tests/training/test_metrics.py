@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from training import metrics
-from training.intervals import bootstrap_means
+from training.evaluation import metrics
+from training.evaluation.intervals import bootstrap_means
 
 
 def ranks_of(scores: list[list[float]], targets: list[list[int]], masked: list[list[int]] | None = None):

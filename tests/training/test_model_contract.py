@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from feature_store.online import Histories
 from tests.training.catalogue import GENRES, N_ITEMS, N_USERS, build_dataset, histories, items_of, metadata_of
 from training.config import load_config
-from training.dataset import Dataset
-from training.evaluation import evaluate
+from training.data.dataset import Dataset
+from training.data.splits import leave_one_out_split
+from training.evaluation.report import evaluate
 from training.models.contract import NO_ITEM, Blend, Recommender, RuntimeOptions
 from training.models.linear import LinearRecommender
 from training.models.registry import families, family_class, load_model, save_model
-from training.splits import leave_one_out_split
 
 FAMILIES = families()
 READERS = ("content-based", "deep-learning", "hybrid")

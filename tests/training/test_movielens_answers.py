@@ -8,12 +8,12 @@ import pytest
 from tests.fixtures.movielens_dataset import movielens_100k
 from tests.training.catalogue import histories
 from training.config import load_config
-from training.dataset import Dataset
-from training.evaluation import evaluate
+from training.data.dataset import Dataset
+from training.data.splits import Split, temporal_split
+from training.evaluation.report import evaluate
 from training.models.contract import Recommender, RuntimeOptions
 from training.models.hybrid.model import Hybrid
 from training.models.registry import family_class
-from training.splits import Split, temporal_split
 
 OPTIONS = RuntimeOptions(threads=2)
 COMPONENTS = ("collaborative", "content-based")

@@ -13,13 +13,13 @@ import pytest
 
 from feature_store.online import Histories
 from tests.training.catalogue import histories
-from training.calibration import fit_score_map
 from training.config import load_config
-from training.dataset import Dataset, from_events
-from training.evaluation import EvaluationReport, evaluate
+from training.data.dataset import Dataset, from_events
+from training.data.splits import leave_one_out_split, temporal_split
+from training.evaluation.calibration import fit_score_map
+from training.evaluation.report import EvaluationReport, evaluate
 from training.models.contract import NO_ITEM, Blend, Recommender, RuntimeOptions
 from training.models.registry import families, family_class, load_model, save_model
-from training.splits import leave_one_out_split, temporal_split
 from training.train import TrainedModel, measure_family, train_family
 
 FAMILIES = families()

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from training.evaluation import Estimate, EvaluationReport, SegmentResult
-from training.promotion import Floor, PromotionPolicy, decide, load_policy
+from training.evaluation.promotion import Floor, PromotionPolicy, decide, load_policy
+from training.evaluation.report import Estimate, EvaluationReport, SegmentResult
 
 POLICY = PromotionPolicy(metric="ndcg@10", segments=("warm", "all"), min_users=10, floors={})
 FLOOR = Floor(model="popularity", factor=1.0)

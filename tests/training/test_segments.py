@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.answers import answer_test
-from training.dataset import from_events
-from training.evaluation import evaluate
+from training.data.dataset import from_events
+from training.data.splits import SeenPolicy, Split, temporal_split
+from training.evaluation.rankings import answer_test
+from training.evaluation.report import evaluate
+from training.evaluation.segments import segments
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity
-from training.segments import segments
-from training.splits import SeenPolicy, Split, temporal_split
 
 # Ten events: eight train, one validates, and in the test window three users choose at one moment.
 ROWS = [

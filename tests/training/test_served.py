@@ -6,11 +6,11 @@ import scipy.sparse as sp
 
 from feature_store.online import build_histories
 from tests.training.catalogue import build_dataset
-from training.evaluation import evaluate
+from training.data.splits import Holdout, temporal_split
+from training.evaluation.online_accuracy import served_accuracy
+from training.evaluation.report import evaluate
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity
-from training.served import served_accuracy
-from training.splits import Holdout, temporal_split
 
 EMPTY = (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int8), np.empty(0, np.float32))
 

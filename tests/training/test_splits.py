@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.catalogue import build_dataset
-from training.dataset import Dataset, from_events
-from training.splits import leave_one_out_split, temporal_split
+from training.data.dataset import Dataset, from_events
+from training.data.splits import leave_one_out_split, temporal_split
 
 
 def dataset_of(rows: list[tuple[str, str, int]], kind: str = "click", max_events: int = 200) -> Dataset:

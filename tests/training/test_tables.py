@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from training.cli import app
-from training.tables import Tables, read_tables
+from training.data.loaders import Tables, read_tables
 
 HEAD = "user_id,item_id,timestamp"
 SECOND = 1_700_000_000

@@ -18,11 +18,11 @@ from mlflow.exceptions import MlflowException
 from feature_store import columns as c
 from tests.fixtures.mlflow_store import mlflow_store
 from tests.training.catalogue import build_dataset
-from training.calibration import ScoreMap
+from training.evaluation.calibration import ScoreMap
+from training.evaluation.promotion import Decision
 from training.models.contract import RuntimeOptions
 from training.models.registry import load_model
-from training.promotion import Decision
-from training.tracking import Tracking
+from training.tracking.mlflow_store import Tracking
 from training.train import TrainedModel, train_family
 
 OPTIONS = RuntimeOptions(threads=1, seed=5)

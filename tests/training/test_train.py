@@ -7,10 +7,10 @@ import pytest
 
 from tests.training.catalogue import build_dataset
 from training.config import load_config
-from training.measure import measured
+from training.data.splits import leave_one_out_split, temporal_split
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity, PopularityConfig
-from training.splits import leave_one_out_split, temporal_split
+from training.tracking.resource_usage import measured
 from training.train import TrainedModel, measure_family, train_family
 
 OPTIONS = RuntimeOptions(threads=1, seed=5)

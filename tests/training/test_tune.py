@@ -16,20 +16,20 @@ from typer.testing import CliRunner
 from tests.fixtures.mlflow_store import mlflow_store
 from tests.training.catalogue import build_dataset
 from tests.training.test_command_line import frame_of
-from training.answers import answer
-from training.blending import WINDOW, blend_fit
 from training.cli import SWEEPS, app
 from training.config import load_config
-from training.dataset import Dataset
-from training.intervals import paired_difference
+from training.data.dataset import Dataset
+from training.data.splits import leave_one_out_split, temporal_split
+from training.evaluation.intervals import paired_difference
+from training.evaluation.rankings import answer
 from training.models.contract import RuntimeOptions
 from training.models.hybrid.model import Hybrid, HybridConfig
 from training.models.popularity import Popularity, PopularityConfig
 from training.models.registry import families, family_class
-from training.search import SearchSpace, load_space
-from training.splits import leave_one_out_split, temporal_split
-from training.trials import COMPLETE, FAILED, PRUNED, Tried
-from training.tune import as_yaml, tune
+from training.tuning.ensembles import WINDOW, blend_fit
+from training.tuning.results import COMPLETE, FAILED, PRUNED, Tried
+from training.tuning.search_space import SearchSpace, load_space
+from training.tuning.study import as_yaml, tune
 
 OPTIONS = RuntimeOptions(threads=1, seed=3)
 SPLIT = temporal_split(build_dataset())

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.models.contract import FloatMatrix
 from training.models.popularity import decayed_popularity
 from training.models.profiles import build_profiles

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from feature_store.online import Histories
-from training.dataset import Dataset
-from training.splits import Holdout
+from training.data.dataset import Dataset
+from training.data.splits import Holdout
 
 FloatMatrix = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int32]

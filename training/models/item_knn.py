@@ -7,7 +7,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from pydantic import Field
 
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.models.coconsumption import column_norms, item_vectors, prior_scores, training_matrix
 from training.models.contract import RuntimeOptions
 from training.models.kernels import Sparse, strongest

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from feature_store.online import Histories
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.models.contract import Contributions, FloatMatrix, ModelConfig, Positions, Recommender, RuntimeOptions
 
 CONFIG_FILE = "popularity.json"

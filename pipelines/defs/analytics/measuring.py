@@ -19,8 +19,8 @@ from serving.contracts.releases import BrokenReleaseError
 from serving.overlay import Catalogue
 from serving.predictor import Predictor
 from serving.release import release_folder, releases
-from training.served import served_accuracy
-from training.splits import Holdout
+from training.data.splits import Holdout
+from training.evaluation.online_accuracy import served_accuracy
 
 MAX_USERS = 2_000
 """Users of a day that accuracy is measured on, always the same ones: the figure is then good to about 0.01."""

@@ -6,7 +6,7 @@ import dagster as dg
 
 from feature_store import sources
 from feature_store.lake import TenantLake
-from pipelines.defs.ingestion.forgetting import forget_tenant, left_by
+from pipelines.defs.ingestion.tenant_deletion import forget_tenant, left_by
 from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANTS, tenants
 from pipelines.resources import Installation

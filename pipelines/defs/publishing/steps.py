@@ -12,7 +12,7 @@ from feature_store.lake import tenant_folder
 from pipelines.defs.training.steps import TrainingRun, servable_champion
 from serving.contracts.messages import ALGORITHMS
 from serving.release import ReleaseMember, publish
-from training.tracking import ModelRef
+from training.tracking.mlflow_store import ModelRef
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pipelines.defs.training.presentation import comparison, curves, model_links
 from pipelines.partitions import tenants
 from pipelines.presentation import SUMMARY, interval_plot, table
 from pipelines.resources import Installation
-from training.evaluation import EvaluationReport
+from training.evaluation.report import EvaluationReport
 from training.models.registry import families, is_blend
 
 

@@ -7,10 +7,10 @@ import dagster as dg
 import numpy as np
 
 from pipelines.presentation import Cell, line_plot
-from training.evaluation import EvaluationReport
+from training.evaluation.report import EvaluationReport
 
 if TYPE_CHECKING:
-    from training.tracking import ModelRef, Tracking
+    from training.tracking.mlflow_store import ModelRef, Tracking
     from training.train import TrainedModel
 
 SHOWN = ("ndcg@10", "recall@10", "hit_rate@10", "mrr", "auc", "coverage@10")

@@ -13,13 +13,13 @@ from feature_store.lake import tenant_folder
 from feature_store.snapshots import Manifest, snapshot_folder
 from pipelines.defs.training.families import components_of
 from pipelines.resources import Installation
-from training.dataset import Dataset, load_dataset
-from training.evaluation import EvaluationReport
+from training.data.dataset import Dataset, load_dataset
+from training.data.splits import SeenPolicy, Split, temporal_split
+from training.evaluation.promotion import Decision, decide, load_policy
+from training.evaluation.report import EvaluationReport
 from training.models.contract import RuntimeOptions
 from training.models.registry import family_class
-from training.promotion import Decision, decide, load_policy
-from training.splits import SeenPolicy, Split, temporal_split
-from training.tracking import ModelRef, Tracking
+from training.tracking.mlflow_store import ModelRef, Tracking
 from training.train import TrainedModel, measure_family, train_family
 
 POSITIONS_TAG = "positions_id"

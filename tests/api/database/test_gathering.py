@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from api.database.gathering import Gathered
+from api.database.batch_loader import Gathered
 
 
 class Reads:

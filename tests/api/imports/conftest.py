@@ -8,7 +8,7 @@ import pytest
 
 from api.database.scope import TenantScope
 from api.imports.load import Report, load_files
-from api.imports.mapping import Mapping
+from feature_store.loaders.mapping import Mapping
 
 
 class Importer:

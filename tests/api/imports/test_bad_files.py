@@ -8,8 +8,8 @@ import pytest
 
 from api.database.scope import TenantScope
 from api.imports.load import load_files
-from api.imports.mapping import Mapping
-from api.imports.problems import ImportRefusedError
+from feature_store.loaders.mapping import Mapping
+from feature_store.loaders.problems import ImportRefusedError
 from tests.api.imports.conftest import Importer
 
 ITEMS = "id,title\na,Tea\nb,Salt\n"

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from api.imports.datasets import locate
-from api.imports.mapping import DatasetMapping, dataset_names, read_dataset
-from api.imports.problems import ImportRefusedError
+from feature_store.loaders.mapping import DatasetMapping, dataset_names, read_dataset
+from feature_store.loaders.problems import ImportRefusedError
 from tests.fixtures.platform import ROOT
 
 

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.imports import readers
-from api.imports.mapping import InteractionMapping, TimestampSource, read_mapping
-from api.imports.prepare import INTERACTIONS, KNOWN_ITEMS, prepare_interactions
-from api.imports.prepare import ITEMS as ITEMS_TABLE
-from api.imports.problems import ImportRefusedError, Rejects
-from api.imports.readers import PLACE, describe
+from feature_store.loaders import readers
+from feature_store.loaders.mapping import InteractionMapping, TimestampSource, read_mapping
+from feature_store.loaders.prepare import INTERACTIONS, KNOWN_ITEMS, prepare_interactions
+from feature_store.loaders.prepare import ITEMS as ITEMS_TABLE
+from feature_store.loaders.problems import ImportRefusedError, Rejects
+from feature_store.loaders.readers import PLACE, describe
 from tests.api.imports.conftest import Importer
 from tests.fixtures.platform import ROOT
 

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from api.imports.problems import ImportRefusedError
+from feature_store.loaders.problems import ImportRefusedError
 from tests.api.imports.conftest import Importer
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from api.items.metadata import MAX_BYTES
+from feature_store.metadata import MAX_BYTES
 from tests.fixtures.backend import Backend, running_backend
 
 UNSPACED = {

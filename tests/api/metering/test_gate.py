@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.edge.schemas import rfc3339
+from api.http.schemas import rfc3339
 from api.metering.cycles import cycle_of
 from tests.fixtures.backend import Backend
 from tests.fixtures.people import person

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from api.edge.principal import ReadKey
-from api.metering.gate import Metered
+from api.http.principal import ReadKey
+from api.metering.dependencies import Metered
 from tests.fixtures.backend import Backend
 from tests.fixtures.people import person
 from tests.fixtures.usage import LIKE, units_of

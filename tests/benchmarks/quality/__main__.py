@@ -15,15 +15,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from api.imports.problems import ImportRefusedError
 from configs.settings import HistorySettings, PathSettings
+from feature_store.loaders.problems import ImportRefusedError
 from tests.benchmarks.quality.datasets import RUNS, Files, Run, files_of
 from tests.benchmarks.quality.environment import python_of_peers
 from tests.benchmarks.quality.families import FAMILIES, measure_families
 from tests.benchmarks.quality.page import render
 from tests.benchmarks.quality.peers import PEER, Bounds, measure_peer, peers, random_order
-from training.splits import Split, leave_one_out_split, temporal_split
-from training.tables import read_tables
+from training.data.loaders import read_tables
+from training.data.splits import Split, leave_one_out_split, temporal_split
 
 VERSIONS = ("numpy", "scipy", "torch", "implicit")
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "benchmarks.md"

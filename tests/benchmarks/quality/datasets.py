@@ -5,13 +5,13 @@ from pathlib import Path
 
 import duckdb
 
-from api.imports import prepare
 from api.imports.datasets import locate
-from api.imports.mapping import read_dataset
-from api.imports.problems import ImportRefusedError, Rejects
-from api.imports.readers import PLACE, describe, literal, quoted
 from feature_store import columns as c
-from training.splits import SeenPolicy
+from feature_store.loaders import prepare
+from feature_store.loaders.mapping import read_dataset
+from feature_store.loaders.problems import ImportRefusedError, Rejects
+from feature_store.loaders.readers import PLACE, describe, literal, quoted
+from training.data.splits import SeenPolicy
 
 MOVIELENS_1M = "ml-1m"
 

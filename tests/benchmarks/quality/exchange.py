@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from feature_store.online import Histories
-from training.dataset import Dataset
+from training.data.dataset import Dataset
+from training.data.splits import Split
 from training.models.contract import FloatMatrix
-from training.splits import Split
 
 FACTS = "split.json"
 
@@ -55,7 +55,7 @@ def _write_pairs(matrix: sp.csr_array, path: Path) -> None:
 
 
 class Replay:
-    """Scores that were computed elsewhere, in the place of a model in `training.evaluation`.
+    """Scores that were computed elsewhere, in the place of a model in `training.evaluation.report`.
 
     An evaluation asks once for every question, in order; each answer is the next rows of the matrix.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.quality.datasets import Files, Run
-from training.splits import Split
+from training.data.splits import Split
 
 FAMILIES = ("popularity", "item-knn", "collaborative", "content-based", "deep-learning", "hybrid")
 

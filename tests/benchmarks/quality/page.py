@@ -9,8 +9,8 @@ import yaml
 
 from tests.benchmarks.quality.earlier import CHANCE, Earlier, sections
 from tests.benchmarks.quality.peers import PEER
-from training.evaluation import RANDOM
-from training.segments import ALL, COLD_ITEMS, COLD_USERS, NEW, REPEAT, WARM
+from training.evaluation.report import RANDOM
+from training.evaluation.segments import ALL, COLD_ITEMS, COLD_USERS, NEW, REPEAT, WARM
 
 HERE = Path(__file__).parent
 TEMPLATE = HERE / "page.md"

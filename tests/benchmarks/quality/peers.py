@@ -15,8 +15,8 @@ import yaml
 from tests.benchmarks.quality.environment import LOCK, PEERS
 from tests.benchmarks.quality.exchange import Replay, export
 from tests.benchmarks.quality.families import NOT_YET
-from training.evaluation import RANDOM, evaluate
-from training.splits import Split
+from training.data.splits import Split
+from training.evaluation.report import RANDOM, evaluate
 
 RUN = PEERS / "run.py"
 SPACES = PEERS / "spaces.yaml"

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.models.coconsumption import item_vectors, prior_scores, training_matrix
 from training.models.collaborative.ease import ease_weights
 from training.models.collaborative.factorisation import factorise

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import scipy.linalg
 import scipy.sparse as sp
 
-from training.dataset import Dataset, Interactions
+from training.data.dataset import Dataset, Interactions
 from training.models.collaborative.ease import DOUBLE_UP_TO
 from training.models.contract import FloatMatrix
 

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from pydantic import Field
 
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.models.coconsumption import prior_scores, training_matrix, unit_rows
-from training.models.content.encoder import ContentEncoder, EncoderConfig
-from training.models.content_based.labelled import LabelMixture, MixtureConfig
+from training.models.cold_start.label_model import LabelMixture, MixtureConfig
+from training.models.content_based.encoder import ContentEncoder, EncoderConfig
 from training.models.contract import FloatMatrix, Positions, RuntimeOptions
 from training.models.kernels import Factors
 from training.models.linear import LinearConfig, LinearRecommender

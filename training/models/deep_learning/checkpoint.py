@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from training.dataset import Interactions
+from training.data.dataset import Interactions
 from training.models.contract import ModelConfig, RuntimeOptions
 
 _STATE = "state"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from training.models.content.encoder import EncoderConfig
+from training.models.content_based.encoder import EncoderConfig
 from training.models.contract import ModelConfig
 
 

@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from feature_store.online import Histories
-from training.dataset import Dataset
-from training.metrics import TargetRanks, target_ranks
+from training.data.dataset import Dataset
+from training.data.splits import Holdout
+from training.evaluation.metrics import TargetRanks, target_ranks
 from training.models.contract import FloatMatrix, RuntimeOptions
-from training.models.deep_learning.again import MICROS_PER_DAY, add_again, repeats_count, share_of_repeats
 from training.models.deep_learning.checkpoint import Checkpoint, key_of, optimiser_tensors, restore_optimiser
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network
+from training.models.deep_learning.recent_popularity import trends
+from training.models.deep_learning.repeat_consumption import MICROS_PER_DAY, add_again, repeats_count, share_of_repeats
 from training.models.deep_learning.sequences import Batch, epoch
 from training.models.deep_learning.sharding import OneProcess
 from training.models.deep_learning.task import NextItemTask, Step, sample_log_chance
-from training.models.deep_learning.trends import trends
 from training.models.deep_learning.user_vectors import user_vectors
-from training.splits import Holdout
 
 log = structlog.get_logger(__name__)
 

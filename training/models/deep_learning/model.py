@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from feature_store.online import Histories
-from training.dataset import Dataset
-from training.models.content.encoder import ContentEncoder
+from training.data.dataset import Dataset
+from training.data.splits import Holdout, SeenPolicy, Split, leave_one_out_split, temporal_split
+from training.models.content_based.encoder import ContentEncoder
 from training.models.contract import (
     NO_ITEM,
     Contributions,
@@ -27,13 +28,12 @@ from training.models.contract import (
     top_k,
 )
 from training.models.deep_learning import attribution
-from training.models.deep_learning.again import add_again, again_of, repeats_count
 from training.models.deep_learning.attribution import FloatVector, Trust
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network, scores
-from training.models.deep_learning.trends import trends
+from training.models.deep_learning.recent_popularity import trends
+from training.models.deep_learning.repeat_consumption import add_again, again_of, repeats_count
 from training.models.deep_learning.user_vectors import user_vectors
-from training.splits import Holdout, SeenPolicy, Split, leave_one_out_split, temporal_split
 
 DESCRIPTION_FILE = "deep_learning.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -88,7 +88,7 @@ class DeepLearning(Recommender):
         return model
 
     def _train(self, dataset: Dataset, options: RuntimeOptions, warm: bool) -> None:
-        from training.models.deep_learning.processes import Fit, learn  # torchrec: only who trains pays for it
+        from training.models.deep_learning.distributed import Fit, learn  # torchrec: only who trains pays for it
 
         config = self.config
         content = self.encoder.transform(dataset.items.metadata)

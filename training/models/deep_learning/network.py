@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models.deep_learning.again import Again
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.packing import Packing
+from training.models.deep_learning.repeat_consumption import Again
 
 N_TYPES = 4
 N_DISTANCES = 32

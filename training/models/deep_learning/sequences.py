@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from training.dataset import Interactions
+from training.data.dataset import Interactions
 
 Ints = npt.NDArray[np.int64]
 

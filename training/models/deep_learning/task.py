@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 
-from training.models.deep_learning.again import count_sequences
 from training.models.deep_learning.network import N_TYPES, Network
+from training.models.deep_learning.repeat_consumption import count_sequences
 from training.models.deep_learning.softmax import Movement, Own, Past, cross_entropy
 
 ITEM, TYPE = "item", "event_type"

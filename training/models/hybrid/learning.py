@@ -9,10 +9,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from feature_store.online import Histories
-from training.intervals import Estimate, paired_difference
+from training.data.splits import Holdout
+from training.evaluation.intervals import Estimate, paired_difference
 from training.models.contract import FloatMatrix, ModelConfig
 from training.models.hybrid.ranker import Candidates, Doubles, breadth, fit_weights, mean_ndcg, ndcg
-from training.splits import Holdout
 
 Features = Callable[[Histories], FloatMatrix]
 """Histories to float32 [batch, n_items, n_components + 1]: comparable scores of the components, then popularity."""

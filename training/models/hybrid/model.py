@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.online import Histories
-from training.dataset import Dataset
+from training.data.dataset import Dataset
+from training.data.splits import Holdout
 from training.models.coconsumption import unit_rows
+from training.models.cold_start.boost import GUIDE_WEIGHTS, Guide, Lift, find_lift, lift_again, widest
 from training.models.contract import (
     Blend,
     Contributions,
@@ -24,14 +26,12 @@ from training.models.contract import (
 )
 from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.learning import Learned, learn
-from training.models.hybrid.newcomers import GUIDE_WEIGHTS, Guide, Lift, find_lift, lift_again, widest
 from training.models.hybrid.occlusion import agreement
-from training.models.hybrid.questions import ask
+from training.models.hybrid.queries import ask
 from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
 from training.models.linear import LinearRecommender
 from training.models.popularity import decayed_popularity
 from training.models.profiles import build_profiles
-from training.splits import Holdout
 
 DESCRIPTION_FILE = "hybrid.json"
 ARRAYS_FILE = "hybrid.npz"

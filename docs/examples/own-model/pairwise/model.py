@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from feature_store.online import Histories
 from pairwise.training import fit_factors
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.models.contract import (
     Contributions,
     FloatMatrix,

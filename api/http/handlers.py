@@ -1,0 +1,84 @@
+"""How exceptions become problems: those of routes through FastAPI, those of the layers around it directly."""
+
+from typing import Any, cast
+
+import psycopg
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from psycopg_pool import PoolTimeout
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as EngineTimeout
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from api.http.problems import FieldError, Invalid, Problem, Unavailable, problem_response
+
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
+UNREACHABLE = (psycopg.OperationalError, PoolTimeout, EngineTimeout)
+
+log = structlog.get_logger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Make the app answer its exceptions as problems. What is not named here is `api.http.requests`'s: a 500."""
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    for unreachable in (*UNREACHABLE, DBAPIError):
+        app.add_exception_handler(unreachable, _database)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    error = cast(HTTPException, error)
+    if isinstance(error, Problem):
+        return problem_response(error)
+    if error.status_code == 404:
+        return problem_response(Problem(404, "There is no such route"))
+    if error.status_code == 405:
+        allowed = ", ".join(sorted(_allowed_methods(request)))
+        detail = f"This route takes {allowed}, not {request.method}"
+        return problem_response(Problem(405, detail, headers={"Allow": allowed}))
+    return problem_response(error)
+
+
+def _allowed_methods(request: Request) -> set[str]:
+    """The methods of every route at this path: the router itself names those of the first one only."""
+    return {
+        method
+        for method in METHODS
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    }
+
+
+async def _validation(_request: Request, error: Exception) -> Response:
+    errors = [_field_error(found) for found in cast(RequestValidationError, error).errors()]
+    first = errors[0]
+    detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
+    return problem_response(Invalid(detail, errors))
+
+
+def _field_error(found: dict[str, Any]) -> FieldError:
+    place = found["loc"]
+    if found["type"] == "json_invalid":
+        return {"field": "", "message": f"The body is not valid JSON: {found['ctx']['error']} at position {place[-1]}"}
+    message = str(found["msg"]).removeprefix("Value error, ")
+    return {"field": ".".join(str(part) for part in place[1:]), "message": message}
+
+
+async def _database(request: Request, error: Exception) -> Response:
+    problem = database_problem(request.app, error)
+    if problem is None:
+        raise error
+    return problem_response(problem)
+
+
+def database_problem(app: FastAPI, error: Exception) -> Problem | None:
+    """A 503 where the error says that the database does not answer; None where it says anything else."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(cause, UNREACHABLE):
+        return None
+    log.warning("the database does not answer", error=repr(cause))
+    app.state.database.recheck()
+    return Unavailable("The database does not answer")

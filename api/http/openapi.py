@@ -1,0 +1,130 @@
+"""The OpenAPI document: FastAPI's, with the credentials, errors and examples that the routes really have."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import iter_route_contexts
+
+from api.http.examples import example_of
+from api.http.principal import opens_with
+from api.http.problems import MEDIA_TYPE, title_of
+
+PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "traceId"],
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference", "examples": ["about:blank"]},
+        "title": {"type": "string", "examples": ["Bad Request"]},
+        "status": {"type": "integer", "examples": [400]},
+        "detail": {"type": "string", "examples": ["count: Input should be less than or equal to 100"]},
+        "traceId": {
+            "type": "string",
+            "description": "the W3C traceparent of the request",
+            "examples": ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
+        },
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
+}
+FRAMEWORKS_OWN = "Validation Error"
+"""How FastAPI describes a 422 that no route here answers."""
+EVERYWHERE = (400, 429, 500, 503)
+UNCOUNTED = "/health"
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Sent again within 24 hours with the same body, the request has no second effect and gets the first "
+    "answer; with another body it is a 409",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    "example": "order-4711",
+}
+
+
+def describe(app: FastAPI, not_idempotent: tuple[str, ...] = ()) -> None:
+    """Have `/openapi.json` say of each route what it takes and answers.
+
+    not_idempotent: beginnings of the paths whose POST ignores `Idempotency-Key`.
+    """
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app, not_idempotent)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI, not_idempotent: tuple[str, ...]) -> dict[str, Any]:
+    schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    schemas["Problem"] = PROBLEM
+    schema["components"]["securitySchemes"] = {
+        "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        "Token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    }
+    opened = _credentials(app)
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            operation.setdefault("security", [{name: []} for name in opened[method, path]])
+            if method == "post" and operation["security"] and not path.startswith(not_idempotent):
+                operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
+                operation["responses"].setdefault("409", {})
+            _add_errors(operation, everywhere=() if path.startswith(UNCOUNTED) else EVERYWHERE)
+            _add_examples(operation, schemas)
+    return schema
+
+
+def _credentials(app: FastAPI) -> dict[tuple[str, str], list[str]]:
+    """By method and path, the security schemes one of which opens the route."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for route in iter_route_contexts(app.routes):
+        if isinstance(dependant := getattr(route, "dependant", None), Dependant):
+            names = {name for call in _calls(dependant) if (name := opens_with(call))}
+            found |= {(method.lower(), str(route.path_format)): sorted(names) for method in route.methods or ()}
+    return found
+
+
+def _calls(dependant: Dependant) -> Iterator[Any]:
+    yield dependant.call
+    for part in dependant.dependencies:
+        yield from _calls(part)
+
+
+def _add_errors(operation: dict[str, Any], everywhere: tuple[int, ...]) -> None:
+    """Each error as a problem: those of the route itself, and those that the edge answers for it."""
+    responses = operation["responses"]
+    if responses.get("422", {}).get("description") == FRAMEWORKS_OWN:
+        del responses["422"]
+    guarded = (401, 403) if operation["security"] else ()
+    too_large = (413,) if "requestBody" in operation else ()
+    for status in sorted({*everywhere, *guarded, *too_large}):
+        responses.setdefault(str(status), {})
+    for status, response in responses.items():
+        if int(status) >= 400:
+            response.setdefault("description", title_of(int(status)))
+            response.setdefault("content", {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}})
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """An example of the body and of the answer, and of each parameter that has one."""
+    contents = [operation.get("requestBody", {}).get("content", {})]
+    contents += [
+        response.get("content", {}) for status, response in operation["responses"].items() if int(status) < 400
+    ]
+    for content in contents:
+        for media in content.values():
+            if media.get("schema") and "example" not in media and "examples" not in media:
+                media["example"] = example_of(media["schema"], schemas)

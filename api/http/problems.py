@@ -1,0 +1,139 @@
+"""Errors as RFC 9110 problem details, whatever raised them."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, TypedDict
+
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from api.http.tracing import traceparent
+
+SECTIONS = {
+    400: "15.5.1",
+    401: "15.5.2",
+    402: "15.5.3",
+    403: "15.5.4",
+    404: "15.5.5",
+    405: "15.5.6",
+    409: "15.5.10",
+    413: "15.5.14",
+    415: "15.5.16",
+    500: "15.6.1",
+    503: "15.6.4",
+}
+"""Where RFC 9110 defines a status; 429 is of RFC 6585."""
+TITLES = {402: "Payment Required", 413: "Content Too Large", 422: "Unprocessable Content", 500: "Internal Server Error"}
+MEDIA_TYPE = "application/problem+json"
+
+
+class FieldError(TypedDict):
+    """One entry of `errors`: the field's path in the request as the client wrote it, and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class Problem(HTTPException):
+    """An error that answers itself. Services raise it (or a subclass) with a status and a sentence for the client."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        title: str | None = None,
+        errors: Sequence[FieldError] | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(status, detail, dict(headers) if headers else None)
+        self.title = title or title_of(status)
+        self.errors = list(errors) if errors is not None else None
+        self.extra = dict(extra or {})
+
+
+class Invalid(Problem):
+    """400: the request is not what the route takes."""
+
+    def __init__(self, detail: str = "The request is not valid", errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(400, detail, errors=errors)
+
+    @classmethod
+    def field(cls, field: str, message: str) -> "Invalid":
+        return cls(f"{field}: {message}", [{"field": field, "message": message}])
+
+
+class Unauthorized(Problem):
+    """401: no credential, or one that is not valid."""
+
+    def __init__(self, detail: str = "API key is missing or invalid", scheme: str = "ApiKey") -> None:
+        super().__init__(401, detail, headers={"WWW-Authenticate": scheme})
+
+
+class Forbidden(Problem):
+    """403: a valid credential that may not do this."""
+
+    def __init__(self, detail: str = "The credential does not permit this") -> None:
+        super().__init__(403, detail)
+
+
+class NotFound(Problem):
+    """404: no such thing in this tenant."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(404, detail)
+
+
+class Conflict(Problem):
+    """409: the state of the resource does not allow it."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(409, detail)
+
+
+class QuotaExceeded(Problem):
+    """402: the plan of the tenant allows no more."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(402, detail)
+
+
+class Unavailable(Problem):
+    """503: something this answer needs is away."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(503, detail)
+
+
+def title_of(status: int) -> str:
+    """The reason phrase of a status as RFC 9110 has it."""
+    return TITLES.get(status) or HTTPStatus(status).phrase
+
+
+def problem_body(problem: HTTPException) -> dict[str, Any]:
+    """The members of the problem that this exception stands for."""
+    status = problem.status_code
+    section = SECTIONS.get(status)
+    body: dict[str, Any] = {
+        "type": f"https://tools.ietf.org/html/rfc9110#section-{section}" if section else _type_elsewhere(status),
+        "title": problem.title if isinstance(problem, Problem) else title_of(status),
+        "status": status,
+        "detail": problem.detail,
+        "traceId": traceparent(),
+    }
+    if isinstance(problem, Problem):
+        if problem.errors is not None:
+            body["errors"] = problem.errors
+        body |= problem.extra
+    return body
+
+
+def problem_response(problem: HTTPException) -> JSONResponse:
+    return JSONResponse(
+        problem_body(problem), problem.status_code, headers=dict(problem.headers or {}), media_type=MEDIA_TYPE
+    )
+
+
+def _type_elsewhere(status: int) -> str:
+    return "https://tools.ietf.org/html/rfc6585#section-4" if status == 429 else "about:blank"

@@ -1,0 +1,78 @@
+"""The outermost layer: a trace and a log line for every request, headers and an answer for whatever happens."""
+
+import time
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.http.auth import RESPONSE_HEADERS, UNREADABLE
+from api.http.handlers import database_problem
+from api.http.headers import SECURITY, header
+from api.http.paths import decode_path, is_readable
+from api.http.principal import STATE_KEY
+from api.http.problems import Invalid, Problem, problem_response
+from api.http.tracing import begin
+
+ANSWERED = "answered"
+"""Key of the request's state: a callable that is told of the answer's first message, whatever made it."""
+
+log = structlog.get_logger("api.access")
+QUIET = ("/health", "/benchmark/")
+
+
+class Requests:
+    """ASGI middleware. A log line holds the route's template and never the path, in which there may be a user's id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        begin(header(scope, b"traceparent"))
+        state = scope.setdefault("state", {})
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if (told := state.get(ANSWERED)) is not None:
+                    told(message)
+                message["headers"] = [*message["headers"], *SECURITY, *state.get(RESPONSE_HEADERS, ())]
+            await send(message)
+
+        try:
+            if not (decode_path(scope) and is_readable(scope["query_string"])):
+                state[UNREADABLE] = Invalid("The path or query is not valid UTF-8")
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            problem = database_problem(scope["app"], error)
+            if problem is None:
+                log.exception("unhandled", method=scope["method"], route=_route(scope))
+                problem = Problem(500, "The server failed on this request; its log has the reason under the trace id")
+            if status:
+                raise  # the answer has begun: the server can only cut the connection
+            await problem_response(problem)(scope, receive, send_with_headers)
+        finally:
+            self._report(scope, status, time.perf_counter() - started)
+
+    def _report(self, scope: Scope, status: int, seconds: float) -> None:
+        if scope["path"].startswith(QUIET) and status < 400:
+            return
+        principal = scope["state"].get(STATE_KEY)
+        log.info(
+            "request",
+            method=scope["method"],
+            route=_route(scope),
+            status=status,
+            ms=round(seconds * 1000, 2),
+            tenant=principal.tenant.id if principal else None,
+        )
+
+
+def _route(scope: Scope) -> str:
+    route = scope.get("route")
+    return getattr(route, "path", "") if route else ""

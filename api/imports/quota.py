@@ -1,0 +1,47 @@
+"""Whether a plan has room for what an import brings. An import is all or nothing, so it is refused as a whole."""
+
+from datetime import UTC, datetime
+
+from psycopg import Connection
+from psycopg.rows import TupleRow
+
+from api.database.scope import TenantScope
+from api.metering.repository import TERMS, terms_of
+from api.users.quota import COUNTED, LOCK
+from configs.plans import Plan
+from feature_store.loaders.problems import ImportRefusedError
+
+
+class Room:
+    """Asked in the transaction of the import, which holds the tenant's row."""
+
+    def __init__(self, connection: Connection[TupleRow], scope: TenantScope) -> None:
+        self._connection = connection
+        self._tenant = scope.tenant_id
+        now = datetime.now(UTC)
+        row = connection.execute(TERMS, {"tenants": [scope.tenant_id], "now": now}).fetchone()
+        if row is None:
+            raise LookupError(scope.tenant_id)
+        self._plan: Plan = terms_of(row, now).plan
+
+    def hold(self) -> None:
+        """Have new users of elsewhere wait until the import ends. Writers of items wait for it anyway."""
+        if self._plan.user_limit is not None:
+            self._connection.execute(LOCK, [self._tenant])
+
+    def check(self, items_added: int, users_added: int) -> None:
+        """After they were added. Raises ImportRefusedError where they are more than the plan takes."""
+        if items_added:
+            self._check("items", self._plan.item_limit, "SELECT live_items FROM catalogues WHERE tenant_id = %s")
+        if users_added:
+            self._check("users", self._plan.user_limit, f"SELECT count(*) FROM {COUNTED}")  # noqa: S608 - a constant
+
+    def _check(self, what: str, limit: int | None, count: str) -> None:
+        if limit is None:
+            return
+        row = self._connection.execute(count, [self._tenant]).fetchone()
+        if row is None or row[0] > limit:
+            found = 0 if row is None else row[0]
+            raise ImportRefusedError(
+                f"the plan {self._plan.name} takes {limit:,} {what}, and with this import there would be {found:,}"
+            )

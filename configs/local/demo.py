@@ -1,0 +1,296 @@
+"""`make demo`: from an empty folder to a running platform with real data, trained models and a key to try it.
+
+Every step is idempotent, so a second call, or a call after an interrupted one, goes on from what is there.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import httpx
+import psycopg
+from pydantic import Field
+from rich.console import Console
+
+from configs.local.demo_stripe import DemoStripe
+from configs.local.processes import Program, programs, shared_environment, write_configuration, write_private
+from configs.local.supervision import Supervisor
+from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+TENANT = "demo"
+EMAIL = "admin@demo.example"
+DATASET = "movielens-100k"
+EXAMPLE_USER = "196"
+READY_PATHS = {
+    "api": "/health/ready",
+    "serving": "/readyz",
+    "mlflow": "/health",
+    "dagster": "/server_info",
+    "stripe": "/",
+}
+
+console = Console(stderr=True)
+
+
+class DemoSettings(Settings):
+    """What the demo leaves to the environment beside ports and paths."""
+
+    train_seconds: float = Field(default=60.0, alias="DEMO_TRAIN_SECONDS", gt=0, description="per model family")
+    start_seconds: float = Field(default=120.0, alias="DEMO_START_SECONDS", gt=0, description="patience for a server")
+
+
+class Demo:
+    """The steps of the demo over one state folder."""
+
+    def __init__(self, paths: PathSettings, ports: PortSettings, settings: DemoSettings) -> None:
+        self.paths = paths
+        self.ports = ports
+        self.settings = settings
+        paths.root.mkdir(parents=True, exist_ok=True)
+        self.state = DemoState(paths.root / "demo.state")
+        self.stripe = DemoStripe(ports, BillingSettings(), self.state.keep)
+        self.servers = [name for name in READY_PATHS if name != "stripe" or not self.stripe.real]
+        self.urls = {name: f"http://{ports.host}:{getattr(ports, name)}" for name in self.servers}
+        self.supervisor = Supervisor(paths, ROOT)
+
+    def run(self) -> int:
+        """Bring everything up, print how to use it, and stay until the supervisor ends."""
+        attached = self.supervisor.running()
+        if attached:
+            self._refuse_another_stripe()
+        else:
+            self._refuse_taken_ports()
+            write_configuration(self._programs(), self.paths, ROOT)
+            self.state.put("STRIPE", self.stripe.kind)
+            self.supervisor.start()
+        try:
+            self._step("PostgreSQL", self._await_database)
+            self._step("migrations", lambda: self._api("migrate"))
+            self._step("tenant, admin and key", self._create_identities)
+            self._once("data", f"data set {DATASET}", lambda: self._api("load-dataset", DATASET, "--tenant", TENANT))
+            if not self.stripe.real:
+                self._step("stand-in for Stripe", self._start_stripe)
+            self._step("MLflow, model server and API", lambda: self._start("mlflow", "serving", "api"))
+            self._once("pipeline", "pipeline: lake, features, models, release", self._run_pipeline)
+            self._step("Dagster", lambda: self._start("dagster"))
+            self._step("first recommendation", self._await_recommendation)
+            self._write_environment()
+            self._announce(attached)
+            return 0 if attached else self.supervisor.wait()
+        finally:
+            if not attached:
+                self.supervisor.stop()
+
+    def _programs(self) -> list[Program]:
+        secret = self.state.keep("JWT_SECRET", lambda: secrets.token_urlsafe(48))
+        api = {"JWT_SECRET": secret, "REGISTRATION_TENANT": TENANT, **self.stripe.api_environment}
+        pipeline = {"PIPELINE_AUTOMATION": "true", "TRAIN_MAX_SECONDS": str(self.settings.train_seconds)}
+        stripe = self.stripe.program_environment
+        return programs(self.ports, self.paths, api=api, pipeline=pipeline, stripe=stripe)
+
+    def _refuse_taken_ports(self) -> None:
+        for name in self.servers:
+            port = getattr(self.ports, name)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((self.ports.host, port))
+                except OSError as error:
+                    variable = f"{name.upper()}_PORT"
+                    raise SystemExit(
+                        f"port {port} is not free ({error.strerror}): run `make demo {variable}=<another port>`"
+                    ) from error
+
+    def _refuse_another_stripe(self) -> None:
+        running = self.state.get("STRIPE")
+        if running != self.stripe.kind:
+            raise SystemExit(
+                f"the demo that runs uses {running} for Stripe, this terminal {self.stripe.kind}: "
+                "stop the other first, or give STRIPE_API_KEY the same value here"
+            )
+
+    def _await_database(self) -> None:
+        def connects() -> bool:
+            try:
+                with psycopg.connect(DatabaseSettings().resolve(self.paths), connect_timeout=2):
+                    return True
+            except (FileNotFoundError, psycopg.OperationalError):
+                return False
+
+        self._await("postgres", connects)
+
+    def _create_identities(self) -> None:
+        password = self.state.keep("ADMIN_PASSWORD", lambda: secrets.token_urlsafe(18))
+        if TENANT not in self._api("list-tenants", capture=True).split():
+            self._api("create-tenant", "--id", TENANT, "--plan", "unlimited", capture=True)
+        if not self.state.get("ADMIN_CREATED"):
+            self._api("create-admin", "--tenant", TENANT, "--email", EMAIL, "--password", password, capture=True)
+            self.state.put("ADMIN_CREATED", "yes")
+        self.state.keep(
+            "API_KEY",
+            lambda: self._api("create-key", "--tenant", TENANT, "--name", "demo", "--rate-limit", "none", capture=True),
+        )
+
+    def _start_stripe(self) -> None:
+        self._start("stripe")
+        self._api("create-prices", capture=True, environment=self.stripe.api_environment)
+
+    def _run_pipeline(self) -> None:
+        environment = {
+            "MLFLOW_TRACKING_URI": self.urls["mlflow"],
+            "TRAIN_MAX_SECONDS": str(self.settings.train_seconds),
+        }
+        self._call([sys.executable, "-m", "pipelines", "run", "--tenant", TENANT], environment)
+
+    def _start(self, *names: str) -> None:
+        for name in names:
+            self.supervisor.start_program(name)
+        for name in names:
+            self._await(name, partial(_answers, self.urls[name] + READY_PATHS[name]))
+
+    def _await_recommendation(self) -> None:
+        def from_a_model() -> bool:
+            answer = httpx.post(
+                self.urls["api"] + "/api/v1/recommend",
+                headers={"X-API-Key": self.state.get("API_KEY")},
+                json={"userId": EXAMPLE_USER, "count": 3},
+                timeout=10,
+            )
+            answer.raise_for_status()
+            return bool(answer.json()) and "X-Recommendation-Degraded" not in answer.headers
+
+        self._await("serving", from_a_model)
+
+    def _write_environment(self) -> None:
+        values = {
+            **{f"{name.upper()}_URL": self.urls[name] for name in ("api", "serving", "dagster", "mlflow")},
+            "API_KEY": self.state.get("API_KEY"),
+            "ADMIN_EMAIL": EMAIL,
+            "ADMIN_PASSWORD": self.state.get("ADMIN_PASSWORD"),
+            "TENANT_ID": TENANT,
+            **self.stripe.exported,
+        }
+        lines = [f"{key}={value}\n" for key, value in values.items()]
+        write_private(self.paths.root / "demo.env", "".join(lines))
+
+    def _announce(self, attached: bool) -> None:
+        control = f".venv/bin/supervisorctl -c {os.path.relpath(self.paths.root / 'supervisord.conf')}"
+        end = "It runs in another terminal." if attached else "Ctrl-C stops everything."
+        print(
+            f"""
+RecommendAI is running with the data set {DATASET}, tenant {TENANT}.
+
+  API       {self.urls["api"]}/docs
+  Dagster   {self.urls["dagster"]}
+  MLflow    {self.urls["mlflow"]}
+  serving   {self.urls["serving"]}
+  Stripe    {self.stripe.announced}
+  login     {EMAIL}  {self.state.get("ADMIN_PASSWORD")}
+
+Try it:
+
+  curl -s {self.urls["api"]}/api/v1/recommend \\
+    -H 'X-API-Key: {self.state.get("API_KEY")}' -H 'Content-Type: application/json' \\
+    -d '{{"userId": "{EXAMPLE_USER}", "count": 5, "algorithm": "hybrid"}}'
+
+All of this is in {os.path.relpath(self.paths.root / "demo.env")}; logs are in {os.path.relpath(self.paths.logs)}.
+One process: {control} stop|start serving
+{end}
+""",
+            flush=True,
+        )
+
+    def _step(self, title: str, action: Callable[[], object]) -> None:
+        started = time.monotonic()
+        with console.status(f"{title} ..."):
+            action()
+        console.print(f"[green]done[/] {title} [dim]{time.monotonic() - started:.1f} s[/]")
+
+    def _once(self, key: str, title: str, action: Callable[[], object]) -> None:
+        """A long step that shows its own progress and is not repeated once it has succeeded."""
+        if self.state.get(key):
+            console.print(f"[green]kept[/] {title}")
+            return
+        started = time.monotonic()
+        console.print(f"[bold]{title}[/]")
+        action()
+        self.state.put(key, "done")
+        console.print(f"[green]done[/] {title} [dim]{time.monotonic() - started:.1f} s[/]")
+
+    def _await(self, name: str, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + self.settings.start_seconds
+        while not ready():
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{name} did not become ready; its log is {self.paths.logs / f'{name}.log'}")
+            time.sleep(0.2)
+
+    def _api(self, *arguments: str, capture: bool = False, environment: dict[str, str] | None = None) -> str:
+        return self._call([sys.executable, "-m", "api", *arguments], environment or {}, capture)
+
+    def _call(self, command: list[str], environment: dict[str, str], capture: bool = False) -> str:
+        result = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **shared_environment(self.paths), **environment},
+            stdout=subprocess.PIPE if capture else None,
+            stderr=subprocess.PIPE if capture else None,
+            text=True,
+            check=False,
+        )
+        if result.returncode:
+            shown = f"\n{result.stderr}" if capture else ""
+            raise SystemExit(f"`{' '.join(command[1:4])}` failed with status {result.returncode}{shown}")
+        return result.stdout.strip() if capture else ""
+
+
+class DemoState:
+    """What earlier calls made: secrets, and the steps that need not be repeated. One private file of KEY=value."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._values = dict(line.split("=", 1) for line in lines)
+
+    def get(self, key: str) -> str:
+        """The value, or the empty string."""
+        return self._values.get(key, "")
+
+    def put(self, key: str, value: str) -> None:
+        self._values[key] = value
+        write_private(self._path, "".join(f"{key}={value}\n" for key, value in self._values.items()))
+
+    def keep(self, key: str, make: Callable[[], str]) -> str:
+        """The value, made and kept on first use."""
+        if not self.get(key):
+            self.put(key, make())
+        return self.get(key)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+def main() -> None:
+    """Run the demo in the foreground. SIGTERM ends it as Ctrl-C does, also where a shell had SIGINT ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        sys.exit(Demo(PathSettings(), PortSettings(), DemoSettings()).run())
+    except KeyboardInterrupt:
+        console.print("stopped")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The processes of one machine, rendered as a supervisor configuration."""
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from configs.settings import PathSettings, PortSettings
+
+SOCKET_PATH_LIMIT = 100  # the kernel's is 108 bytes, its terminating zero included
+THREADS = "2"
+
+
+@dataclass(frozen=True)
+class Program:
+    """One supervised process: a command run from the project's root, with what it alone needs in its environment."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    stop_seconds: int = 10
+
+
+def programs(
+    ports: PortSettings,
+    paths: PathSettings,
+    api: dict[str, str],
+    pipeline: dict[str, str],
+    stripe: dict[str, str] | None = None,
+) -> list[Program]:
+    """What runs, in starting order. `api` (its secrets) and `pipeline` are environments for those programs alone.
+
+    `stripe` holds the secrets of the stand-in for Stripe; without it, there is none.
+    """
+    python = sys.executable
+    serving_url = f"http://{ports.host}:{ports.serving}"
+    mlflow_url = f"http://{ports.host}:{ports.mlflow}"
+    stand_in = [] if stripe is None else [Program("stripe", stripe_command(ports, paths), stripe)]
+    return [
+        Program("postgres", [python, "-m", "api", "postgres"], stop_seconds=30),
+        Program("mlflow", mlflow_command(ports, paths), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}),
+        Program("serving", [python, "-m", "serving", "serve"], {"SERVING_PORT": str(ports.serving)}),
+        *stand_in,
+        Program(
+            "api",
+            [python, "-m", "api", "serve"],
+            {"API_PORT": str(ports.api), "SERVING_URL": serving_url, **api},
+        ),
+        Program(
+            "dagster",
+            [python, "-m", "pipelines", "ui"],
+            {"DAGSTER_PORT": str(ports.dagster), "MLFLOW_TRACKING_URI": mlflow_url, **pipeline},
+            stop_seconds=20,
+        ),
+    ]
+
+
+def mlflow_command(ports: PortSettings, paths: PathSettings) -> list[str]:
+    """MLflow's own server over the state folder's store; one worker, since a data scientist looks, not a crowd."""
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+        *("--host", ports.host, "--port", str(ports.mlflow)),
+        *("--backend-store-uri", f"sqlite:///{paths.mlflow / 'mlflow.db'}"),
+        *("--artifacts-destination", str(paths.mlflow / "artifacts")),
+    ]
+
+
+def stripe_command(ports: PortSettings, paths: PathSettings) -> list[str]:
+    """The stand-in for Stripe over its state file, telling the API what happens."""
+    return [
+        *(sys.executable, "-m", "tests.fixtures.stripe", "--port", str(ports.stripe)),
+        *("--state", str(paths.root / "stripe.json")),
+        *("--webhook-url", f"http://{ports.host}:{ports.api}/api/billing/webhook"),
+    ]
+
+
+def shared_environment(paths: PathSettings) -> dict[str, str]:
+    """Variables that every process of this installation gets."""
+    return {
+        "RECOMMENDAI_STATE_DIR": str(paths.root),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", THREADS),
+        # Threads that wait sleep instead of spinning: with other processes on the same cores, a spinning thread keeps
+        # the one it waits for from running (measured: a softmax 7 times slower on two busy cores).
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        "PYTHONUNBUFFERED": "1",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
+
+
+def configuration(all_programs: list[Program], paths: PathSettings, root: Path) -> str:
+    """The text of supervisord.conf. `postgres` starts with the supervisor, the rest when it is asked to."""
+    sections = [
+        _section("unix_http_server", {"file": str(socket_path(paths)), "chmod": "0700"}),
+        _section(
+            "supervisord",
+            {
+                "directory": str(root),
+                "logfile": str(paths.logs / "supervisord.log"),
+                "logfile_maxbytes": "10MB",
+                "pidfile": str(paths.root / "supervisord.pid"),
+                "childlogdir": str(paths.logs),
+                "silent": "true",
+            },
+        ),
+        _section(
+            "rpcinterface:supervisor",
+            {"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
+        ),
+        _section("supervisorctl", {"serverurl": f"unix://{socket_path(paths)}"}),
+    ]
+    for priority, program in enumerate(all_programs):
+        command = [sys.executable, "-m", "configs.local.launch", program.name, *program.command]
+        sections.append(
+            _section(
+                f"program:{program.name}",
+                {
+                    "command": " ".join(_quoted(word) for word in command),
+                    "environment": _environment({**shared_environment(paths), **program.environment}),
+                    "priority": str(priority),
+                    "autostart": "true" if program.name == "postgres" else "false",
+                    "autorestart": "true",
+                    "startsecs": "2",
+                    "startretries": "100",
+                    "stopasgroup": "true" if program.name != "postgres" else "false",
+                    "killasgroup": "true",
+                    "stopwaitsecs": str(program.stop_seconds),
+                    "redirect_stderr": "true",
+                    "stdout_logfile": str(paths.logs / f"{program.name}.log"),
+                    "stdout_logfile_maxbytes": "20MB",
+                    "stdout_logfile_backups": "2",
+                },
+            )
+        )
+    return "\n".join(sections)
+
+
+def write_configuration(all_programs: list[Program], paths: PathSettings, root: Path) -> Path:
+    """Write supervisord.conf into the state folder, readable by its owner alone since it carries secrets."""
+    target = paths.root / "supervisord.conf"
+    for folder in (paths.logs, paths.mlflow):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_private(target, configuration(all_programs, paths, root))
+    return target
+
+
+def write_private(target: Path, text: str) -> None:
+    """Replace a file's content in one step, with mode 0600 from its first byte on."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    temporary.replace(target)
+
+
+def socket_path(paths: PathSettings) -> Path:
+    """The supervisor's control socket: in the state folder, or in the temporary folder where that path is too long."""
+    path = paths.root / "supervisor.sock"
+    if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
+        return path
+    name = sha256(os.fsencode(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"recommendai-{os.getuid()}-{name}.sock"
+
+
+def _section(name: str, values: dict[str, str]) -> str:
+    # A per cent sign starts an expansion in this format.
+    lines = [f"{key} = {value.replace('%', '%%')}" for key, value in values.items()]
+    return "\n".join([f"[{name}]", *lines, ""])
+
+
+def _environment(values: dict[str, str]) -> str:
+    return ",".join(f"{key}={_quoted(value)}" for key, value in sorted(values.items()))
+
+
+def _quoted(value: str) -> str:
+    if '"' in value or "\n" in value:
+        raise ValueError(f"a supervisor setting cannot hold a double quote or a line break: {value!r}")
+    return f'"{value}"'

@@ -1,0 +1,82 @@
+"""A supervisord of our own: started as a child, spoken to over its private socket."""
+
+import os
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from pathlib import Path
+from typing import Any
+
+from supervisor.states import RUNNING_STATES
+from supervisor.xmlrpc import Faults, SupervisorTransport
+
+from configs.local.processes import socket_path
+from configs.settings import PathSettings
+
+STOP_SECONDS = 60.0
+
+
+class Supervisor:
+    """One installation's supervisord, ours or one that another terminal started."""
+
+    def __init__(self, paths: PathSettings, root: Path) -> None:
+        self._paths = paths
+        self._root = root
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def running(self) -> bool:
+        """Whether a supervisord answers on this installation's socket."""
+        try:
+            self._remote().getState()
+        except (OSError, xmlrpc.client.Error):
+            return False
+        return True
+
+    def start(self, patience_seconds: float = 15.0) -> None:
+        """Start supervisord and wait until it answers. Raises SystemExit with its log's path when it does not."""
+        configuration = self._paths.root / "supervisord.conf"
+        command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(configuration)]
+        # A group of its own: Ctrl-C reaches us first, and we stop it in order.
+        self._process = subprocess.Popen(command, cwd=self._root, process_group=0, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + patience_seconds
+        while not self.running():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"supervisord did not start; see {self._paths.logs / 'supervisord.log'}")
+            time.sleep(0.1)
+
+    def start_program(self, name: str) -> None:
+        """Start one program unless it runs."""
+        remote = self._remote()
+        if remote.getProcessInfo(name)["state"] in RUNNING_STATES:
+            return
+        try:
+            remote.startProcess(name, False)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != Faults.ALREADY_STARTED:
+                raise
+
+    def stop_program(self, name: str) -> None:
+        """Stop one program and wait until it has ended."""
+        self._remote().stopProcess(name, True)
+
+    def wait(self) -> int:
+        """Block until supervisord ends; its exit status."""
+        if self._process is None:
+            raise RuntimeError("this supervisord was not started here")
+        return self._process.wait()
+
+    def stop(self) -> None:
+        """Stop every program and supervisord itself, if it was started here."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, 9)
+            self._process.wait()
+
+    def _remote(self) -> Any:
+        transport = SupervisorTransport(None, None, serverurl=f"unix://{socket_path(self._paths)}")
+        return xmlrpc.client.ServerProxy("http://supervisor", transport=transport).supervisor

@@ -1,0 +1,91 @@
+"""Which family ranks better than which, told by the users who were asked of both."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from training.data.splits import Split
+from training.evaluation.intervals import Estimate, Floats, paired_differences
+from training.evaluation.segments import ALL, WARM
+from training.models.contract import Blend
+from training.train import MeasuredModel
+
+METRIC = "ndcg@10"
+BASELINES = ("popularity", "item-knn")
+SEGMENTS = (ALL, WARM)
+
+
+class Verdict(StrEnum):
+    BETTER = "better"
+    WORSE = "worse"
+    UNDECIDED = "undecided"
+
+
+class Difference(BaseModel):
+    """How much more `one` reaches than `other` on the same questions; each interval holds 95 % for itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    one: str
+    other: str
+    segment: str
+    metric: str
+    n_users: int
+    difference: Estimate
+
+    @property
+    def verdict(self) -> Verdict:
+        """Undecided where the interval holds 0."""
+        if self.difference.low is not None and self.difference.low > 0:
+            return Verdict.BETTER
+        if self.difference.high is not None and self.difference.high < 0:
+            return Verdict.WORSE
+        return Verdict.UNDECIDED
+
+
+def differences(split: Split, models: Sequence[MeasuredModel], seed: int) -> list[Difference]:
+    """Every family against the baselines, and a blend against the best of its components that were measured.
+
+    Args:
+        split: what all of them were measured on.
+        models: in the order of the report; those without answers are left out.
+        seed: of the bootstrap.
+    """
+    found: list[Difference] = []
+    gains = {model.family: model.answers.per_user[METRIC] for model in models if model.answers is not None}
+    for segment, users in _askers(split):
+        reached = {family: values[users] for family, values in gains.items()}
+        pairs = list(_pairs(models, reached))
+        estimates = paired_differences([(reached[one], reached[other]) for one, other in pairs], seed=seed)
+        found += [
+            Difference(
+                one=one, other=other, segment=segment, metric=METRIC, n_users=int(users.sum()), difference=estimate
+            )
+            for (one, other), estimate in zip(pairs, estimates, strict=True)
+        ]
+    return found
+
+
+def _askers(split: Split) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """The segments that are compared; warm users only where there are others beside them."""
+    warm = split.test.histories.lengths > 0
+    yield ALL, np.ones(len(warm), dtype=bool)
+    if warm.any() and not warm.all():
+        yield WARM, warm
+
+
+def _pairs(models: Sequence[MeasuredModel], reached: Mapping[str, Floats]) -> Iterator[tuple[str, str]]:
+    """Who is held against whom: later baselines against earlier ones, all others against the baselines."""
+    for model in models:
+        if isinstance(model.evaluated, Blend):
+            components = [name for name in model.evaluated.components if name in reached]
+            if components and model.family in reached:
+                yield model.family, max(components, key=lambda name: float(reached[name].mean()))
+    baselines = [name for name in BASELINES if name in reached]
+    for one, other in product(reached, baselines):
+        if one not in baselines or baselines.index(one) > baselines.index(other):
+            yield one, other

@@ -1,0 +1,169 @@
+"""What a person sees at the terminal: bars while models are fitted, and a table of what they reached."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from training.data.splits import Split
+from training.evaluation.comparison import Skipped
+from training.evaluation.intervals import Estimate
+from training.evaluation.paired_comparison import Difference
+from training.evaluation.report import RANDOM, SegmentResult
+from training.evaluation.segments import protocol_of
+from training.train import MeasuredModel
+from training.tuning.results import METRIC, Tried
+
+SHOWN = (
+    *("ndcg@10", "ndcg@20", "recall@10", "recall@20", "hit_rate@10", "mrr", "auc"),
+    *("coverage@10", "novelty", "gini", "intra_list_diversity"),
+)
+_WITH_INTERVALS = 25
+"""Characters of a column that has room for intervals."""
+
+
+class _Live:
+    """Bars that stand in the terminal for as long as the block lasts."""
+
+    progress: Progress
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+
+class Bars(_Live):
+    """One bar for all families, and one for what is being done to the family at hand."""
+
+    def __init__(self, console: Console, families: int) -> None:
+        self.console = console
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self.whole = self.progress.add_task("families", total=families, state="")
+        self.own = self.progress.add_task("", total=None, state="", visible=False)
+        self.family = ""
+
+    def start(self, family: str) -> None:
+        self.family = family
+        self.progress.reset(self.own, total=None, description=family, state="fitting", visible=True)
+
+    def stepped(self, step: int, total: int, figure: float | None) -> None:
+        reached = "" if figure is None else f", held-out figure {figure:.4f}"
+        self.progress.update(self.own, completed=step, total=total, state=f"epoch {step} of at most {total}{reached}")
+
+    def answered(self, done: int, total: int) -> None:
+        self.progress.update(self.own, completed=done, total=total, state=f"{done} of {total} users asked")
+
+    def end(self, family: str, outcome: MeasuredModel | Skipped) -> None:
+        if isinstance(outcome, Skipped):
+            said, style = f"{family}: skipped: {outcome.reason}", "yellow"
+        else:
+            reached = outcome.report.metric("ndcg@10")
+            said = f"{family}: ndcg@10 {reached:.4f}, fitted in {outcome.usage.seconds:.1f} s"
+            style = "green"
+        self.console.print(said, style=style, markup=False, highlight=False, soft_wrap=True)
+        self.progress.update(self.own, visible=False)
+        self.progress.advance(self.whole)
+
+
+class TrialBar(_Live):
+    """The time of a search that has gone by, and its best figure so far."""
+
+    def __init__(self, console: Console, minutes: float) -> None:
+        self.console, self.best, self.began = console, 0.0, time.perf_counter()
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
+        )
+        self.task = self.progress.add_task("trials", total=60 * minutes)
+
+    def log(self, tried: Tried) -> None:
+        reached = tried.reason if tried.value is None else f"{METRIC} {tried.value:.4f}"
+        style = "green" if tried.value is not None and tried.value > self.best else "dim"
+        self.best = max(self.best, tried.value or 0.0)
+        said = f"trial {tried.number}: {tried.state}: {reached}, {tried.seconds:.1f} s"
+        self.console.print(said, style=style, markup=False, highlight=False, soft_wrap=True)
+        elapsed = time.perf_counter() - self.began
+        self.progress.update(self.task, completed=elapsed, description=f"trials, best {self.best:.4f}")
+
+
+def print_comparison(console: Console, split: Split, outcomes: Sequence[MeasuredModel | Skipped]) -> None:
+    """A table for each segment, a column for each model and one for the expected figures of a random order."""
+    measured = [outcome for outcome in outcomes if isinstance(outcome, MeasuredModel)]
+    for segment in dict.fromkeys(result.segment for outcome in measured for result in outcome.report.results):
+        columns = {
+            result.model: result
+            for outcome in measured
+            for result in outcome.report.results
+            if result.segment == segment
+        }
+        console.print(_table(segment, list(columns.values()), console.width))
+    for outcome in outcomes:
+        if isinstance(outcome, Skipped):
+            console.print(f"{outcome.model} was skipped: {outcome.reason}", markup=False, highlight=False)
+    console.print(f"protocol: {protocol_of(split)}", markup=False, highlight=False)
+    console.print(f"split: {split.hash}", markup=False, highlight=False)
+
+
+def print_differences(console: Console, found: Sequence[Difference]) -> None:
+    """A line for each pair of models, a column for each segment."""
+    if not found:
+        return
+    sizes = {each.segment: each.n_users for each in found}
+    title = f"{found[0].metric}, the first less the second on the same users, with 95 % intervals"
+    table = Table("", title=title, title_justify="left")
+    for segment, users in sizes.items():
+        table.add_column(f"{segment} ({users})", justify="right")
+    told = {(each.one, each.other, each.segment): each for each in found}
+    for one, other in dict.fromkeys((each.one, each.other) for each in found):
+        cells = (told.get((one, other, segment)) for segment in sizes)
+        table.add_row(f"{one} - {other}", *("" if each is None else _judged(each) for each in cells))
+    console.print(table)
+
+
+def _judged(found: Difference) -> str:
+    estimate = found.difference
+    return f"{estimate.mean:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f}) {found.verdict}"
+
+
+def _table(segment: str, results: Sequence[SegmentResult], width: int) -> Table:
+    results = sorted(results, key=lambda result: (result.model == RANDOM, -result.metrics["ndcg@10"].mean))
+    size = f"{segment}: {results[0].n_users} users, {results[0].n_targets} targets"
+    table = Table("", title=size, title_justify="left")
+    for result in results:
+        table.add_column(result.model, justify="right")
+    show = _with_interval if width >= _WITH_INTERVALS * (len(results) + 1) else _alone
+    for name in SHOWN:
+        table.add_row(name, *(show(result.metrics.get(name)) for result in results))
+    for name, costs in (
+        ("fit seconds", [result.fit_seconds for result in results]),
+        ("seconds per 1,000 users", [result.recommend_seconds for result in results]),
+        ("peak MB", [result.peak_mb for result in results]),
+    ):
+        table.add_row(name, *("" if cost is None else f"{cost:,.1f}" for cost in costs))
+    return table
+
+
+def _alone(estimate: Estimate | None) -> str:
+    return "" if estimate is None else f"{estimate.mean:.4f}"
+
+
+def _with_interval(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return _alone(estimate)
+    return f"{estimate.mean:.4f} ({estimate.low:.4f}-{estimate.high:.4f})"

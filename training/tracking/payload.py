@@ -1,0 +1,63 @@
+"""A training as flat figures and words, the form in which a tracking server keeps and plots them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from training.evaluation.report import EvaluationReport
+from training.train import TrainedModel
+
+
+def metrics(trained: TrainedModel) -> dict[str, list[float]]:
+    """Names to values; more than one value is a curve over epochs."""
+    found: dict[str, list[float]] = {
+        "fit_seconds": [trained.usage.seconds],
+        "fit_cpu_seconds": [trained.usage.cpu_seconds],
+        "peak_mb": [trained.usage.peak_mb],
+        "score_center": [trained.score_map.center],
+        "score_scale": [trained.score_map.scale],
+    }
+    for result in trained.report.results:
+        for name, estimate in result.metrics.items():
+            key = _key(result.segment, name)
+            found[key if result.model == trained.family else f"{result.model}/{key}"] = [estimate.mean]
+        found[f"{result.segment}/users"] = [float(result.n_users)]
+    for name, value in trained.report.notes.items():
+        if isinstance(value, int | float):
+            found[f"fit/{name}"] = [float(value)]
+        elif isinstance(value, list) and value and all(isinstance(one, int | float) for one in value):
+            found[f"fit/{name}"] = [float(one) for one in value]
+    return found
+
+
+def params(trained: TrainedModel) -> dict[str, Any]:
+    """Hyper-parameters by dotted path, and what words a fit left about itself."""
+    words = {f"fit.{name}": value for name, value in trained.report.notes.items() if isinstance(value, str)}
+    return {**dotted(trained.config.model_dump(mode="json")), **words, "seed": trained.seed}
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted path; lists as JSON."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found.update(dotted(value, f"{prefix}{name}."))
+        else:
+            found[prefix + name] = json.dumps(value) if isinstance(value, list | tuple) else value
+    return found
+
+
+def summary(report: EvaluationReport) -> dict[str, str]:
+    """The figures that a person wants beside a version in the registry."""
+    names = [(name, segment) for segment in ("all", "warm") for name in ("ndcg@10", "recall@10", "auc")]
+    found = {_key(segment, name): report.metric(name, segment) for name, segment in names if report.results}
+    return {name: f"{value:.4f}" for name, value in found.items() if value is not None}
+
+
+def metric_name(metric: str) -> str:
+    """A tracking server takes no @ in a name."""
+    return metric.replace("@", "_at_")
+
+
+def _key(segment: str, metric: str) -> str:
+    return f"{segment}/{metric_name(metric)}"
