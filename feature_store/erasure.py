@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from configs.files import PRIVATE, atomic_file, remove_unfinished_copies
 from feature_store import columns as c
 
 _WRITTEN_AT = re.compile(r"(?P<tenant>.+)-(?P<moment>\d{8}T\d{12})\.jsonl")
@@ -65,13 +66,12 @@ def _gone(batch: pa.RecordBatch, tombstones: pa.Table) -> pa.Array:
 
 def _drop_lines(file: Path, users: list[str]) -> int:
     named = re.compile("|".join(rf"(?<!\w){re.escape(user)}(?!\w)" for user in users))
+    remove_unfinished_copies(file)  # a copy that a killed erasure left may hold rows of this one's users
     lines = file.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if not _names(json.loads(line), set(users), named)]
     if len(kept) < len(lines):
-        temporary = file.with_name(f".tmp-{file.name}")
-        temporary.touch(mode=0o600)
-        temporary.write_bytes(b"".join(kept))
-        temporary.replace(file)
+        with atomic_file(file, PRIVATE) as temporary:
+            temporary.write_bytes(b"".join(kept))
     return len(lines) - len(kept)
 
 

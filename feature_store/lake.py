@@ -8,24 +8,21 @@ A file covers the transaction ids `lower <= xid < upper`. Readers see only files
 after the files of an export are in place; what a crash left above it is removed by the next export.
 """
 
-import fcntl
 import json
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import IO
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.files import atomic_file, locked, remove_unfinished, write_text
 from feature_store import columns as c
 from feature_store.erasure import holds_erased, without
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
@@ -126,7 +123,7 @@ class TenantLake:
         return items
 
     def _move(self, cursor: Cursor) -> None:
-        write_atomic(self.folder / "cursor.json", lambda file: file.write(json.dumps(asdict(cursor)).encode()))
+        write_text(self.folder / "cursor.json", json.dumps(asdict(cursor)))
 
     def _catalogue_versions(self) -> list[int]:
         return sorted(int(path.stem) for path in (self.folder / "items").glob("[0-9]*.parquet"))
@@ -144,8 +141,7 @@ class TenantLake:
         for path, upper in self._interaction_files():
             if upper > bound:
                 path.unlink()
-        for path in self.folder.rglob(".tmp-*"):
-            path.unlink()
+        remove_unfinished(self.folder)
 
 
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
@@ -154,52 +150,13 @@ def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
     Raises pa.ArrowInvalid where a batch does not fit the schema, null in a required column included.
     """
     rows = 0
-
-    def write(file: IO[bytes]) -> None:
-        nonlocal rows
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for batch in batches:
-                table = pa.Table.from_batches([batch]).cast(schema)
-                table.validate()
-                writer.write_table(table)
-                rows += table.num_rows
-
-    write_atomic(path, write)
+    with atomic_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in batches:
+            table = pa.Table.from_batches([batch]).cast(schema)
+            table.validate()
+            writer.write_table(table)
+            rows += table.num_rows
     return rows
-
-
-def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file under a temporary name in the same folder, sync it to disk and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".tmp-{uuid4().hex}"
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the folder and hold its lock against other processes. Waits for its turn."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside the folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _by_day(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:

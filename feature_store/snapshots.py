@@ -17,8 +17,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.files import locked, publish_folder, remove_unfinished, unfinished_folder, write_text
 from feature_store import columns as c
-from feature_store.lake import TenantLake, locked, sync_folder, tenant_folder, write_atomic, write_parquet
+from feature_store.lake import TenantLake, tenant_folder, write_parquet
 from feature_store.online import TYPE_CODES, TYPE_WEIGHTS
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
 
@@ -140,14 +141,13 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
             last_timestamp=last,
             created_at=datetime.now(UTC).isoformat(),
         )
-        write_atomic(built / "manifest.json", lambda file: file.write(_json(manifest)))
+        _write_manifest(built, manifest)
         folder = parent / manifest.snapshot_id
         if folder.exists():
             manifest = replace(read_manifest(folder), created_at=manifest.created_at)
-            write_atomic(folder / "manifest.json", lambda file: file.write(_json(manifest)))
+            _write_manifest(folder, manifest)
             return manifest
-        built.rename(folder)
-        sync_folder(parent)
+        publish_folder(built, folder)
         return manifest
 
 
@@ -194,8 +194,8 @@ def _summary(database: duckdb.DuckDBPyConnection, interactions: Path) -> tuple[i
     return n_users, _rfc3339(first), _rfc3339(last)
 
 
-def _json(manifest: Manifest) -> bytes:
-    return json.dumps(asdict(manifest), indent=1).encode()
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    write_text(folder / "manifest.json", json.dumps(asdict(manifest), indent=1))
 
 
 def _rfc3339(micros: int | None) -> str | None:
@@ -208,10 +208,8 @@ def _work_folder(parent: Path) -> Iterator[Path]:
 
     Call it with the parent's lock held.
     """
-    for abandoned in parent.glob(".tmp-*"):
-        shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink()
-    folder = parent / f".tmp-{uuid4().hex}"
-    folder.mkdir()
+    remove_unfinished(parent)
+    folder = unfinished_folder(parent)
     try:
         yield folder
     finally:

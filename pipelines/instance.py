@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
+from configs.files import write_text
 from configs.settings import PathSettings
 from pipelines.jobs import GENERATION, TRAINING, WORK_TAG
 from pipelines.partitions import TENANT_TAG
@@ -43,9 +44,7 @@ def prepare_home(paths: PathSettings) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     target = home / "dagster.yaml"
     if not target.exists():
-        temporary = home / f".dagster.yaml.{os.getpid()}"
-        temporary.write_text(yaml.safe_dump(instance_settings(), sort_keys=False))
-        temporary.replace(target)
+        write_text(target, yaml.safe_dump(instance_settings(), sort_keys=False))
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 

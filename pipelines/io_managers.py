@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from feature_store.lake import write_atomic
+from configs.files import write_text
 
 
 class JsonFiles(dg.ConfigurableIOManager):
@@ -19,7 +19,7 @@ class JsonFiles(dg.ConfigurableIOManager):
         if obj is None:
             return  # an asset whose result is what it wrote elsewhere
         text = json.dumps(obj, indent=1, allow_nan=False)
-        write_atomic(self._path(context), lambda file: file.write(text.encode()))
+        write_text(self._path(context), text)
 
     def load_input(self, context: dg.InputContext) -> Any:
         path = self._path(context)

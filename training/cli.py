@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from configs.files import write_text
 from configs.settings import HistorySettings, TrackingSettings
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def evaluate(
                 outcomes.append(outcome)
                 comparison = as_comparison(split, seed, outcomes)
                 if out is not None:  # after each: what took an hour is not lost to what comes next
-                    _write(out, comparison.model_dump_json(indent=2))
+                    write_text(out, comparison.model_dump_json(indent=2))
     except (ValueError, KeyError, OSError) as error:
         _fail(error)
     console = Console(width=None if sys.stdout.isatty() else PAPER)
@@ -180,7 +181,7 @@ def tune(
             if sweep is not None:
                 sweep.found(tuned, text)
         if out is not None:
-            _write(out, text)
+            write_text(out, text)
     except (ValueError, KeyError, OSError) as error:
         _fail(error)
     print(text, end="")
@@ -263,13 +264,6 @@ def _limit_threads(threads: int) -> None:
     """Libraries of linear algebra read their bound when they are loaded, which is after this."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    part.replace(path)
 
 
 def _fail(error: Exception) -> NoReturn:

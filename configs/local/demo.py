@@ -19,8 +19,9 @@ import psycopg
 from pydantic import Field
 from rich.console import Console
 
+from configs.files import write_private
 from configs.local.demo_stripe import DemoStripe
-from configs.local.processes import Program, programs, shared_environment, write_configuration, write_private
+from configs.local.processes import Program, programs, shared_environment, write_configuration
 from configs.local.supervision import Supervisor
 from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings, Settings
 

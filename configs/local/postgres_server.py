@@ -17,8 +17,9 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from configs.files import write_private
 from configs.local.os_user import Account, ClusterError, Process, server_account
-from configs.local.postgres_cluster import DATABASE, ROLE, Cluster, binaries, open_cluster, write_private
+from configs.local.postgres_cluster import DATABASE, ROLE, Cluster, binaries, open_cluster
 from configs.settings import PathSettings, PortSettings, PostgresSettings
 
 PREDECESSOR_SECONDS = 60.0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from configs.files import write_private
 from configs.settings import PathSettings, PortSettings
 
 SOCKET_PATH_LIMIT = 100  # the kernel's is 108 bytes, its terminating zero included
@@ -146,14 +147,6 @@ def write_configuration(all_programs: list[Program], paths: PathSettings, root: 
         folder.mkdir(parents=True, exist_ok=True)
     write_private(target, configuration(all_programs, paths, root))
     return target
-
-
-def write_private(target: Path, text: str) -> None:
-    """Replace a file's content in one step, with mode 0600 from its first byte on."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    temporary.replace(target)
 
 
 def socket_path(paths: PathSettings) -> Path:

@@ -16,7 +16,7 @@ from stripe import StripeClient
 from configs.local.demo import Demo, DemoSettings, DemoState
 from configs.local.demo_stripe import DemoStripe
 from configs.local.launch import survivors
-from configs.local.processes import SOCKET_PATH_LIMIT, programs, socket_path, write_configuration, write_private
+from configs.local.processes import SOCKET_PATH_LIMIT, programs, socket_path, write_configuration
 from configs.local.supervision import Supervisor
 from configs.plans import plans
 from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings
@@ -66,16 +66,6 @@ def test_socket_moves_when_the_state_folder_is_deep(tmp_path: Path) -> None:
     assert socket_path(deep) != socket_path(PathSettings(state_dir=tmp_path / ("e" * 120)))
     shallow = PathSettings(state_dir=Path("/s"))
     assert socket_path(shallow).parent == shallow.root
-
-
-def test_a_private_file_is_replaced_whole_and_never_readable_by_others(tmp_path: Path) -> None:
-    target = tmp_path / "secret"
-    target.write_text("old")
-    target.chmod(0o644)
-    write_private(target, "new")
-    assert target.read_text() == "new"
-    assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_launch_ends_the_children_that_a_killed_parent_left(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from configs.files import atomic_file, remove_unfinished_copies
 from training.data.dataset import Interactions
 from training.models.contract import ModelConfig, RuntimeOptions
 
@@ -28,11 +29,10 @@ class Checkpoint:
 
     def write(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Replace what was there at once: whoever is interrupted while writing still has the state before."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
+        remove_unfinished_copies(self.path)
         values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(values, unfinished, metadata={_STATE: json.dumps({"key": self.key, **facts})})
-        unfinished.replace(self.path)
+        with atomic_file(self.path) as file:
+            save_file(values, file, metadata={_STATE: json.dumps({"key": self.key, **facts})})
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What was written, or None where this fit has written nothing."""

@@ -1,0 +1,96 @@
+"""Files that appear whole or not at all: a reader, or a crash, never meets half of one.
+
+A file is written under a temporary name (`.tmp-...`) in its own folder, synced to disk, and renamed into place.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+PRIVATE = 0o600
+"""Mode of a file that its owner alone may read."""
+_SHARED = 0o666
+_UNFINISHED = ".tmp-"
+
+
+@contextmanager
+def atomic_file(path: Path, mode: int = _SHARED) -> Iterator[Path]:
+    """Yield an empty temporary file, which replaces `path` when the block ends and is deleted when the block raises.
+
+    Makes the parent folder where it is missing.
+
+    Args:
+        mode: permissions from the first byte on, before the umask. What is opened inside must keep the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{_UNFINISHED}{path.name}-{uuid4().hex[:12]}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def write_text(path: Path, text: str, mode: int = _SHARED) -> None:
+    """Replace a file's content in one step."""
+    with atomic_file(path, mode) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file's content in one step; nobody but its owner can read it at any moment."""
+    write_text(path, text, PRIVATE)
+
+
+def unfinished_folder(parent: Path) -> Path:
+    """Make a folder under a temporary name, to be renamed once it is complete."""
+    folder = parent / f"{_UNFINISHED}{uuid4().hex}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def publish_folder(folder: Path, target: Path) -> None:
+    """Rename a complete folder into place so that the rename survives a power cut."""
+    folder.rename(target)
+    _sync(target.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete the temporary files and folders that killed processes left below `folder`, while nobody writes there."""
+    for path in list(folder.rglob(f"{_UNFINISHED}*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)  # it may have gone with its folder
+
+
+def remove_unfinished_copies(path: Path) -> None:
+    """Delete the temporary files that killed processes left while they replaced `path`, while nobody writes it."""
+    for copy in path.parent.glob(f"{_UNFINISHED}{path.name}-*"):
+        copy.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder where it is missing, and hold its lock against other processes. Waits for its turn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _sync(path: Path) -> None:
+    """Write a file's bytes, or a folder's renames, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
