@@ -15,12 +15,12 @@ from configs.files import write_text
 from configs.settings import HistorySettings, TrackingSettings
 
 if TYPE_CHECKING:
-    from training.data.loaders import Tables
+    from training.data.loaders import LoadedDataset
     from training.data.splits import SeenPolicy, Split
     from training.models.contract import RuntimeOptions
-    from training.tracking.mlflow_store import Sweep
+    from training.tracking.mlflow_store import StudyRun
     from training.tuning.ensembles import Fit  # a second that `--help` need not take
-    from training.tuning.results import Tried
+    from training.tuning.results import TrialResult
     from training.tuning.search_space import SearchSpace
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 messages = Console(stderr=True)
 BAD_INPUT = 2
-SWEEPS = "tuning"  # the experiment that holds them
+TUNING_EXPERIMENT = "tuning"  # the experiment that holds them
 CORES = os.cpu_count() or 1
 PAPER = 180  # characters of a line where no terminal says how many
 
@@ -91,18 +91,18 @@ def evaluate(
     Every item of the catalogue is ranked for every user; figures come with 95 % bootstrap intervals.
     """
     _limit_threads(threads)
-    from training.evaluation.comparison import FAMILIES, Field, as_comparison, measure_families
+    from training.evaluation.comparison import FAMILIES, EvaluationSetup, as_comparison, evaluate_families
     from training.models.contract import RuntimeOptions
-    from training.terminal import Bars, print_comparison, print_differences
+    from training.terminal import EvaluationProgress, print_comparison, print_paired_comparisons
 
     try:
         tables, split = _load(interactions, items, protocol, exclude_seen)
         names = _names(models) if models is not None else FAMILIES
         options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
-        field = Field(split, options, any(tables.dataset.items.metadata), configs, keep)
+        field = EvaluationSetup(split, options, any(tables.dataset.items.metadata), configs, keep)
         outcomes, comparison = [], None
-        with Bars(messages, len(names)) as bars:
-            for outcome in measure_families(names, field, bars):
+        with EvaluationProgress(messages, len(names)) as bars:
+            for outcome in evaluate_families(names, field, bars):
                 outcomes.append(outcome)
                 comparison = as_comparison(split, seed, outcomes)
                 if out is not None:  # after each: what took an hour is not lost to what comes next
@@ -111,7 +111,7 @@ def evaluate(
         _fail(error)
     console = Console(width=None if sys.stdout.isatty() else PAPER)
     print_comparison(console, split, outcomes)
-    print_differences(console, comparison.differences if comparison is not None else [])
+    print_paired_comparisons(console, comparison.differences if comparison is not None else [])
     if not any(outcome for outcome in outcomes if hasattr(outcome, "report")):
         _fail(ValueError("no model could be fitted"))
 
@@ -147,7 +147,7 @@ def tune(
     from training.config import load_config
     from training.models.contract import RuntimeOptions
     from training.models.registry import family_class
-    from training.terminal import TrialBar
+    from training.terminal import StudyProgress
     from training.tuning.search_space import load_space
     from training.tuning.study import as_yaml
     from training.tuning.study import tune as search
@@ -159,9 +159,9 @@ def tune(
         tables, split = _load(interactions, items, protocol, exclude_seen)
         options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
         fit = _blended(family, tables, split, configs, options)
-        with TrialBar(messages, minutes) as bar, _sweep(uri, family, interactions, split, seed, space) as sweep:
+        with StudyProgress(messages, minutes) as bar, _sweep(uri, family, interactions, split, seed, space) as sweep:
 
-            def log(tried: "Tried") -> None:
+            def log(tried: "TrialResult") -> None:
                 bar.log(tried)
                 if sweep is not None:
                     sweep.log(tried)
@@ -188,27 +188,27 @@ def tune(
 
 
 def _blended(
-    family: str, tables: "Tables", split: "Split", configs: Path | None, options: "RuntimeOptions"
+    family: str, tables: "LoadedDataset", split: "Split", configs: Path | None, options: "RuntimeOptions"
 ) -> "Fit | None":
     """How a blend is fitted, its components having been; None for any other family."""
     from training.config import load_config
-    from training.evaluation.comparison import PERSONAL
+    from training.evaluation.comparison import ENSEMBLE_MEMBERS
     from training.models.contract import Blend
     from training.models.registry import family_class
-    from training.tuning.ensembles import blend_fit
+    from training.tuning.ensembles import ensemble_fit
 
     blend = family_class(family)
     if not issubclass(blend, Blend):
         return None
-    names = [name for name in PERSONAL if name != "content-based" or any(tables.dataset.items.metadata)]
+    names = [name for name in ENSEMBLE_MEMBERS if name != "content-based" or any(tables.dataset.items.metadata)]
     messages.print(f"fitting {', '.join(names)} twice, for all trials", style="dim")
-    return blend_fit(blend, split, {name: load_config(name, folder=configs) for name in names}, options)
+    return ensemble_fit(blend, split, {name: load_config(name, folder=configs) for name in names}, options)
 
 
 @contextmanager
 def _sweep(
     uri: str | None, family: str, interactions: Path, split: "Split", seed: int, space: "SearchSpace"
-) -> "Iterator[Sweep | None]":
+) -> "Iterator[StudyRun | None]":
     """The run of a sweep at a tracking server; None where there is none."""
     if uri is None:
         yield None
@@ -219,7 +219,7 @@ def _sweep(
     data = "/".join(interactions.absolute().parts[-2:])
     facts = {"family": family, "data": data, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
     name = f"{family}, {split.protocol.partition(':')[0]}, {data}"
-    with Tracking(uri).sweep(SWEEPS, name, facts, list(space.root)) as found:
+    with Tracking(uri).sweep(TUNING_EXPERIMENT, name, facts, list(space.root)) as found:
         if uri.startswith("http"):
             messages.print(
                 f"{uri}/#/experiments/{found.experiment_id}/runs/{found.run_id}", style="dim", soft_wrap=True
@@ -227,11 +227,13 @@ def _sweep(
         yield found
 
 
-def _load(interactions: Path, items: Path | None, protocol: Protocol, exclude_seen: Seen) -> "tuple[Tables, Split]":
-    from training.data.loaders import read_tables
+def _load(
+    interactions: Path, items: Path | None, protocol: Protocol, exclude_seen: Seen
+) -> "tuple[LoadedDataset, Split]":
+    from training.data.loaders import load_dataset_files
     from training.data.splits import leave_one_out_split, temporal_split
 
-    tables = read_tables(interactions, items, HistorySettings().max_events)
+    tables = load_dataset_files(interactions, items, HistorySettings().max_events)
     mask: SeenPolicy = exclude_seen.value
     remarks = list(tables.remarks)
     if protocol is Protocol.TEMPORAL:

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 from training.data.splits import Split
 from training.models.contract import ModelConfig, Recommender, RuntimeOptions
-from training.tracking.resource_usage import Stopwatch, resident_mb
+from training.resource_usage import Stopwatch, resident_mb
 from training.workload import MB, WORK, Fit, Sizes
 
 _PROBED = 0.05

@@ -10,13 +10,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from training.data.splits import Split
-from training.evaluation.comparison import Skipped
+from training.evaluation.comparison import SkippedFamily
 from training.evaluation.intervals import Estimate
-from training.evaluation.paired_comparison import Difference
+from training.evaluation.paired_comparison import PairedComparison
 from training.evaluation.report import RANDOM, SegmentResult
 from training.evaluation.segments import protocol_of
-from training.train import MeasuredModel
-from training.tuning.results import METRIC, Tried
+from training.train import EvaluatedModel
+from training.tuning.results import METRIC, TrialResult
 
 SHOWN = (
     *("ndcg@10", "ndcg@20", "recall@10", "recall@20", "hit_rate@10", "mrr", "auc"),
@@ -27,7 +27,7 @@ _WITH_INTERVALS = 25
 
 
 class _Live:
-    """Bars that stand in the terminal for as long as the block lasts."""
+    """EvaluationProgress that stand in the terminal for as long as the block lasts."""
 
     progress: Progress
 
@@ -41,7 +41,7 @@ class _Live:
         self.progress.stop()
 
 
-class Bars(_Live):
+class EvaluationProgress(_Live):
     """One bar for all families, and one for what is being done to the family at hand."""
 
     def __init__(self, console: Console, families: int) -> None:
@@ -70,8 +70,8 @@ class Bars(_Live):
     def answered(self, done: int, total: int) -> None:
         self.progress.update(self.own, completed=done, total=total, state=f"{done} of {total} users asked")
 
-    def end(self, family: str, outcome: MeasuredModel | Skipped) -> None:
-        if isinstance(outcome, Skipped):
+    def end(self, family: str, outcome: EvaluatedModel | SkippedFamily) -> None:
+        if isinstance(outcome, SkippedFamily):
             said, style = f"{family}: skipped: {outcome.reason}", "yellow"
         else:
             reached = outcome.report.metric("ndcg@10")
@@ -82,7 +82,7 @@ class Bars(_Live):
         self.progress.advance(self.whole)
 
 
-class TrialBar(_Live):
+class StudyProgress(_Live):
     """The time of a search that has gone by, and its best figure so far."""
 
     def __init__(self, console: Console, minutes: float) -> None:
@@ -92,7 +92,7 @@ class TrialBar(_Live):
         )
         self.task = self.progress.add_task("trials", total=60 * minutes)
 
-    def log(self, tried: Tried) -> None:
+    def log(self, tried: TrialResult) -> None:
         reached = tried.reason if tried.value is None else f"{METRIC} {tried.value:.4f}"
         style = "green" if tried.value is not None and tried.value > self.best else "dim"
         self.best = max(self.best, tried.value or 0.0)
@@ -102,9 +102,9 @@ class TrialBar(_Live):
         self.progress.update(self.task, completed=elapsed, description=f"trials, best {self.best:.4f}")
 
 
-def print_comparison(console: Console, split: Split, outcomes: Sequence[MeasuredModel | Skipped]) -> None:
+def print_comparison(console: Console, split: Split, outcomes: Sequence[EvaluatedModel | SkippedFamily]) -> None:
     """A table for each segment, a column for each model and one for the expected figures of a random order."""
-    measured = [outcome for outcome in outcomes if isinstance(outcome, MeasuredModel)]
+    measured = [outcome for outcome in outcomes if isinstance(outcome, EvaluatedModel)]
     for segment in dict.fromkeys(result.segment for outcome in measured for result in outcome.report.results):
         columns = {
             result.model: result
@@ -114,13 +114,13 @@ def print_comparison(console: Console, split: Split, outcomes: Sequence[Measured
         }
         console.print(_table(segment, list(columns.values()), console.width))
     for outcome in outcomes:
-        if isinstance(outcome, Skipped):
+        if isinstance(outcome, SkippedFamily):
             console.print(f"{outcome.model} was skipped: {outcome.reason}", markup=False, highlight=False)
     console.print(f"protocol: {protocol_of(split)}", markup=False, highlight=False)
     console.print(f"split: {split.hash}", markup=False, highlight=False)
 
 
-def print_differences(console: Console, found: Sequence[Difference]) -> None:
+def print_paired_comparisons(console: Console, found: Sequence[PairedComparison]) -> None:
     """A line for each pair of models, a column for each segment."""
     if not found:
         return
@@ -136,7 +136,7 @@ def print_differences(console: Console, found: Sequence[Difference]) -> None:
     console.print(table)
 
 
-def _judged(found: Difference) -> str:
+def _judged(found: PairedComparison) -> str:
     estimate = found.difference
     return f"{estimate.mean:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f}) {found.verdict}"
 

@@ -24,11 +24,11 @@ from training.data.dataset import Dataset
 from training.data.splits import SeenPolicy, Split, temporal_split
 from training.estimate import forecast
 from training.evaluation.calibration import ScoreMap, fit_score_map
-from training.evaluation.rankings import Answers, Tick, answer_test
-from training.evaluation.report import EvaluationReport, evaluate
+from training.evaluation.rankings import HoldoutRankings, ProgressCallback, rank_test_queries
+from training.evaluation.report import EvaluationReport, evaluate_model
 from training.models.contract import Blend, ModelConfig, Recommender, RuntimeOptions
 from training.models.registry import family_class, load_model, save_model
-from training.tracking.resource_usage import Usage, measured
+from training.resource_usage import ResourceUsage, measure_usage
 
 log = structlog.get_logger(__name__)
 
@@ -41,15 +41,15 @@ _FIT_SHARE, _REFIT_SHARE = 0.6, 0.2  # of max_seconds: one fit, two refits
 
 
 @dataclass(frozen=True)
-class MeasuredModel:
+class EvaluatedModel:
     """The two models that judge a configuration, and what was measured."""
 
     tuned: Recommender
     evaluated: Recommender
     report: EvaluationReport
     seed: int
-    usage: Usage  # of all fits together
-    answers: Answers | None = field(default=None, kw_only=True, repr=False)
+    usage: ResourceUsage  # of all fits together
+    answers: HoldoutRankings | None = field(default=None, kw_only=True, repr=False)
     """Of the evaluated model to the questions of the test window; None where it was loaded, or nobody was asked."""
 
     @property
@@ -72,13 +72,13 @@ class MeasuredModel:
         (folder / REPORT_FILE).write_text(json.dumps(facts))
 
     @classmethod
-    def load(cls, folder: Path, components: Mapping[str, "MeasuredModel"] | None = None) -> Self:
+    def load(cls, folder: Path, components: Mapping[str, "EvaluatedModel"] | None = None) -> Self:
         """What `save` wrote. components: those of a blend."""
         return cls(**_load(folder, components or {}))
 
 
 @dataclass(frozen=True)
-class TrainedModel(MeasuredModel):
+class TrainedModel(EvaluatedModel):
     """What `train_family` returns: the served model beside the two earlier ones."""
 
     model: Recommender
@@ -94,7 +94,7 @@ class TrainedModel(MeasuredModel):
         self.save_served(folder / "model")
 
     @classmethod
-    def load(cls, folder: Path, components: Mapping[str, MeasuredModel] | None = None) -> Self:
+    def load(cls, folder: Path, components: Mapping[str, EvaluatedModel] | None = None) -> Self:
         """What `save` wrote. components: those of a blend, which were trained too."""
         served = {name: one.model for name, one in (components or {}).items() if isinstance(one, TrainedModel)}
         return cls(
@@ -130,8 +130,8 @@ def train_family(
         ValueError: the data cannot be split in time, or cannot carry the family.
     """
     split = split or temporal_split(dataset, exclude_seen)
-    found = measure_family(family, split, options=options, config=config, components=components)
-    with measured() as usage:
+    found = evaluate_family(family, split, options=options, config=config, components=components)
+    with measure_usage() as usage:
         if isinstance(found.evaluated, Blend):
             served = {name: one.model for name, one in (components or {}).items()}
             model: Recommender = found.evaluated.with_components(served, dataset)
@@ -148,15 +148,15 @@ def train_family(
     )
 
 
-def measure_family(
+def evaluate_family(
     family: str,
     split: Split,
     *,
     options: RuntimeOptions,
     config: ModelConfig | None = None,
-    components: Mapping[str, MeasuredModel] | None = None,
-    tick: Tick | None = None,
-) -> MeasuredModel:
+    components: Mapping[str, EvaluatedModel] | None = None,
+    tick: ProgressCallback | None = None,
+) -> EvaluatedModel:
     """What a configuration reaches on this window: fitted before it, measured on it.
 
     This is the command `python -m training evaluate`, the first part of a training, and how an earlier champion is
@@ -182,12 +182,12 @@ def measure_family(
     )
     if expected is not None:
         log.info("before the fits", family=family, **expected.notes())
-    with measured() as usage:
+    with measure_usage() as usage:
         tuned, evaluated = _fit_before_test(family, config, split, options, components or {})
     log.info("after the fits", family=family, **asdict(usage.result))
     answers = _asked(evaluated, split, tick)
     report = _report(evaluated, split, options, usage.result, answers)
-    return MeasuredModel(
+    return EvaluatedModel(
         tuned,
         evaluated,
         report.model_copy(update={"notes": {**report.notes, **expected.notes()}}) if expected else report,
@@ -197,7 +197,7 @@ def measure_family(
     )
 
 
-def measure_again(found: MeasuredModel, split: Split, tick: Tick | None = None) -> MeasuredModel:
+def reevaluate(found: EvaluatedModel, split: Split, tick: ProgressCallback | None = None) -> EvaluatedModel:
     """The same models on the same split, measured by today's definitions; what their fits took is kept."""
     options = RuntimeOptions(seed=found.seed)
     answers = _asked(found.evaluated, split, tick)
@@ -206,7 +206,7 @@ def measure_again(found: MeasuredModel, split: Split, tick: Tick | None = None) 
 
 
 def _fit_before_test(
-    family: str, config: ModelConfig, split: Split, options: RuntimeOptions, components: Mapping[str, MeasuredModel]
+    family: str, config: ModelConfig, split: Split, options: RuntimeOptions, components: Mapping[str, EvaluatedModel]
 ) -> tuple[Recommender, Recommender]:
     """The model fitted before the validation window and the one fitted before the test window."""
     found = family_class(family)
@@ -221,8 +221,8 @@ def _fit_before_test(
     return blend, blend.with_components({name: one.evaluated for name, one in components.items()}, split.before_test)
 
 
-def _load(folder: Path, components: Mapping[str, MeasuredModel]) -> dict[str, Any]:
-    """The fields of `MeasuredModel`."""
+def _load(folder: Path, components: Mapping[str, EvaluatedModel]) -> dict[str, Any]:
+    """The fields of `EvaluatedModel`."""
     facts = json.loads((folder / REPORT_FILE).read_text())
     stages = {
         stage: load_model(folder / stage, {name: getattr(one, stage) for name, one in components.items()})
@@ -232,21 +232,21 @@ def _load(folder: Path, components: Mapping[str, MeasuredModel]) -> dict[str, An
         **stages,
         "report": EvaluationReport.model_validate(facts["report"]),
         "seed": facts["seed"],
-        "usage": Usage(**facts["usage"]),
+        "usage": ResourceUsage(**facts["usage"]),
     }
 
 
-def _asked(evaluated: Recommender, split: Split, tick: Tick | None) -> Answers | None:
-    return answer_test(evaluated, split, tick=tick) if len(split.test) else None
+def _asked(evaluated: Recommender, split: Split, tick: ProgressCallback | None) -> HoldoutRankings | None:
+    return rank_test_queries(evaluated, split, tick=tick) if len(split.test) else None
 
 
 def _report(
-    evaluated: Recommender, split: Split, options: RuntimeOptions, usage: Usage, answers: Answers | None
+    evaluated: Recommender, split: Split, options: RuntimeOptions, usage: ResourceUsage, answers: HoldoutRankings | None
 ) -> EvaluationReport:
     notes: dict[str, Any] = {"config": evaluated.config.model_dump(mode="json"), **evaluated.record()}
     if isinstance(evaluated, Blend):
         notes["kept_component"] = evaluated.kept_component
-    report = evaluate(
+    report = evaluate_model(
         evaluated,
         split,
         seed=options.seed,

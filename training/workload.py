@@ -14,7 +14,7 @@ import numpy as np
 from training.data.dataset import Dataset
 from training.data.splits import Split
 from training.models.contract import ModelConfig, Recommender, RuntimeOptions
-from training.tracking.resource_usage import Stopwatch, resident_mb
+from training.resource_usage import Stopwatch, resident_mb
 
 MB = 2**20
 DOUBLE_UP_TO = 4_000  # items up to which a closed form is solved in double precision

@@ -20,12 +20,12 @@ from typing import Any
 from feature_store.loaders.problems import ImportRefusedError
 from tests.benchmarks.quality.datasets import MOVIELENS_1M, RUNS, Files, Run, files_of
 from training.config import load_config
-from training.data.loaders import read_tables
+from training.data.loaders import load_dataset_files
 from training.data.splits import Split, leave_one_out_split, temporal_split
-from training.evaluation.comparison import FAMILIES, PERSONAL
+from training.evaluation.comparison import ENSEMBLE_MEMBERS, FAMILIES
 from training.models.contract import ModelConfig, RuntimeOptions
 from training.models.registry import is_blend
-from training.train import MeasuredModel, measure_family
+from training.train import EvaluatedModel, evaluate_family
 
 TRIVIAL_SECONDS = 1.0
 """Under it a factor says nothing that anybody would wait for."""
@@ -37,19 +37,19 @@ def measure(
     run: Run, files_: Files, families: list[str], epochs: int, options: RuntimeOptions
 ) -> Iterator[dict[str, Any]]:
     """One line for each family, components before what blends them."""
-    dataset = read_tables(files_.interactions, files_.items).dataset
+    dataset = load_dataset_files(files_.interactions, files_.items).dataset
     cut = temporal_split if run.protocol == "temporal" else leave_one_out_split
     split: Split = cut(dataset, run.exclude_seen)
-    components: dict[str, MeasuredModel] = {}
+    components: dict[str, EvaluatedModel] = {}
     for family in families:
-        found = measure_family(
+        found = evaluate_family(
             family,
             split,
             options=options,
             config=_config(family, run.dataset, epochs),
             components=components if is_blend(family) else {},
         )
-        if family in PERSONAL:
+        if family in ENSEMBLE_MEMBERS:
             components[family] = found
         notes, usage = found.report.notes, found.usage
         yield {

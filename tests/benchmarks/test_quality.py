@@ -25,10 +25,10 @@ from tests.benchmarks.quality.page import render
 from tests.benchmarks.quality.peers import Bounds, measure_peer, peers, random_order, space_of
 from tests.fixtures.movielens_dataset import movielens_100k
 from training.config import load_config
-from training.data.loaders import read_tables
+from training.data.loaders import load_dataset_files
 from training.data.splits import Split, leave_one_out_split, temporal_split
 from training.evaluation.metrics import METRICS, per_user_metrics, target_ranks
-from training.evaluation.report import RANDOM, evaluate
+from training.evaluation.report import RANDOM, evaluate_model
 from training.models.contract import RuntimeOptions
 from training.models.registry import family_class
 
@@ -47,7 +47,7 @@ def tiny_files(folder: Path) -> Files:
 @pytest.fixture
 def split(tmp_path: Path) -> Split:
     files = tiny_files(tmp_path)
-    return leave_one_out_split(read_tables(files.interactions, files.items).dataset)
+    return leave_one_out_split(load_dataset_files(files.interactions, files.items).dataset)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_ranking_made_elsewhere_is_measured_as_it_is_by_hand(split: Split) -> 
         ],
         dtype=np.float32,
     )
-    report = evaluate(Replay("peer:hand", scores), split)
+    report = evaluate_model(Replay("peer:hand", scores), split)
     assert report.results[0].model == "peer:hand"
     assert report.metric("ndcg@10") == pytest.approx((1 / math.log2(4) + 1 + 1 / math.log2(4)) / 3)
     assert report.metric("mrr") == pytest.approx((1 / 3 + 1 + 1 / 3) / 3)
@@ -108,8 +108,8 @@ def test_our_own_model_measures_the_same_through_exported_scores(movielens_split
     for family in ("item-knn", "popularity"):
         model = family_class(family)(load_config(family)).fit(movielens_split.before_test, RuntimeOptions(threads=1))
         np.save(tmp_path / "scores.npy", model.score(movielens_split.test.histories))
-        replayed = evaluate(Replay.read(family, tmp_path / "scores.npy", movielens_split), movielens_split)
-        direct = evaluate(model, movielens_split)
+        replayed = evaluate_model(Replay.read(family, tmp_path / "scores.npy", movielens_split), movielens_split)
+        direct = evaluate_model(model, movielens_split)
         assert {result.segment for result in direct.results} >= {"all", "warm", "cold_users", "cold_items"}
         assert [(one.segment, one.metrics) for one in replayed.results] == [
             (one.segment, one.metrics) for one in direct.results
@@ -166,7 +166,7 @@ def test_what_a_person_had_most_leads_where_repeats_count(movielens_split: Split
     items, users = list("cdcacbcacc"), ["ann", "ann", "ann", "bob", "ann", "bob", "ann", "bob", "ann", "ann"]
     path = tmp_path / "events.parquet"
     pd.DataFrame({"user_id": users, "item_id": items, "timestamp": times}).to_parquet(path)
-    split = temporal_split(read_tables(path, None).dataset, "none")
+    split = temporal_split(load_dataset_files(path, None).dataset, "none")
     found = measure_peer("personal-popularity", split, tmp_path, this_python, Bounds())
     (folder,) = tmp_path.glob("*/personal-popularity-*")
     scores = np.load(folder / "scores.npy", allow_pickle=False)
@@ -208,7 +208,7 @@ def test_figures_of_an_earlier_evaluation_stand_in_for_a_fit_of_the_same_split(s
     fresh = measure_families(["popularity"], run, files, split, tmp_path / "b", earlier=[other], **how)
     # Our popularity counts late events more; what it reaches is what a direct evaluation of it does.
     model = family_class("popularity")(load_config("popularity")).fit(split.before_test, RuntimeOptions())
-    assert of_all(fresh["results"])["ndcg@10"] == pytest.approx(evaluate(model, split).metric("ndcg@10"))
+    assert of_all(fresh["results"])["ndcg@10"] == pytest.approx(evaluate_model(model, split).metric("ndcg@10"))
 
 
 def test_a_protocol_may_have_configurations_of_its_own() -> None:
@@ -302,7 +302,7 @@ def test_the_page_keeps_what_was_not_measured_this_time_on_the_same_split() -> N
 
 def test_files_of_a_wheel_are_read_as_an_import_reads_them(tmp_path: Path) -> None:
     files = files_of("movielens-100k", tmp_path, None)
-    dataset = read_tables(files.interactions, files.items).dataset
+    dataset = load_dataset_files(files.interactions, files.items).dataset
     events, expected = dataset.interactions, movielens_100k().interactions
     assert (len(events), dataset.n_users, dataset.n_items) == (100_000, 943, 1_682)
     assert np.array_equal(np.sort(events.timestamps), np.sort(expected.timestamps))

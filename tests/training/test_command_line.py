@@ -18,7 +18,7 @@ from training.data.dataset import Dataset
 from training.data.splits import temporal_split
 from training.evaluation.comparison import BASELINES, FAMILIES
 from training.evaluation.metrics import METRICS
-from training.evaluation.rankings import answer, compare
+from training.evaluation.rankings import compare, rank_queries
 from training.models.contract import RuntimeOptions
 from training.train import train_family
 
@@ -197,4 +197,4 @@ def test_two_models_compare_in_pairs_on_the_questions_of_one_window() -> None:
     assert (back.mean, back.low, back.high) == pytest.approx((-found.mean, -(found.high or 0), -found.low))
     assert compare(one.evaluated, one.evaluated, split.test).high == 0
     with pytest.raises(ValueError, match="do not belong"):
-        compare(answer(one.evaluated, split.validation), other.evaluated, split.test)
+        compare(rank_queries(one.evaluated, split.validation), other.evaluated, split.test)

@@ -9,12 +9,12 @@ import pytest
 from tests.training.catalogue import build_dataset
 from training.data.splits import Split, temporal_split
 from training.evaluation import comparison
-from training.evaluation.comparison import Field, Skipped, measure_families
+from training.evaluation.code_version import code_version
+from training.evaluation.comparison import EvaluationSetup, SkippedFamily, evaluate_families
 from training.evaluation.intervals import Estimate
-from training.evaluation.paired_comparison import Difference, Verdict
+from training.evaluation.paired_comparison import ComparisonVerdict, PairedComparison
 from training.models.contract import RuntimeOptions
-from training.tracking.provenance import code_version
-from training.train import MeasuredModel
+from training.train import EvaluatedModel
 
 
 class Watch:
@@ -32,7 +32,7 @@ class Watch:
 
     def answered(self, done: int, total: int) -> None: ...
 
-    def end(self, family: str, outcome: MeasuredModel | Skipped) -> None: ...
+    def end(self, family: str, outcome: EvaluatedModel | SkippedFamily) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +40,17 @@ def split() -> Split:
     return temporal_split(build_dataset())
 
 
-def field(split: Split, folder: Path, keep: Path | None) -> Field:
+def field(split: Split, folder: Path, keep: Path | None) -> EvaluationSetup:
     (folder / "deep-learning.yaml").write_text(
         "{dimensions: 8, heads: 1, blocks: 1, max_length: 10, epochs: 4, patience: 4, refit_epochs: 2}"
     )
     options = RuntimeOptions(threads=1, max_seconds=1e6)  # time must not set the rate, however busy the machine
-    return Field(split, options, configs=folder, keep=keep)
+    return EvaluationSetup(split, options, configs=folder, keep=keep)
 
 
-def measure(where: Field, watch: Watch) -> MeasuredModel:
-    (found,) = measure_families(["deep-learning"], where, watch)
-    assert isinstance(found, MeasuredModel)
+def measure(where: EvaluationSetup, watch: Watch) -> EvaluatedModel:
+    (found,) = evaluate_families(["deep-learning"], where, watch)
+    assert isinstance(found, EvaluatedModel)
     return found
 
 
@@ -70,10 +70,10 @@ def test_an_interrupted_fit_goes_on_where_it_was(split: Split, tmp_path: Path, b
 
 
 def test_a_model_of_other_code_is_not_taken(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    where = Field(split, RuntimeOptions(threads=1), keep=tmp_path)
+    where = EvaluationSetup(split, RuntimeOptions(threads=1), keep=tmp_path)
     for version in ("one", "one", "other"):
         monkeypatch.setattr(comparison, "code_version", lambda *modules, version=version: version)
-        list(measure_families(["popularity"], where, Watch()))
+        list(evaluate_families(["popularity"], where, Watch()))
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -106,9 +106,13 @@ def test_a_version_is_of_what_a_module_imports_and_of_nothing_else(
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
-    [(0.01, 0.03, Verdict.BETTER), (-0.03, -0.01, Verdict.WORSE), (-0.01, 0.03, Verdict.UNDECIDED)],
+    [
+        (0.01, 0.03, ComparisonVerdict.BETTER),
+        (-0.03, -0.01, ComparisonVerdict.WORSE),
+        (-0.01, 0.03, ComparisonVerdict.UNDECIDED),
+    ],
 )
-def test_an_interval_around_nothing_decides_nothing(low: float, high: float, verdict: Verdict) -> None:
+def test_an_interval_around_nothing_decides_nothing(low: float, high: float, verdict: ComparisonVerdict) -> None:
     estimate = Estimate(mean=(low + high) / 2, low=low, high=high)
-    found = Difference(one="a", other="b", segment="all", metric="ndcg@10", n_users=9, difference=estimate)
+    found = PairedComparison(one="a", other="b", segment="all", metric="ndcg@10", n_users=9, difference=estimate)
     assert found.verdict is verdict

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import schemas
-from training.data.dataset import from_events, load_dataset
+from training.data.dataset import from_events, load_snapshot
 
 EVENTS = pd.DataFrame(
     {
@@ -98,7 +98,7 @@ def write_snapshot(folder: Path, positions: list[int]) -> None:
 
 def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_snapshot(tmp_path, [0, 1])
-    dataset = load_dataset(tmp_path, max_events=7)
+    dataset = load_snapshot(tmp_path, max_events=7)
     assert dataset.interactions.items.tolist() == [1, 0]
     assert dataset.interactions.weights.dtype == np.float32
     assert dataset.items.metadata == [{"k": 1}, {}]
@@ -109,7 +109,7 @@ def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_snapshot_with_items_out_of_order_is_refused(tmp_path: Path) -> None:
     write_snapshot(tmp_path, [1, 0])
     with pytest.raises(ValueError, match="row i must hold item position i"):
-        load_dataset(tmp_path)
+        load_snapshot(tmp_path)
 
 
 def test_a_snapshot_without_a_column_is_refused_with_the_file_and_the_column(tmp_path: Path) -> None:
@@ -117,4 +117,4 @@ def test_a_snapshot_without_a_column_is_refused_with_the_file_and_the_column(tmp
     path = tmp_path / "interactions.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["weight"]), path)
     with pytest.raises(ValueError, match=r"interactions.parquet: columns \['weight'\]"):
-        load_dataset(tmp_path)
+        load_snapshot(tmp_path)

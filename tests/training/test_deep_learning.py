@@ -20,7 +20,7 @@ from tests.fixtures.movielens_dataset import movielens_100k
 from tests.training.catalogue import build_dataset
 from training.data.dataset import Interactions
 from training.data.splits import leave_one_out_split
-from training.evaluation.report import evaluate
+from training.evaluation.report import evaluate_model
 from training.models.contract import ListContributions, RuntimeOptions
 from training.models.deep_learning.attribution import Trust, measure
 from training.models.deep_learning.checkpoint import Checkpoint
@@ -272,7 +272,7 @@ def test_a_catalogue_past_the_limit_is_learned_from_samples() -> None:
     split = leave_one_out_split(dataset)
     sampled = DeepLearning(SMALL.model_copy(update={"candidates": 40})).fit(split.train, OPTIONS)
     popularity = Popularity().fit(split.before_test, OPTIONS)
-    own, same = (evaluate(each, split).metric("auc") for each in (sampled, popularity))
+    own, same = (evaluate_model(each, split).metric("auc") for each in (sampled, popularity))
     assert own is not None and same is not None and own > same
 
 
@@ -416,6 +416,6 @@ def test_a_few_epochs_on_real_data_beat_popularity_clearly() -> None:
     dataset = movielens_100k()
     split = leave_one_out_split(dataset)
     config = DeepLearningConfig(dimensions=48, blocks=1, batch_size=32, learning_rate=4e-3, epochs=2, refit_epochs=0)
-    own = evaluate(DeepLearning(config).fit(split.train, OPTIONS), split, n_resamples=2).metric("ndcg@10")
-    same = evaluate(Popularity().fit(split.before_test, OPTIONS), split, n_resamples=2).metric("ndcg@10")
+    own = evaluate_model(DeepLearning(config).fit(split.train, OPTIONS), split, n_resamples=2).metric("ndcg@10")
+    same = evaluate_model(Popularity().fit(split.before_test, OPTIONS), split, n_resamples=2).metric("ndcg@10")
     assert own is not None and same is not None and own > 1.4 * same  # 2.5 times

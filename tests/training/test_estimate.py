@@ -22,8 +22,8 @@ from training.models.hybrid.model import Hybrid
 from training.models.linear import LinearRecommender
 from training.models.popularity import Popularity
 from training.models.registry import families, family_class
-from training.tracking.resource_usage import resident_mb
-from training.train import measure_family
+from training.resource_usage import resident_mb
+from training.train import evaluate_family
 from training.workload import Sizes, expected_epochs, n_questions
 
 OPTIONS = RuntimeOptions(threads=1)
@@ -72,21 +72,21 @@ def learned_numbers(model: Recommender) -> int:
 
 @pytest.mark.parametrize("family", ["popularity", "collaborative"])
 def test_rows_and_parameters_are_exact_where_a_kernel_is_dense(family: str, split: Split) -> None:
-    found = measure_family(family, split, options=OPTIONS)
+    found = evaluate_family(family, split, options=OPTIONS)
     notes = found.report.notes
     assert notes["rows"] == len(split.before_test.interactions)
     assert notes["estimated_parameters"] == learned_numbers(found.evaluated)
 
 
 def test_parameters_are_an_upper_bound_where_weights_may_be_zero(split: Split) -> None:
-    found = measure_family("item-knn", split, options=OPTIONS)
+    found = evaluate_family("item-knn", split, options=OPTIONS)
     expected, counted = found.report.notes["estimated_parameters"], learned_numbers(found.evaluated)
     assert counted <= expected < 2 * counted
 
 
 def test_what_was_expected_stands_beside_what_was_measured(split: Split) -> None:
     before = resident_mb()
-    found = measure_family("collaborative", split, options=OPTIONS)
+    found = evaluate_family("collaborative", split, options=OPTIONS)
     notes = found.report.notes
     assert notes["estimated_seconds"] > 0 and notes["estimated_peak_mb"] >= 0.9 * before
     assert found.usage.peak_mb > 0 and found.usage.seconds > 0 and found.usage.cpu_seconds > 0
@@ -170,9 +170,9 @@ def test_questions_of_a_blend_are_counted_as_it_will_ask_them(split: Split) -> N
 
 WAITING = """
 import time
-from training.tracking.resource_usage import Stopwatch, measured
+from training.resource_usage import Stopwatch, measure_usage
 watch, device = Stopwatch(), Stopwatch("cuda")
-with measured() as usage:
+with measure_usage() as usage:
     time.sleep(0.3)
 print(watch.lap() < 0.15, device.lap() >= 0.3, usage.result.cpu_seconds < 0.15, usage.result.seconds >= 0.3)
 """

@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.catalogue import build_dataset
 from training.data.splits import Split, temporal_split
-from training.evaluation.report import EvaluationReport, evaluate
+from training.evaluation.report import EvaluationReport, evaluate_model
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity
 
@@ -34,21 +34,21 @@ class Oracle(Popularity):
 
 def test_perfect_answers_reach_one_and_inverted_ones_zero(split: Split) -> None:
     answers = split.test.targets.toarray()
-    perfect = evaluate(Oracle(answers), split, batch_users=10_000)
+    perfect = evaluate_model(Oracle(answers), split, batch_users=10_000)
     assert [perfect.metric(name) for name in ("ndcg@10", "mrr", "auc", "hit_rate@10")] == [1.0, 1.0, 1.0, 1.0]
-    inverted = evaluate(Oracle(~answers), split, batch_users=10_000)
+    inverted = evaluate_model(Oracle(~answers), split, batch_users=10_000)
     assert inverted.metric("auc") == 0.0
 
 
 def test_the_batch_size_changes_nothing(split: Split) -> None:
     model = Popularity().fit(split.before_test, RuntimeOptions())
-    whole, parts = (evaluate(model, split, batch_users=size) for size in (10_000, 7))
+    whole, parts = (evaluate_model(model, split, batch_users=size) for size in (10_000, 7))
     for one, other in zip(whole.results, parts.results, strict=True):
         assert one.metrics == other.metrics
 
 
 def test_segments_divide_the_users_and_chance_stands_beside_each(split: Split) -> None:
-    report = evaluate(Popularity().fit(split.before_test, RuntimeOptions()), split)
+    report = evaluate_model(Popularity().fit(split.before_test, RuntimeOptions()), split)
     assert report.n_users("warm") + report.n_users("cold_users") == report.n_users() == len(split.test)
     assert report.n_users("cold_users") >= 10
     chance = report.metric("ndcg@10", model="random")
@@ -58,7 +58,7 @@ def test_segments_divide_the_users_and_chance_stands_beside_each(split: Split) -
 
 
 def test_a_mean_lies_within_its_interval_and_the_report_survives_json(split: Split) -> None:
-    report = evaluate(Popularity().fit(split.before_test, RuntimeOptions()), split, seed=4, notes={"a": 1})
+    report = evaluate_model(Popularity().fit(split.before_test, RuntimeOptions()), split, seed=4, notes={"a": 1})
     estimate = report.results[0].metrics["ndcg@10"]
     assert estimate.low is not None and estimate.high is not None
     assert estimate.low < estimate.mean < estimate.high
@@ -67,12 +67,12 @@ def test_a_mean_lies_within_its_interval_and_the_report_survives_json(split: Spl
 
 
 def test_one_list_for_everybody_covers_little_of_the_catalogue(split: Split) -> None:
-    report = evaluate(Popularity().fit(split.before_test, RuntimeOptions()), split)
+    report = evaluate_model(Popularity().fit(split.before_test, RuntimeOptions()), split)
     coverage = report.metric("coverage@10")
     assert coverage is not None and 10 / split.train.n_items <= coverage < 0.4
 
 
 def test_a_window_without_questions_is_a_report_without_results(split: Split) -> None:
     nobody = replace(split, test=split.test.take(np.empty(0, dtype=np.int64)))
-    report = evaluate(Popularity().fit(split.before_test, RuntimeOptions()), nobody)
+    report = evaluate_model(Popularity().fit(split.before_test, RuntimeOptions()), nobody)
     assert report.results == [] and report.n_users() == 0

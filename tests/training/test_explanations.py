@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from feature_store.online import TYPE_WEIGHTS, Histories
 from tests.fixtures.movielens_dataset import movielens_100k
 from tests.training.catalogue import N_ITEMS, histories
-from tests.training.test_model_contract import EXACT, FAMILIES, PERSONAL, fitted, without_item
+from tests.training.test_model_contract import ENSEMBLE_MEMBERS, EXACT, FAMILIES, fitted, without_item
 from tests.training.test_movielens_answers import served
 from training.config import load_config
 from training.models.contract import NO_ITEM, Positions, Recommender, RuntimeOptions
@@ -93,13 +93,13 @@ def lists_on_movielens(family: str) -> tuple[Histories, Positions]:
     return asked, on_movielens(family).recommend(asked, 10, dataset.seen[users].toarray()).items
 
 
-@pytest.mark.parametrize("family", PERSONAL)
+@pytest.mark.parametrize("family", ENSEMBLE_MEMBERS)
 def test_real_evidence_is_true(family: str) -> None:
     fallen = fall(on_movielens(family), *lists_on_movielens(family)) > 0
     assert fallen.all() if family in EXACT else fallen.mean() >= REQUIRED
 
 
-@pytest.mark.parametrize("family", PERSONAL)
+@pytest.mark.parametrize("family", ENSEMBLE_MEMBERS)
 def test_four_of_five_items_for_warm_users_carry_evidence(family: str) -> None:
     asked, items = lists_on_movielens(family)
     assert (first_evidence(on_movielens(family), asked, items) != NO_ITEM).mean() >= 0.8

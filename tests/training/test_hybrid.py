@@ -13,7 +13,7 @@ from feature_store.online import Histories
 from tests.training.catalogue import N_ITEMS, build_dataset, histories, items_of, metadata_of
 from training.data.dataset import Dataset, Interactions, ItemTable
 from training.data.splits import Holdout, leave_one_out_split
-from training.evaluation.report import evaluate
+from training.evaluation.report import evaluate_model
 from training.models.cold_start.boost import Guide, Lift, find_lift, lift_again, widest
 from training.models.collaborative.model import Collaborative
 from training.models.content_based.model import ContentBased
@@ -138,7 +138,7 @@ def test_where_each_users_last_events_are_held_out_it_learns_from_those_that_val
     np.testing.assert_array_equal(blend.popularity > 0, np.bincount(expected, minlength=N_ITEMS) > 0)
     later = blend.with_components(parts(split.before_test, Collaborative, ContentBased), split.before_test)
     figure, alone = (
-        evaluate(model, split, n_resamples=2).metric("ndcg@10")
+        evaluate_model(model, split, n_resamples=2).metric("ndcg@10")
         for model in (later, Popularity().fit(split.before_test, OPTIONS))
     )
     assert figure is not None and alone is not None and figure > alone

@@ -11,7 +11,7 @@ from torchmetrics.functional import retrieval
 
 from training.evaluation import list_metrics as lists
 from training.evaluation import metrics
-from training.evaluation.intervals import Estimate, mean_estimates, paired_difference, total_estimates
+from training.evaluation.intervals import Estimate, aggregate_estimates, mean_estimates, paired_difference
 from training.models.contract import NO_ITEM
 
 # Four users know five items; item 4 is known to nobody.
@@ -90,7 +90,7 @@ def test_figures_of_all_lists_have_intervals_around_them() -> None:
     chance = 1 / np.arange(1, 201)
     top = np.array([rng.choice(200, 10, replace=False, p=chance / chance.sum()) for _ in range(80)], dtype=np.int32)
     statistics = {"coverage": lists.coverage, "gini": lists.gini}
-    found = total_estimates(lists.listings(top, 200), statistics, 400, seed=1)
+    found = aggregate_estimates(lists.listings(top, 200), statistics, 400, seed=1)
     again = np.array([[lists.coverage(counts_of(draw, 200), 200)[0]] for draw in _worlds(rng, chance)])
     assert found["coverage"].mean == pytest.approx(len(np.unique(top)) / 200)
     for each in found.values():
@@ -108,10 +108,10 @@ def _worlds(rng: np.random.Generator, chance: np.ndarray) -> list[np.ndarray]:
 
 def test_lists_without_items_have_no_figures_rather_than_nan() -> None:
     nothing = np.full((3, 10), NO_ITEM, dtype=np.int32)
-    assert total_estimates(lists.listings(nothing, 5), {"gini": lists.gini}, 20, seed=0) == {}
+    assert aggregate_estimates(lists.listings(nothing, 5), {"gini": lists.gini}, 20, seed=0) == {}
     assert mean_estimates({"novelty": lists.novelty(nothing, SEEN)}, 20, seed=0) == {}
     some = np.array([[0, 1], *[[NO_ITEM, NO_ITEM]] * 9], dtype=np.int32)  # most draws hold no list at all
-    found = total_estimates(lists.listings(some, 5), {"gini": lists.gini}, 50, seed=0)["gini"]
+    found = aggregate_estimates(lists.listings(some, 5), {"gini": lists.gini}, 50, seed=0)["gini"]
     assert np.isfinite([found.mean, found.low, found.high]).all()  # type: ignore[list-item]
     one = mean_estimates({"novelty": lists.novelty(some, SEEN)}, 50, seed=0)["novelty"]
     assert np.isfinite([one.mean, one.low, one.high]).all()  # type: ignore[list-item]

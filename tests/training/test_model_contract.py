@@ -17,7 +17,7 @@ from tests.training.catalogue import GENRES, N_ITEMS, N_USERS, build_dataset, hi
 from training.config import load_config
 from training.data.dataset import Dataset
 from training.data.splits import leave_one_out_split
-from training.evaluation.report import evaluate
+from training.evaluation.report import evaluate_model
 from training.models.contract import NO_ITEM, Blend, Recommender, RuntimeOptions
 from training.models.linear import LinearRecommender
 from training.models.registry import families, family_class, load_model, save_model
@@ -25,7 +25,7 @@ from training.models.registry import families, family_class, load_model, save_mo
 FAMILIES = families()
 READERS = ("content-based", "deep-learning", "hybrid")
 """Families that must read metadata."""
-PERSONAL = [name for name in FAMILIES if name != "popularity"]
+ENSEMBLE_MEMBERS = [name for name in FAMILIES if name != "popularity"]
 EXACT = [name for name in FAMILIES if issubclass(family_class(name), LinearRecommender)]
 """Families whose contributions are exact by construction, rather than an attribution that was measured."""
 OPTIONS = RuntimeOptions(seed=3, threads=1, max_seconds=120)
@@ -188,7 +188,7 @@ def test_similar_leaves_the_item_itself_out(model: Recommender) -> None:
         assert len(set(row.tolist())) == 8
 
 
-@pytest.mark.parametrize("family", PERSONAL)
+@pytest.mark.parametrize("family", ENSEMBLE_MEMBERS)
 def test_similar_items_are_mostly_of_one_genre(family: str) -> None:
     ranked = fitted(family).similar(np.array([WESTERNS[0], ROMANCES[0]], dtype=np.int32), 5)
     assert np.isin(ranked.items[0], WESTERNS).mean() >= 0.6
@@ -232,7 +232,7 @@ def test_a_history_scores_the_same_whoever_asks_beside_it(model: Recommender) ->
     np.testing.assert_allclose(model.score(FEW), alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", PERSONAL)
+@pytest.mark.parametrize("family", ENSEMBLE_MEMBERS)
 def test_what_a_stranger_likes_changes_the_answer(family: str) -> None:
     assert _order(family, WESTERNS[:5]) != _order(family, HORRORS[:5])
     top = _order(family, WESTERNS[:5])[:10]
@@ -324,7 +324,7 @@ def test_lists_are_explained_as_their_items_are(model: Recommender) -> None:
                 assert listed.get(source, 0.0) == pytest.approx(value, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", PERSONAL)
+@pytest.mark.parametrize("family", ENSEMBLE_MEMBERS)
 def test_evidence_is_true(family: str) -> None:
     """Without the item that weighs most, the score is lower: 95 in 100 of those that are given evidence at all."""
     model = fitted(family)
@@ -373,7 +373,7 @@ FLOORS = {"popularity": 1.5}
 def test_lists_are_better_than_chance(family: str) -> None:
     split = leave_one_out_split(build_dataset())
     model = component(family, split.train)
-    report = evaluate(model, split, n_resamples=2)
+    report = evaluate_model(model, split, n_resamples=2)
     reached, chance = report.metric("ndcg@10"), report.metric("ndcg@10", model="random")
     assert reached is not None and chance is not None
     assert reached > FLOORS.get(family, 4.0) * chance

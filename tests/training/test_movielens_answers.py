@@ -10,7 +10,7 @@ from tests.training.catalogue import histories
 from training.config import load_config
 from training.data.dataset import Dataset
 from training.data.splits import Split, temporal_split
-from training.evaluation.report import evaluate
+from training.evaluation.report import evaluate_model
 from training.models.contract import Recommender, RuntimeOptions
 from training.models.hybrid.model import Hybrid
 from training.models.registry import family_class
@@ -52,7 +52,7 @@ def warm_ndcg(family: str) -> float:
         model: Recommender = learned_hybrid().with_components(components, split().before_test)
     else:
         model = fit(family, split().before_test)
-    figure = evaluate(model, split(), n_resamples=2).metric("ndcg@10", "warm")
+    figure = evaluate_model(model, split(), n_resamples=2).metric("ndcg@10", "warm")
     assert figure is not None
     return figure
 

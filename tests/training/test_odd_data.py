@@ -17,10 +17,10 @@ from training.config import load_config
 from training.data.dataset import Dataset, from_events
 from training.data.splits import leave_one_out_split, temporal_split
 from training.evaluation.calibration import fit_score_map
-from training.evaluation.report import EvaluationReport, evaluate
+from training.evaluation.report import EvaluationReport, evaluate_model
 from training.models.contract import NO_ITEM, Blend, Recommender, RuntimeOptions
 from training.models.registry import families, family_class, load_model, save_model
-from training.train import TrainedModel, measure_family, train_family
+from training.train import TrainedModel, evaluate_family, train_family
 
 FAMILIES = families()
 PLAIN = [name for name in FAMILIES if not issubclass(family_class(name), Blend)]
@@ -166,7 +166,7 @@ def test_a_training_says_that_data_without_time_cannot_be_split_by_it(family: st
 @pytest.mark.parametrize("family", PLAIN)
 def test_no_figure_of_leave_one_out_is_nan(family: str, name: str) -> None:
     split = leave_one_out_split(dataset(name))
-    report = evaluate(fitted(family, name), split, n_resamples=2)
+    report = evaluate_model(fitted(family, name), split, n_resamples=2)
     check_figures(report)
     assert bool(report.results) == bool(len(split.test))
 
@@ -188,9 +188,9 @@ def test_events_of_no_weight_make_no_item_popular() -> None:
 @pytest.mark.parametrize("family", BLENDS)
 def test_a_blend_learns_from_held_out_events_or_says_that_there_are_none(family: str, name: str) -> None:
     split = leave_one_out_split(dataset(name))
-    components = {part: measure_family(part, split, options=OPTIONS) for part in ("collaborative", "popularity")}
+    components = {part: evaluate_family(part, split, options=OPTIONS) for part in ("collaborative", "popularity")}
     if not len(split.validation):
         with pytest.raises(ValueError, match=r"\w+ \w+"):
-            measure_family(family, split, options=OPTIONS, components=components)
+            evaluate_family(family, split, options=OPTIONS, components=components)
         return
-    check_figures(measure_family(family, split, options=OPTIONS, components=components).report)
+    check_figures(evaluate_family(family, split, options=OPTIONS, components=components).report)

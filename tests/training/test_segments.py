@@ -6,8 +6,8 @@ import pytest
 
 from training.data.dataset import from_events
 from training.data.splits import SeenPolicy, Split, temporal_split
-from training.evaluation.rankings import answer_test
-from training.evaluation.report import evaluate
+from training.evaluation.rankings import rank_test_queries
+from training.evaluation.report import evaluate_model
 from training.evaluation.segments import segments
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity
@@ -32,7 +32,7 @@ def split_of(mask: SeenPolicy) -> Split:
 def found(mask: SeenPolicy) -> dict[str, tuple[list[int], int]]:
     """Who is asked, and how many targets count."""
     split = split_of(mask)
-    answers = answer_test(Popularity().fit(split.before_test, RuntimeOptions()), split)
+    answers = rank_test_queries(Popularity().fit(split.before_test, RuntimeOptions()), split)
     return {
         segment.name: (split.test.users[segment.users].tolist(), int(segment.ranks.n_targets[segment.users].sum()))
         for segment in segments(split, answers)
@@ -63,7 +63,7 @@ def test_what_a_user_had_is_masked_and_no_target_then() -> None:
 
 def test_what_is_new_is_looked_for_among_what_the_user_has_not_had() -> None:
     split = split_of("none")
-    report = evaluate(Popularity().fit(split.before_test, RuntimeOptions()), split)
+    report = evaluate_model(Popularity().fit(split.before_test, RuntimeOptions()), split)
     # Popularity orders a and b, then c, then z, which nobody had. `regular` had a and b: z is the second of c and z.
     assert report.metric("mrr", "cold_items") == pytest.approx(1 / 2)
     assert report.metric("ndcg@10", "cold_items") == pytest.approx(1 / np.log2(3))
@@ -75,7 +75,7 @@ def test_what_is_new_is_looked_for_among_what_the_user_has_not_had() -> None:
 
 def test_what_a_user_had_is_found_among_all_items() -> None:
     split = split_of("none")
-    report = evaluate(Popularity().fit(split.before_test, RuntimeOptions()), split)
+    report = evaluate_model(Popularity().fit(split.before_test, RuntimeOptions()), split)
     assert report.metric("mrr", "repeat") == 1.0  # a before b, c and z
     assert report.metric("recall@10", "repeat") == 1.0
     assert report.metric("ndcg@10", "repeat", "random") == pytest.approx(
@@ -86,6 +86,6 @@ def test_what_a_user_had_is_found_among_all_items() -> None:
 
 def test_lists_of_a_segment_are_those_its_targets_were_found_in() -> None:
     split = split_of("none")
-    report = evaluate(Popularity().fit(split.before_test, RuntimeOptions()), split)
+    report = evaluate_model(Popularity().fit(split.before_test, RuntimeOptions()), split)
     assert report.metric("coverage@10", "repeat") == 1.0  # four items in one list
     assert report.metric("coverage@10", "cold_items") == 0.5  # c and z

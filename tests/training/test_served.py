@@ -7,8 +7,8 @@ import scipy.sparse as sp
 from feature_store.online import build_histories
 from tests.training.catalogue import build_dataset
 from training.data.splits import Holdout, temporal_split
-from training.evaluation.online_accuracy import served_accuracy
-from training.evaluation.report import evaluate
+from training.evaluation.online_accuracy import measure_online_accuracy
+from training.evaluation.report import evaluate_model
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity
 
@@ -26,10 +26,10 @@ def test_it_is_the_auc_of_the_evaluation_where_every_item_may_be_shown() -> None
     split = temporal_split(build_dataset())
     model = Popularity().fit(split.before_test, RuntimeOptions(threads=1))
     catalogue = np.arange(split.before_test.n_items, dtype=np.int32)
-    found = served_accuracy(model, split.test, catalogue, batch_users=7)
+    found = measure_online_accuracy(model, split.test, catalogue, batch_users=7)
     assert found is not None
     assert found.users == len(split.test)
-    assert found.auc == pytest.approx(evaluate(model, split).metric("auc"))
+    assert found.auc == pytest.approx(evaluate_model(model, split).metric("auc"))
 
 
 def test_by_hand_over_the_items_that_may_be_shown() -> None:
@@ -38,7 +38,7 @@ def test_by_hand_over_the_items_that_may_be_shown() -> None:
     best, second, third, worst = np.argsort(-model.values, kind="stable")[[0, 1, 2, -1]]
     catalogue = np.array([best, second, third, worst], dtype=np.int32)  # in the order of their scores
     holdout = questions([[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], [[0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0]])
-    found = served_accuracy(model, holdout, catalogue)
+    found = measure_online_accuracy(model, holdout, catalogue)
     assert found is not None
     # The first outranks all three, the second one of two; the third has nothing left to outrank.
     assert (found.auc, found.users) == (pytest.approx((1 + 0.5) / 2), 2)
@@ -47,4 +47,4 @@ def test_by_hand_over_the_items_that_may_be_shown() -> None:
 def test_without_questions_there_is_none() -> None:
     model = Popularity().fit(build_dataset(), RuntimeOptions(threads=1))
     nobody = questions([[1, 0]], [[0, 0]]).take(np.empty(0, np.int64))
-    assert served_accuracy(model, nobody, np.array([0, 1], np.int32)) is None
+    assert measure_online_accuracy(model, nobody, np.array([0, 1], np.int32)) is None

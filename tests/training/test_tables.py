@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from training.cli import app
-from training.data.loaders import Tables, read_tables
+from training.data.loaders import LoadedDataset, load_dataset_files
 
 HEAD = "user_id,item_id,timestamp"
 SECOND = 1_700_000_000
@@ -26,8 +26,8 @@ def text(folder: Path, body: str, name: str = "events.csv") -> Path:
     return path
 
 
-def read(folder: Path, body: str, items: Path | None = None) -> Tables:
-    return read_tables(text(folder, body), items)
+def read(folder: Path, body: str, items: Path | None = None) -> LoadedDataset:
+    return load_dataset_files(text(folder, body), items)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_moments_are_understood_in_every_unit_and_as_text(tmp_path: Path, moment
 )
 def test_parquet_may_hold_moments_in_any_type(tmp_path: Path, times: pa.Array) -> None:
     pq.write_table(pa.table({"user_id": [7], "item_id": ["a"], "timestamp": times}), tmp_path / "events.parquet")
-    assert read_tables(tmp_path / "events.parquet", None).dataset.interactions.timestamps.tolist() == [MICROS]
+    assert load_dataset_files(tmp_path / "events.parquet", None).dataset.interactions.timestamps.tolist() == [MICROS]
 
 
 def test_a_day_is_a_moment_too(tmp_path: Path) -> None:
     pq.write_table(
         pa.table({"user_id": ["u"], "item_id": ["a"], "timestamp": [date(2024, 1, 2)]}), tmp_path / "events.parquet"
     )
-    found = read_tables(tmp_path / "events.parquet", None).dataset.interactions.timestamps
+    found = load_dataset_files(tmp_path / "events.parquet", None).dataset.interactions.timestamps
     assert found.tolist() == [int(datetime(2024, 1, 2, tzinfo=UTC).timestamp()) * 1_000_000]
 
 
@@ -176,11 +176,11 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         (tmp_path, "no such file"),
     ):
         with pytest.raises(ValueError, match=words):
-            read_tables(path, None)
+            load_dataset_files(path, None)
     latin = tmp_path / "latin.csv"
     latin.write_bytes(f"{HEAD}\nJos\xe9,a,{SECOND}\n".encode("latin-1"))
     with pytest.raises(ValueError, match="cannot be read"):
-        read_tables(latin, None)
+        load_dataset_files(latin, None)
 
 
 def test_rows_may_come_in_any_order_and_repeat(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from training.config import load_config
 from training.data.splits import leave_one_out_split, temporal_split
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity, PopularityConfig
-from training.tracking.resource_usage import measured
-from training.train import TrainedModel, measure_family, train_family
+from training.resource_usage import measure_usage
+from training.train import TrainedModel, evaluate_family, train_family
 
 OPTIONS = RuntimeOptions(threads=1, seed=5)
 DATASET = build_dataset()
@@ -74,9 +74,9 @@ def test_a_blend_learns_from_the_past_and_serves_with_the_present(components: di
 def test_an_earlier_configuration_is_measured_on_the_new_window(components: dict[str, TrainedModel]) -> None:
     split = temporal_split(DATASET)
     config = load_config("popularity")
-    same = measure_family("popularity", split, options=OPTIONS, config=config).report
+    same = evaluate_family("popularity", split, options=OPTIONS, config=config).report
     config = PopularityConfig(half_life_days=0.01)
-    other = measure_family("popularity", split, options=OPTIONS, config=config).report
+    other = evaluate_family("popularity", split, options=OPTIONS, config=config).report
     assert same.metric("auc") == components["popularity"].report.metric("auc")
     assert other.metric("auc") != same.metric("auc") and other.split_hash == same.split_hash
 
@@ -87,12 +87,12 @@ def test_an_unknown_family_is_named() -> None:
 
 
 def test_memory_is_measured_over_the_block_only() -> None:
-    with measured() as before:
+    with measure_usage() as before:
         pass
-    with measured() as usage:
+    with measure_usage() as usage:
         block = np.ones(30_000_000)  # 240 MB, touched
     del block
-    with measured() as after:
+    with measure_usage() as after:
         pass
     assert usage.result.peak_mb > before.result.peak_mb + 150
     assert after.result.peak_mb < usage.result.peak_mb - 150

@@ -16,18 +16,18 @@ from typer.testing import CliRunner
 from tests.fixtures.mlflow_store import mlflow_store
 from tests.training.catalogue import build_dataset
 from tests.training.test_command_line import frame_of
-from training.cli import SWEEPS, app
+from training.cli import TUNING_EXPERIMENT, app
 from training.config import load_config
 from training.data.dataset import Dataset
 from training.data.splits import leave_one_out_split, temporal_split
 from training.evaluation.intervals import paired_difference
-from training.evaluation.rankings import answer
+from training.evaluation.rankings import rank_queries
 from training.models.contract import RuntimeOptions
 from training.models.hybrid.model import Hybrid, HybridConfig
 from training.models.popularity import Popularity, PopularityConfig
 from training.models.registry import families, family_class
-from training.tuning.ensembles import WINDOW, blend_fit
-from training.tuning.results import COMPLETE, FAILED, PRUNED, Tried
+from training.tuning.ensembles import WINDOW, ensemble_fit
+from training.tuning.results import COMPLETE, FAILED, PRUNED, TrialResult
 from training.tuning.search_space import SearchSpace, load_space
 from training.tuning.study import as_yaml, tune
 
@@ -52,7 +52,7 @@ def test_a_blend_is_tuned_over_components_that_are_fitted_once_and_know_nothing_
     fitted: list[Dataset] = []
     fit = Popularity.fit
     monkeypatch.setattr(Popularity, "fit", lambda self, data, options: fitted.append(data) or fit(self, data, options))
-    learned = blend_fit(Hybrid, SPLIT, {name: load_config(name) for name in ("popularity", "item-knn")}, OPTIONS)
+    learned = ensemble_fit(Hybrid, SPLIT, {name: load_config(name) for name in ("popularity", "item-knn")}, OPTIONS)
     asked: list[Dataset] = []
     whole = Hybrid.fit
     monkeypatch.setattr(Hybrid, "fit", lambda self, data, options: asked.append(data) or whole(self, data, options))
@@ -67,12 +67,12 @@ def test_a_blend_is_tuned_over_components_that_are_fitted_once_and_know_nothing_
     assert share == pytest.approx(1 - WINDOW, abs=0.01)
     assert earlier.interactions.timestamps.max() < SPLIT.train.interactions.timestamps.max()
     model = learned(found.config, OPTIONS)
-    assert found.value == pytest.approx(answer(model, SPLIT.validation).per_user["ndcg@10"].mean())
+    assert found.value == pytest.approx(rank_queries(model, SPLIT.validation).per_user["ndcg@10"].mean())
 
 
 def test_a_blend_over_positions_learns_from_each_users_event_before_those_that_judge() -> None:
     split = leave_one_out_split(build_dataset())
-    model = blend_fit(Hybrid, split, {"popularity": load_config("popularity")}, OPTIONS)(HybridConfig(), OPTIONS)
+    model = ensemble_fit(Hybrid, split, {"popularity": load_config("popularity")}, OPTIONS)(HybridConfig(), OPTIONS)
     users = len(np.unique(split.validation.users))
     assert isinstance(model, Hybrid) and model.learned.n_questions == pytest.approx(users, abs=20)
 
@@ -81,7 +81,7 @@ def test_a_blend_needs_components_and_a_space_names_what_there_is() -> None:
     with pytest.raises(ValueError, match="say how"):
         tune(Hybrid, SPLIT, load_space("hybrid"), load_config("hybrid"), options=OPTIONS, minutes=5, trials=1)
     with pytest.raises(ValueError, match="none of the families"):
-        blend_fit(Hybrid, SPLIT, {}, OPTIONS)
+        ensemble_fit(Hybrid, SPLIT, {}, OPTIONS)
     space = SearchSpace.model_validate({"half_lives": {"low": 1.0, "high": 2.0}})
     with pytest.raises(ValueError, match="half_lives"):
         space.place(PopularityConfig())
@@ -94,7 +94,7 @@ def test_an_option_without_room_is_refused(option: dict[str, object]) -> None:
 
 
 def test_the_winner_does_best_on_validation_and_never_worse_than_the_start() -> None:
-    told: list[Tried] = []
+    told: list[TrialResult] = []
     base = PopularityConfig(half_life_days=0.5)
     found = tune(
         Popularity, SPLIT, load_space("popularity"), base, options=OPTIONS, minutes=5, trials=8, log=told.append
@@ -103,9 +103,9 @@ def test_the_winner_does_best_on_validation_and_never_worse_than_the_start() -> 
     assert told[0].config == base and found.started_from == told[0].value
     assert found.value == max(tried.value for tried in told if tried.value is not None)
     model = Popularity(found.config).fit(SPLIT.train, OPTIONS)  # type: ignore[arg-type]
-    figures = answer(model, SPLIT.validation).per_user["ndcg@10"]
+    figures = rank_queries(model, SPLIT.validation).per_user["ndcg@10"]
     assert found.value == pytest.approx(figures.mean())
-    start = answer(Popularity(base).fit(SPLIT.train, OPTIONS), SPLIT.validation)
+    start = rank_queries(Popularity(base).fit(SPLIT.train, OPTIONS), SPLIT.validation)
     assert found.gain == paired_difference(figures, start.per_user["ndcg@10"])
     assert f"# {found.gain.mean:+.4f} (" in as_yaml("popularity", SPLIT, found, 3)
 
@@ -166,7 +166,7 @@ def test_the_command_writes_a_configuration_that_loads_and_logs_nested_runs(tmp_
     config = load_config("item-knn", folder=out.parent)
     assert yaml.safe_load(out.read_text()) == config.model_dump(mode="json")
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    experiment = client.get_experiment_by_name(SWEEPS)
+    experiment = client.get_experiment_by_name(TUNING_EXPERIMENT)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]

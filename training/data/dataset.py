@@ -97,7 +97,7 @@ class Dataset:
         return matrix
 
 
-def load_dataset(folder: Path, max_events: int = 200) -> Dataset:
+def load_snapshot(folder: Path, max_events: int = 200) -> Dataset:
     """The data set of the feature snapshot in `folder`.
 
     Args:

@@ -30,7 +30,7 @@ _LARGEST = 8e18
 
 
 @dataclass(frozen=True)
-class Tables:
+class LoadedDataset:
     """What was read, and what one should know about how it was read."""
 
     dataset: Dataset
@@ -38,7 +38,7 @@ class Tables:
     remarks: tuple[str, ...]
 
 
-def read_tables(interactions: Path, items: Path | None, max_events: int = 200) -> Tables:
+def load_dataset_files(interactions: Path, items: Path | None, max_events: int = 200) -> LoadedDataset:
     """The data set of two files.
 
     Args:
@@ -78,7 +78,7 @@ def read_tables(interactions: Path, items: Path | None, max_events: int = 200) -
             rows = pd.DataFrame({c.ITEM_ID: unlisted, c.METADATA: [{} for _ in unlisted]})
             catalogue = pd.concat([catalogue, rows], ignore_index=True)
     dataset = from_events(events, catalogue, max_events, snapshot_id=interactions.name)
-    return Tables(dataset, unit is not None, tuple(remarks))
+    return LoadedDataset(dataset, unit is not None, tuple(remarks))
 
 
 def _read(path: Path, ids: tuple[str, ...]) -> pa.Table:

@@ -14,20 +14,20 @@ from pydantic import BaseModel, ConfigDict
 
 from training.config import load_config
 from training.data.splits import Split
+from training.evaluation.code_version import code_version
 from training.evaluation.intervals import Estimate
-from training.evaluation.paired_comparison import BASELINES, Difference, differences
+from training.evaluation.paired_comparison import BASELINES, PairedComparison, differences
 from training.evaluation.report import RANDOM
 from training.evaluation.segments import protocol_of
 from training.models.contract import ModelConfig, RuntimeOptions
 from training.models.registry import family_class, is_blend
-from training.tracking.provenance import code_version
-from training.train import MeasuredModel, measure_again, measure_family
+from training.train import EvaluatedModel, evaluate_family, reevaluate
 
 log = structlog.get_logger(__name__)
 
-PERSONAL = ("collaborative", "content-based", "deep-learning")
+ENSEMBLE_MEMBERS = ("collaborative", "content-based", "deep-learning")
 """What a blend blends."""
-FAMILIES = (*BASELINES, *PERSONAL, "hybrid")
+FAMILIES = (*BASELINES, *ENSEMBLE_MEMBERS, "hybrid")
 KEY_FILE = "key.json"
 UNFINISHED = ".unfinished"
 """Ends the name of a folder with the checkpoints of a fit that has not come to its end."""
@@ -37,7 +37,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Row(_Record):
+class ComparisonRow(_Record):
     """One model on one segment (`training.evaluation.segments`)."""
 
     model: str
@@ -48,7 +48,7 @@ class Row(_Record):
     peak_mb: float  # highest resident memory of the process during the fits
 
 
-class Skipped(_Record):
+class SkippedFamily(_Record):
     model: str
     reason: str
 
@@ -59,12 +59,12 @@ class Comparison(_Record):
     protocol: str
     split_hash: str
     seed: int
-    results: list[Row]
-    skipped: list[Skipped]
-    differences: list[Difference]
+    results: list[ComparisonRow]
+    skipped: list[SkippedFamily]
+    differences: list[PairedComparison]
 
 
-class Watcher(Protocol):
+class ProgressListener(Protocol):
     """Is told how far the work is."""
 
     def start(self, family: str) -> None: ...
@@ -73,11 +73,11 @@ class Watcher(Protocol):
 
     def answered(self, done: int, total: int) -> None: ...
 
-    def end(self, family: str, outcome: MeasuredModel | Skipped) -> None: ...
+    def end(self, family: str, outcome: EvaluatedModel | SkippedFamily) -> None: ...
 
 
 @dataclass(frozen=True)
-class Field:
+class EvaluationSetup:
     """What families are measured on, and how."""
 
     split: Split
@@ -87,7 +87,9 @@ class Field:
     keep: Path | None = None  # where measured models lie for the next run with the same split and configuration
 
 
-def measure_families(families: Sequence[str], field: Field, watcher: Watcher) -> Iterator[MeasuredModel | Skipped]:
+def evaluate_families(
+    families: Sequence[str], setup: EvaluationSetup, progress: ProgressListener
+) -> Iterator[EvaluatedModel | SkippedFamily]:
     """The families in this order, blends last; the components of a blend are fitted even where nobody asked for them.
 
     A family whose fit raises ValueError or MemoryError is skipped with the words of the error. Any other exception is
@@ -96,31 +98,31 @@ def measure_families(families: Sequence[str], field: Field, watcher: Watcher) ->
     Raises:
         KeyError: a name of no family.
     """
-    configs = {family: load_config(family, folder=field.configs) for family in families}
+    configs = {family: load_config(family, folder=setup.configs) for family in families}
     blends = [family for family in families if is_blend(family)]
     others = [family for family in families if family not in blends]
-    components: dict[str, MeasuredModel] = {}
-    unasked = [family for family in PERSONAL if blends and family not in others]
+    components: dict[str, EvaluatedModel] = {}
+    unasked = [family for family in ENSEMBLE_MEMBERS if blends and family not in others]
     for family in [*others, *unasked]:
-        config = configs.get(family) or load_config(family, folder=field.configs)
-        outcome = _measure(family, config, field, {}, watcher)
-        if family in PERSONAL and isinstance(outcome, MeasuredModel):
+        config = configs.get(family) or load_config(family, folder=setup.configs)
+        outcome = _measure(family, config, setup, {}, progress)
+        if family in ENSEMBLE_MEMBERS and isinstance(outcome, EvaluatedModel):
             components[family] = outcome
         if family in others:
             yield outcome
     for family in blends:
-        yield _measure(family, configs[family], field, components, watcher)
+        yield _measure(family, configs[family], setup, components, progress)
 
 
-def as_comparison(split: Split, seed: int, outcomes: Sequence[MeasuredModel | Skipped]) -> Comparison:
+def as_comparison(split: Split, seed: int, outcomes: Sequence[EvaluatedModel | SkippedFamily]) -> Comparison:
     """What was found, in the form that is written and printed. The figures of a random order are left out."""
-    models = [outcome for outcome in outcomes if isinstance(outcome, MeasuredModel)]
+    models = [outcome for outcome in outcomes if isinstance(outcome, EvaluatedModel)]
     return Comparison(
         protocol=protocol_of(split),
         split_hash=split.hash,
         seed=seed,
         results=[
-            Row(
+            ComparisonRow(
                 model=result.model,
                 segment=result.segment,
                 metrics=result.metrics,
@@ -132,56 +134,64 @@ def as_comparison(split: Split, seed: int, outcomes: Sequence[MeasuredModel | Sk
             for result in outcome.report.results
             if result.model != RANDOM
         ],
-        skipped=[outcome for outcome in outcomes if isinstance(outcome, Skipped)],
+        skipped=[outcome for outcome in outcomes if isinstance(outcome, SkippedFamily)],
         differences=differences(split, models, seed),
     )
 
 
 def _measure(
-    family: str, config: ModelConfig, field: Field, components: Mapping[str, MeasuredModel], watcher: Watcher
-) -> MeasuredModel | Skipped:
-    watcher.start(family)
-    outcome: MeasuredModel | Skipped
+    family: str,
+    config: ModelConfig,
+    setup: EvaluationSetup,
+    components: Mapping[str, EvaluatedModel],
+    progress: ProgressListener,
+) -> EvaluatedModel | SkippedFamily:
+    progress.start(family)
+    outcome: EvaluatedModel | SkippedFamily
     try:
-        if family == "content-based" and not field.has_metadata:
+        if family == "content-based" and not setup.has_metadata:
             raise ValueError("it reads metadata of items, and none was given (--items)")
         if is_blend(family) and not components:
             raise ValueError("none of the families it blends could be fitted")
-        outcome = _kept_or_new(family, config, field, components, watcher)
+        outcome = _kept_or_new(family, config, setup, components, progress)
     except (ValueError, MemoryError) as error:
-        outcome = Skipped(model=family, reason=str(error) or type(error).__name__)
+        outcome = SkippedFamily(model=family, reason=str(error) or type(error).__name__)
     except Exception as error:  # the other families are worth their hours, and the reason reaches the reader
         log.exception("a family failed", family=family)
-        outcome = Skipped(model=family, reason=f"failed with {type(error).__name__}: {error}")
-    watcher.end(family, outcome)
+        outcome = SkippedFamily(model=family, reason=f"failed with {type(error).__name__}: {error}")
+    progress.end(family, outcome)
     return outcome
 
 
 def _kept_or_new(
-    family: str, config: ModelConfig, field: Field, components: Mapping[str, MeasuredModel], watcher: Watcher
-) -> MeasuredModel:
+    family: str,
+    config: ModelConfig,
+    setup: EvaluationSetup,
+    components: Mapping[str, EvaluatedModel],
+    progress: ProgressListener,
+) -> EvaluatedModel:
     blended = dict(components) if is_blend(family) else {}
 
-    def fresh(workdir: Path | None) -> MeasuredModel:
-        return measure_family(
+    def fresh(workdir: Path | None) -> EvaluatedModel:
+        return evaluate_family(
             family,
-            field.split,
-            options=replace(field.options, progress=watcher.stepped, workdir=workdir),
+            setup.split,
+            options=replace(setup.options, progress=progress.stepped, workdir=workdir),
             config=config,
             components=blended,
-            tick=watcher.answered,
+            tick=progress.answered,
         )
 
-    if field.keep is None:
+    if setup.keep is None:
         return fresh(None)
-    key = _key(family, config, field, blended)
-    folder = field.keep / f"{family}-{_digest(key)}"
+    key = _key(family, config, setup, blended)
+    folder = setup.keep / f"{family}-{_digest(key)}"
     if (folder / KEY_FILE).exists():
-        return measure_again(MeasuredModel.load(folder, blended), field.split, watcher.answered)
+        return reevaluate(EvaluatedModel.load(folder, blended), setup.split, progress.answered)
     checkpoints = folder.with_suffix(UNFINISHED)
     found = fresh(checkpoints)
-    field.keep.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=field.keep) as work:
+    setup.keep.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=setup.keep) as work:
         found.save(Path(work) / "model")
         (Path(work) / "model" / KEY_FILE).write_text(json.dumps(key, indent=2))
         (Path(work) / "model").rename(folder)
@@ -189,19 +199,21 @@ def _kept_or_new(
     return found
 
 
-def _key(family: str, config: ModelConfig, field: Field, components: Mapping[str, MeasuredModel]) -> dict[str, Any]:
+def _key(
+    family: str, config: ModelConfig, setup: EvaluationSetup, components: Mapping[str, EvaluatedModel]
+) -> dict[str, Any]:
     """What decides what a fit finds."""
     return {
         **_recipe(family, config),
-        "split_hash": field.split.hash,
-        "seed": field.options.seed,
-        "max_seconds": field.options.max_seconds,
+        "split_hash": setup.split.hash,
+        "seed": setup.options.seed,
+        "max_seconds": setup.options.max_seconds,
         "components": {name: _recipe(name, one.config) for name, one in sorted(components.items())},
     }
 
 
 def _recipe(family: str, config: ModelConfig) -> dict[str, Any]:
-    code = code_version(measure_family.__module__, family_class(family).__module__)
+    code = code_version(evaluate_family.__module__, family_class(family).__module__)
     return {"family": family, "config": config.model_dump(mode="json"), "code": code}
 
 

@@ -70,7 +70,7 @@ def paired_differences(
     return [found[place] for place in columns]
 
 
-def total_estimates(
+def aggregate_estimates(
     listed: sp.csr_array, statistics: Mapping[str, Callable[[Floats, int], Floats]], n_resamples: int, seed: int
 ) -> dict[str, Estimate]:
     """Figures of all lists together, which are no means over users.

@@ -11,14 +11,14 @@ from training.models.contract import Positions, Recommender
 
 
 @dataclass(frozen=True)
-class ServedAccuracy:
+class OnlineAccuracy:
     auc: float  # mean over users of the chance that a chosen item outranks one drawn from the catalogue
     users: int
 
 
-def served_accuracy(
+def measure_online_accuracy(
     model: Recommender, holdout: Holdout, catalogue: Positions, batch_users: int = 256
-) -> ServedAccuracy | None:
+) -> OnlineAccuracy | None:
     """The AUC of a model on questions that it was not fitted on; None where no question has an answer.
 
     Args:
@@ -34,4 +34,4 @@ def served_accuracy(
         parts.append(metrics.per_user_metrics(found)["auc"])
     values = np.concatenate(parts) if parts else np.empty(0)
     values = values[~np.isnan(values)]
-    return ServedAccuracy(float(values.mean()), len(values)) if len(values) else None
+    return OnlineAccuracy(float(values.mean()), len(values)) if len(values) else None

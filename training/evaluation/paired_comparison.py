@@ -12,20 +12,20 @@ from training.data.splits import Split
 from training.evaluation.intervals import Estimate, Floats, paired_differences
 from training.evaluation.segments import ALL, WARM
 from training.models.contract import Blend
-from training.train import MeasuredModel
+from training.train import EvaluatedModel
 
 METRIC = "ndcg@10"
 BASELINES = ("popularity", "item-knn")
 SEGMENTS = (ALL, WARM)
 
 
-class Verdict(StrEnum):
+class ComparisonVerdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     UNDECIDED = "undecided"
 
 
-class Difference(BaseModel):
+class PairedComparison(BaseModel):
     """How much more `one` reaches than `other` on the same questions; each interval holds 95 % for itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,16 +38,16 @@ class Difference(BaseModel):
     difference: Estimate
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ComparisonVerdict:
         """Undecided where the interval holds 0."""
         if self.difference.low is not None and self.difference.low > 0:
-            return Verdict.BETTER
+            return ComparisonVerdict.BETTER
         if self.difference.high is not None and self.difference.high < 0:
-            return Verdict.WORSE
-        return Verdict.UNDECIDED
+            return ComparisonVerdict.WORSE
+        return ComparisonVerdict.UNDECIDED
 
 
-def differences(split: Split, models: Sequence[MeasuredModel], seed: int) -> list[Difference]:
+def differences(split: Split, models: Sequence[EvaluatedModel], seed: int) -> list[PairedComparison]:
     """Every family against the baselines, and a blend against the best of its components that were measured.
 
     Args:
@@ -55,14 +55,14 @@ def differences(split: Split, models: Sequence[MeasuredModel], seed: int) -> lis
         models: in the order of the report; those without answers are left out.
         seed: of the bootstrap.
     """
-    found: list[Difference] = []
+    found: list[PairedComparison] = []
     gains = {model.family: model.answers.per_user[METRIC] for model in models if model.answers is not None}
     for segment, users in _askers(split):
         reached = {family: values[users] for family, values in gains.items()}
         pairs = list(_pairs(models, reached))
         estimates = paired_differences([(reached[one], reached[other]) for one, other in pairs], seed=seed)
         found += [
-            Difference(
+            PairedComparison(
                 one=one, other=other, segment=segment, metric=METRIC, n_users=int(users.sum()), difference=estimate
             )
             for (one, other), estimate in zip(pairs, estimates, strict=True)
@@ -78,7 +78,7 @@ def _askers(split: Split) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
         yield WARM, warm
 
 
-def _pairs(models: Sequence[MeasuredModel], reached: Mapping[str, Floats]) -> Iterator[tuple[str, str]]:
+def _pairs(models: Sequence[EvaluatedModel], reached: Mapping[str, Floats]) -> Iterator[tuple[str, str]]:
     """Who is held against whom: later baselines against earlier ones, all others against the baselines."""
     for model in models:
         if isinstance(model.evaluated, Blend):

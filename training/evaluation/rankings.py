@@ -13,26 +13,26 @@ from training.evaluation.intervals import Estimate, Floats, paired_difference
 from training.evaluation.metrics import TargetRanks, concatenate, leave_out, per_user_metrics, target_ranks
 from training.models.contract import Positions, Recommender, top_k
 
-LISTED = 10
+LIST_LENGTH = 10
 """Length of the lists that are recommended."""
-Tick = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedQueries:
     """Row i is about question i of the hold-out."""
 
     ranks: TargetRanks
-    top: Positions  # int32 [n_users, <= LISTED]
+    top: Positions  # int32 [n_users, <= LIST_LENGTH]
 
 
 @dataclass(frozen=True)
-class Answers(Ranked):
+class HoldoutRankings(RankedQueries):
     """Row i is the answer to question i of the hold-out."""
 
     seconds: float  # of scoring, masking and cutting the lists, which is what `Recommender.recommend` does
-    unseen: Ranked | None = None  # the same with all items left out that the user had; None: not asked for
+    unseen: RankedQueries | None = None  # the same with all items left out that the user had; None: not asked for
 
     @cached_property
     def per_user(self) -> dict[str, Floats]:
@@ -40,19 +40,21 @@ class Answers(Ranked):
         return per_user_metrics(self.ranks)
 
 
-def answer_test(model: Recommender, split: Split, batch_users: int = 256, tick: Tick | None = None) -> Answers:
+def rank_test_queries(
+    model: Recommender, split: Split, batch_users: int = 256, tick: ProgressCallback | None = None
+) -> HoldoutRankings:
     """`answer` to the test window, with lists of unseen items too where the questions leave seen ones in."""
     seen = None if split.mask == "all" else split.before_test.seen[split.test.users]
-    return answer(model, split.test, batch_users, tick, seen)
+    return rank_queries(model, split.test, batch_users, tick, seen)
 
 
-def answer(
+def rank_queries(
     model: Recommender,
     holdout: Holdout,
     batch_users: int = 256,
-    tick: Tick | None = None,
+    tick: ProgressCallback | None = None,
     seen: sp.csr_array | None = None,
-) -> Answers:
+) -> HoldoutRankings:
     """Rank the whole catalogue for every question, of which there must be one.
 
     Args:
@@ -65,8 +67,8 @@ def answer(
     Raises:
         ValueError: no question, or a score that is not finite.
     """
-    found: list[Ranked] = []
-    unseen: list[Ranked] = []
+    found: list[RankedQueries] = []
+    unseen: list[RankedQueries] = []
     seconds = 0.0
     for start in range(0, len(holdout), batch_users):
         rows = np.arange(start, min(start + batch_users, len(holdout)))
@@ -74,27 +76,27 @@ def answer(
         masked = batch.masked.toarray()
         began = time.perf_counter()
         scores = model.score(batch.histories)
-        top = top_k(np.where(masked, -np.inf, scores), LISTED).items
+        top = top_k(np.where(masked, -np.inf, scores), LIST_LENGTH).items
         seconds += time.perf_counter() - began
-        found.append(Ranked(target_ranks(scores, batch.targets, batch.masked), top))
+        found.append(RankedQueries(target_ranks(scores, batch.targets, batch.masked), top))
         if seen is not None:
-            top = top_k(np.where(masked | seen[rows].toarray(), -np.inf, scores), LISTED).items
-            unseen.append(Ranked(leave_out(found[-1].ranks, scores, batch.masked, seen[rows]), top))
+            top = top_k(np.where(masked | seen[rows].toarray(), -np.inf, scores), LIST_LENGTH).items
+            unseen.append(RankedQueries(leave_out(found[-1].ranks, scores, batch.masked, seen[rows]), top))
         if tick is not None:
             tick(start + len(batch), len(holdout))
     if not found:
         raise ValueError("there is no question to answer")
     whole = _together(found)
-    return Answers(whole.ranks, whole.top, seconds, _together(unseen) if unseen else None)
+    return HoldoutRankings(whole.ranks, whole.top, seconds, _together(unseen) if unseen else None)
 
 
-def _together(parts: list[Ranked]) -> Ranked:
-    return Ranked(concatenate([part.ranks for part in parts]), np.concatenate([part.top for part in parts]))
+def _together(parts: list[RankedQueries]) -> RankedQueries:
+    return RankedQueries(concatenate([part.ranks for part in parts]), np.concatenate([part.top for part in parts]))
 
 
 def compare(
-    one: Recommender | Answers,
-    other: Recommender | Answers,
+    one: Recommender | HoldoutRankings,
+    other: Recommender | HoldoutRankings,
     holdout: Holdout,
     metric: str = "ndcg@10",
     n_resamples: int = 2_000,
@@ -113,7 +115,7 @@ def compare(
     """
     values = []
     for each in (one, other):
-        found = each if isinstance(each, Answers) else answer(each, holdout)
+        found = each if isinstance(each, HoldoutRankings) else rank_queries(each, holdout)
         if len(found.ranks) != len(holdout):
             raise ValueError(f"{len(found.ranks)} answers do not belong to {len(holdout)} questions")
         values.append(found.per_user[metric])

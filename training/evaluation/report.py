@@ -8,14 +8,20 @@ from pydantic import BaseModel, ConfigDict
 from training.data.splits import Split
 from training.evaluation import list_metrics as lists
 from training.evaluation import metrics
-from training.evaluation.intervals import Estimate, mean_estimates, total_estimates
-from training.evaluation.rankings import LISTED, Answers, Ranked, Tick, answer_test
+from training.evaluation.intervals import Estimate, aggregate_estimates, mean_estimates
+from training.evaluation.rankings import (
+    LIST_LENGTH,
+    HoldoutRankings,
+    ProgressCallback,
+    RankedQueries,
+    rank_test_queries,
+)
 from training.evaluation.segments import Segment, protocol_of, segments
 from training.models.contract import Recommender
 
 RANDOM = "random"
 """The name under which the expected figures of a random order stand in a report."""
-_OF_LISTS = {f"coverage@{LISTED}": lists.coverage, "gini": lists.gini}
+_OF_LISTS = {f"coverage@{LIST_LENGTH}": lists.coverage, "gini": lists.gini}
 
 
 class _Record(BaseModel):
@@ -63,7 +69,7 @@ class EvaluationReport(_Record):
         return max((result.n_users for result in self.results if result.segment == segment), default=0)
 
 
-def evaluate(
+def evaluate_model(
     model: Recommender,
     split: Split,
     *,
@@ -73,8 +79,8 @@ def evaluate(
     fit_seconds: float | None = None,
     peak_mb: float | None = None,
     notes: dict[str, Any] | None = None,
-    tick: Tick | None = None,
-    answers: Answers | None = None,
+    tick: ProgressCallback | None = None,
+    answers: HoldoutRankings | None = None,
 ) -> EvaluationReport:
     """Rank the full catalogue for every question of the test window and measure where the targets ended.
 
@@ -87,11 +93,11 @@ def evaluate(
         fit_seconds, peak_mb: what the fit took, copied into the report.
         notes: whatever else belongs beside the figures.
         tick: told of the progress.
-        answers: what `answer_test` says of the model, where it has been asked already.
+        answers: what `rank_test_queries` says of the model, where it has been asked already.
     """
     results: list[SegmentResult] = []
     if len(split.test):
-        found = answers or answer_test(model, split, batch_users, tick)
+        found = answers or rank_test_queries(model, split, batch_users, tick)
         usage = {
             "fit_seconds": fit_seconds,
             "recommend_seconds": 1_000 * found.seconds / len(split.test),
@@ -111,7 +117,7 @@ def evaluate(
 
 
 def _figures(
-    split: Split, found: Answers, n_resamples: int, seed: int
+    split: Split, found: HoldoutRankings, n_resamples: int, seed: int
 ) -> Iterator[tuple[dict[str, Any], dict[str, Estimate], dict[str, Estimate]]]:
     """For each segment its name and size, what the model reaches there, and what a random order would."""
     described = {id(one): _describe(one, split) for one in (found, found.unseen) if one is not None}
@@ -122,7 +128,7 @@ def _figures(
         listed = lists.listings(segment.lists.top[users], split.before_test.n_items)
         reached = {
             **mean_estimates({name: column[users] for name, column in columns.items()}, n_resamples, seed),
-            **total_estimates(listed, _OF_LISTS, n_resamples, seed),
+            **aggregate_estimates(listed, _OF_LISTS, n_resamples, seed),
         }
         size = {
             "segment": segment.name,
@@ -132,7 +138,7 @@ def _figures(
         yield size, reached, mean_estimates(_chance(segment), n_resamples, seed)
 
 
-def _describe(ranked: Ranked, split: Split) -> dict[str, metrics.Floats]:
+def _describe(ranked: RankedQueries, split: Split) -> dict[str, metrics.Floats]:
     """What each user's list is like, whatever was chosen from it; float64 [n_users]."""
     seen = split.before_test.seen
     return {

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from training.data.splits import Split
 from training.evaluation.metrics import TargetRanks
-from training.evaluation.rankings import Answers, Ranked
+from training.evaluation.rankings import HoldoutRankings, RankedQueries
 
 ALL, WARM, COLD_USERS, COLD_ITEMS, REPEAT, NEW = "all", "warm", "cold_users", "cold_items", "repeat", "new"
 
@@ -33,7 +33,7 @@ class Segment:
     name: str
     users: npt.NDArray[np.bool_]  # [n_users] who is asked
     ranks: TargetRanks  # of all users, with the targets that count
-    lists: Ranked  # what they were found in
+    lists: RankedQueries  # what they were found in
 
 
 def protocol_of(split: Split) -> str:
@@ -41,8 +41,8 @@ def protocol_of(split: Split) -> str:
     return split.protocol if split.mask == "all" else f"{split.protocol}; {UNSEEN_WORDS}"
 
 
-def segments(split: Split, answers: Answers) -> Iterator[Segment]:
-    """The segments that hold anybody. answers: to `split.test`, by `answer_test`."""
+def segments(split: Split, answers: HoldoutRankings) -> Iterator[Segment]:
+    """The segments that hold anybody. answers: to `split.test`, by `rank_test_queries`."""
     holdout, past = split.test, split.before_test
     unseen = answers.unseen or answers
     warm = holdout.histories.lengths > 0

@@ -36,7 +36,7 @@ from training.models.contract import Recommender
 from training.models.registry import load_model
 from training.tracking import payload as records
 from training.train import TrainedModel
-from training.tuning.results import COMPLETE, FAILED, METRIC, PRUNED, Tried, Tuned
+from training.tuning.results import COMPLETE, FAILED, METRIC, PRUNED, StudyResult, TrialResult
 
 CHAMPION = "champion"
 REPORT_FILE = "evaluation.json"
@@ -139,11 +139,13 @@ class Tracking:
         return ref
 
     @contextmanager
-    def sweep(self, experiment: str, name: str, facts: Mapping[str, str], searched: Sequence[str]) -> "Iterator[Sweep]":
+    def sweep(
+        self, experiment: str, name: str, facts: Mapping[str, str], searched: Sequence[str]
+    ) -> "Iterator[StudyRun]":
         """The run of a search for hyper-parameters, ended with the block: as failed where that raises."""
         run = self.client.create_run(self._experiment(experiment), run_name=name, tags=dict(facts)).info
         try:
-            yield Sweep(self, str(run.experiment_id), str(run.run_id), searched)
+            yield StudyRun(self, str(run.experiment_id), str(run.run_id), searched)
         except BaseException:
             self.client.set_terminated(run.run_id, "FAILED")
             raise
@@ -256,7 +258,7 @@ class Tracking:
         mlflow.set_registry_uri(self.uri)
 
 
-class Sweep:
+class StudyRun:
     """A search for hyper-parameters: one run that shows the best figure so far, with a nested one for every trial."""
 
     def __init__(self, tracking: Tracking, experiment_id: str, run_id: str, searched: Sequence[str]) -> None:
@@ -266,7 +268,7 @@ class Sweep:
         self.trials: dict[int, str] = {}  # run by number
         self.best = -math.inf
 
-    def log(self, tried: Tried) -> None:
+    def log(self, tried: TrialResult) -> None:
         """Keep a configuration that was tried. Its run lasts as long as the trial did."""
         client, key, now = self.tracking.client, records.metric_name(METRIC), _now_ms()
         tags = {MLFLOW_PARENT_RUN_ID: self.run_id, "state": tried.state, "reason": tried.reason}
@@ -284,7 +286,7 @@ class Sweep:
             self.best = max(self.best, tried.value)
             client.log_metric(self.run_id, key, self.best, step=tried.number)
 
-    def found(self, tuned: Tuned, text: str) -> None:
+    def found(self, tuned: StudyResult, text: str) -> None:
         """Keep the winner. text: its file, which becomes the run's description."""
         self.tracking.client.set_tag(self.trials[tuned.best], "winner", "true")
         tags = {"winner": f"trial {tuned.best}", MLFLOW_RUN_NOTE: f"```yaml\n{text}```"}

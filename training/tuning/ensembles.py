@@ -24,7 +24,9 @@ WINDOW = 0.125
 Fit = Callable[[ModelConfig, RuntimeOptions], Recommender]
 
 
-def blend_fit(family: type[Blend], split: Split, components: Mapping[str, ModelConfig], options: RuntimeOptions) -> Fit:
+def ensemble_fit(
+    family: type[Blend], split: Split, components: Mapping[str, ModelConfig], options: RuntimeOptions
+) -> Fit:
     """Fit the components; what comes back fits a blend over them to a configuration, quickly.
 
     Args:

@@ -10,7 +10,7 @@ COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
 
 @dataclass(frozen=True)
-class Tried:
+class TrialResult:
     """One configuration and how it ended."""
 
     number: int
@@ -24,11 +24,11 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class StudyResult:
     best: int  # the number of the trial that won
     config: ModelConfig  # its configuration
     value: float  # what it reached
-    tried: tuple[Tried, ...]  # in order; the first is what the search began with
+    tried: tuple[TrialResult, ...]  # in order; the first is what the search began with
 
     @property
     def started_from(self) -> float | None:

@@ -10,10 +10,10 @@ import optuna
 import yaml
 
 from training.data.splits import Split
-from training.evaluation.rankings import answer
+from training.evaluation.rankings import rank_queries
 from training.models.contract import Blend, ModelConfig, Recommender, RuntimeOptions
 from training.tuning.ensembles import Fit
-from training.tuning.results import COMPLETE, FAILED, METRIC, PRUNED, Tried, Tuned
+from training.tuning.results import COMPLETE, FAILED, METRIC, PRUNED, StudyResult, TrialResult
 from training.tuning.search_space import SearchSpace
 
 STARTUP_TRIALS = 8
@@ -23,7 +23,7 @@ STARTUP_TRIALS = 8
 class Log(Protocol):
     """Is told of every trial when it has ended."""
 
-    def __call__(self, tried: Tried) -> None: ...
+    def __call__(self, tried: TrialResult) -> None: ...
 
 
 def tune(
@@ -37,7 +37,7 @@ def tune(
     trials: int | None = None,
     log: Log = lambda tried: None,
     fit: Fit | None = None,
-) -> Tuned:
+) -> StudyResult:
     """Search the space until the time is up; the configuration that does best on the validation window wins.
 
     Models learn from `split.train` and are judged on `split.validation`. The test window is not looked at. The first
@@ -53,7 +53,7 @@ def tune(
         minutes: no trial begins after so long, and the last one is bounded by what is left.
         trials: at most so many.
         log: told of every trial.
-        fit: of a blend, `training.tuning.ensembles.blend_fit`.
+        fit: of a blend, `training.tuning.ensembles.ensemble_fit`.
 
     Raises:
         ValueError: the window has no questions, no trial came to an end, or a blend has no way to be fitted.
@@ -72,7 +72,7 @@ def tune(
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2),
     )
     study.enqueue_trial(space.place(base))
-    found: list[Tried] = []
+    found: list[TrialResult] = []
 
     def attempt(trial: optuna.Trial) -> float:
         left = max(1.0, 60 * minutes - (time.perf_counter() - began))
@@ -91,7 +91,7 @@ def tune(
         reasons = "; ".join(dict.fromkeys(tried.reason for tried in found))
         raise ValueError(f"no trial of {family.family} came to an end: {reasons or 'there was no time for one'}")
     value, place, config = max(ended, key=lambda one: one[:2])
-    return Tuned(-place, config, value, tuple(found))
+    return StudyResult(-place, config, value, tuple(found))
 
 
 def _plain(family: type[Recommender], split: Split) -> Fit:
@@ -105,7 +105,7 @@ def _try(
     suggest: Callable[[], ModelConfig],
     options: RuntimeOptions,
     first: ModelConfig | None,
-) -> Tried:
+) -> TrialResult:
     began = time.perf_counter()
     curve: list[float] = []
 
@@ -122,17 +122,17 @@ def _try(
         config = suggest()
         config = first or config
         model = fit(config, replace(options, progress=progress))
-        figures = answer(model, split.validation).per_user[METRIC]
+        figures = rank_queries(model, split.validation).per_user[METRIC]
         value = float(np.nanmean(figures))
     except optuna.TrialPruned:
         state, reason = PRUNED, f"worse than the median after {len(curve)} steps"
     except (ValueError, ArithmeticError) as error:
         state, reason = FAILED, " ".join(str(error).split())
     seconds = time.perf_counter() - began
-    return Tried(trial.number, config, value, tuple(curve), state, reason, seconds, figures)
+    return TrialResult(trial.number, config, value, tuple(curve), state, reason, seconds, figures)
 
 
-def as_yaml(family: str, split: Split, tuned: Tuned, seed: int) -> str:
+def as_yaml(family: str, split: Split, tuned: StudyResult, seed: int) -> str:
     """The winner as a file of `configs/models`, with a comment that says where it comes from."""
     gain = tuned.gain
     before = ""

@@ -20,7 +20,7 @@ from serving.overlay import Catalogue
 from serving.predictor import Predictor
 from serving.release import release_folder, releases
 from training.data.splits import Holdout
-from training.evaluation.online_accuracy import served_accuracy
+from training.evaluation.online_accuracy import measure_online_accuracy
 
 MAX_USERS = 2_000
 """Users of a day that accuracy is measured on, always the same ones: the figure is then good to about 0.01."""
@@ -85,7 +85,7 @@ def _accuracies(catalogue: Catalogue, asked: pa.Table, exclude_seen: str, max_ev
     holdout = questions(catalogue, asked, exclude_seen, max_events)
     accuracies = []
     for family, model in catalogue.models.items():
-        if (accuracy := served_accuracy(model, holdout, shown)) is not None:
+        if (accuracy := measure_online_accuracy(model, holdout, shown)) is not None:
             accuracies.append(Accuracy(family, accuracy.auc, accuracy.users))
     return accuracies
 

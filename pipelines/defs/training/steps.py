@@ -13,14 +13,14 @@ from feature_store.lake import tenant_folder
 from feature_store.snapshots import Manifest, snapshot_folder
 from pipelines.defs.training.families import components_of
 from pipelines.resources import Installation
-from training.data.dataset import Dataset, load_dataset
+from training.data.dataset import Dataset, load_snapshot
 from training.data.splits import SeenPolicy, Split, temporal_split
 from training.evaluation.promotion import Decision, decide, load_policy
 from training.evaluation.report import EvaluationReport
 from training.models.contract import RuntimeOptions
 from training.models.registry import family_class
 from training.tracking.mlflow_store import ModelRef, Tracking
-from training.train import TrainedModel, measure_family, train_family
+from training.train import TrainedModel, evaluate_family, train_family
 
 POSITIONS_TAG = "positions_id"
 SNAPSHOT_TAG = "snapshot_id"
@@ -77,7 +77,7 @@ class TrainingRun:
 
 @lru_cache(maxsize=1)  # the steps of a run share one snapshot, whose content never changes
 def _data(snapshot: Path, max_events: int, exclude_seen: SeenPolicy) -> tuple[Dataset, Split]:
-    dataset = load_dataset(snapshot, max_events)
+    dataset = load_snapshot(snapshot, max_events)
     return dataset, temporal_split(dataset, exclude_seen)
 
 
@@ -130,7 +130,7 @@ def champion_report(run: TrainingRun, family: str, challenger: EvaluationReport)
         return None
     _, split = run.data()
     components = {name: run.load(name) for name in components_of(family)}
-    return measure_family(family, split, options=run.options, config=config, components=components).report
+    return evaluate_family(family, split, options=run.options, config=config, components=components).report
 
 
 def servable_champion(run: TrainingRun, family: str) -> ModelRef | None:

@@ -22,7 +22,7 @@ from tests.benchmarks.quality.environment import python_of_peers
 from tests.benchmarks.quality.families import FAMILIES, measure_families
 from tests.benchmarks.quality.page import render
 from tests.benchmarks.quality.peers import PEER, Bounds, measure_peer, peers, random_order
-from training.data.loaders import read_tables
+from training.data.loaders import load_dataset_files
 from training.data.splits import Split, leave_one_out_split, temporal_split
 
 VERSIONS = ("numpy", "scipy", "torch", "implicit")
@@ -132,7 +132,7 @@ def _run_record(run: Run, split: Split, ours: dict[str, Any], theirs: list[dict[
 
 
 def _split(run: Run, files: Files) -> Split:
-    dataset = read_tables(files.interactions, files.items, HistorySettings().max_events).dataset
+    dataset = load_dataset_files(files.interactions, files.items, HistorySettings().max_events).dataset
     cut = temporal_split if run.protocol == "temporal" else leave_one_out_split
     return cut(dataset, run.exclude_seen)
 

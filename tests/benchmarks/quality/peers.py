@@ -16,7 +16,7 @@ from tests.benchmarks.quality.environment import LOCK, PEERS
 from tests.benchmarks.quality.exchange import Replay, export
 from tests.benchmarks.quality.families import NOT_YET
 from training.data.splits import Split
-from training.evaluation.report import RANDOM, evaluate
+from training.evaluation.report import RANDOM, evaluate_model
 
 RUN = PEERS / "run.py"
 SPACES = PEERS / "spaces.yaml"
@@ -82,7 +82,7 @@ def measure_peer(
             raise RuntimeError(NOT_YET)
         _run(python(), peer, space, questions, folder, bounds)
     found = json.loads((folder / "result.json").read_text())
-    report = evaluate(
+    report = evaluate_model(
         Replay.read(PEER + peer, folder / "scores.npy", split),
         split,
         seed=bounds.seed,
@@ -99,7 +99,7 @@ def measure_peer(
 def random_order(split: Split) -> list[dict[str, Any]]:
     """The expected figures of a random order, one row a segment; an evaluation of any scores has them."""
     level = np.broadcast_to(np.float32(0), (len(split.test), split.before_test.n_items))
-    report = evaluate(Replay(RANDOM, level), split, n_resamples=500)
+    report = evaluate_model(Replay(RANDOM, level), split, n_resamples=500)
     return [result.model_dump(mode="json") for result in report.results[1::2]]
 
 

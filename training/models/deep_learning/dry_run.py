@@ -14,7 +14,7 @@ from training.models.deep_learning.loop import Trainer
 from training.models.deep_learning.network import Network
 from training.models.deep_learning.sequences import epoch
 from training.models.deep_learning.sharding import OneProcess
-from training.tracking.resource_usage import Stopwatch, measured, resident_mb
+from training.resource_usage import Stopwatch, measure_usage, resident_mb
 
 STEPS = 3
 """Batches that are learned from, twice: the first time warms up."""
@@ -45,7 +45,7 @@ def rehearse(dataset: Dataset, content_width: int, config: DeepLearningConfig, o
     before, threads = resident_mb(), torch.get_num_threads()
     laps: list[float] = []
     watch = Stopwatch(options.device)
-    with torch.random.fork_rng(), measured() as usage, structlog.contextvars.bound_contextvars(rehearsal=True):
+    with torch.random.fork_rng(), measure_usage() as usage, structlog.contextvars.bound_contextvars(rehearsal=True):
         torch.set_num_threads(options.threads)
         try:
             network = Network(content_width, config)

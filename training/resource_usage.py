@@ -11,34 +11,34 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
-class Usage:
+class ResourceUsage:
     seconds: float
     cpu_seconds: float  # of all threads of the process; less than `seconds` where it had to wait
     peak_mb: float  # highest resident memory of the whole process during the work
 
-    def __add__(self, other: "Usage") -> "Usage":
+    def __add__(self, other: "ResourceUsage") -> "ResourceUsage":
         """One after the other."""
-        return Usage(
+        return ResourceUsage(
             self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds, max(self.peak_mb, other.peak_mb)
         )
 
 
-class Measurement:
+class UsageMeasurement:
     """Filled when its block ends."""
 
-    result: Usage
+    result: ResourceUsage
 
 
 @contextmanager
-def measured() -> Iterator[Measurement]:
+def measure_usage() -> Iterator[UsageMeasurement]:
     """Measure the block. Where the kernel cannot reset the peak, it is that of the process so far."""
     with suppress(OSError):  # not on this platform, or /proc is read-only: no reason to fail a training
         _CLEAR.write_text("5")  # resets VmHWM, see proc(5)
-    found = Measurement()
+    found = UsageMeasurement()
     clock, processor = _now()
     yield found
     ended = _now()
-    found.result = Usage(ended[0] - clock, ended[1] - processor, _peak_mb())
+    found.result = ResourceUsage(ended[0] - clock, ended[1] - processor, _peak_mb())
 
 
 class Stopwatch:
