@@ -7,8 +7,9 @@ from itertools import pairwise
 import pyarrow as pa
 
 from feature_store import columns as c
+from feature_store.interaction_types import EVENT_WEIGHT_SQL, TYPE_CODE_SQL
 from feature_store.schemas import ONLINE_METRICS, QUESTIONS
-from feature_store.sources import TYPE_CODE_SQL, TYPE_WEIGHT_SQL, repeatable_read
+from feature_store.sources import repeatable_read
 
 ONLINE_DAYS = 30
 
@@ -82,8 +83,7 @@ def online_metrics(url: str, tenant_id: str) -> pa.Table:
 
 
 _EVENT = f"""
-    item_id, (CASE interaction_type {TYPE_CODE_SQL} END)::smallint AS type,
-    coalesce(value, CASE interaction_type {TYPE_WEIGHT_SQL} END)::real AS weight,
+    item_id, ({TYPE_CODE_SQL})::smallint AS type, {EVENT_WEIGHT_SQL}::real AS weight,
     (extract(epoch FROM occurred_at) * 1000000)::bigint AS timestamp
 """
 

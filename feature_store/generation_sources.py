@@ -9,8 +9,8 @@ import pyarrow as pa
 from adbc_driver_postgresql import dbapi
 
 from feature_store import columns as c
+from feature_store.interaction_types import EVENT_WEIGHT_SQL, TYPE_CODE_SQL, SeenPolicy, seen_policy
 from feature_store.schemas import AUDIENCE, CATALOGUE_CHANGES, RECENT_EVENTS
-from feature_store.sources import TYPE_CODE_SQL, TYPE_WEIGHT_SQL
 
 
 class GenerationSource:
@@ -20,11 +20,10 @@ class GenerationSource:
         self._connection = connection
         self._tenant_id = tenant_id
 
-    def exclude_seen(self) -> str:
-        """The tenant's own `excludeSeen`: "none", "bought" or "all"."""
+    def exclude_seen(self) -> SeenPolicy:
+        """The tenant's own `excludeSeen`."""
         found = self._read("SELECT exclude_seen FROM tenants WHERE id = $1")
-        policy: str = found["exclude_seen"][0].as_py()
-        return policy
+        return seen_policy(found["exclude_seen"][0].as_py())
 
     def audience(self, job_id: str) -> pa.Table:
         """The users (AUDIENCE) of a job's segment that have none of its recommendations yet, by id.
@@ -101,8 +100,8 @@ FROM jsonb_array_elements_text($2::text::jsonb) WITH ORDINALITY AS asked (id, pl
 CROSS JOIN LATERAL (
     SELECT
         item_id,
-        CASE interaction_type {TYPE_CODE_SQL} END AS type,
-        coalesce(value, CASE interaction_type {TYPE_WEIGHT_SQL} END)::real AS weight,
+        {TYPE_CODE_SQL} AS type,
+        {EVENT_WEIGHT_SQL}::real AS weight,
         (extract(epoch FROM occurred_at) * 1000000)::bigint AS timestamp,
         row_number() OVER (ORDER BY occurred_at DESC, item_id COLLATE "C" DESC) AS age
     FROM interactions WHERE tenant_id = $1 AND user_id = asked.id

@@ -10,22 +10,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from feature_store import columns as c
-
-TYPE_CODES = {name: code for code, name in enumerate(c.INTERACTION_TYPES)}
-TYPE_WEIGHTS = {"view": 0.25, "click": 0.5, "like": 0.8, "purchase": 1.0}
-_WEIGHT_OF_CODE = np.array([TYPE_WEIGHTS[name] for name in c.INTERACTION_TYPES], dtype=np.float32)
-
-
-def event_weight(interaction_type: str, value: float | None) -> float:
-    """The weight of one event in (0, 1]: its own value where the sender gave one, else that of its type."""
-    return TYPE_WEIGHTS[interaction_type] if value is None else value
-
-
-def event_weights(types: npt.NDArray[np.int8], values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """`event_weight` over columns. types: int8 [n] codes; values: float32 [n], NaN where none was given."""
-    return np.where(np.isnan(values), _WEIGHT_OF_CODE[types], values).astype(np.float32)
-
 
 @dataclass(frozen=True, eq=False)
 class Histories:

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from configs.files import locked, publish_folder, remove_unfinished, unfinished_folder, write_text
 from feature_store import columns as c
+from feature_store.interaction_types import EVENT_WEIGHT_SQL, TYPE_CODE_SQL
 from feature_store.lake import TenantLake, tenant_folder, write_parquet
-from feature_store.online import TYPE_CODES, TYPE_WEIGHTS
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
 
 POSITIONS = pa.schema([SNAPSHOT_ITEMS.field(c.ITEM), SNAPSHOT_ITEMS.field(c.ITEM_ID)])
@@ -30,9 +30,6 @@ POSITIONS_ID = b"positions_id"
 
 BATCH_ROWS = 122_880
 """Rows held in Arrow at a time: the row group of DuckDB."""
-
-_TYPE_CODE = " ".join(f"WHEN '{name}' THEN {code}" for name, code in TYPE_CODES.items())
-_TYPE_WEIGHT = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in TYPE_WEIGHTS.items())
 
 # New items are appended by id, so that in a first snapshot ties in a score, cut by position, are cut by id.
 _NEW_POSITIONS = f"""
@@ -64,8 +61,8 @@ known AS (
 SELECT
     (dense_rank() OVER (ORDER BY {c.USER_ID}) - 1)::INTEGER AS "{c.USER}",
     {c.ITEM},
-    (CASE {c.INTERACTION_TYPE} {_TYPE_CODE} END)::TINYINT AS {c.TYPE},
-    coalesce({c.VALUE}, CASE {c.INTERACTION_TYPE} {_TYPE_WEIGHT} END)::REAL AS {c.WEIGHT},
+    ({TYPE_CODE_SQL})::TINYINT AS {c.TYPE},
+    {EVENT_WEIGHT_SQL}::REAL AS {c.WEIGHT},
     epoch_us({c.TIMESTAMP}) AS {c.TIMESTAMP}
 FROM known
 ORDER BY "{c.USER}", {c.TIMESTAMP}, {c.ITEM}, {c.TYPE}, {c.WEIGHT}

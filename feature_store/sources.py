@@ -13,7 +13,7 @@ import pyarrow as pa
 from adbc_driver_postgresql import StatementOptions, dbapi
 
 from feature_store import columns as c
-from feature_store.online import TYPE_CODES, TYPE_WEIGHTS
+from feature_store.interaction_types import SeenPolicy, seen_policy
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS, TOMBSTONES
 
 INTERACTION_COLUMNS = {
@@ -35,10 +35,6 @@ ITEM_COLUMNS = {
     c.CREATED_AT: "created_at",
 }
 """Column of the lake -> SQL over the table `items`."""
-
-TYPE_CODE_SQL = " ".join(f"WHEN '{name}' THEN {code}" for name, code in TYPE_CODES.items())
-TYPE_WEIGHT_SQL = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in TYPE_WEIGHTS.items())
-"""Branches of a `CASE interaction_type`: the type's code, and what an event weighs that brings no value of its own."""
 
 BATCH_ROWS = 100_000
 """Rows held in memory at a time."""
@@ -131,10 +127,11 @@ def oldest_erasure(url: str, tenant_id: str, lower_xid: int) -> datetime | None:
         return oldest
 
 
-def exclude_seen(url: str, tenant_id: str) -> str:
-    """The tenant's own `excludeSeen`: "none", "bought" or "all". Raises LookupError for an unknown tenant."""
+def exclude_seen(url: str, tenant_id: str) -> SeenPolicy:
+    """The tenant's own `excludeSeen`. Raises LookupError for an unknown tenant."""
     with repeatable_read(url) as cursor:
-        return _value(cursor, "SELECT exclude_seen FROM tenants WHERE id = $1 AND deleted_at IS NULL", tenant_id)
+        query = "SELECT exclude_seen FROM tenants WHERE id = $1 AND deleted_at IS NULL"
+        return seen_policy(_value(cursor, query, tenant_id))
 
 
 def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: int) -> int:

@@ -6,7 +6,8 @@ import pyarrow as pa
 
 from configs.settings import HistorySettings
 from feature_store import columns as c
-from feature_store.online import TYPE_CODES, build_histories
+from feature_store.interaction_types import SeenPolicy, makes_seen
+from feature_store.online import build_histories
 from serving.overlay import Catalogue
 from serving.predictor import Lists, Predictor
 from training.models.contract import NO_ITEM
@@ -19,7 +20,7 @@ def recommend_users(
     events: pa.Table,
     n_users: int,
     count: int,
-    exclude_seen: str,
+    exclude_seen: SeenPolicy,
     bounds: HistorySettings,
 ) -> Lists:
     """What `recommend` answers to each of these users who asks for `count` items and nothing else.
@@ -28,7 +29,7 @@ def recommend_users(
         catalogue: the predictor's, or one laid over it.
         events: the newest `bounds.looked_at` of each user or more (RECENT_EVENTS), by user and then newest first.
         n_users: users are the places 0 to n_users - 1; one without events is cold.
-        exclude_seen: "none", "bought" or "all".
+        exclude_seen: which of the items that a user had are left out.
     """
     users = events[c.USER].to_numpy()
     ages = np.arange(len(users)) - np.searchsorted(users, users)  # 0 for the newest event of its user
@@ -48,11 +49,7 @@ def recommend_users(
         n_users,
         bounds.max_events,
     )
-    looked_at = ages < bounds.looked_at
-    if exclude_seen == "none":
-        looked_at[:] = False
-    elif exclude_seen == "bought":
-        looked_at &= types == TYPE_CODES["purchase"]
+    looked_at = (ages < bounds.looked_at) & makes_seen(types, exclude_seen)
     seen = _newest_distinct(users, codes, np.flatnonzero(looked_at), bounds.max_seen)
     seen = seen[positions[seen] != NO_ITEM]
     ends = np.searchsorted(users[seen], np.arange(n_users), side="right")

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from feature_store.online import TYPE_CODES, Histories, build_histories
+from feature_store.interaction_types import TYPE_CODES
+from feature_store.online import Histories, build_histories
 from serving import explanations, ranking
 from serving.contracts.messages import (
     Answer,

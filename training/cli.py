@@ -13,10 +13,11 @@ from rich.console import Console
 
 from configs.files import write_text
 from configs.settings import HistorySettings, TrackingSettings
+from feature_store.interaction_types import SeenPolicy
 
 if TYPE_CHECKING:
     from training.data.loaders import LoadedDataset
-    from training.data.splits import SeenPolicy, Split
+    from training.data.splits import Split
     from training.models.contract import RuntimeOptions
     from training.tracking.mlflow_store import StudyRun
     from training.tuning.ensembles import Fit  # a second that `--help` need not take
@@ -41,12 +42,6 @@ class Protocol(StrEnum):
     LEAVE_ONE_OUT = "leave-one-out"
 
 
-class Seen(StrEnum):
-    ALL = "all"
-    BOUGHT = "bought"
-    NONE = "none"
-
-
 InteractionsFile = Annotated[
     Path,
     typer.Option(
@@ -55,7 +50,7 @@ InteractionsFile = Annotated[
 ]
 ItemsFile = Annotated[Path | None, typer.Option(help="CSV or Parquet: item_id; all other columns are metadata.")]
 How = Annotated[Protocol, typer.Option(help="One cut in time for all users, or every user's last event.")]
-ExcludeSeen = Annotated[Seen, typer.Option(help="Which items that a user had before are not ranked.")]
+ExcludeSeen = Annotated[SeenPolicy, typer.Option(help="Which items that a user had before are not ranked.")]
 Configs = Annotated[
     Path | None, typer.Option(help="Folder whose <family>.yaml files win over configs/models.", file_okay=False)
 ]
@@ -73,7 +68,7 @@ def evaluate(
     models: Annotated[str | None, typer.Option(help="Names with commas between; default: all.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.", dir_okay=False)] = None,
     configs: Configs = None,
-    exclude_seen: ExcludeSeen = Seen.ALL,
+    exclude_seen: ExcludeSeen = "all",
     max_seconds: Seconds = 2700,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -127,7 +122,7 @@ def tune(
         typer.Option(help="Write the winner here: configs/models/<data set>/<family>.yaml.", dir_okay=False),
     ] = None,
     configs: Configs = None,
-    exclude_seen: ExcludeSeen = Seen.ALL,
+    exclude_seen: ExcludeSeen = "all",
     minutes: Annotated[float, typer.Option(help="No trial begins after so long.", min=0.01)] = 30,
     trials: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
     max_seconds: Seconds = 2700,
@@ -228,21 +223,20 @@ def _sweep(
 
 
 def _load(
-    interactions: Path, items: Path | None, protocol: Protocol, exclude_seen: Seen
+    interactions: Path, items: Path | None, protocol: Protocol, exclude_seen: SeenPolicy
 ) -> "tuple[LoadedDataset, Split]":
     from training.data.loaders import load_dataset_files
     from training.data.splits import leave_one_out_split, temporal_split
 
     tables = load_dataset_files(interactions, items, HistorySettings().max_events)
-    mask: SeenPolicy = exclude_seen.value
     remarks = list(tables.remarks)
     if protocol is Protocol.TEMPORAL:
-        split = temporal_split(tables.dataset, mask)
+        split = temporal_split(tables.dataset, exclude_seen)
         asked = "an event in the test window"
         if not tables.clock:
             remarks.append("one cut by positions compares users at unlike moments; --protocol leave-one-out does not")
     else:
-        split = leave_one_out_split(tables.dataset, mask)
+        split = leave_one_out_split(tables.dataset, exclude_seen)
         asked = "three events"
     if not len(split.test):
         raise ValueError(f"there is nothing to ask: no user has {asked} with an item that is still to be ranked")

@@ -19,9 +19,10 @@ from typing import Any, Self
 
 import structlog
 
+from feature_store.interaction_types import SeenPolicy
 from training.config import load_config
 from training.data.dataset import Dataset
-from training.data.splits import SeenPolicy, Split, temporal_split
+from training.data.splits import Split, temporal_split
 from training.estimate import forecast
 from training.evaluation.calibration import ScoreMap, fit_score_map
 from training.evaluation.rankings import HoldoutRankings, ProgressCallback, rank_test_queries

@@ -6,7 +6,7 @@ from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.http.cache import FreshCache
 from api.recommendations.filter_sql import Condition, to_sql
-from feature_store.online import TYPE_WEIGHTS
+from feature_store.interaction_types import EVENT_WEIGHT_SQL
 from serving.contracts.filters import Filter
 from serving.contracts.messages import RankedItem
 
@@ -96,13 +96,11 @@ def _ranked(id_: str, score: float) -> RankedItem:
     return RankedItem(id_, score, ALGORITHM, [], EXPLANATION)
 
 
-_TYPE_WEIGHT = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in TYPE_WEIGHTS.items())
-
 # An event of age t weighs 1 / (1 + t / T): unlike an exponential, it leaves the order of what is years old legible
 # beside one event of today. Ages count from the newest event, so that a quiet tenant's scores do not melt away.
 _POPULARITY = f"""
 WITH newest AS (
-    SELECT item_id, coalesce(value, CASE interaction_type {_TYPE_WEIGHT} END) AS weight, occurred_at
+    SELECT item_id, {EVENT_WEIGHT_SQL} AS weight, occurred_at
     FROM interactions WHERE tenant_id = %(tenant)s ORDER BY occurred_at DESC LIMIT %(window)s
 ), decayed AS (
     SELECT item_id, sum(weight / (1 + extract(epoch FROM last - occurred_at)::float8 / %(half_life)s)) AS weight

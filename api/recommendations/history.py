@@ -11,7 +11,7 @@ from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.items.catalogue import TenantGone
 from configs.settings import HistorySettings
-from feature_store.online import TYPE_WEIGHTS
+from feature_store.interaction_types import EVENT_WEIGHT_SQL, makes_seen_sql
 from serving.contracts.messages import Event
 
 Wanted = tuple[TenantScope, str, str | None]
@@ -75,8 +75,6 @@ def _known(view: UserView | None) -> UserView:
     return view
 
 
-_TYPE_WEIGHT = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in TYPE_WEIGHTS.items())
-
 # Events of one moment are in the order of their items, as in a feature snapshot. The limit of `recent` depends on
 # whether seen items are wanted, so that the common read touches as few index entries as it can.
 _VIEWS = f"""
@@ -102,14 +100,14 @@ LEFT JOIN LATERAL (
             SELECT json_agg(json_build_array(
                 item_id,
                 interaction_type,
-                coalesce(value, CASE interaction_type {_TYPE_WEIGHT} END),
+                {EVENT_WEIGHT_SQL},
                 (extract(epoch FROM occurred_at) * 1000000)::bigint
             ))::text
             FROM (SELECT * FROM recent LIMIT %(max_events)s) AS newest
         ) AS events,
         CASE WHEN exclude_seen <> 'none' THEN ARRAY(
             SELECT item_id FROM recent
-            WHERE exclude_seen = 'all' OR interaction_type = 'purchase'
+            WHERE {makes_seen_sql("exclude_seen")}
             GROUP BY item_id ORDER BY max(occurred_at) DESC LIMIT %(max_seen)s
         ) END AS seen
     FROM setting

@@ -1,6 +1,6 @@
 """Requests and answers of `recommend` and `similar`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from pydantic import AfterValidator, ConfigDict, Field
@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from api.http.schemas import WHOLE, OpaqueId, Schema
 from configs.plugins import plugged_in
+from feature_store.interaction_types import SeenPolicy
 from serving.contracts.messages import ALGORITHMS, MAX_COUNT
 
 MAX_EXCLUDE = 1_000
@@ -49,7 +50,6 @@ def _known(name: str) -> str:
 AnyAlgorithm = Annotated[
     str, AfterValidator(_known), Field(json_schema_extra=lambda schema: schema.update(enum=list(_names())))
 ]
-ExcludeSeen = Literal["none", "bought", "all"]
 
 
 class RecommendContext(Schema):
@@ -71,7 +71,7 @@ class RecommendRequest(Schema):
     algorithm: AnyAlgorithm = Field(default="hybrid", description="The family of models that answers")
     filter: Filter = None
     exclude: Exclude
-    exclude_seen: ExcludeSeen | None = Field(
+    exclude_seen: SeenPolicy | None = Field(
         default=None, description="Which of the user's items not to show again; the tenant's setting where left out"
     )
     diversity: float = Field(

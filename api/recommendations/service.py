@@ -21,7 +21,7 @@ from api.recommendations.history import HistoryReader, UserView
 from api.recommendations.impressions import ImpressionLog, Shown
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
 from configs.settings import HistorySettings
-from feature_store.online import TYPE_WEIGHTS
+from feature_store.interaction_types import TYPE_WEIGHTS
 from serving.client import Reply, ServingClient, ServingUnavailable
 from serving.contracts.filters import Filter
 from serving.contracts.messages import CatalogueDelta, Event, RankedItem, RecommendQuery, SimilarQuery

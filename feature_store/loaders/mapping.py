@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from feature_store.interaction_types import SeenPolicy
 from feature_store.loaders.problems import ImportRefusedError
 
 DATASETS = Path(__file__).resolve().parent.parent.parent / "configs" / "datasets"
@@ -88,7 +89,7 @@ class Mapping(_Strict):
     items: ItemMapping = ItemMapping()
     interactions: InteractionMapping = InteractionMapping()
     delimiter: str = Field(default="", max_length=1, description="of CSV; empty: a comma, or a tab for .tsv")
-    exclude_seen: Literal["none", "bought", "all"] | None = Field(
+    exclude_seen: SeenPolicy | None = Field(
         default=None, description="sets the tenant's default; None: leave it as it is"
     )
 

@@ -15,6 +15,7 @@ UNITS = (
     *PACKAGES,
     "feature_store.columns",
     "feature_store.schemas",
+    "feature_store.interaction_types",
     "feature_store.online",
     "feature_store.metadata",
     "feature_store.loaders",
@@ -28,16 +29,29 @@ UNITS = (
     "serving.service",
 )
 
-_FEATURES = {"feature_store", "feature_store.columns", "feature_store.schemas", "feature_store.online"}
+_FEATURES = {
+    "feature_store",
+    "feature_store.columns",
+    "feature_store.schemas",
+    "feature_store.interaction_types",
+    "feature_store.online",
+}
 _SCORING = {"configs", *_FEATURES, "training", "serving.contracts", "serving"}
 _PREDICTION = {*_SCORING, "serving.ranking", "serving.explanations"}
 ALLOWED: dict[str, set[str]] = {
     "configs": set(),
     "configs.local": {"configs"},
     "feature_store.metadata": set(),
-    "feature_store.loaders": {"configs", "feature_store.columns", "feature_store.schemas", "feature_store.metadata"},
+    "feature_store.loaders": {
+        "configs",
+        "feature_store.columns",
+        "feature_store.schemas",
+        "feature_store.interaction_types",
+        "feature_store.metadata",
+    },
     "feature_store.columns": {"configs"},
     "feature_store.schemas": {"configs", "feature_store.columns"},
+    "feature_store.interaction_types": {"feature_store.columns"},
     "feature_store.online": {"configs", "feature_store.columns", "feature_store.schemas"},
     "feature_store": {"configs", *_FEATURES},
     "training": {"configs", *_FEATURES},
@@ -62,6 +76,7 @@ ALLOWED: dict[str, set[str]] = {
         "feature_store.metadata",
         "feature_store.columns",
         "feature_store.schemas",
+        "feature_store.interaction_types",
         "feature_store.online",
         "serving.contracts",
         "serving.client",

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store import columns as c
+from feature_store.interaction_types import TYPE_CODES, event_weights
 from feature_store.lake import TenantLake
-from feature_store.online import TYPE_CODES, event_weights
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
 from feature_store.snapshots import build_snapshot, prune_snapshots, read_manifest, snapshot_folder
 from tests.feature_store.lakes import TENANT, interaction, write_lake

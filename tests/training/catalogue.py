@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from feature_store.online import TYPE_CODES, Histories
+from feature_store.interaction_types import TYPE_CODES
+from feature_store.online import Histories
 from training.data.dataset import Dataset, Interactions, ItemTable
 
 GENRES = ("western", "romance", "horror", "space")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_store.online import TYPE_WEIGHTS, Histories
+from feature_store.interaction_types import TYPE_WEIGHTS
+from feature_store.online import Histories
 from tests.fixtures.movielens_dataset import movielens_100k
 from tests.training.catalogue import N_ITEMS, histories
 from tests.training.test_model_contract import ENSEMBLE_MEMBERS, EXACT, FAMILIES, fitted, without_item

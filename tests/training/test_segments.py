@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from feature_store.interaction_types import SeenPolicy
 from training.data.dataset import from_events
-from training.data.splits import SeenPolicy, Split, temporal_split
+from training.data.splits import Split, temporal_split
 from training.evaluation.rankings import rank_test_queries
 from training.evaluation.report import evaluate_model
 from training.evaluation.segments import segments

@@ -15,7 +15,8 @@ import scipy.sparse as sp
 
 from feature_store import columns as c
 from feature_store import schemas
-from feature_store.online import TYPE_CODES, Histories, build_histories, event_weights
+from feature_store.interaction_types import TYPE_CODES, event_weights
+from feature_store.online import Histories, build_histories
 
 
 @dataclass(frozen=True)

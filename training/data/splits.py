@@ -2,17 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from feature_store.online import TYPE_CODES, Histories
+from feature_store.interaction_types import SeenPolicy, makes_seen
+from feature_store.online import Histories
 from training.data.dataset import Dataset, Interactions
-
-SeenPolicy = Literal["none", "bought", "all"]
-"""Which of a user's earlier items an answer leaves out: the tenant's `excludeSeen`."""
 
 _MASK_WORDS = {
     "none": "no item is masked",
@@ -130,11 +127,8 @@ def _questions(past: Dataset, chosen: Interactions, mask: SeenPolicy) -> Holdout
 
 
 def _masked_items(past: Dataset, mask: SeenPolicy) -> sp.csr_array:
-    if mask == "all":
-        return past.seen
-    if mask == "bought":
-        return past.where(past.interactions.types == TYPE_CODES["purchase"]).seen
-    return sp.csr_array((past.n_users, past.n_items), dtype=bool)
+    seen = makes_seen(past.interactions.types, mask)
+    return past.seen if seen.all() else past.where(seen).seen
 
 
 def _split(

@@ -29,7 +29,8 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
-from feature_store.online import TYPE_CODES, Histories
+from feature_store.interaction_types import TYPE_CODES
+from feature_store.online import Histories
 from training.evaluation.promotion import Decision
 from training.evaluation.report import EvaluationReport
 from training.models.contract import Recommender

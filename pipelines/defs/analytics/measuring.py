@@ -13,7 +13,8 @@ from feature_store import analytics_sinks, analytics_sources, sources
 from feature_store import columns as c
 from feature_store.analytics_sinks import Accuracy
 from feature_store.analytics_sources import Service
-from feature_store.online import TYPE_CODES, build_histories
+from feature_store.interaction_types import SeenPolicy, makes_seen
+from feature_store.online import build_histories
 from pipelines.resources import Installation
 from serving.contracts.releases import BrokenReleaseError
 from serving.overlay import Catalogue
@@ -80,7 +81,7 @@ def measure(installation: Installation, tenant_id: str, now: datetime) -> Outcom
     return outcome
 
 
-def _accuracies(catalogue: Catalogue, asked: pa.Table, exclude_seen: str, max_events: int) -> list[Accuracy]:
+def _accuracies(catalogue: Catalogue, asked: pa.Table, exclude_seen: SeenPolicy, max_events: int) -> list[Accuracy]:
     shown = np.flatnonzero(catalogue.visible).astype(np.int32)
     holdout = questions(catalogue, asked, exclude_seen, max_events)
     accuracies = []
@@ -90,7 +91,7 @@ def _accuracies(catalogue: Catalogue, asked: pa.Table, exclude_seen: str, max_ev
     return accuracies
 
 
-def questions(catalogue: Catalogue, asked: pa.Table, exclude_seen: str, max_events: int) -> Holdout:
+def questions(catalogue: Catalogue, asked: pa.Table, exclude_seen: SeenPolicy, max_events: int) -> Holdout:
     """QUESTIONS by the positions of a catalogue.
 
     Left out are items that it does not know or that may not be shown, as answers the user's seen ones too, and then
@@ -114,11 +115,7 @@ def questions(catalogue: Catalogue, asked: pa.Table, exclude_seen: str, max_even
         n_users,
         max_events,
     )
-    seen = ~chosen & (places >= 0)
-    if exclude_seen == "bought":
-        seen &= types == TYPE_CODES["purchase"]
-    elif exclude_seen == "none":
-        seen[:] = False
+    seen = ~chosen & (places >= 0) & makes_seen(types, exclude_seen)
     masked = _matrix(users[seen], places[seen], (n_users, n_shown))
     answers = chosen & (places >= 0)
     targets = _matrix(users[answers], places[answers], (n_users, n_shown))

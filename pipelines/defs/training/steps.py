@@ -5,16 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from pydantic import ValidationError
 
+from feature_store.interaction_types import SeenPolicy, seen_policy
 from feature_store.lake import tenant_folder
 from feature_store.snapshots import Manifest, snapshot_folder
 from pipelines.defs.training.families import components_of
 from pipelines.resources import Installation
 from training.data.dataset import Dataset, load_snapshot
-from training.data.splits import SeenPolicy, Split, temporal_split
+from training.data.splits import Split, temporal_split
 from training.evaluation.promotion import Decision, decide, load_policy
 from training.evaluation.report import EvaluationReport
 from training.models.contract import RuntimeOptions
@@ -39,7 +40,7 @@ class TrainingRun:
     def on(cls, installation: Installation, feature_snapshot: Mapping[str, Any]) -> Self:
         """The run on the snapshot that the asset `feature_snapshot` described."""
         manifest = Manifest(**{field.name: feature_snapshot[field.name] for field in fields(Manifest)})
-        return cls(installation, manifest, _seen_policy(feature_snapshot["exclude_seen"]))
+        return cls(installation, manifest, seen_policy(feature_snapshot["exclude_seen"]))
 
     @property
     def tenant(self) -> str:
@@ -176,9 +177,3 @@ def figures(report: EvaluationReport) -> dict[str, Any]:
         "users": report.n_users(segment),
         **{name: metrics[name].mean for name in ("ndcg@10", "recall@10", "auc", "coverage@10") if name in metrics},
     }
-
-
-def _seen_policy(text: str) -> SeenPolicy:
-    if text not in ("none", "bought", "all"):
-        raise ValueError(f"no such policy of seen items: {text!r}")
-    return cast(SeenPolicy, text)

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from feature_store.interaction_types import SeenPolicy
 from feature_store.online import Histories
 from training.data.dataset import Dataset
-from training.data.splits import Holdout, SeenPolicy, Split, leave_one_out_split, temporal_split
+from training.data.splits import Holdout, Split, leave_one_out_split, temporal_split
 from training.models.content_based.encoder import ContentEncoder
 from training.models.contract import (
     NO_ITEM,
