@@ -1,6 +1,8 @@
 # `make help` lists what there is. Everything below runs from .venv, which `make install` builds.
 PYTHON ?= python3
 STATE ?= .recommendai
+# Processes that run tests side by side; each may take 2 GB.
+WORKERS ?= logical
 BIN := .venv/bin
 TORCH := torch>=2.13,<2.14
 # torchrec asks for the CUDA build of fbgemm, which overwrites the CPU one: these are installed without dependencies.
@@ -19,7 +21,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types check bench-latency bench-analytics bench-metering bench-quality bench-estimates fuzz complete-journey lock clean reset
+.PHONY: help install demo test test-fast lint format types check bench-latency bench-analytics bench-metering bench-quality bench-estimates fuzz complete-journey lock clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,8 +46,11 @@ $(INSTALLED): requirements.lock configs/datasets/movielens-100k.lock Makefile
 demo: install ## the whole platform on this machine with real data; Ctrl-C stops it
 	@exec $(BIN)/python -m configs.local.demo
 
-test: install ## every test; needs no service running
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: install ## every test, on a worker a core; needs no service running (WORKERS=0: in one process)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
+
+test-fast: install ## tests without a service, a fit or a process, for the inner loop
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup -m 'not service and not fit' $(PYTEST_ARGS)
 
 lint: install ## ruff: style and likely mistakes
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

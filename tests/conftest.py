@@ -1,3 +1,8 @@
 """Fixtures that every package's tests share."""
 
-pytest_plugins = ["tests.fixtures.platform", "tests.fixtures.postgres", "tests.fixtures.standin"]
+pytest_plugins = [
+    "tests.fixtures.workers",  # before any library that reads how many threads it may start
+    "tests.fixtures.platform",
+    "tests.fixtures.postgres",
+    "tests.fixtures.standin",
+]
