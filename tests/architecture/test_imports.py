@@ -1,8 +1,10 @@
 """Imports go one way. Every import in every package, also those inside functions, is held against one table."""
 
 import ast
+import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,7 @@ HOMES = {
 }
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for package in PACKAGES:
@@ -187,20 +190,43 @@ def test_fresh_interpreter_does_not_load(module: str, absent: set[str]) -> None:
     assert result.stdout.strip().splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_importing_every_module_makes_nothing_on_disk(package: str, tmp_path: Path) -> None:
-    """No module connects, makes folders or reads a required setting on import."""
-    names = [name for name in MODULES if name.partition(".")[0] == package and not name.endswith("__main__")]
+IMPORT_ALL = """
+import importlib, json, sys
+from pathlib import Path
+made = {}
+for package, names in json.loads(sys.argv[1]).items():
+    before = set(Path.cwd().rglob("*"))
+    for name in names:
+        importlib.import_module(name)
+    made[package] = [str(path.relative_to(Path.cwd())) for path in set(Path.cwd().rglob("*")) - before]
+print(json.dumps(made))
+"""
+
+
+@pytest.fixture(scope="module")
+def made_by_importing(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Files and folders that appear while all modules of a package are imported, in the order of the packages."""
+    folder = tmp_path_factory.mktemp("imports")
     # These run inside their framework: a service's and a migration's module is a program, not a library.
-    names = [name for name in names if ".migrations" not in name and name not in {"serving.service", "api.asgi"}]
-    code = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
+    names = [name for name in MODULES if not name.endswith("__main__") and ".migrations" not in name]
+    names = [name for name in names if name not in {"serving.service", "api.asgi"}]
+    by_package = {package: [name for name in names if name.partition(".")[0] == package] for package in PACKAGES}
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(ROOT),
-        "HOME": str(tmp_path),
+        "HOME": str(folder),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=180)
-    made = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    command = [sys.executable, "-c", IMPORT_ALL, json.dumps(by_package)]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=600
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_every_module_makes_nothing_on_disk(package: str, made_by_importing: dict[str, list[str]]) -> None:
+    """No module connects, makes folders or reads a required setting on import."""
+    made = [Path(path) for path in made_by_importing[package]]
     # Frameworks' own caches under HOME are theirs.
     assert not [path for path in made if not path.parts[0].startswith(".") and path.parts[0] != "bentoml"]
