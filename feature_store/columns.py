@@ -43,3 +43,6 @@ USER_SEGMENTS = ("all", "active", "new")
 ACTIVE_DAYS = 30
 NEW_BELOW = 5
 """A user with fewer interactions than this is new."""
+
+MICROS_PER_DAY = 86_400_000_000
+"""Microseconds in a day: timestamps are microseconds since the epoch, UTC."""

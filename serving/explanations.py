@@ -19,17 +19,18 @@ FROM_HISTORY = "Based on your interaction history"
 WITHOUT_HISTORY = "Popular with all users right now"
 
 
-def carriers(parts: Mapping[str, FloatMatrix], family: str, items: Positions) -> list[list[str]]:
-    """The family that carried more than half of each item's score, or the blend's own name where none did.
+def carriers(component_scores: Mapping[str, FloatMatrix], family: str, items: Positions) -> list[list[str]]:
+    """The family that carried more than half of each item's score, or the ensemble's own name where none did.
 
-    parts: the split of the raw scores (`Recommender.parts`), each [batch, n]; items: int32 [batch, k], NO_ITEM allowed.
-    A part below zero carries nothing. Returns [batch][k] names.
+    component_scores: float32 [batch, n] each, as `Recommender.component_scores` gives them; a negative one carries
+    nothing. items: int32 [batch, k], NO_ITEM allowed. Returns [batch][k] names.
     """
-    names = list(parts)
+    names = list(component_scores)
     if len(names) == 1:
         return [names * items.shape[1] for _ in items]
     rows = np.arange(len(items))[:, np.newaxis]
-    shares = np.stack([np.maximum(part[rows, items], 0) for part in parts.values()])  # [families, batch, k]
+    # [families, batch, k]
+    shares = np.stack([np.maximum(scores[rows, items], 0) for scores in component_scores.values()])
     total = shares.sum(axis=0)
     largest = shares.argmax(axis=0)
     majority = np.take_along_axis(shares, largest[np.newaxis], axis=0)[0] > total / 2

@@ -72,15 +72,15 @@ def _models(folder: Path, manifest: Manifest, metadata: list[dict[str, Any]]) ->
     """
     loaded: dict[str, Recommender] = {}  # by folder
 
-    def load(saved: str, components: dict[str, str]) -> Recommender:
+    def load(saved: str, base_models: dict[str, str]) -> Recommender:
         if saved not in loaded:
-            parts = {family: load(part, {}) for family, part in components.items()}
+            parts = {family: load(part, {}) for family, part in base_models.items()}
             model = load_model(folder / saved, parts)
             newer = np.arange(model.n_items, len(metadata), dtype=np.int32)
             loaded[saved] = model.with_items(newer, metadata[model.n_items :]) if len(newer) else model
         return loaded[saved]
 
-    models = {family: load(saved.folder, saved.components) for family, saved in manifest.families.items()}
+    models = {family: load(saved.folder, saved.base_models) for family, saved in manifest.families.items()}
     for family, model in models.items():
         if model.family != family:
             raise BrokenReleaseError(f"{folder}: the model of {family} is of the family {model.family}")

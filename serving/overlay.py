@@ -7,7 +7,7 @@ import numpy as np
 
 from serving.contracts.messages import CatalogueDelta, ItemChange
 from serving.filtering import LayeredColumns, MetadataColumns, lay_over
-from training.models.contract import Blend, FloatMatrix, Mask, Positions, Recommender
+from training.models.contract import Ensemble, FloatMatrix, Mask, Positions, Recommender
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class Catalogue:
 def _lay_over(
     models: dict[str, Recommender], positions: Positions, metadata: list[dict[str, Any]]
 ) -> dict[str, Recommender]:
-    """Every model with these items, each once: what a blend shares with the release is laid over for both."""
+    """Every model with these items, each once: what an ensemble shares with the release is laid over for both."""
     laid: dict[int, Recommender] = {}
 
     def lay(model: Recommender) -> Recommender:
         if id(model) not in laid:
             laid[id(model)] = (
-                model.over({family: lay(component) for family, component in model.components.items()})
-                if isinstance(model, Blend)
+                model.with_base_models({family: lay(component) for family, component in model.base_models.items()})
+                if isinstance(model, Ensemble)
                 else model.with_items(positions, metadata)
             )
         return laid[id(model)]

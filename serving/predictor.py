@@ -130,13 +130,13 @@ class Predictor:
             allowed: per row a bool [n_items] of the items that may enter; excluded: per row positions that may not.
         """
         model, score_map = catalogue.models[family], self._score_maps[family]
-        parts = model.parts(histories)
+        component_scores = model.component_scores(histories)
         ranked = ranking.rank(
-            ranking.admit(_total(parts), allowed, excluded),
+            ranking.admit(_total(component_scores), allowed, excluded),
             counts,
             ranking.Diversity(diversity, score_map, lambda: catalogue.vectors(family)),
         )
-        carried = explanations.carriers(parts, family, ranked.items)
+        carried = explanations.carriers(component_scores, family, ranked.items)
         evidence = model.evidence(histories, ranked.items, explanations.MAX_EVIDENCE)
         shown = (evidence != NO_ITEM) & catalogue.visible[evidence]
         reasons = [

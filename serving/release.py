@@ -26,11 +26,11 @@ _VERSION = "%Y%m%d-%H%M%S-%f"
 
 @dataclass(frozen=True)
 class ReleaseMember:
-    """A saved model that goes into a release, with the saved models that it blends."""
+    """A saved model that goes into a release, with the saved models that it combines."""
 
     version: str  # in the model registry
     folder: Path
-    components: Mapping[str, "ReleaseMember"] = field(default_factory=dict)  # by family
+    base_models: Mapping[str, "ReleaseMember"] = field(default_factory=dict)  # by family
 
 
 def publish(
@@ -51,7 +51,7 @@ def publish(
         items: parquet file of `SNAPSHOT_ITEMS`, the positions that the models were trained on.
         catalogue_version: that of `items`.
         home: BentoML's home folder (`PathSettings.bentoml`).
-        notes: words for a reader, such as which component a blend kept.
+        notes: words for a reader, such as which base model an ensemble kept.
 
     Raises ValueError without members, FileNotFoundError where a folder or the item table is missing.
     """
@@ -126,12 +126,12 @@ def _next_moment(home: Path, tenant_id: str) -> datetime:
 
 
 def _add(folder: Path, family: str, member: ReleaseMember) -> SavedModel:
-    """Copy a member and its components, each once."""
-    components = {name: _add(folder, name, component).folder for name, component in member.components.items()}
+    """Copy a member and its base models, each once."""
+    base_models = {name: _add(folder, name, component).folder for name, component in member.base_models.items()}
     target = f"{MODELS_FOLDER}/{family}-{member.version}"
     if not (folder / target).exists():
         shutil.copytree(member.folder, folder / target)
-    return SavedModel(member.version, target, components)
+    return SavedModel(member.version, target, base_models)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

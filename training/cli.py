@@ -136,7 +136,7 @@ def tune(
     """Look for better hyper-parameters of a family with Optuna, on the validation window alone.
 
     The search begins with the configuration that is in use, so the winner is never worse than it on that window. The
-    components of a blend are fitted before it, once for all trials, with the configurations that are in use.
+    base models of an ensemble are fitted before it, once for all trials, with the configurations that are in use.
     """
     _limit_threads(threads)
     from training.config import load_config
@@ -185,19 +185,19 @@ def tune(
 def _blended(
     family: str, tables: "LoadedDataset", split: "Split", configs: Path | None, options: "RuntimeOptions"
 ) -> "Fit | None":
-    """How a blend is fitted, its components having been; None for any other family."""
+    """How an ensemble is fitted, its base models having been; None for any other family."""
     from training.config import load_config
     from training.evaluation.comparison import ENSEMBLE_MEMBERS
-    from training.models.contract import Blend
+    from training.models.contract import Ensemble
     from training.models.registry import family_class
     from training.tuning.ensembles import ensemble_fit
 
-    blend = family_class(family)
-    if not issubclass(blend, Blend):
+    ensemble = family_class(family)
+    if not issubclass(ensemble, Ensemble):
         return None
     names = [name for name in ENSEMBLE_MEMBERS if name != "content-based" or any(tables.dataset.items.metadata)]
     messages.print(f"fitting {', '.join(names)} twice, for all trials", style="dim")
-    return ensemble_fit(blend, split, {name: load_config(name, folder=configs) for name in names}, options)
+    return ensemble_fit(ensemble, split, {name: load_config(name, folder=configs) for name in names}, options)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def forecast(
     split: Split,
     options: RuntimeOptions,
     refit_options: RuntimeOptions | None = None,
-    components: Mapping[str, Recommender] | None = None,
+    base_models: Mapping[str, Recommender] | None = None,
 ) -> Forecast | None:
     """What measuring a configuration takes: a fit before the validation window, a refit before the test window.
 
@@ -67,13 +67,13 @@ def forecast(
         config: its hyper-parameters.
         split: of the data set.
         options, refit_options: of either fit; by default the same.
-        components: what a blend blends, fitted before the validation window.
+        base_models: the models that the ensemble weighs, fitted before the validation window.
     """
     if family not in WORK:
         return None
     before = resident_mb()
     first, second = (
-        Fit(dataset, config, each, split, components or {}, Sizes.of(dataset))
+        Fit(dataset, config, each, split, base_models or {}, Sizes.of(dataset))
         for dataset, each in ((split.train, options), (split.before_test, refit_options or options))
     )
     fit, refit = WORK[family](first, second)

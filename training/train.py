@@ -2,7 +2,7 @@
 
 A family is fitted three times, each time on more of the data:
 
-    tuned      on the events before the validation window; what a blend learns its weights with, out of time
+    tuned      on the events before the validation window; what an ensemble learns its weights with, out of time
     evaluated  on the events before the test window; every figure of the report is of this one
     model      on all events; this one serves
 
@@ -27,7 +27,7 @@ from training.estimate import forecast
 from training.evaluation.calibration import ScoreMap, fit_score_map
 from training.evaluation.rankings import HoldoutRankings, ProgressCallback, rank_test_queries
 from training.evaluation.report import EvaluationReport, evaluate_model
-from training.models.contract import Blend, ModelConfig, Recommender, RuntimeOptions
+from training.models.contract import Ensemble, ModelConfig, Recommender, RuntimeOptions
 from training.models.registry import family_class, load_model, save_model
 from training.resource_usage import ResourceUsage, measure_usage
 
@@ -73,9 +73,9 @@ class EvaluatedModel:
         (folder / REPORT_FILE).write_text(json.dumps(facts))
 
     @classmethod
-    def load(cls, folder: Path, components: Mapping[str, "EvaluatedModel"] | None = None) -> Self:
-        """What `save` wrote. components: those of a blend."""
-        return cls(**_load(folder, components or {}))
+    def load(cls, folder: Path, base_models: Mapping[str, "EvaluatedModel"] | None = None) -> Self:
+        """What `save` wrote. base_models: those of an ensemble."""
+        return cls(**_load(folder, base_models or {}))
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ class TrainedModel(EvaluatedModel):
         self.save_served(folder / "model")
 
     @classmethod
-    def load(cls, folder: Path, components: Mapping[str, EvaluatedModel] | None = None) -> Self:
-        """What `save` wrote. components: those of a blend, which were trained too."""
-        served = {name: one.model for name, one in (components or {}).items() if isinstance(one, TrainedModel)}
+    def load(cls, folder: Path, base_models: Mapping[str, EvaluatedModel] | None = None) -> Self:
+        """What `save` wrote. base_models: those of an ensemble, which were trained too."""
+        served = {name: one.model for name, one in (base_models or {}).items() if isinstance(one, TrainedModel)}
         return cls(
-            **_load(folder, components or {}),
+            **_load(folder, base_models or {}),
             model=load_model(folder / "model", served),
             score_map=ScoreMap.load(folder / "model"),
         )
@@ -111,7 +111,7 @@ def train_family(
     *,
     options: RuntimeOptions,
     config: ModelConfig | None = None,
-    components: Mapping[str, TrainedModel] | None = None,
+    base_models: Mapping[str, TrainedModel] | None = None,
     exclude_seen: SeenPolicy = "all",
     split: Split | None = None,
 ) -> TrainedModel:
@@ -122,7 +122,7 @@ def train_family(
         dataset: a whole snapshot.
         options: `max_seconds` bounds the three fits together.
         config: hyper-parameters; default those of `configs/models/<family>.yaml`.
-        components: what a blend blends, trained on the same data set and split.
+        base_models: the models that the ensemble weighs, trained on the same data set and split.
         exclude_seen: the tenant's `excludeSeen`, which decides what the metrics mask.
         split: where the caller has made `temporal_split(dataset, exclude_seen)` already.
 
@@ -131,11 +131,11 @@ def train_family(
         ValueError: the data cannot be split in time, or cannot carry the family.
     """
     split = split or temporal_split(dataset, exclude_seen)
-    found = evaluate_family(family, split, options=options, config=config, components=components)
+    found = evaluate_family(family, split, options=options, config=config, base_models=base_models)
     with measure_usage() as usage:
-        if isinstance(found.evaluated, Blend):
-            served = {name: one.model for name, one in (components or {}).items()}
-            model: Recommender = found.evaluated.with_components(served, dataset)
+        if isinstance(found.evaluated, Ensemble):
+            served = {name: one.model for name, one in (base_models or {}).items()}
+            model: Recommender = found.evaluated.with_refitted(served, dataset)
         else:
             model = found.evaluated.refit(dataset, _share(options, _REFIT_SHARE))
     return TrainedModel(
@@ -155,7 +155,7 @@ def evaluate_family(
     *,
     options: RuntimeOptions,
     config: ModelConfig | None = None,
-    components: Mapping[str, EvaluatedModel] | None = None,
+    base_models: Mapping[str, EvaluatedModel] | None = None,
     tick: ProgressCallback | None = None,
 ) -> EvaluatedModel:
     """What a configuration reaches on this window: fitted before it, measured on it.
@@ -169,7 +169,7 @@ def evaluate_family(
         split: the window.
         options: `max_seconds` bounds the fits together.
         config: hyper-parameters; default those of `configs/models/<family>.yaml`.
-        components: what a blend blends, measured on the same split.
+        base_models: the models that the ensemble weighs, measured on the same split.
         tick: told how many questions are answered.
 
     Raises:
@@ -179,12 +179,12 @@ def evaluate_family(
     config = config or load_config(family)
     fit, refit = _share(options, _FIT_SHARE), _share(options, _REFIT_SHARE)
     expected = forecast(
-        family, config, split, fit, refit, {name: one.tuned for name, one in (components or {}).items()}
+        family, config, split, fit, refit, {name: one.tuned for name, one in (base_models or {}).items()}
     )
     if expected is not None:
         log.info("before the fits", family=family, **expected.notes())
     with measure_usage() as usage:
-        tuned, evaluated = _fit_before_test(family, config, split, options, components or {})
+        tuned, evaluated = _fit_before_test(family, config, split, options, base_models or {})
     log.info("after the fits", family=family, **asdict(usage.result))
     answers = _asked(evaluated, split, tick)
     report = _report(evaluated, split, options, usage.result, answers)
@@ -207,26 +207,28 @@ def reevaluate(found: EvaluatedModel, split: Split, tick: ProgressCallback | Non
 
 
 def _fit_before_test(
-    family: str, config: ModelConfig, split: Split, options: RuntimeOptions, components: Mapping[str, EvaluatedModel]
+    family: str, config: ModelConfig, split: Split, options: RuntimeOptions, base_models: Mapping[str, EvaluatedModel]
 ) -> tuple[Recommender, Recommender]:
     """The model fitted before the validation window and the one fitted before the test window."""
     found = family_class(family)
-    if not issubclass(found, Blend):
+    if not issubclass(found, Ensemble):
         tuned = found(config).fit(split.train, _share(options, _FIT_SHARE))
         return tuned, tuned.refit(split.before_test, _share(options, _REFIT_SHARE))
-    earlier = {name: one.tuned for name, one in components.items()}
+    earlier = {name: one.tuned for name, one in base_models.items()}
     if split.known_until is None:  # positions are no clock: it learns from the very events that validate
-        blend = found(config, earlier, questions=split.validation).fit(split.train, options)
+        ensemble = found(config, earlier, queries=split.validation).fit(split.train, options)
     else:
-        blend = found(config, earlier, split.known_until).fit(split.before_test, options)
-    return blend, blend.with_components({name: one.evaluated for name, one in components.items()}, split.before_test)
+        ensemble = found(config, earlier, split.known_until).fit(split.before_test, options)
+    return ensemble, ensemble.with_refitted(
+        {name: one.evaluated for name, one in base_models.items()}, split.before_test
+    )
 
 
-def _load(folder: Path, components: Mapping[str, EvaluatedModel]) -> dict[str, Any]:
+def _load(folder: Path, base_models: Mapping[str, EvaluatedModel]) -> dict[str, Any]:
     """The fields of `EvaluatedModel`."""
     facts = json.loads((folder / REPORT_FILE).read_text())
     stages = {
-        stage: load_model(folder / stage, {name: getattr(one, stage) for name, one in components.items()})
+        stage: load_model(folder / stage, {name: getattr(one, stage) for name, one in base_models.items()})
         for stage in ("tuned", "evaluated")
     }
     return {
@@ -245,8 +247,8 @@ def _report(
     evaluated: Recommender, split: Split, options: RuntimeOptions, usage: ResourceUsage, answers: HoldoutRankings | None
 ) -> EvaluationReport:
     notes: dict[str, Any] = {"config": evaluated.config.model_dump(mode="json"), **evaluated.record()}
-    if isinstance(evaluated, Blend):
-        notes["kept_component"] = evaluated.kept_component
+    if isinstance(evaluated, Ensemble):
+        notes["kept_base_model"] = evaluated.kept_base_model
     report = evaluate_model(
         evaluated,
         split,

@@ -77,7 +77,7 @@ class Fit:
     config: ModelConfig
     options: RuntimeOptions
     split: Split
-    components: Mapping[str, Recommender]  # of a blend, fitted
+    base_models: Mapping[str, Recommender]  # of a blend, fitted
     sizes: Sizes
 
 
@@ -256,7 +256,7 @@ def _hybrid(first: Fit, second: Fit) -> tuple[Work, Work]:
     sizes, values = second.sizes, second.config.model_dump()
     asked = n_questions(second.split, values["questions_per_user"], values["max_questions"])
     scaled = min(values["scale_users"], sizes.users)
-    count, tried = len(second.components), len(values["ranker"]["popularity_weights"])
+    count, tried = len(second.base_models), len(values["ranker"]["popularity_weights"])
     cells = asked * min(sizes.items, (count + 1) * values["ranker"]["candidates"])
     scoring = _scoring_seconds(second)
     learning = Work(
@@ -290,7 +290,7 @@ def _scoring_seconds(fit: Fit) -> float:
     drawn = np.random.default_rng(fit.options.seed).choice(users, min(len(users), _REHEARSED_USERS), replace=False)
     histories = fit.dataset.histories(np.sort(drawn))
     watch = Stopwatch()
-    for model in fit.components.values():
+    for model in fit.base_models.values():
         model.score(histories)
     return watch.lap() / max(1, len(drawn))
 

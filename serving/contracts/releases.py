@@ -19,11 +19,11 @@ class BrokenReleaseError(Exception):
 
 
 class SavedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model of a release: its registry version, its folder, and the folders of the models that it blends."""
+    """One model of a release: its registry version, its folder, and the folders of the models that it combines."""
 
     version: str
     folder: str
-    components: dict[str, str] = {}  # family -> folder
+    base_models: dict[str, str] = msgspec.field(default_factory=dict, name="components")  # family -> folder
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,7 +24,7 @@ from training.data.loaders import load_dataset_files
 from training.data.splits import Split, leave_one_out_split, temporal_split
 from training.evaluation.comparison import ENSEMBLE_MEMBERS, FAMILIES
 from training.models.contract import ModelConfig, RuntimeOptions
-from training.models.registry import is_blend
+from training.models.registry import is_ensemble
 from training.train import EvaluatedModel, evaluate_family
 
 TRIVIAL_SECONDS = 1.0
@@ -40,17 +40,17 @@ def measure(
     dataset = load_dataset_files(files_.interactions, files_.items).dataset
     cut = temporal_split if run.protocol == "temporal" else leave_one_out_split
     split: Split = cut(dataset, run.exclude_seen)
-    components: dict[str, EvaluatedModel] = {}
+    base_models: dict[str, EvaluatedModel] = {}
     for family in families:
         found = evaluate_family(
             family,
             split,
             options=options,
             config=_config(family, run.dataset, epochs),
-            components=components if is_blend(family) else {},
+            base_models=base_models if is_ensemble(family) else {},
         )
         if family in ENSEMBLE_MEMBERS:
-            components[family] = found
+            base_models[family] = found
         notes, usage = found.report.notes, found.usage
         yield {
             "data": run.dataset,

@@ -14,8 +14,8 @@ from serving.contracts.messages import Algorithm, Answer, BatchRequest, Query, R
 from serving.contracts.releases import BrokenReleaseError
 from serving.predictor import Predictor
 from tests.fixtures.filters import says
-from tests.fixtures.releases import CATALOGUE_VERSION, COMPONENTS, FAMILIES, GENRES, TENANT, delta, item_id, likes
-from training.models.contract import Blend
+from tests.fixtures.releases import BASE_MODELS, CATALOGUE_VERSION, FAMILIES, GENRES, TENANT, delta, item_id, likes
+from training.models.contract import Ensemble
 
 COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
 HORRORS = [item_id("horror", number) for number in range(1, 5)]
@@ -41,7 +41,7 @@ def test_two_tastes_get_two_lists_with_their_own_evidence(predictor: Predictor, 
         assert len(answer.items) == 5
         assert any(item.evidence for item in answer.items)
         assert all(set(item.evidence) <= set(history) and len(item.evidence) <= 3 for item in answer.items)
-        assert {item.algorithm for item in answer.items} <= ({family, *COMPONENTS} if family == "hybrid" else {family})
+        assert {item.algorithm for item in answer.items} <= ({family, *BASE_MODELS} if family == "hybrid" else {family})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -127,7 +127,8 @@ def test_an_item_of_a_hybrid_list_names_the_family_that_carried_more_than_half(p
     histories = Histories(
         positions, np.full(n, 2, np.int8), np.ones(n, np.float32), np.arange(n), np.array([0, n], np.int64)
     )
-    parts = {family: np.maximum(part[0], 0) for family, part in catalogue.models["hybrid"].parts(histories).items()}
+    component_scores = catalogue.models["hybrid"].component_scores(histories)
+    parts = {family: np.maximum(scores[0], 0) for family, scores in component_scores.items()}
     for item in answer.items:
         shares = {family: part[catalogue.position_of[item.item_id]] for family, part in parts.items()}
         majority = [family for family, share in shares.items() if share > sum(shares.values()) / 2]
@@ -139,9 +140,9 @@ def test_models_that_a_hybrid_blends_are_shared_with_it(predictor: Predictor) ->
     changes = delta(11, ("new", {"genres": ["horror"]}, True))
     for _ in range(2):
         models = predictor.catalogue.models
-        blend = models["hybrid"]
-        assert isinstance(blend, Blend)
-        assert all(blend.components[family] is models[family] for family in COMPONENTS)
+        ensemble = models["hybrid"]
+        assert isinstance(ensemble, Ensemble)
+        assert all(ensemble.base_models[family] is models[family] for family in BASE_MODELS)
         predictor.answer(BatchRequest(TENANT, 11, [], changes))
     assert predictor.catalogue.models["hybrid"].n_items == 61
 

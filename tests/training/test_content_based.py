@@ -214,9 +214,9 @@ def test_a_blend_is_told_what_newcomers_are_expected_to_get_and_not_their_share(
     assert not np.allclose(lifted.with_items(added, twin).score(asked), expected, rtol=0.1)
     lifted.save(tmp_path)
     for model in (lifted, ContentBased.load(tmp_path)):
-        for blended in (model.in_blend().with_items(added, twin), model.with_items(added, twin).in_blend()):
+        for blended in (model.as_base_model().with_items(added, twin), model.with_items(added, twin).as_base_model()):
             np.testing.assert_allclose(blended.score(asked), expected, rtol=1e-4, atol=1e-6)
-    assert plain.in_blend() is plain
+    assert plain.as_base_model() is plain
 
 
 def test_many_labels_are_held_sparsely_and_score_the_same(monkeypatch, tmp_path) -> None:

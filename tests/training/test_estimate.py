@@ -160,11 +160,11 @@ def test_where_early_stopping_ends_is_expected_between_the_earliest_and_the_last
 
 
 def test_questions_of_a_blend_are_counted_as_it_will_ask_them(split: Split) -> None:
-    components = {"popularity": Popularity().fit(split.train, OPTIONS)}
+    base_models = {"popularity": Popularity().fit(split.train, OPTIONS)}
     for per_user in (1, 3):
         config = HybridConfig(questions_per_user=per_user, mask_seen=False)
-        blend = Hybrid(config, components, split.known_until).fit(split.before_test, OPTIONS)
-        assert blend.learned.n_questions == n_questions(split, per_user, config.max_questions)
+        ensemble = Hybrid(config, base_models, split.known_until).fit(split.before_test, OPTIONS)
+        assert ensemble.learned.n_questions == n_questions(split, per_user, config.max_questions)
     assert n_questions(split, 3, 7) == 7
 
 

@@ -46,12 +46,12 @@ def hybrid() -> Hybrid:
     dataset = build_dataset()
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)
-    blend = Hybrid(None, parts(past, Collaborative, ContentBased), moment).fit(dataset, OPTIONS)
+    ensemble = Hybrid(None, parts(past, Collaborative, ContentBased), moment).fit(dataset, OPTIONS)
     shares = {"collaborative": 0.6, "content-based": 0.4}
-    chosen = {"weights": shares, "popularity_weight": 0.3, "kept_component": None}
-    blend.learned = blend.learned.model_copy(update=chosen)
-    blend.explained_by = list(shares)
-    return blend.with_components(parts(dataset, Collaborative, ContentBased), dataset)
+    chosen = {"weights": shares, "popularity_weight": 0.3, "kept_base_model": None}
+    ensemble.learned = ensemble.learned.model_copy(update=chosen)
+    ensemble.explained_by = list(shares)
+    return ensemble.with_refitted(parts(dataset, Collaborative, ContentBased), dataset)
 
 
 def candidates(seed: int = 0) -> Candidates:
@@ -120,8 +120,8 @@ def test_items_chosen_before_are_asked_for_where_people_choose_them_again() -> N
         dataset = Dataset(events, table, 30)
         past = dataset.where(events.timestamps < 3)
         config = HybridConfig(questions_per_user=3)
-        blend = Hybrid(config, {"collaborative": Collaborative().fit(past, OPTIONS)}, 3).fit(dataset, OPTIONS)
-        asked[name] = blend.learned.n_questions
+        ensemble = Hybrid(config, {"collaborative": Collaborative().fit(past, OPTIONS)}, 3).fit(dataset, OPTIONS)
+        asked[name] = ensemble.learned.n_questions
     assert asked == {"once": 90, "again": 90}  # masked, those who repeat would have nothing left to be asked for
 
 
@@ -131,12 +131,12 @@ def test_where_each_users_last_events_are_held_out_it_learns_from_those_that_val
     _, counts = np.unique(dataset.interactions.users, return_counts=True)
     places = np.concatenate([np.arange(count) for count in counts]).astype(np.int64)
     split = leave_one_out_split(replace(dataset, interactions=replace(dataset.interactions, timestamps=places)))
-    blend = Hybrid(None, parts(split.train, Collaborative, ContentBased), questions=split.validation)
-    blend.fit(split.train, OPTIONS)
-    assert blend.learned.n_questions == len(split.validation)
+    ensemble = Hybrid(None, parts(split.train, Collaborative, ContentBased), queries=split.validation)
+    ensemble.fit(split.train, OPTIONS)
+    assert ensemble.learned.n_questions == len(split.validation)
     expected = split.train.interactions.items
-    np.testing.assert_array_equal(blend.popularity > 0, np.bincount(expected, minlength=N_ITEMS) > 0)
-    later = blend.with_components(parts(split.before_test, Collaborative, ContentBased), split.before_test)
+    np.testing.assert_array_equal(ensemble.popularity > 0, np.bincount(expected, minlength=N_ITEMS) > 0)
+    later = ensemble.with_refitted(parts(split.before_test, Collaborative, ContentBased), split.before_test)
     figure, alone = (
         evaluate_model(model, split, n_resamples=2).metric("ndcg@10")
         for model in (later, Popularity().fit(split.before_test, OPTIONS))
@@ -208,7 +208,7 @@ def test_newcomers_get_no_place_that_somebody_needs() -> None:
 
 
 def test_a_lift_is_what_tells_newcomers_apart_from_others(hybrid: Hybrid) -> None:
-    lifted = hybrid.over(hybrid.components)
+    lifted = hybrid.with_base_models(hybrid.base_models)
     lifted.newcomers, lifted.lift = np.arange(N_ITEMS) < 5, Lift(value=0.7, share=0.1, ndcg=1.0)
     asked = histories([8], [8, 9, 10, 11])
     gain = lifted.score(asked) - hybrid.score(asked)
@@ -217,26 +217,26 @@ def test_a_lift_is_what_tells_newcomers_apart_from_others(hybrid: Hybrid) -> Non
 
 
 def test_where_a_component_is_kept_content_speaks_of_newcomers_and_of_nothing_else(hybrid: Hybrid, tmp_path) -> None:
-    kept = hybrid.over(hybrid.components)
+    kept = hybrid.with_base_models(hybrid.base_models)
     weights = {"collaborative": 1.0, "content-based": 0.0}
-    chosen = {"weights": weights, "popularity_weight": 0.0, "kept_component": "collaborative"}
+    chosen = {"weights": weights, "popularity_weight": 0.0, "kept_base_model": "collaborative"}
     kept.learned = hybrid.learned.model_copy(update=chosen)
     kept.newcomers, kept.lift = np.arange(N_ITEMS) < 5, Lift(value=0.7, share=0.1, ndcg=1.0)
-    guided = kept.over(kept.components)
+    guided = kept.with_base_models(kept.base_models)
     guided.guide = Guide(family="content-based", weight=1.0)
     guided.explained_by = ["collaborative", "content-based"]
     guided.save(tmp_path)
-    guided = Hybrid.load(tmp_path, guided.components)
+    guided = Hybrid.load(tmp_path, guided.base_models)
     asked = histories([8], [8, 9, 10, 11])
     said = guided.score(asked) - kept.score(asked)
-    content = guided.components["content-based"].score(asked)[:, :5]
+    content = guided.base_models["content-based"].score(asked)[:, :5]
     assert not said[:, 5:].any()
     for row in range(2):  # the same but for scale and place
         assert np.corrcoef(said[row, :5], content[row])[0, 1] == pytest.approx(1, abs=1e-4)
 
     # What an item of the history says of a newcomer is what content says of it, and of others what the kept one does.
     lists = np.array([[2, 7], [2, 7]], np.int32)
-    told = {family: hybrid.over(hybrid.components) for family in weights}
+    told = {family: hybrid.with_base_models(hybrid.base_models) for family in weights}
     for family, alone in told.items():
         alone.learned = kept.learned.model_copy(update={"weights": {**dict.fromkeys(weights, 0.0), family: 1.0}})
         alone.explained_by = [family]
@@ -251,7 +251,7 @@ def test_what_comes_after_the_fit_is_a_newcomer_and_is_kept_as_one(hybrid: Hybri
     wider = hybrid.with_items(np.array([N_ITEMS], np.int32), [metadata_of(0, 1)])
     assert wider.newcomers[-1] and wider.newcomers.sum() == hybrid.newcomers.sum() + 1
     wider.save(tmp_path)
-    again = Hybrid.load(tmp_path, wider.components)
+    again = Hybrid.load(tmp_path, wider.base_models)
     assert again.lift == wider.lift
     np.testing.assert_array_equal(again.newcomers, wider.newcomers)
 
@@ -284,12 +284,12 @@ def test_a_blend_is_of_all_that_help_and_of_nothing_else() -> None:
     signals = np.random.default_rng(0).normal(size=(150, 60, 3))
     chosen = (signals[:, :, 0] + 0.6 * signals[:, :, 1]).argmax(axis=1)
     learned = learn_from(signals, np.zeros(60), chosen)
-    assert learned.kept_component is None
+    assert learned.kept_base_model is None
     assert learned.weights["first"] > learned.weights["second"] > 0.2
     assert learned.weights["third"] < 0.1
-    assert learned.ndcg > max(learned.component_ndcg.values())
+    assert learned.ndcg > max(learned.base_model_ndcg.values())
     assert learned.gain.low is not None and learned.gain.low > 0
-    assert learned.gain.mean == pytest.approx(learned.ndcg - max(learned.component_ndcg.values()))
+    assert learned.gain.mean == pytest.approx(learned.ndcg - max(learned.base_model_ndcg.values()))
 
 
 def test_popularity_gets_weight_where_it_tells_what_components_do_not() -> None:
@@ -307,7 +307,7 @@ def test_what_components_reach_alone_decides_until_there_are_users_to_learn_from
         users: learn_from(signals, np.zeros(60), chosen, RANKER.model_copy(update={"prior_users": users}))
         for users in (0.0, 150.0, 1e9)
     }
-    alone = np.array(list(weights[0.0].component_ndcg.values())) ** 4
+    alone = np.array(list(weights[0.0].base_model_ndcg.values())) ** 4
     learned, between, expected = (np.array(list(found.weights.values())) for found in weights.values())
     np.testing.assert_allclose(expected, alone / alone.sum(), rtol=1e-4)
     np.testing.assert_allclose(between, (learned + expected) / 2, rtol=1e-4)
@@ -332,7 +332,7 @@ def test_between_equals_the_blend_with_the_broader_lists_is_taken() -> None:
 def test_one_component_is_kept_where_the_others_only_disturb() -> None:
     signals = np.random.default_rng(3).normal(size=(150, 60, 2))
     learned = learn_from(signals, np.zeros(60), signals[:, :, 1].argmax(axis=1))
-    assert learned.kept_component == "second"
+    assert learned.kept_base_model == "second"
     assert learned.weights == {"first": 0.0, "second": 1.0}
     assert learned.popularity_weight == 0
     assert learned.gain.mean == 0
@@ -348,18 +348,19 @@ def test_a_blend_that_kept_one_component_answers_as_that_component() -> None:
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)
     config = HybridConfig(ranker=RankerConfig(popularity_weights=(0.0,)))
-    blend = Hybrid(config, {"collaborative": Collaborative().fit(past, OPTIONS)}, moment).fit(dataset, OPTIONS)
-    assert blend.kept_component == "collaborative"
+    ensemble = Hybrid(config, {"collaborative": Collaborative().fit(past, OPTIONS)}, moment).fit(dataset, OPTIONS)
+    assert ensemble.kept_base_model == "collaborative"
     liked = histories(items_of(2)[:3].tolist(), [])
-    alone = blend.components["collaborative"].recommend(liked, N_ITEMS).items
-    np.testing.assert_array_equal(blend.recommend(liked, N_ITEMS).items, alone)
-    assert set(blend.parts(liked)) == {"collaborative"}
+    alone = ensemble.base_models["collaborative"].recommend(liked, N_ITEMS).items
+    np.testing.assert_array_equal(ensemble.recommend(liked, N_ITEMS).items, alone)
+    assert set(ensemble.component_scores(liked)) == {"collaborative"}
 
 
 def test_scores_of_one_history_are_no_larger_than_its_size_warrants(hybrid: Hybrid) -> None:
     """Popularity grows with the history as the personal part does, so that neither a short nor a long one drowns."""
     short, long = histories(items_of(0)[:2].tolist()), histories(items_of(0)[:20].tolist())
-    shares = [hybrid.parts(rows)["hybrid"].std() / hybrid.parts(rows)["collaborative"].std() for rows in (short, long)]
+    scores = [hybrid.component_scores(rows) for rows in (short, long)]
+    shares = [each["hybrid"].std() / each["collaborative"].std() for each in scores]
     assert 1 / 3 < shares[0] / shares[1] < 3
 
 
@@ -370,7 +371,7 @@ def test_without_an_item_a_score_falls_by_its_contribution_and_a_little_populari
     target = hybrid.recommend(whole, 1).items[:, 0]
     found = hybrid.explain(whole, target)[0]
     less = histories([item for item in items if item != found.items[0]])
-    before, after = hybrid.parts(whole), hybrid.parts(less)
+    before, after = hybrid.component_scores(whole), hybrid.component_scores(less)
     lost = {name: float((before[name] - after[name])[0, target[0]]) for name in before}
     assert lost["collaborative"] + lost["content-based"] == pytest.approx(float(found.values[0]), rel=1e-3, abs=1e-3)
     assert lost["hybrid"] >= 0
@@ -382,8 +383,8 @@ def test_evidence_that_is_not_true_is_not_given() -> None:
     dataset = build_dataset()
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)
-    components = parts(past, Collaborative, ContentBased)
-    honest = Hybrid(None, components, moment).fit(dataset, OPTIONS)
+    base_models = parts(past, Collaborative, ContentBased)
+    honest = Hybrid(None, base_models, moment).fit(dataset, OPTIONS)
     assert honest.evidence_agreement == 1.0
     lists = honest.recommend(histories([1, 2]), 3).items
     assert (honest.evidence(histories([1, 2]), lists)[:, :, 0] >= 0).all()
@@ -397,8 +398,8 @@ def test_evidence_that_is_not_true_is_not_given() -> None:
 class UpsideDown(Collaborative):
     """Gives the items that speak against an item as those that speak for it."""
 
-    def losses(self, profiles: Profiles, items: np.ndarray) -> np.ndarray:
-        return -super().losses(profiles, items)
+    def leave_one_out_contributions(self, profiles: Profiles, items: np.ndarray) -> np.ndarray:
+        return -super().leave_one_out_contributions(profiles, items)
 
 
 def test_new_components_bring_their_own_scale(hybrid: Hybrid) -> None:
@@ -407,7 +408,7 @@ def test_new_components_bring_their_own_scale(hybrid: Hybrid) -> None:
     for term in louder["collaborative"].terms:
         term.kernel.weights = term.kernel.weights * 1_000
     louder["collaborative"].base = louder["collaborative"].base * 1_000
-    again = hybrid.with_components(louder, dataset)
+    again = hybrid.with_refitted(louder, dataset)
     liked = histories(items_of(3)[:4].tolist())
     np.testing.assert_allclose(again.score(liked), hybrid.score(liked), rtol=1e-3, atol=1e-3)
 
@@ -415,13 +416,13 @@ def test_new_components_bring_their_own_scale(hybrid: Hybrid) -> None:
 def test_a_missing_component_is_named(hybrid: Hybrid, tmp_path) -> None:
     hybrid.save(tmp_path)
     with pytest.raises(ValueError, match="content-based missing"):
-        Hybrid.load(tmp_path, {"collaborative": hybrid.components["collaborative"]})
+        Hybrid.load(tmp_path, {"collaborative": hybrid.base_models["collaborative"]})
 
 
 def test_components_that_know_newer_items_widen_a_loaded_blend(hybrid: Hybrid, tmp_path) -> None:
     hybrid.save(tmp_path)
     change = (np.array([N_ITEMS], np.int32), [metadata_of(1, 70)])
-    wider = {name: model.with_items(*change) for name, model in hybrid.components.items()}
+    wider = {name: model.with_items(*change) for name, model in hybrid.base_models.items()}
     loaded = Hybrid.load(tmp_path, wider)
     liked = histories(items_of(1)[:4].tolist())
     np.testing.assert_array_equal(loaded.score(liked), hybrid.with_items(*change).score(liked))
@@ -430,13 +431,13 @@ def test_components_that_know_newer_items_widen_a_loaded_blend(hybrid: Hybrid, t
 def test_components_of_different_catalogues_are_refused(hybrid: Hybrid, tmp_path) -> None:
     hybrid.save(tmp_path)
     change = (np.array([N_ITEMS], np.int32), [metadata_of(1, 70)])
-    uneven = {**hybrid.components, "collaborative": hybrid.components["collaborative"].with_items(*change)}
+    uneven = {**hybrid.base_models, "collaborative": hybrid.base_models["collaborative"].with_items(*change)}
     with pytest.raises(ValueError, match="must score the same"):
         Hybrid.load(tmp_path, uneven)
 
 
 def test_a_blend_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs fitted components"):
+    with pytest.raises(ValueError, match="needs fitted base models"):
         Hybrid().fit(build_dataset(), OPTIONS)
 
 
@@ -444,6 +445,6 @@ def test_a_component_that_reads_no_histories_can_be_blended() -> None:
     dataset = build_dataset()
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)
-    blend = Hybrid(None, parts(past, Collaborative, Popularity), moment).fit(dataset, OPTIONS)
-    assert np.isfinite(blend.score(histories([1], []))).all()
-    assert blend.learned.weights["collaborative"] > blend.learned.weights["popularity"]
+    ensemble = Hybrid(None, parts(past, Collaborative, Popularity), moment).fit(dataset, OPTIONS)
+    assert np.isfinite(ensemble.score(histories([1], []))).all()
+    assert ensemble.learned.weights["collaborative"] > ensemble.learned.weights["popularity"]

@@ -18,7 +18,7 @@ from training.config import load_config
 from training.data.dataset import Dataset
 from training.data.splits import leave_one_out_split
 from training.evaluation.report import evaluate_model
-from training.models.contract import NO_ITEM, Blend, Recommender, RuntimeOptions
+from training.models.contract import NO_ITEM, Ensemble, Recommender, RuntimeOptions
 from training.models.linear import LinearRecommender
 from training.models.registry import families, family_class, load_model, save_model
 
@@ -36,27 +36,27 @@ FEW = histories(WESTERNS[:5], HORRORS[3:9], [SPACE[2]], [], ROMANCES[:2] + SPACE
 
 
 def fit(family: str, dataset: Dataset, blended: Sequence[str] | None = None) -> Recommender:
-    """As the product does it: a blend learns from models of the past and then holds those of the whole.
+    """As the product does it: an ensemble learns from models of the past and then holds those of the whole.
 
-    blended: families that a blend blends; all that are none unless given.
+    blended: families that an ensemble blends; all that are none unless given.
     """
     found = family_class(family)
-    if not issubclass(found, Blend):
+    if not issubclass(found, Ensemble):
         return found(load_config(family)).fit(dataset, OPTIONS)
     times = dataset.interactions.timestamps
     known_until = int(np.quantile(times, 0.8, method="higher"))
     past = dataset.where(times < known_until)
-    parts = blended or [name for name in FAMILIES if not issubclass(family_class(name), Blend)]
-    blend = found(load_config(family), {name: component(name, past) for name in parts}, known_until)
-    blend.fit(dataset, OPTIONS)
-    return blend.with_components({name: component(name, dataset) for name in parts}, dataset)
+    parts = blended or [name for name in FAMILIES if not issubclass(family_class(name), Ensemble)]
+    ensemble = found(load_config(family), {name: component(name, past) for name in parts}, known_until)
+    ensemble.fit(dataset, OPTIONS)
+    return ensemble.with_refitted({name: component(name, dataset) for name in parts}, dataset)
 
 
 _components: dict[tuple[str, int], Recommender] = {}
 
 
 def component(family: str, dataset: Dataset) -> Recommender:
-    """A fitted part of a blend, fitted once per cut of the one data set of this module."""
+    """A fitted part of an ensemble, fitted once per cut of the one data set of this module."""
     key = (family, len(dataset.interactions))
     if key not in _components:
         _components[key] = fit(family, dataset)
@@ -65,15 +65,15 @@ def component(family: str, dataset: Dataset) -> Recommender:
 
 @cache
 def fitted(family: str) -> Recommender:
-    if issubclass(family_class(family), Blend):
+    if issubclass(family_class(family), Ensemble):
         return fit(family, build_dataset())
     return component(family, build_dataset())
 
 
 @cache
 def reader(family: str) -> Recommender:
-    """The fitted family; a blend over readers alone, since one of all families may keep none of them here."""
-    if not issubclass(family_class(family), Blend):
+    """The fitted family; an ensemble over readers alone, since one of all families may keep none of them here."""
+    if not issubclass(family_class(family), Ensemble):
         return fitted(family)
     return fit(family, build_dataset(), [name for name in READERS if name != family])
 
@@ -82,7 +82,7 @@ def reader(family: str) -> Recommender:
 def reloaded(family: str, folder: Path) -> Recommender:
     model = fitted(family)
     save_model(model, folder)
-    return load_model(folder, model.components if isinstance(model, Blend) else None)
+    return load_model(folder, model.base_models if isinstance(model, Ensemble) else None)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -123,7 +123,7 @@ def test_candidates_are_columns_of_all_scores(model: Recommender) -> None:
 
 
 def test_parts_add_up_to_the_scores(model: Recommender) -> None:
-    parts = model.parts(FEW)
+    parts = model.component_scores(FEW)
     np.testing.assert_allclose(sum(parts.values()), model.score(FEW), rtol=1e-5, atol=1e-5)
     assert set(parts) <= set(FAMILIES)
 

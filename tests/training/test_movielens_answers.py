@@ -16,8 +16,8 @@ from training.models.hybrid.model import Hybrid
 from training.models.registry import family_class
 
 OPTIONS = RuntimeOptions(threads=2)
-COMPONENTS = ("collaborative", "content-based")
-FAMILIES = (*COMPONENTS, "hybrid")
+BASE_MODELS = ("collaborative", "content-based")
+FAMILIES = (*BASE_MODELS, "hybrid")
 N_LISTED = 10
 
 
@@ -32,7 +32,7 @@ def fit(family: str, dataset: Dataset) -> Recommender:
 
 @cache
 def learned_hybrid() -> Hybrid:
-    tuned = {family: fit(family, split().train) for family in COMPONENTS}
+    tuned = {family: fit(family, split().train) for family in BASE_MODELS}
     return Hybrid(load_config("hybrid"), tuned, split().known_until).fit(split().before_test, OPTIONS)
 
 
@@ -40,7 +40,7 @@ def learned_hybrid() -> Hybrid:
 def served(family: str) -> Recommender:
     """Fitted on everything, as what serves is."""
     if family == "hybrid":
-        return learned_hybrid().with_components({name: served(name) for name in COMPONENTS}, movielens_100k())
+        return learned_hybrid().with_refitted({name: served(name) for name in BASE_MODELS}, movielens_100k())
     return fit(family, movielens_100k())
 
 
@@ -48,8 +48,8 @@ def served(family: str) -> Recommender:
 def warm_ndcg(family: str) -> float:
     """NDCG@10 of users with a history, fitted on the oldest 90 % of events and asked for the last 10 %."""
     if family == "hybrid":
-        components = {name: fit(name, split().before_test) for name in COMPONENTS}
-        model: Recommender = learned_hybrid().with_components(components, split().before_test)
+        base_models = {name: fit(name, split().before_test) for name in BASE_MODELS}
+        model: Recommender = learned_hybrid().with_refitted(base_models, split().before_test)
     else:
         model = fit(family, split().before_test)
     figure = evaluate_model(model, split(), n_resamples=2).metric("ndcg@10", "warm")
@@ -79,7 +79,7 @@ def test_figures_reach_what_was_measured(family: str, floor: float) -> None:
 
 
 def test_the_hybrid_beats_what_it_blends() -> None:
-    assert warm_ndcg("hybrid") > max(warm_ndcg(name) for name in COMPONENTS)
+    assert warm_ndcg("hybrid") > max(warm_ndcg(name) for name in BASE_MODELS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -18,13 +18,13 @@ from training.data.dataset import Dataset, from_events
 from training.data.splits import leave_one_out_split, temporal_split
 from training.evaluation.calibration import fit_score_map
 from training.evaluation.report import EvaluationReport, evaluate_model
-from training.models.contract import NO_ITEM, Blend, Recommender, RuntimeOptions
+from training.models.contract import NO_ITEM, Ensemble, Recommender, RuntimeOptions
 from training.models.registry import families, family_class, load_model, save_model
 from training.train import TrainedModel, evaluate_family, train_family
 
 FAMILIES = families()
-PLAIN = [name for name in FAMILIES if not issubclass(family_class(name), Blend)]
-BLENDS = [name for name in FAMILIES if name not in PLAIN]
+PLAIN = [name for name in FAMILIES if not issubclass(family_class(name), Ensemble)]
+ENSEMBLES = [name for name in FAMILIES if name not in PLAIN]
 OPTIONS = RuntimeOptions(threads=1, max_seconds=20)
 HOUR = 3_600_000_000
 K = 10
@@ -95,8 +95,8 @@ def fitted(family: str, name: str) -> Recommender:
 
 @cache
 def trained(family: str, name: str) -> TrainedModel:
-    components = {part: trained(part, name) for part in PLAIN} if family in BLENDS else None
-    return train_family(family, dataset(name), options=OPTIONS, components=components)
+    base_models = {part: trained(part, name) for part in PLAIN} if family in ENSEMBLES else None
+    return train_family(family, dataset(name), options=OPTIONS, base_models=base_models)
 
 
 def asked(n_items: int) -> Histories:
@@ -185,12 +185,12 @@ def test_events_of_no_weight_make_no_item_popular() -> None:
 
 
 @pytest.mark.parametrize("name", WORLDS)
-@pytest.mark.parametrize("family", BLENDS)
+@pytest.mark.parametrize("family", ENSEMBLES)
 def test_a_blend_learns_from_held_out_events_or_says_that_there_are_none(family: str, name: str) -> None:
     split = leave_one_out_split(dataset(name))
-    components = {part: evaluate_family(part, split, options=OPTIONS) for part in ("collaborative", "popularity")}
+    base_models = {part: evaluate_family(part, split, options=OPTIONS) for part in ("collaborative", "popularity")}
     if not len(split.validation):
         with pytest.raises(ValueError, match=r"\w+ \w+"):
-            evaluate_family(family, split, options=OPTIONS, components=components)
+            evaluate_family(family, split, options=OPTIONS, base_models=base_models)
         return
-    check_figures(evaluate_family(family, split, options=OPTIONS, components=components).report)
+    check_figures(evaluate_family(family, split, options=OPTIONS, base_models=base_models).report)

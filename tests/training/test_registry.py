@@ -14,8 +14,8 @@ def test_a_family_is_its_class() -> None:
 
 
 def test_a_blend_is_told_from_its_source() -> None:
-    assert registry.is_blend("hybrid")
-    assert not registry.is_blend("collaborative")
+    assert registry.is_ensemble("hybrid")
+    assert not registry.is_ensemble("collaborative")
 
 
 def test_an_unknown_family_is_refused_by_name() -> None:

@@ -140,16 +140,16 @@ def test_tenants_do_not_see_each_other(store: Tracking, trained: TrainedModel) -
 
 def test_a_blend_is_registered_with_the_versions_it_serves_with(store: Tracking, trained: TrainedModel) -> None:
     popularity = train_family("popularity", DATASET, options=OPTIONS)
-    components = {"collaborative": trained, "popularity": popularity}
-    blend = train_family("hybrid", DATASET, options=OPTIONS, components=components)
-    refs = {name: store.log(one, "blend") for name, one in components.items()}
-    ref = store.log(blend, "blend", {name: one.version for name, one in refs.items()})
-    assert store.components(ref) == refs
-    assert store.components(refs["popularity"]) == {}
+    base_models = {"collaborative": trained, "popularity": popularity}
+    ensemble = train_family("hybrid", DATASET, options=OPTIONS, base_models=base_models)
+    refs = {name: store.log(one, "blend") for name, one in base_models.items()}
+    ref = store.log(ensemble, "blend", {name: one.version for name, one in refs.items()})
+    assert store.base_models(ref) == refs
+    assert store.base_models(refs["popularity"]) == {}
     mlflow.set_registry_uri(store.uri)
     mlflow.set_tracking_uri(store.uri)
     loaded = mlflow.pyfunc.load_model(f"models:/{ref.name}/{ref.version}")
-    assert np.allclose(loaded.predict(frame_of(3)), blend.model.score(DATASET.histories(np.array([3], np.int32))))
+    assert np.allclose(loaded.predict(frame_of(3)), ensemble.model.score(DATASET.histories(np.array([3], np.int32))))
 
 
 def test_the_logged_model_holds_no_example_of_a_history(store: Tracking, trained: TrainedModel) -> None:

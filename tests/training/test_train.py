@@ -18,19 +18,19 @@ DATASET = build_dataset()
 
 
 @pytest.fixture(scope="module")
-def components() -> dict[str, TrainedModel]:
+def base_models() -> dict[str, TrainedModel]:
     return {name: train_family(name, DATASET, options=OPTIONS) for name in ("popularity", "collaborative")}
 
 
-def test_each_stage_knows_exactly_the_events_before_its_moment(components: dict[str, TrainedModel]) -> None:
-    trained, split = components["popularity"], temporal_split(DATASET)
+def test_each_stage_knows_exactly_the_events_before_its_moment(base_models: dict[str, TrainedModel]) -> None:
+    trained, split = base_models["popularity"], temporal_split(DATASET)
     for stage, data in (("tuned", split.train), ("evaluated", split.before_test), ("model", DATASET)):
         expected = Popularity(load_config("popularity")).fit(data, OPTIONS)  # type: ignore[arg-type]
         assert np.array_equal(getattr(trained, stage).values, expected.values)
 
 
-def test_the_report_is_of_the_evaluated_model_and_says_how(components: dict[str, TrainedModel]) -> None:
-    trained, split = components["popularity"], temporal_split(DATASET)
+def test_the_report_is_of_the_evaluated_model_and_says_how(base_models: dict[str, TrainedModel]) -> None:
+    trained, split = base_models["popularity"], temporal_split(DATASET)
     assert trained.report.split_hash == split.hash
     assert trained.report.protocol.startswith(split.protocol)
     assert "fitted on the events before the test window, the served one on all events" in trained.report.protocol
@@ -39,8 +39,8 @@ def test_the_report_is_of_the_evaluated_model_and_says_how(components: dict[str,
     assert trained.report.results[0].fit_seconds is not None
 
 
-def test_a_personal_family_beats_the_list_that_is_the_same_for_all(components: dict[str, TrainedModel]) -> None:
-    own, same = (components[name].report.metric("ndcg@10", "warm") for name in ("collaborative", "popularity"))
+def test_a_personal_family_beats_the_list_that_is_the_same_for_all(base_models: dict[str, TrainedModel]) -> None:
+    own, same = (base_models[name].report.metric("ndcg@10", "warm") for name in ("collaborative", "popularity"))
     assert own is not None and same is not None and own > 1.2 * same
 
 
@@ -52,32 +52,32 @@ def test_the_tenants_policy_decides_what_is_masked() -> None:
     assert reports["all"].split_hash != reports["none"].split_hash
 
 
-def test_a_training_is_taken_over_from_disk(components: dict[str, TrainedModel], tmp_path: Path) -> None:
-    blend = train_family("hybrid", DATASET, options=OPTIONS, components=components)
-    for name, one in (*components.items(), ("hybrid", blend)):
+def test_a_training_is_taken_over_from_disk(base_models: dict[str, TrainedModel], tmp_path: Path) -> None:
+    ensemble = train_family("hybrid", DATASET, options=OPTIONS, base_models=base_models)
+    for name, one in (*base_models.items(), ("hybrid", ensemble)):
         one.save(tmp_path / name)
-    loaded = {name: TrainedModel.load(tmp_path / name) for name in components}
+    loaded = {name: TrainedModel.load(tmp_path / name) for name in base_models}
     again = TrainedModel.load(tmp_path / "hybrid", loaded)
     histories = DATASET.histories()
     for stage in ("tuned", "evaluated", "model"):
-        assert np.array_equal(getattr(again, stage).score(histories), getattr(blend, stage).score(histories))
-    assert (again.report, again.score_map, again.usage) == (blend.report, blend.score_map, blend.usage)
+        assert np.array_equal(getattr(again, stage).score(histories), getattr(ensemble, stage).score(histories))
+    assert (again.report, again.score_map, again.usage) == (ensemble.report, ensemble.score_map, ensemble.usage)
 
 
-def test_a_blend_learns_from_the_past_and_serves_with_the_present(components: dict[str, TrainedModel]) -> None:
-    blend = train_family("hybrid", DATASET, options=OPTIONS, components=components)
+def test_a_blend_learns_from_the_past_and_serves_with_the_present(base_models: dict[str, TrainedModel]) -> None:
+    ensemble = train_family("hybrid", DATASET, options=OPTIONS, base_models=base_models)
     for stage in ("tuned", "evaluated", "model"):
-        assert getattr(blend, stage).components == {name: getattr(one, stage) for name, one in components.items()}
-    assert "kept_component" in blend.report.notes
+        assert getattr(ensemble, stage).base_models == {name: getattr(one, stage) for name, one in base_models.items()}
+    assert "kept_base_model" in ensemble.report.notes
 
 
-def test_an_earlier_configuration_is_measured_on_the_new_window(components: dict[str, TrainedModel]) -> None:
+def test_an_earlier_configuration_is_measured_on_the_new_window(base_models: dict[str, TrainedModel]) -> None:
     split = temporal_split(DATASET)
     config = load_config("popularity")
     same = evaluate_family("popularity", split, options=OPTIONS, config=config).report
     config = PopularityConfig(half_life_days=0.01)
     other = evaluate_family("popularity", split, options=OPTIONS, config=config).report
-    assert same.metric("auc") == components["popularity"].report.metric("auc")
+    assert same.metric("auc") == base_models["popularity"].report.metric("auc")
     assert other.metric("auc") != same.metric("auc") and other.split_hash == same.split_hash
 
 
@@ -101,9 +101,9 @@ def test_memory_is_measured_over_the_block_only() -> None:
 
 def test_a_blend_learns_from_the_events_that_validate_where_users_last_events_are_held_out() -> None:
     split = leave_one_out_split(DATASET)
-    components = {
+    base_models = {
         name: train_family(name, DATASET, options=OPTIONS, split=split) for name in ("popularity", "collaborative")
     }
-    blend = train_family("hybrid", DATASET, options=OPTIONS, components=components, split=split)
-    assert blend.report.protocol.startswith("leave-one-out")
-    assert blend.report.notes["ranker_questions"] == len(split.validation)
+    ensemble = train_family("hybrid", DATASET, options=OPTIONS, base_models=base_models, split=split)
+    assert ensemble.report.protocol.startswith("leave-one-out")
+    assert ensemble.report.notes["ranker_questions"] == len(split.validation)

@@ -61,7 +61,7 @@ def test_a_blend_is_tuned_over_components_that_are_fitted_once_and_know_nothing_
     )
     assert [tried.state for tried in found.tried] == [COMPLETE] * 3 and isinstance(found.config, HybridConfig)
     assert len(asked) == 3 and all(data is SPLIT.train for data in asked)
-    earlier, later = fitted  # before the blend's questions, and for what it is judged on; neither per trial
+    earlier, later = fitted  # before the ensemble's questions, and for what it is judged on; neither per trial
     assert later is SPLIT.train
     share = len(earlier.interactions) / len(SPLIT.train.interactions)
     assert share == pytest.approx(1 - WINDOW, abs=0.01)

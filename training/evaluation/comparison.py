@@ -20,13 +20,13 @@ from training.evaluation.paired_comparison import BASELINES, PairedComparison, d
 from training.evaluation.report import RANDOM
 from training.evaluation.segments import protocol_of
 from training.models.contract import ModelConfig, RuntimeOptions
-from training.models.registry import family_class, is_blend
+from training.models.registry import family_class, is_ensemble
 from training.train import EvaluatedModel, evaluate_family, reevaluate
 
 log = structlog.get_logger(__name__)
 
 ENSEMBLE_MEMBERS = ("collaborative", "content-based", "deep-learning")
-"""What a blend blends."""
+"""Base models of an ensemble."""
 FAMILIES = (*BASELINES, *ENSEMBLE_MEMBERS, "hybrid")
 KEY_FILE = "key.json"
 UNFINISHED = ".unfinished"
@@ -90,7 +90,7 @@ class EvaluationSetup:
 def evaluate_families(
     families: Sequence[str], setup: EvaluationSetup, progress: ProgressListener
 ) -> Iterator[EvaluatedModel | SkippedFamily]:
-    """The families in this order, blends last; the components of a blend are fitted even where nobody asked for them.
+    """The families in this order, ensembles last; an ensemble's base models are fitted even if nobody asked for them.
 
     A family whose fit raises ValueError or MemoryError is skipped with the words of the error. Any other exception is
     a mistake of the code: it is logged with its traceback, and the family is skipped with it.
@@ -99,19 +99,19 @@ def evaluate_families(
         KeyError: a name of no family.
     """
     configs = {family: load_config(family, folder=setup.configs) for family in families}
-    blends = [family for family in families if is_blend(family)]
-    others = [family for family in families if family not in blends]
-    components: dict[str, EvaluatedModel] = {}
-    unasked = [family for family in ENSEMBLE_MEMBERS if blends and family not in others]
+    ensembles = [family for family in families if is_ensemble(family)]
+    others = [family for family in families if family not in ensembles]
+    base_models: dict[str, EvaluatedModel] = {}
+    unasked = [family for family in ENSEMBLE_MEMBERS if ensembles and family not in others]
     for family in [*others, *unasked]:
         config = configs.get(family) or load_config(family, folder=setup.configs)
         outcome = _measure(family, config, setup, {}, progress)
         if family in ENSEMBLE_MEMBERS and isinstance(outcome, EvaluatedModel):
-            components[family] = outcome
+            base_models[family] = outcome
         if family in others:
             yield outcome
-    for family in blends:
-        yield _measure(family, configs[family], setup, components, progress)
+    for family in ensembles:
+        yield _measure(family, configs[family], setup, base_models, progress)
 
 
 def as_comparison(split: Split, seed: int, outcomes: Sequence[EvaluatedModel | SkippedFamily]) -> Comparison:
@@ -143,7 +143,7 @@ def _measure(
     family: str,
     config: ModelConfig,
     setup: EvaluationSetup,
-    components: Mapping[str, EvaluatedModel],
+    base_models: Mapping[str, EvaluatedModel],
     progress: ProgressListener,
 ) -> EvaluatedModel | SkippedFamily:
     progress.start(family)
@@ -151,9 +151,9 @@ def _measure(
     try:
         if family == "content-based" and not setup.has_metadata:
             raise ValueError("it reads metadata of items, and none was given (--items)")
-        if is_blend(family) and not components:
-            raise ValueError("none of the families it blends could be fitted")
-        outcome = _kept_or_new(family, config, setup, components, progress)
+        if is_ensemble(family) and not base_models:
+            raise ValueError("none of the families it combines could be fitted")
+        outcome = _kept_or_new(family, config, setup, base_models, progress)
     except (ValueError, MemoryError) as error:
         outcome = SkippedFamily(model=family, reason=str(error) or type(error).__name__)
     except Exception as error:  # the other families are worth their hours, and the reason reaches the reader
@@ -167,10 +167,10 @@ def _kept_or_new(
     family: str,
     config: ModelConfig,
     setup: EvaluationSetup,
-    components: Mapping[str, EvaluatedModel],
+    base_models: Mapping[str, EvaluatedModel],
     progress: ProgressListener,
 ) -> EvaluatedModel:
-    blended = dict(components) if is_blend(family) else {}
+    blended = dict(base_models) if is_ensemble(family) else {}
 
     def fresh(workdir: Path | None) -> EvaluatedModel:
         return evaluate_family(
@@ -178,7 +178,7 @@ def _kept_or_new(
             setup.split,
             options=replace(setup.options, progress=progress.stepped, workdir=workdir),
             config=config,
-            components=blended,
+            base_models=blended,
             tick=progress.answered,
         )
 
@@ -200,7 +200,7 @@ def _kept_or_new(
 
 
 def _key(
-    family: str, config: ModelConfig, setup: EvaluationSetup, components: Mapping[str, EvaluatedModel]
+    family: str, config: ModelConfig, setup: EvaluationSetup, base_models: Mapping[str, EvaluatedModel]
 ) -> dict[str, Any]:
     """What decides what a fit finds."""
     return {
@@ -208,7 +208,7 @@ def _key(
         "split_hash": setup.split.hash,
         "seed": setup.options.seed,
         "max_seconds": setup.options.max_seconds,
-        "components": {name: _recipe(name, one.config) for name, one in sorted(components.items())},
+        "components": {name: _recipe(name, one.config) for name, one in sorted(base_models.items())},
     }
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from training.data.splits import Split
 from training.evaluation.intervals import Estimate, Floats, paired_differences
 from training.evaluation.segments import ALL, WARM
-from training.models.contract import Blend
+from training.models.contract import Ensemble
 from training.train import EvaluatedModel
 
 METRIC = "ndcg@10"
@@ -48,7 +48,7 @@ class PairedComparison(BaseModel):
 
 
 def differences(split: Split, models: Sequence[EvaluatedModel], seed: int) -> list[PairedComparison]:
-    """Every family against the baselines, and a blend against the best of its components that were measured.
+    """Every family against the baselines, and an ensemble against the best of its base models that were measured.
 
     Args:
         split: what all of them were measured on.
@@ -81,10 +81,10 @@ def _askers(split: Split) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
 def _pairs(models: Sequence[EvaluatedModel], reached: Mapping[str, Floats]) -> Iterator[tuple[str, str]]:
     """Who is held against whom: later baselines against earlier ones, all others against the baselines."""
     for model in models:
-        if isinstance(model.evaluated, Blend):
-            components = [name for name in model.evaluated.components if name in reached]
-            if components and model.family in reached:
-                yield model.family, max(components, key=lambda name: float(reached[name].mean()))
+        if isinstance(model.evaluated, Ensemble):
+            base_models = [name for name in model.evaluated.base_models if name in reached]
+            if base_models and model.family in reached:
+                yield model.family, max(base_models, key=lambda name: float(reached[name].mean()))
     baselines = [name for name in BASELINES if name in reached]
     for one, other in product(reached, baselines):
         if one not in baselines or baselines.index(one) > baselines.index(other):

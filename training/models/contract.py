@@ -146,11 +146,11 @@ class Recommender(ABC):
     def load(cls, path: Path) -> Self:
         """The model that `save` wrote; scores are equal to the saved one's."""
 
-    def parts(self, histories: Histories) -> dict[str, FloatMatrix]:
-        """Raw scores split by the family that carries them, each float32 [batch, n_items]; they add up to `score`.
+    def component_scores(self, histories: Histories) -> dict[str, FloatMatrix]:
+        """Raw scores split by the family that contributes them, each float32 [batch, n_items]; they add up to `score`.
 
-        A blend of families (hybrid) overrides it, so that one pass gives the scores and who carried them; what
-        belongs to no family stands under the blend's own name. The model server scores through this method.
+        An ensemble overrides it, so that one pass gives the scores and their origin; what belongs to no base model
+        stands under the ensemble's own name. The model server scores through this method.
         """
         return {self.family: self.score(histories)}
 
@@ -186,8 +186,11 @@ class Recommender(ABC):
             values[rows, columns, best] = 0
         return found
 
-    def in_blend(self) -> Self:
-        """This model as a blend asks it: without what it does for the sake of its own lists alone."""
+    def as_base_model(self) -> Self:
+        """This model as an ensemble uses it: without adjustments that are meant for its own ranked lists alone.
+
+        By default the model itself. A family that boosts cold items returns a model without that boost.
+        """
         return self
 
     def recommend(
@@ -217,58 +220,64 @@ class Recommender(ABC):
         return top_k(scores, k)
 
 
-class Blend(Recommender):
-    """A family that learns how to weigh fitted models of other families, and holds them while it serves.
+class Ensemble(Recommender):
+    """A family that learns how to weigh fitted models of other families, its base models, and holds them to serve.
 
-    What it learns must be of events that the components it is fitted with do not know. Where a moment parts these from
-    the others (`known_until`), `fit` is given later events too and asks about them; where none does, as when each
-    user's last events are held out, the questions come with their answers and `fit` is given what the components know.
-    It then serves with components that were refitted on everything (`with_components`).
+    It must learn its weights from events that the base models given to `fit` have not seen. There are two ways:
+
+    - A time separates them (`known_until`): the base models know the events before it, and `fit` gets a data set with
+      later events too, from which it makes its queries.
+    - Each user's last events are held out (`queries`): the queries come with their targets, and `fit` gets the data
+      set that the base models know.
+
+    Afterwards it serves with base models that were fitted again on everything (`with_refitted`).
     """
 
     def __init__(
         self,
         config: ModelConfig | None = None,
-        components: Mapping[str, Recommender] | None = None,
+        base_models: Mapping[str, Recommender] | None = None,
         known_until: int | None = None,
-        questions: Holdout | None = None,
+        queries: Holdout | None = None,
     ) -> None:
-        """A blend to be fitted.
+        """An ensemble to be fitted.
 
         Args:
             config: hyper-parameters.
-            components: fitted models by family.
-            known_until: microseconds; None, without questions: `config` says how to choose it.
-            questions: what to learn from instead of a moment; read by `fit`, which lets go of them.
+            base_models: fitted models by family.
+            known_until: microseconds; None, without queries: `config` says how to choose it.
+            queries: what to learn from where no time separates the events; `fit` drops them after use.
         """
         super().__init__(config)
-        self.components = {family: model.in_blend() for family, model in (components or {}).items()}
+        self.base_models = {family: model.as_base_model() for family, model in (base_models or {}).items()}
         self.known_until = known_until
-        self.questions = questions
+        self.queries = queries
 
     @property
     @abstractmethod
-    def kept_component(self) -> str | None:
-        """The component that the blend became because no blend of all beat it on held-out questions; else None."""
+    def kept_base_model(self) -> str | None:
+        """The only base model in use, where no weighted sum beat it on the held-out queries; else None."""
 
     @abstractmethod
-    def with_components(self, components: Mapping[str, Recommender], dataset: Dataset) -> Self:
+    def with_refitted(self, base_models: Mapping[str, Recommender], dataset: Dataset) -> Self:
         """The same learned weights over other fitted models of the same families.
 
-        dataset: what those were fitted on; constants that belong to a component's scores are measured on it again.
+        dataset: what those were fitted on. Constants that depend on a base model's scores, such as their scale, are
+        measured on it again.
         """
 
     @abstractmethod
-    def over(self, components: Mapping[str, Recommender]) -> Self:
-        """This blend over the same models laid over with new or edited items; nothing is measured again.
+    def with_base_models(self, base_models: Mapping[str, Recommender]) -> Self:
+        """This ensemble over the same base models after their `with_items`; nothing is measured again.
 
-        `with_items` of a blend is this over its components' `with_items`; who has laid over those already calls this.
+        `with_items` of an ensemble calls it with each base model's `with_items`. The model server, which has extended
+        the base models for their own answers already, calls it directly.
         """
 
     @classmethod
     @abstractmethod
-    def load(cls, path: Path, components: Mapping[str, Recommender] | None = None) -> Self:
-        """The blend that `save` wrote, over `components`. Raises ValueError where one of its families is missing."""
+    def load(cls, path: Path, base_models: Mapping[str, Recommender] | None = None) -> Self:
+        """The ensemble that `save` wrote, over `base_models`. Raises ValueError where one of them is missing."""
 
 
 def top_k(scores: FloatMatrix, k: int) -> Ranking:

@@ -59,7 +59,8 @@ class Term:
 class LinearRecommender(Recommender):
     """A recommender over kernels. Subclasses fit `terms` (or `kernel`, where there is one), `base` and `vectors`.
 
-    What reads profiles already, as a blend of several such families does, asks `score_profiles` and `losses`.
+    An ensemble of several such families builds the profiles once, and calls `score_profiles` and
+    `leave_one_out_contributions` of each.
 
     Attributes:
         terms: kernels of one size, with the ageing of each.
@@ -112,9 +113,9 @@ class LinearRecommender(Recommender):
     @final
     def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
         profiles = build_profiles(histories, self.n_items)
-        return profiles.contributions(self.losses(profiles, items))
+        return profiles.contributions(self.leave_one_out_contributions(profiles, items))
 
-    def losses(self, profiles: Profiles, items: Positions) -> FloatMatrix:
+    def leave_one_out_contributions(self, profiles: Profiles, items: Positions) -> FloatMatrix:
         """What each of the n items of the histories adds to the scores of its row's list, float32 [n, k].
 
         Without item j the older ones are one place nearer to the present and count 1 / decay as much: its own share
@@ -123,9 +124,9 @@ class LinearRecommender(Recommender):
         profiles: without ageing; items: int32 [batch, k].
         """
         known, listed = profiles.items < self.kernel.size, (items >= 0) & (items < self.kernel.size)
-        losses = np.zeros((len(known), items.shape[1]), dtype=np.float32)
+        leave_one_out_contributions = np.zeros((len(known), items.shape[1]), dtype=np.float32)
         if not known.any() or not listed.any():
-            return losses
+            return leave_one_out_contributions
         sources, lists = np.where(known, profiles.items, 0), np.where(listed, items, 0)
         for term in self.terms:
             weights = term.read(profiles).weights * known
@@ -133,8 +134,8 @@ class LinearRecommender(Recommender):
             if term.half_life is not None:
                 gain = 2.0 ** (1 / term.half_life) - 1
                 shares = (shares - gain * _before(shares, profiles)).astype(np.float32)
-            losses += shares
-        return losses if listed.all() else losses * listed[profiles.rows]
+            leave_one_out_contributions += shares
+        return leave_one_out_contributions if listed.all() else leave_one_out_contributions * listed[profiles.rows]
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
         added = int((positions >= self.n_items).sum())

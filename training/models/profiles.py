@@ -19,7 +19,7 @@ what would be left of old items are denormal numbers, whose products take a proc
 
 RECENT_DAYS = 90.0
 """Half-life of what an item is counted by where people choose items again (docs/models-log.md). Not a setting: all
-linear components of a blend read the same profiles."""
+linear base models of an ensemble read the same profiles."""
 _MICROS = RECENT_DAYS * 86_400_000_000
 
 
@@ -123,7 +123,7 @@ def build_profiles(histories: Histories, n_items: int, half_life: float | None =
 
 
 _READ: WeakKeyDictionary[Histories, Profiles] = WeakKeyDictionary()
-"""A model scores histories and then explains its answers; several in a blend do."""
+"""A model scores histories and then explains its answers; several in an ensemble do."""
 
 
 def _read(histories: Histories) -> Profiles:

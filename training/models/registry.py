@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from configs.plugins import plugged_in
-from training.models.contract import Blend, Recommender
+from training.models.contract import Ensemble, Recommender
 
 MODEL_FILE = "model.json"
 _PACKAGE = __name__.rpartition(".")[0]
@@ -38,11 +38,11 @@ def family_class(family: str) -> type[Recommender]:
     return found
 
 
-def is_blend(family: str) -> bool:
-    """Whether a family is a `Blend`, told from its source where it is of this package. Raises KeyError as above."""
+def is_ensemble(family: str) -> bool:
+    """Whether a family is a `Ensemble`, told from its source where it is of this package. Raises KeyError as above."""
     if family in (sources := _sources()):
-        return any(isinstance(base, ast.Name) and base.id == Blend.__name__ for base in sources[family].bases)
-    return issubclass(family_class(family), Blend)
+        return any(isinstance(base, ast.Name) and base.id == Ensemble.__name__ for base in sources[family].bases)
+    return issubclass(family_class(family), Ensemble)
 
 
 def save_model(model: Recommender, path: Path) -> None:
@@ -53,16 +53,16 @@ def save_model(model: Recommender, path: Path) -> None:
     (path / MODEL_FILE).write_text(json.dumps(description, indent=2))
 
 
-def load_model(path: Path, components: Mapping[str, Recommender] | None = None) -> Recommender:
+def load_model(path: Path, base_models: Mapping[str, Recommender] | None = None) -> Recommender:
     """The model that `save_model` wrote into `path`.
 
     Args:
         path: the folder.
-        components: fitted models by family, for a `Blend`, which says what it lacks.
+        base_models: fitted models by family, for a `Ensemble`, which says what it lacks.
     """
     description = json.loads((path / MODEL_FILE).read_text())
     found = family_class(description["family"])
-    return found.load(path, components) if issubclass(found, Blend) else found.load(path)
+    return found.load(path, base_models) if issubclass(found, Ensemble) else found.load(path)
 
 
 @cache

@@ -95,7 +95,7 @@ class Tracking:
         self,
         trained: TrainedModel,
         tenant_id: str,
-        components: Mapping[str, str] | None = None,
+        base_models: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> ModelRef:
         """Log a training as one run and register its served model as a new version, without any alias.
@@ -103,7 +103,7 @@ class Tracking:
         Args:
             trained: what `train_family` returned.
             tenant_id: names the experiment and the registered model.
-            components: registered versions of a blend's components, by family; they serve together.
+            base_models: registered versions of an ensemble's base models, by family; they serve together.
             tags: whatever else to find the run by, such as the pipeline's run id.
         """
         report = trained.report
@@ -131,7 +131,7 @@ class Tracking:
                 folder=Path(folder),
                 registered_model_name=registered_name(tenant_id, trained.family),
                 await_registration_for=60,
-                metadata={"tenant": tenant_id, "family": trained.family, "components": dict(components or {})},
+                metadata={"tenant": tenant_id, "family": trained.family, "components": dict(base_models or {})},
                 tags=facts,
             )
         ref = ModelRef(tenant_id, trained.family, str(info.registered_model_version), created.info.run_id)
@@ -188,8 +188,8 @@ class Tracking:
             path = self.client.download_artifacts(ref.run_id, REPORT_FILE, folder)
             return EvaluationReport.model_validate_json(Path(path).read_text())
 
-    def components(self, ref: ModelRef) -> dict[str, ModelRef]:
-        """The versions that a blend serves with, by family; empty for any other model."""
+    def base_models(self, ref: ModelRef) -> dict[str, ModelRef]:
+        """The versions that an ensemble serves with, by family; empty for any other model."""
         with TemporaryDirectory() as folder:
             description = Model.load(str(self._download(ref, Path(folder))))
         versions: dict[str, str] = (description.metadata or {}).get("components", {})
@@ -320,12 +320,12 @@ def _load_pyfunc(path: str) -> "ScoresHistories":
     """Called by MLflow with the model folder inside the logged model."""
     metadata = Model.load(str(Path(path).parent)).metadata or {}
     tracking = Tracking(mlflow.get_registry_uri())
-    components: dict[str, Recommender] = {}
+    base_models: dict[str, Recommender] = {}
     with TemporaryDirectory() as work:
         for family, version in metadata.get("components", {}).items():
             ref = tracking.version(metadata["tenant"], family, version)
-            components[family] = load_model(tracking.download(ref, Path(work) / family))
-        return ScoresHistories(load_model(Path(path), components))
+            base_models[family] = load_model(tracking.download(ref, Path(work) / family))
+        return ScoresHistories(load_model(Path(path), base_models))
 
 
 class ScoresHistories:

@@ -1,7 +1,7 @@
-"""Fits of a blend for a search: its components are fitted once, one window earlier than for a report.
+"""Fits of an ensemble for a search: its base models are fitted once, one window earlier than for a report.
 
-before the components' last window    components that the blend learns over, on questions of that window
-`split.train`                         components that it then ranks with
+before the base models' last window    base models that the ensemble learns over, on questions of that window
+`split.train`                         base models that it then ranks with
 `split.validation`                    judges; nothing here has learned from it
 """
 
@@ -13,27 +13,27 @@ import structlog
 
 from training.data.dataset import Dataset
 from training.data.splits import Holdout, Split, leave_one_out_split
-from training.models.contract import Blend, ModelConfig, Recommender, RuntimeOptions
+from training.models.contract import Ensemble, ModelConfig, Recommender, RuntimeOptions
 from training.models.registry import family_class
 
 log = structlog.get_logger(__name__)
 
 WINDOW = 0.125
-"""Share of the events of `split.train`, the newest ones, that a blend learns from: as many as validate."""
+"""Share of the events of `split.train`, the newest ones, that an ensemble learns from: as many as validate."""
 
 Fit = Callable[[ModelConfig, RuntimeOptions], Recommender]
 
 
 def ensemble_fit(
-    family: type[Blend], split: Split, components: Mapping[str, ModelConfig], options: RuntimeOptions
+    family: type[Ensemble], split: Split, base_models: Mapping[str, ModelConfig], options: RuntimeOptions
 ) -> Fit:
-    """Fit the components; what comes back fits a blend over them to a configuration, quickly.
+    """Fit the base models; what comes back fits an ensemble over them to a configuration, quickly.
 
     Args:
-        family: the blend's class.
+        family: the ensemble's class.
         split: its `train` is learned from.
-        components: families to blend, with their configurations; one that the data cannot carry is left out.
-        options: of the components' fits; `max_seconds` bounds each.
+        base_models: families to combine, with their configurations; one that the data cannot carry is left out.
+        options: of the base models' fits; `max_seconds` bounds each.
 
     Raises:
         ValueError: the data carry none of the families, or do not part in time.
@@ -41,20 +41,20 @@ def ensemble_fit(
     past, since, questions = _window(split)
     earlier: dict[str, Recommender] = {}
     later: dict[str, Recommender] = {}
-    for name, config in components.items():
+    for name, config in base_models.items():
         try:
             earlier[name] = family_class(name)(config).fit(past, options)
             later[name] = earlier[name].refit(split.train, options)
         except ValueError as error:
-            log.warning("left out of the blend", family=name, reason=str(error))
+            log.warning("left out of the ensemble", family=name, reason=str(error))
             earlier.pop(name, None)
     if not earlier:
-        raise ValueError(f"the data carry none of the families to blend: {', '.join(components)}")
+        raise ValueError(f"the data carry none of the families to combine: {', '.join(base_models)}")
 
     def fit(config: ModelConfig, fit_options: RuntimeOptions) -> Recommender:
-        blend = family(config, earlier, since, questions)
-        blend.fit(split.train if questions is None else past, replace(fit_options, progress=None))
-        return blend.with_components(later, split.train)
+        ensemble = family(config, earlier, since, questions)
+        ensemble.fit(split.train if questions is None else past, replace(fit_options, progress=None))
+        return ensemble.with_refitted(later, split.train)
 
     return fit
 
@@ -68,5 +68,5 @@ def _window(split: Split) -> tuple[Dataset, int | None, Holdout | None]:
     since = int(np.quantile(times, 1 - WINDOW, method="higher"))
     past = split.train.where(times < since)
     if not len(past.interactions):
-        raise ValueError("a blend needs events before and after a moment; most share one")
+        raise ValueError("an ensemble needs events before and after a moment; most share one")
     return past, since, None

@@ -11,7 +11,7 @@ import yaml
 
 from training.data.splits import Split
 from training.evaluation.rankings import rank_queries
-from training.models.contract import Blend, ModelConfig, Recommender, RuntimeOptions
+from training.models.contract import Ensemble, ModelConfig, Recommender, RuntimeOptions
 from training.tuning.ensembles import Fit
 from training.tuning.results import COMPLETE, FAILED, METRIC, PRUNED, StudyResult, TrialResult
 from training.tuning.search_space import SearchSpace
@@ -53,16 +53,16 @@ def tune(
         minutes: no trial begins after so long, and the last one is bounded by what is left.
         trials: at most so many.
         log: told of every trial.
-        fit: of a blend, `training.tuning.ensembles.ensemble_fit`.
+        fit: of an ensemble, `training.tuning.ensembles.ensemble_fit`.
 
     Raises:
-        ValueError: the window has no questions, no trial came to an end, or a blend has no way to be fitted.
+        ValueError: the window has no questions, no trial came to an end, or an ensemble has no way to be fitted.
     """
     if not len(split.validation):
         raise ValueError("the validation window holds no question to tune on")
     if fit is None:
-        if issubclass(family, Blend):
-            raise ValueError(f"{family.family} is fitted over components: say how")
+        if issubclass(family, Ensemble):
+            raise ValueError(f"{family.family} is fitted over base models: say how")
         fit = _plain(family, split)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     began = time.perf_counter()

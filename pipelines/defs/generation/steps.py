@@ -21,7 +21,7 @@ from serving.release import release_folder, releases
 from training.models.contract import NO_ITEM
 
 MAX_SCORES = 16_000_000
-"""Scores held at a time, 64 MB of float32; a blend holds a few such matrices."""
+"""Scores held at a time, 64 MB of float32; an ensemble holds a few such matrices."""
 MAX_BATCH = 500
 """Users whose recommendations are stored together: what a crash has done again, and how fine progress is."""
 

@@ -66,5 +66,5 @@ def _member(run: TrainingRun, ref: ModelRef, work: Path) -> ReleaseMember:
     folder = work / f"{ref.family}-{ref.version}"
     if not folder.exists():
         run.tracking.download(ref, folder)
-    components = {family: _member(run, part, work) for family, part in run.tracking.components(ref).items()}
-    return ReleaseMember(ref.version, folder, components)
+    base_models = {family: _member(run, part, work) for family, part in run.tracking.base_models(ref).items()}
+    return ReleaseMember(ref.version, folder, base_models)

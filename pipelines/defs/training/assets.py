@@ -8,13 +8,13 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.defs.training.families import asset_name, components_of
+from pipelines.defs.training.families import asset_name, base_models_of
 from pipelines.defs.training.presentation import comparison, curves, model_links
 from pipelines.partitions import tenants
 from pipelines.presentation import SUMMARY, interval_plot, table
 from pipelines.resources import Installation
 from training.evaluation.report import EvaluationReport
-from training.models.registry import families, is_blend
+from training.models.registry import families, is_ensemble
 
 
 def training_assets() -> list[dg.AssetsDefinition]:
@@ -24,8 +24,8 @@ def training_assets() -> list[dg.AssetsDefinition]:
 
 
 def _family_asset(family: str) -> dg.AssetsDefinition:
-    components = components_of(family)
-    kind = "a learned blend of " + ", ".join(components) if is_blend(family) else "trained on the snapshot"
+    base_models = base_models_of(family)
+    kind = "a learned ensemble of " + ", ".join(base_models) if is_ensemble(family) else "trained on the snapshot"
 
     @dg.asset(
         name=asset_name(family),
@@ -33,7 +33,7 @@ def _family_asset(family: str) -> dg.AssetsDefinition:
         group_name="training",
         partitions_def=tenants,
         kinds={"mlflow"},
-        ins={"feature_snapshot": dg.AssetIn(), **{asset_name(name): dg.AssetIn() for name in components}},
+        ins={"feature_snapshot": dg.AssetIn(), **{asset_name(name): dg.AssetIn() for name in base_models}},
     )
     def trained(
         context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation], **inputs: dict[str, Any]
@@ -41,7 +41,7 @@ def _family_asset(family: str) -> dg.AssetsDefinition:
         from pipelines.defs.training import steps
 
         run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])
-        versions = {name: inputs[asset_name(name)]["version"] for name in components}
+        versions = {name: inputs[asset_name(name)]["version"] for name in base_models}
         model, ref = steps.train(run, family, versions, {"dagster_run": context.run.run_id})
         found = steps.figures(model.report)
         return dg.MaterializeResult(

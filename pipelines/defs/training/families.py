@@ -1,17 +1,17 @@
 """Model families as the asset graph sees them. Imports none of them."""
 
 from serving.contracts.messages import ALGORITHMS
-from training.models.registry import families, is_blend
+from training.models.registry import families, is_ensemble
 
 
-def components_of(family: str) -> tuple[str, ...]:
-    """The families that a blend blends: those that every installation serves, blends left out; else none.
+def base_models_of(family: str) -> tuple[str, ...]:
+    """The families that an ensemble combines: those that every installation serves, ensembles left out; else none.
 
-    A plug-in answers under its own name; what it does not blend into cannot be made worse by it.
+    A plug-in answers under its own name; what it is no base model of cannot be made worse by it.
     """
-    if not is_blend(family):
+    if not is_ensemble(family):
         return ()
-    return tuple(other for other in families() if other in ALGORITHMS and not is_blend(other))
+    return tuple(other for other in families() if other in ALGORITHMS and not is_ensemble(other))
 
 
 def asset_name(family: str) -> str:

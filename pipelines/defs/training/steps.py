@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from feature_store.interaction_types import SeenPolicy, seen_policy
 from feature_store.lake import tenant_folder
 from feature_store.snapshots import Manifest, snapshot_folder
-from pipelines.defs.training.families import components_of
+from pipelines.defs.training.families import base_models_of
 from pipelines.resources import Installation
 from training.data.dataset import Dataset, load_snapshot
 from training.data.splits import Split, temporal_split
@@ -73,7 +73,7 @@ class TrainingRun:
 
     def load(self, family: str) -> TrainedModel:
         """What an earlier step trained. Raises FileNotFoundError where it has not."""
-        return TrainedModel.load(self.folder(family), {name: self.load(name) for name in components_of(family)})
+        return TrainedModel.load(self.folder(family), {name: self.load(name) for name in base_models_of(family)})
 
 
 @lru_cache(maxsize=1)  # the steps of a run share one snapshot, whose content never changes
@@ -83,18 +83,18 @@ def _data(snapshot: Path, max_events: int, exclude_seen: SeenPolicy) -> tuple[Da
 
 
 def train(
-    run: TrainingRun, family: str, component_versions: Mapping[str, str], tags: Mapping[str, str]
+    run: TrainingRun, family: str, base_model_versions: Mapping[str, str], tags: Mapping[str, str]
 ) -> tuple[TrainedModel, ModelRef]:
     """Train a family, keep it for the next steps, log it and register it as a new version.
 
-    component_versions: registered versions of `components_of(family)`, trained on the same snapshot.
+    base_model_versions: registered versions of `base_models_of(family)`, trained on the same snapshot.
     """
     dataset, split = run.data()
     trained = train_family(
         family,
         dataset,
         options=run.options,
-        components={name: run.load(name) for name in component_versions},
+        base_models={name: run.load(name) for name in base_model_versions},
         exclude_seen=run.exclude_seen,
         split=split,
     )
@@ -104,7 +104,7 @@ def train(
     folder.mkdir(parents=True)
     trained.save(folder)
     facts = {POSITIONS_TAG: run.manifest.positions_id, CATALOGUE_TAG: str(run.manifest.catalogue_version)}
-    return trained, run.tracking.log(trained, run.tenant, component_versions, {**facts, **tags})
+    return trained, run.tracking.log(trained, run.tenant, base_model_versions, {**facts, **tags})
 
 
 def report_of(run: TrainingRun, family: str) -> EvaluationReport:
@@ -130,8 +130,8 @@ def champion_report(run: TrainingRun, family: str, challenger: EvaluationReport)
     except ValidationError:
         return None
     _, split = run.data()
-    components = {name: run.load(name) for name in components_of(family)}
-    return evaluate_family(family, split, options=run.options, config=config, components=components).report
+    base_models = {name: run.load(name) for name in base_models_of(family)}
+    return evaluate_family(family, split, options=run.options, config=config, base_models=base_models).report
 
 
 def servable_champion(run: TrainingRun, family: str) -> ModelRef | None:

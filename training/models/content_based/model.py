@@ -86,7 +86,7 @@ class ContentBased(LinearRecommender):
         model._lay(left, right)
         return model
 
-    def in_blend(self) -> Self:
+    def as_base_model(self) -> Self:
         if self.mixture is None or self.mixture.lift == 1:
             return self
         model = self._copy()

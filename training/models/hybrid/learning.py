@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from feature_store.online import Histories
 from training.data.splits import Holdout
@@ -52,10 +52,10 @@ class Learned(BaseModel):
 
     weights: dict[str, float]
     popularity_weight: float
-    kept_component: str | None
+    kept_base_model: str | None = Field(validation_alias=AliasChoices("kept_base_model", "kept_component"))
     n_questions: int
     ndcg: float  # of the blend, cross-validated over users
-    component_ndcg: dict[str, float]
+    base_model_ndcg: dict[str, float] = Field(validation_alias=AliasChoices("base_model_ndcg", "component_ndcg"))
     gain: Estimate  # of the blend over the best component in NDCG, paired by user; 0 where that is kept
     breadth: int  # distinct items in the blend's lists of ten
     component_breadth: dict[str, int]
@@ -90,27 +90,27 @@ def learn(
         rng: draws the folds.
     """
     candidates = _gather(features, questions, config.candidates)
-    components = _with_popularity(candidates, 0.0)
+    base_models = _with_popularity(candidates, 0.0)
     one_hot = np.eye(len(families))
-    breadths = np.array([breadth(components, weights) for weights in one_hot])
+    breadths = np.array([breadth(base_models, weights) for weights in one_hot])
     people, person = np.unique(questions.users, return_inverse=True)
     if len(people) < config.folds:  # too few to hold anybody out: nothing tells the components apart
         even = np.full(len(families), 1 / len(families))
         figures = np.zeros(len(questions))
-        chosen = kept = _Option(even, min(config.popularity_weights), figures, 0.0, breadth(components, even))
+        chosen = kept = _Option(even, min(config.popularity_weights), figures, 0.0, breadth(base_models, even))
         alone = np.zeros(len(families))
     else:
         fold = rng.permutation(len(people))[person] % config.folds
-        alone = np.array([mean_ndcg(components, weights) for weights in one_hot])
+        alone = np.array([mean_ndcg(base_models, weights) for weights in one_hot])
         best = int(alone.argmax())
         options = [
             option
             for weight in config.popularity_weights
-            for option in _try(_with_popularity(candidates, weight), components, weight, breadths, fold, config)
+            for option in _try(_with_popularity(candidates, weight), base_models, weight, breadths, fold, config)
         ]
         enough = max((option.ndcg for option in options), default=0.0) * (1 - config.tolerance)
         winning = [option for option in options if option.ndcg >= enough and option.ndcg > alone[best]]
-        figures = ndcg(components, one_hot[best])
+        figures = ndcg(base_models, one_hot[best])
         kept = _Option(one_hot[best], 0.0, figures, float(alone[best]), int(breadths[best]))
         chosen = max(winning, key=lambda option: (option.breadth, option.ndcg), default=kept)
     by_user = [np.bincount(person, option.figures * candidates.shares).astype(np.float64) for option in (chosen, kept)]
@@ -118,10 +118,10 @@ def learn(
     return Learned(
         weights=dict(zip(families, chosen.weights.tolist(), strict=True)),
         popularity_weight=chosen.popularity_weight,
-        kept_component=families[int(chosen.weights.argmax())] if single else None,
+        kept_base_model=families[int(chosen.weights.argmax())] if single else None,
         n_questions=len(questions),
         ndcg=chosen.ndcg,
-        component_ndcg=dict(zip(families, alone.tolist(), strict=True)),
+        base_model_ndcg=dict(zip(families, alone.tolist(), strict=True)),
         gain=paired_difference(by_user[0], by_user[1]) if len(people) else Estimate(mean=0.0),
         breadth=chosen.breadth,
         component_breadth=dict(zip(families, breadths.tolist(), strict=True)),
@@ -130,7 +130,7 @@ def learn(
 
 def _try(
     candidates: Candidates,
-    components: Candidates,
+    base_models: Candidates,
     popularity_weight: float,
     breadths: npt.NDArray[np.int64],
     fold: npt.NDArray[np.int64],
@@ -139,7 +139,7 @@ def _try(
     """The blends with one weight of popularity, each judged on users that its weights had not seen."""
 
     def fitted(rows: npt.NDArray[np.bool_]) -> Doubles:
-        return _towards_prior(fit_weights(candidates.take(rows), config.l2), components.take(rows), config)
+        return _towards_prior(fit_weights(candidates.take(rows), config.l2), base_models.take(rows), config)
 
     parts = [(fold == held, fitted(fold != held)) for held in np.unique(fold)]
     whole = fitted(fold >= 0)
@@ -155,16 +155,16 @@ def _try(
         yield _Option(lifted, popularity_weight, figures, mean, breadth(candidates, lifted))
 
 
-def _towards_prior(weights: Doubles, components: Candidates, config: RankerConfig) -> Doubles:
+def _towards_prior(weights: Doubles, base_models: Candidates, config: RankerConfig) -> Doubles:
     """The weights drawn to what is expected before any are learned, the more the fewer users they were learned from.
 
     What a component reaches alone is known sooner than what it adds to the others, and combinations of forecasts do
     better when drawn to such a start (Diebold and Pauly, 1990).
     """
-    expected = np.array([mean_ndcg(components, alone) for alone in np.eye(len(weights))]) ** config.prior_power
+    expected = np.array([mean_ndcg(base_models, alone) for alone in np.eye(len(weights))]) ** config.prior_power
     if not expected.any():
         return weights
-    users = components.shares.sum()
+    users = base_models.shares.sum()
     share = users / (users + config.prior_users)
     return share * weights + (1 - share) * expected / expected.sum()
 

@@ -15,8 +15,8 @@ from training.data.splits import Holdout
 from training.models.coconsumption import unit_rows
 from training.models.cold_start.boost import GUIDE_WEIGHTS, Guide, Lift, find_lift, lift_again, widest
 from training.models.contract import (
-    Blend,
     Contributions,
+    Ensemble,
     FloatMatrix,
     ListContributions,
     Mask,
@@ -40,7 +40,7 @@ SELDOM = 0.2
 """Share of events that repeat an item of their user, under which a user's earlier items are not asked for."""
 
 
-class Hybrid(Blend):
+class Hybrid(Ensemble):
     """score = sum over components of w * (s - center) / spread, plus a weight times popularity, in one scale.
 
     The scale is that of the linear families: their scores grow with a history of n items as n ** growth, and whatever
@@ -67,19 +67,19 @@ class Hybrid(Blend):
     guide: Guide | None
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
-        if not self.components:
-            raise ValueError("hybrid needs fitted components")
+        if not self.base_models:
+            raise ValueError("hybrid needs fitted base models")
         if not len(dataset.interactions):
             raise ValueError("hybrid cannot learn without interactions: record some first")
         rng = np.random.default_rng(options.seed)
         self._check_sizes(dataset.n_items)
-        if self.questions is None:
+        if self.queries is None:
             past, questions = self._ask(dataset, rng)
         else:
-            past, questions = dataset, self.questions.sample(self.config.max_questions, options.seed)
-            self.questions = None
-        self._measure(past, measure_growth(self.components, self._sample(past)))
-        self.learned = learn(list(self.components), self._features, questions, self.config.ranker, rng)
+            past, questions = dataset, self.queries.sample(self.config.max_questions, options.seed)
+            self.queries = None
+        self._measure(past, measure_growth(self.base_models, self._sample(past)))
+        self.learned = learn(list(self.base_models), self._features, questions, self.config.ranker, rng)
         self.lift = self._find_lift(questions)
         asked = np.flatnonzero(questions.histories.lengths)
         asked = rng.choice(asked, min(len(asked), self.config.evidence_users), replace=False)
@@ -98,19 +98,19 @@ class Hybrid(Blend):
             mask_seen = 1 - dataset.seen.nnz / len(times) < SELDOM
         return past, ask(dataset, since, self.config.questions_per_user, self.config.max_questions, mask_seen, rng)
 
-    def with_components(self, components: Mapping[str, Recommender], dataset: Dataset) -> Self:
-        blend = self.over(components)
-        blend._check_sizes(dataset.n_items)
-        blend._measure(dataset, self.growth)
-        blend.lift = Lift()
+    def with_refitted(self, base_models: Mapping[str, Recommender], dataset: Dataset) -> Self:
+        ensemble = self.with_base_models(base_models)
+        ensemble._check_sizes(dataset.n_items)
+        ensemble._measure(dataset, self.growth)
+        ensemble.lift = Lift()
         users = self._newest(dataset)
         histories, seen = dataset.histories(users), dataset.seen[users]
-        blend.lift = lift_again(self.lift, blend._blended, blend.newcomers, histories, seen)
-        return blend
+        ensemble.lift = lift_again(self.lift, ensemble._blended, ensemble.newcomers, histories, seen)
+        return ensemble
 
     @property
-    def kept_component(self) -> str | None:
-        return self.learned.kept_component
+    def kept_base_model(self) -> str | None:
+        return self.learned.kept_base_model
 
     def record(self) -> dict[str, Any]:
         """The weights, and NDCG@10 of the blend and of each component on the questions it learned from."""
@@ -127,14 +127,14 @@ class Hybrid(Blend):
             "newcomer_share": self.lift.share,
             "newcomer_lift": self.lift.value,
             **{f"weight_{family}": weight for family, weight in learned.weights.items()},
-            **{f"ranker_ndcg_{family}": figure for family, figure in learned.component_ndcg.items()},
+            **{f"ranker_ndcg_{family}": figure for family, figure in learned.base_model_ndcg.items()},
         }
 
     @property
     def n_items(self) -> int:
         return len(self.popularity)
 
-    def parts(self, histories: Histories) -> dict[str, FloatMatrix]:
+    def component_scores(self, histories: Histories) -> dict[str, FloatMatrix]:
         """What each component adds, and under this family's own name what popularity and the lift of newcomers add."""
         profiles = build_profiles(histories, self.n_items)
         sizes = profiles.sizes
@@ -150,7 +150,7 @@ class Hybrid(Blend):
         return parts
 
     def score(self, histories: Histories, candidates: Positions | None = None) -> FloatMatrix:
-        first, *others = self.parts(histories).values()
+        first, *others = self.component_scores(histories).values()
         scores = sum(others, start=first)
         return scores if candidates is None else scores[:, candidates]
 
@@ -177,37 +177,38 @@ class Hybrid(Blend):
         profiles = build_profiles(histories, self.n_items)
         values = np.zeros((len(profiles.items), items.shape[1]), dtype=np.float32)
         for family in self.explained_by:
-            model, factors = self.components[family], self._factors(family, profiles.sizes)
+            model, factors = self.base_models[family], self._factors(family, profiles.sizes)
             if isinstance(model, LinearRecommender):
-                losses = model.losses(profiles, items)
+                leave_one_out_contributions = model.leave_one_out_contributions(profiles, items)
             else:
-                losses = profiles.tabulated(model.explain_lists(histories, items), items.shape[1])
+                leave_one_out_contributions = profiles.tabulated(model.explain_lists(histories, items), items.shape[1])
             if self._guides(family):
-                losses = losses * self.newcomers[items][profiles.rows]
-            values += factors[profiles.rows, None] * losses
+                leave_one_out_contributions = leave_one_out_contributions * self.newcomers[items][profiles.rows]
+            values += factors[profiles.rows, None] * leave_one_out_contributions
         return profiles.contributions(values)
 
-    def over(self, components: Mapping[str, Recommender]) -> Self:
+    def with_base_models(self, base_models: Mapping[str, Recommender]) -> Self:
         """This blend over other components; items that came after the fit have the median popularity."""
-        missing = sorted(set(self.learned.weights) - set(components))
+        missing = sorted(set(self.learned.weights) - set(base_models))
         if missing:
             raise ValueError(f"this hybrid blends {', '.join(self.learned.weights)}; {', '.join(missing)} missing")
-        blend = type(self)(self.config)
-        blend.__dict__.update(self.__dict__)
-        blend.components = {family: components[family].in_blend() for family in self.learned.weights}
-        n_items = next(iter(blend.components.values())).n_items
-        blend._check_sizes(n_items)
+        ensemble = type(self)(self.config)
+        ensemble.__dict__.update(self.__dict__)
+        ensemble.base_models = {family: base_models[family].as_base_model() for family in self.learned.weights}
+        n_items = next(iter(ensemble.base_models.values())).n_items
+        ensemble._check_sizes(n_items)
         added = max(0, n_items - len(self.popularity))
-        blend.popularity = np.concatenate(
+        ensemble.popularity = np.concatenate(
             [self.popularity[:n_items], np.full(added, np.median(self.popularity), np.float32)]
         )
-        blend.newcomers = np.concatenate([self.newcomers[:n_items], np.ones(added, dtype=bool)])
-        return blend
+        ensemble.newcomers = np.concatenate([self.newcomers[:n_items], np.ones(added, dtype=bool)])
+        return ensemble
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
         if not len(positions):
             return self
-        return self.over({family: model.with_items(positions, metadata) for family, model in self.components.items()})
+        laid_over = {family: model.with_items(positions, metadata) for family, model in self.base_models.items()}
+        return self.with_base_models(laid_over)
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -225,7 +226,7 @@ class Hybrid(Blend):
         np.savez(path / ARRAYS_FILE, popularity=self.popularity, newcomers=self.newcomers)
 
     @classmethod
-    def load(cls, path: Path, components: Mapping[str, Recommender] | None = None) -> Self:
+    def load(cls, path: Path, base_models: Mapping[str, Recommender] | None = None) -> Self:
         description = json.loads((path / DESCRIPTION_FILE).read_text())
         model = cls(cls.Config.model_validate(description["config"]))
         model.learned = Learned.model_validate(description["learned"])
@@ -237,13 +238,13 @@ class Hybrid(Blend):
         model.scales = {family: Scale(**scale) for family, scale in description["scales"].items()}
         with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
             model.popularity, model.newcomers = arrays["popularity"], arrays["newcomers"]
-        return model.over(components or {})
+        return model.with_base_models(base_models or {})
 
     @property
     def _weighty(self) -> dict[str, Recommender]:
         """The components that have a say."""
         weights = self.learned.weights
-        return {family: self.components[family] for family in weights if weights[family] > 0 or self._guides(family)}
+        return {family: self.base_models[family] for family in weights if weights[family] > 0 or self._guides(family)}
 
     def _guides(self, family: str) -> bool:
         return self.guide is not None and self.guide.family == family
@@ -255,7 +256,7 @@ class Hybrid(Blend):
         none. histories: users to check it on.
         """
         blended = [family for family in self._weighty if not self._guides(family)]
-        exact = [family for family in blended if isinstance(self.components[family], LinearRecommender)]
+        exact = [family for family in blended if isinstance(self.base_models[family], LinearRecommender)]
         for families in (exact, blended):
             self.explained_by = [*families, self.guide.family] if families and self.guide else families
             self.evidence_agreement = agreement(self, histories) if len(histories) else None
@@ -273,8 +274,8 @@ class Hybrid(Blend):
     def _features(self, histories: Histories) -> FloatMatrix:
         """What the ranker learns from: the parts before their weights, each row divided by size ** growth."""
         sizes = history_sizes(histories, self.n_items)[:, None]
-        features = np.empty((len(histories), self.n_items, len(self.components) + 1), dtype=np.float32)
-        for index, (family, model) in enumerate(self.components.items()):
+        features = np.empty((len(histories), self.n_items, len(self.base_models) + 1), dtype=np.float32)
+        for index, (family, model) in enumerate(self.base_models.items()):
             scale = self.scales[family]
             features[:, :, index] = (model.score(histories) - scale.center) / (scale.spread * sizes**scale.growth)
         features[:, :, -1] = self.popularity
@@ -284,7 +285,7 @@ class Hybrid(Blend):
         """Set what belongs to the components' scores and to the moment: scales and popularity."""
         histories = self._sample(dataset)
         self.growth = growth
-        self.scales = {family: measure_scale(model, histories, growth) for family, model in self.components.items()}
+        self.scales = {family: measure_scale(model, histories, growth) for family, model in self.base_models.items()}
         popularity = decayed_popularity(dataset, self.config.popularity_half_life_days)
         self.popularity = popularity / (popularity.std() or np.float32(1))
         self.newcomers = np.bincount(dataset.interactions.items, minlength=dataset.n_items) == 0
@@ -297,8 +298,8 @@ class Hybrid(Blend):
     def _find_lift(self, questions: Holdout) -> Lift:
         """What newcomers get; nothing where one component is kept and no other tells them apart."""
         self.lift, self.guide = Lift(), None
-        kept = self.learned.kept_component
-        if kept is not None and (kept == CONTENT or CONTENT not in self.components):
+        kept = self.learned.kept_base_model
+        if kept is not None and (kept == CONTENT or CONTENT not in self.base_models):
             return self.lift
 
         most, cost = self.config.newcomers, self.config.newcomer_cost
@@ -337,6 +338,6 @@ class Hybrid(Blend):
         return users
 
     def _check_sizes(self, n_items: int) -> None:
-        sizes = {family: model.n_items for family, model in self.components.items()}
+        sizes = {family: model.n_items for family, model in self.base_models.items()}
         if set(sizes.values()) - {n_items}:
             raise ValueError(f"components must score the same {n_items} items, not {sizes}")

@@ -26,13 +26,13 @@ def history_sizes(histories: Histories, n_items: int) -> npt.NDArray[np.float32]
     return build_profiles(histories, n_items).sizes
 
 
-def measure_growth(components: Mapping[str, Recommender], histories: Histories) -> float:
+def measure_growth(base_models: Mapping[str, Recommender], histories: Histories) -> float:
     """How the spread of the linear families' scores grows with the history, as an exponent in [0, 1].
 
     One exponent for all of them: what a blend of them owes to one item of a history stays exact only if nothing but a
     common factor depends on the history's size. 0 where no component is linear.
     """
-    slopes = [_fit_growth(model, histories) for model in components.values() if isinstance(model, LinearRecommender)]
+    slopes = [_fit_growth(model, histories) for model in base_models.values() if isinstance(model, LinearRecommender)]
     return float(np.clip(np.mean(slopes), 0, 1)) if slopes else 0.0
 
 
