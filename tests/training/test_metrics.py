@@ -39,6 +39,16 @@ def test_a_target_past_the_cutoff_does_not_count() -> None:
     assert values["hit_rate@10"] == 1.0
 
 
+def test_ndcg_of_lists_is_ndcg_of_the_ranks_that_they_show() -> None:
+    scores = [list(range(30, 0, -1))] * 3
+    targets = [[0] * 30 for _ in range(3)]
+    targets[0][0] = targets[0][4] = targets[1][12] = targets[2][1] = targets[2][29] = 1
+    found = ranks_of(scores, targets)
+    hits = np.array(targets, dtype=bool)[:, :10]
+    assert metrics.ndcg_of_lists(hits, found.n_targets, 10).tolist() == metrics.ndcg(found, 10).tolist()
+    assert metrics.ndcg(found)[1] == pytest.approx(1 / np.log2(14))  # rank 13, and no cutoff
+
+
 def test_equal_scores_rank_by_position_and_masked_items_do_not_rank() -> None:
     found = ranks_of([[1, 1, 1, 2]], [[0, 0, 1, 0]], [[1, 0, 0, 0]])
     assert found.ranks.tolist() == [3]  # after 3, then 1 by position

@@ -134,10 +134,7 @@ def per_user_metrics(found: TargetRanks) -> dict[str, Floats]:
     n_targets = found.n_targets.astype(np.float64)
     absent = n_targets == 0
     some = np.where(absent, np.nan, n_targets)
-    result: dict[str, Floats] = {}
-    for k in CUTOFFS["ndcg"]:
-        gains = np.where(found.ranks <= k, 1 / np.log2(found.ranks + 1), 0.0)
-        result[f"ndcg@{k}"] = np.bincount(found.rows, gains, n_users) / ideal_gain(some, k)
+    result: dict[str, Floats] = {f"ndcg@{k}": ndcg(found, k) for k in CUTOFFS["ndcg"]}
     for k in CUTOFFS["recall"]:
         result[f"recall@{k}"] = np.bincount(found.rows, found.ranks <= k, n_users) / some
     for k in CUTOFFS["hit_rate"]:
@@ -152,18 +149,42 @@ def per_user_metrics(found: TargetRanks) -> dict[str, Floats]:
     return result
 
 
-def ideal_gain(n_targets: Floats, k: int) -> Floats:
-    """The largest DCG@k with so many targets, [n]; NaN stays NaN."""
-    cumulative = np.concatenate(([np.nan], np.cumsum(1 / np.log2(np.arange(2, k + 2)))))
-    places = np.minimum(np.nan_to_num(n_targets), k).astype(np.int64)
-    return cumulative[places]
+def ndcg(found: TargetRanks, k: int | None = None) -> Floats:
+    """NDCG@k of every user, float64 [n_users]; NaN for a user without targets. k None: over the whole ranking."""
+    gains = 1 / np.log2(found.ranks + 1)
+    if k is not None:
+        gains = np.where(found.ranks <= k, gains, 0.0)
+    return np.bincount(found.rows, gains, len(found)) / ideal_dcg(found.n_targets, k)
+
+
+def ndcg_of_lists(hits: npt.NDArray[np.bool_], n_targets: npt.NDArray[np.int64], k: int) -> Floats:
+    """NDCG@k of lists whose hits are known, float64 [n_users]; NaN for a user without targets.
+
+    Args:
+        hits: bool [n_users, <= k], whether the item at each place of the list is a target.
+        n_targets: int64 [n_users], targets of each user, in the list or not.
+        k: length of a full list.
+    """
+    return np.asarray(hits @ _discounts(hits.shape[1]) / ideal_dcg(n_targets, k))
+
+
+def ideal_dcg(n_targets: npt.NDArray[np.int64], k: int | None = None) -> Floats:
+    """The largest DCG@k that so many targets allow, float64 [n]; NaN for none. k None: without a cutoff."""
+    largest = int(n_targets.max(initial=0)) if k is None else k
+    cumulative = np.concatenate(([np.nan], np.cumsum(_discounts(largest))))
+    return cumulative[np.minimum(n_targets, largest)]
 
 
 def random_ndcg(n_ranked: npt.NDArray[np.int64], n_targets: npt.NDArray[np.int64], k: int) -> Floats:
     """The expected NDCG@k of a ranking in random order, [n_users]: each place holds a target with chance P / N."""
-    discounts = np.concatenate(([0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))))
-    gains = discounts[np.minimum(n_ranked, k)] * n_targets / n_ranked
-    return gains / ideal_gain(n_targets.astype(np.float64), k)
+    cumulative = np.concatenate(([0.0], np.cumsum(_discounts(k))))
+    gains = cumulative[np.minimum(n_ranked, k)] * n_targets / n_ranked
+    return gains / ideal_dcg(n_targets, k)
+
+
+def _discounts(n: int) -> Floats:
+    """What a target at each of the first n ranks adds to DCG: 1 / log2(rank + 1), float64 [n]."""
+    return 1 / np.log2(np.arange(2, n + 2))
 
 
 def random_recall(n_ranked: npt.NDArray[np.int64], k: int) -> Floats:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict
 
 from feature_store.online import Histories
 from training.data.splits import Holdout
+from training.evaluation.metrics import ndcg_of_lists
 from training.models.contract import FloatMatrix, Mask, top_k
 from training.models.hybrid.ranker import CUTOFF, Doubles
 
@@ -47,7 +49,7 @@ class _Lists:
     known_chosen: Mask  # [Q, CUTOFF]
     newcomers: FloatMatrix
     newcomers_chosen: Mask
-    ideal: Doubles  # [Q] the largest DCG
+    n_targets: npt.NDArray[np.int64]  # [Q]
 
 
 def find_lift(blended: Blended, newcomers: Mask, questions: Holdout, most: float, cost: float) -> Lift:
@@ -141,8 +143,7 @@ def _gather(blended: Blended, newcomers: Mask, questions: Holdout) -> tuple[_Lis
 def _best(scores: FloatMatrix, masked: Mask, targets: Mask, newcomers: Mask) -> _Lists:
     known, known_chosen = _top(scores, masked | newcomers, targets)
     new, new_chosen = _top(scores, masked | ~newcomers, targets)
-    ideal = np.cumsum(1 / np.log2(np.arange(2, CUTOFF + 2)))
-    return _Lists(known, known_chosen, new, new_chosen, ideal[np.minimum(targets.sum(axis=1), CUTOFF) - 1])
+    return _Lists(known, known_chosen, new, new_chosen, targets.sum(axis=1))
 
 
 def _top(scores: FloatMatrix, masked: Mask, targets: Mask) -> tuple[FloatMatrix, Mask]:
@@ -173,4 +174,4 @@ def _ndcg(lists: _Lists, lift: float) -> Doubles:
     chosen = np.hstack([lists.known_chosen, lists.newcomers_chosen])
     order = np.argsort(-scores, axis=1, kind="stable")[:, :CUTOFF]
     hits = np.take_along_axis(chosen & (scores > -np.inf), order, axis=1)
-    return hits @ (1 / np.log2(np.arange(2, CUTOFF + 2))) / lists.ideal
+    return ndcg_of_lists(hits, lists.n_targets, CUTOFF)

@@ -14,7 +14,7 @@ from torch import Tensor
 from feature_store.online import Histories
 from training.data.dataset import Dataset
 from training.data.splits import Holdout
-from training.evaluation.metrics import TargetRanks, target_ranks
+from training.evaluation.metrics import ndcg, target_ranks
 from training.models.contract import FloatMatrix, RuntimeOptions
 from training.models.deep_learning.checkpoint import Checkpoint, key_of, optimiser_tensors, restore_optimiser
 from training.models.deep_learning.config import DeepLearningConfig
@@ -285,7 +285,7 @@ class Trainer:
                 scored = found.cpu().numpy()
                 if self.repeats:
                     add_again(scored, batch.histories, self.network.again, strengths)
-                gains += _gains(target_ranks(scored, batch.targets, batch.masked))
+                gains += float(ndcg(target_ranks(scored, batch.targets, batch.masked)).sum())
         return self.crew.sum(gains) / len(holdout)
 
     def _asked_at(self, histories: Histories) -> npt.NDArray[np.int64]:
@@ -301,13 +301,6 @@ class Trainer:
 def _copy(source: list[Tensor], target: list[Any]) -> None:
     with torch.no_grad():
         torch._foreach_copy_(target, source)
-
-
-def _gains(ranks: TargetRanks) -> float:
-    """Sum over questions of NDCG without a cutoff."""
-    n_targets = ranks.n_targets
-    ideal = np.cumsum(1 / np.log2(np.arange(int(n_targets.max(initial=0))) + 2))
-    return float((1 / np.log2(ranks.ranks + 1) / ideal[n_targets[ranks.rows] - 1]).sum())
 
 
 def _last_times(histories: Histories) -> npt.NDArray[np.int64]:

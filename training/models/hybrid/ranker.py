@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
+from training.evaluation.metrics import ndcg_of_lists
+
 Doubles = npt.NDArray[np.float64]
 CUTOFF = 10
 
@@ -67,9 +69,7 @@ def mean_ndcg(candidates: Candidates, weights: Doubles) -> float:
 def ndcg(candidates: Candidates, weights: Doubles) -> Doubles:
     """NDCG@10 of every question, float64 [Q]; a target that is no candidate counts as not found."""
     hits = np.take_along_axis(candidates.chosen, _best(candidates, weights), axis=1)
-    discounts = 1 / np.log2(np.arange(2, CUTOFF + 2))
-    ideal = np.cumsum(discounts)[np.minimum(candidates.n_targets, CUTOFF) - 1]
-    return (hits * discounts[: hits.shape[1]]).sum(axis=1) / ideal
+    return ndcg_of_lists(hits, candidates.n_targets, CUTOFF)
 
 
 def breadth(candidates: Candidates, weights: Doubles) -> int:
