@@ -8,7 +8,7 @@ from sqlalchemy import Row, TextClause, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.scope import TenantScope
-from api.items.catalogue import TenantGone
+from api.tenants.problems import TenantGone
 
 
 @dataclass(frozen=True, slots=True)

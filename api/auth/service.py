@@ -15,14 +15,15 @@ from api.auth.problems import (
     SamePassword,
     WrongCredentials,
 )
-from api.auth.repository import FailedLogins, SessionRepository, revoke_if_reused, rotate
-from api.auth.tables import UserSession
+from api.auth.repository import FailedLogins
 from api.auth.tokens import AccessToken, Tokens
 from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.http.principal import UserPrincipal
 from api.http.problems import Invalid, Unauthorized
 from api.http.schemas import MAX_TEXT
+from api.sessions.repository import SessionRepository, revoke_if_reused, rotate
+from api.sessions.tables import UserSession
 from api.tenants.repository import TenantRepository
 from api.users import service as users
 from api.users.passwords import Passwords

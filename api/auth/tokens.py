@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import jwt
 
-from api.auth.tables import UserSession
+from api.sessions.tables import UserSession
 from api.users.tables import User
 from configs.settings import AuthSettings
 

@@ -6,6 +6,9 @@ from sqlalchemy import Boolean, Column, DateTime, MetaData, Text, func, text, tr
 from sqlalchemy.types import UserDefinedType
 from sqlmodel import Field, SQLModel
 
+ONE_ROW_PER_TENANT = "one_row_per_tenant"
+"""Key of a table's `info`: true where a new tenant gets its row, made of the columns' defaults, in this table."""
+
 
 class Table(SQLModel):
     """Base of the table classes. Names of constraints follow PostgreSQL's own, so that migrations can spell them."""

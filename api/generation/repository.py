@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.scope import TenantScope
 from api.generation.tables import GenerationJob
-from api.items.catalogue import TenantGone
+from api.tenants.problems import TenantGone
 from feature_store import columns as c
 
 SAMPLE = 1_000

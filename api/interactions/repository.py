@@ -7,7 +7,7 @@ from uuid import UUID
 
 from api.database.engine import Connection, Pool
 from api.database.scope import TenantScope
-from api.items.catalogue import TenantGone
+from api.tenants.problems import TenantGone
 from api.users.quota import refused_newcomers
 from configs.plans import Plan
 

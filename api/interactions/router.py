@@ -1,18 +1,23 @@
-"""`POST /api/v1/interactions` and its batch."""
+"""`POST /api/v1/interactions` and its batch; `GET /api/users/{id}/interactions`, which lists what a user did."""
 
 from fastapi import APIRouter
 
-from api.database.session import CurrentDatabase
+from api.database.session import CurrentDatabase, Session
 from api.http.batches import BatchOut
+from api.http.principal import CurrentAdmin
+from api.http.schemas import Page, Paging, PathId
 from api.interactions import service
-from api.interactions.schemas import InteractionBatch, InteractionOut, NewInteraction
+from api.interactions.log import InteractionLog
+from api.interactions.schemas import InteractionBatch, InteractionOut, NewInteraction, RecordedInteraction
 from api.metering.dependencies import PAYMENT_REQUIRED, MeteredWrite
+from api.users import service as users
 
-router = APIRouter(prefix="/api/v1/interactions", tags=["interactions"])
+router = APIRouter()
 
 
 @router.post(
-    "",
+    "/api/v1/interactions",
+    tags=["interactions"],
     status_code=201,
     summary="Record an interaction",
     responses=PAYMENT_REQUIRED | {404: {"description": "Not Found"}},
@@ -25,7 +30,8 @@ async def record(body: NewInteraction, usage: MeteredWrite, database: CurrentDat
 
 
 @router.post(
-    "/batch",
+    "/api/v1/interactions/batch",
+    tags=["interactions"],
     summary="Record up to 1,000 interactions",
     response_model_exclude_none=True,
     responses=PAYMENT_REQUIRED,
@@ -35,3 +41,19 @@ async def record_all(body: InteractionBatch, usage: MeteredWrite, database: Curr
     answer = await service.record_all(database.pool, usage.scope, usage.plan, body.interactions)
     usage.count(answer.succeeded)
     return answer
+
+
+@router.get(
+    "/api/users/{user_id}/interactions",
+    tags=["users"],
+    summary="List what a user did",
+    responses={403: {"description": "Forbidden"}, 404: {"description": "Not Found"}},
+)
+async def list_interactions(
+    user_id: PathId, admin: CurrentAdmin, session: Session, paging: Paging
+) -> Page[RecordedInteraction]:
+    """Newest first."""
+    await users.get_user(session, admin.scope, user_id)
+    found, total = await InteractionLog(session, admin.scope).page(user_id, paging.offset, paging.page_size)
+    data = [RecordedInteraction.model_validate(interaction) for interaction in found]
+    return Page[RecordedInteraction](data=data, total=total, page=paging.page, page_size=paging.page_size)

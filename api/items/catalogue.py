@@ -5,12 +5,8 @@ from psycopg.rows import tuple_row
 from api.database.batch_loader import Gathered
 from api.database.engine import Pool
 from api.database.scope import TenantScope
-from api.http.problems import Unauthorized
+from api.tenants.problems import TenantGone
 from serving.contracts.messages import CatalogueDelta, ItemChange
-
-
-class TenantGone(Unauthorized):
-    """The tenant was deleted, and the credential is about to be found dead."""
 
 
 class CatalogueReader:

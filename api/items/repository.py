@@ -12,8 +12,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.base import Table
 from api.database.scope import TenantScope
-from api.items.catalogue import TenantGone
 from api.items.tables import Catalogue, Item
+from api.tenants.problems import TenantGone
 
 items = Table.metadata.tables[Item.__tablename__]
 catalogues = Table.metadata.tables[Catalogue.__tablename__]

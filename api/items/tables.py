@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Column, Computed, Index
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlmodel import Field
 
-from api.database.base import Table, flag, moment, text_column
+from api.database.base import ONE_ROW_PER_TENANT, Table, flag, moment, text_column
 
 
 class Catalogue(Table, table=True):
@@ -19,6 +19,7 @@ class Catalogue(Table, table=True):
     """
 
     __tablename__ = "catalogues"
+    __table_args__ = ({"info": {ONE_ROW_PER_TENANT: True}},)
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
     version: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))

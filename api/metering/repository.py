@@ -10,8 +10,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.engine import Connection, OneConnection, Pool
 from api.database.scope import TenantScope
-from api.items.catalogue import TenantGone
 from api.metering.terms import Entitlement, SubscriptionState, entitlement, higher_limit, plan_in_force
+from api.tenants.problems import TenantGone
 
 CycleKey = tuple[str, datetime]
 """Tenant, and start of the cycle."""

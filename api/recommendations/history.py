@@ -9,7 +9,7 @@ from psycopg.rows import TupleRow
 from api.database.batch_loader import Gathered
 from api.database.engine import Pool
 from api.database.scope import TenantScope
-from api.items.catalogue import TenantGone
+from api.tenants.problems import TenantGone
 from configs.settings import HistorySettings
 from feature_store.interaction_types import EVENT_WEIGHT_SQL, makes_seen_sql
 from serving.contracts.messages import Event

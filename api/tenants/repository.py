@@ -1,12 +1,12 @@
 """The rows of tenants."""
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import delete, func, insert, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.database.base import ONE_ROW_PER_TENANT
 from api.database.scope import TenantScope
 from api.database.tables import all_tables
-from api.items.tables import Catalogue
 from api.tenants.tables import Tenant
 
 
@@ -25,11 +25,12 @@ class TenantRepository:
         return list(await self._session.exec(statement))
 
     async def add(self, tenant: Tenant) -> None:
-        """Add a tenant and its catalogue, which is at version 0."""
+        """Add a tenant, and its row in each table that keeps one row per tenant."""
         self._session.add(tenant)
         await self._session.flush()
-        self._session.add(Catalogue(tenant_id=tenant.id))
-        await self._session.flush()
+        for table in all_tables().sorted_tables:
+            if table.info.get(ONE_ROW_PER_TENANT):
+                await self._session.exec(insert(table).values(tenant_id=tenant.id))
 
     async def erase(self, scope: TenantScope) -> None:
         """Delete the tenant's rows in every table there is and keep its own, so that the id is not used again.

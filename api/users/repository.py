@@ -8,8 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.auth.tables import UserSession
 from api.database.scope import TenantScope
+from api.sessions.tables import UserSession
 from api.tenants.tables import Tenant
 from api.users.tables import User
 

@@ -7,8 +7,6 @@ from fastapi import APIRouter, Query, Request, Response
 from api.database.session import Session
 from api.http.principal import CurrentAdmin, CurrentUser
 from api.http.schemas import Page, Paging, PathId, PlainText
-from api.interactions.log import InteractionLog
-from api.interactions.schemas import RecordedInteraction
 from api.metering.dependencies import PAYMENT_REQUIRED, CurrentPlan
 from api.users import service
 from api.users.schemas import NewUser, UserChanges, UserOut
@@ -70,14 +68,3 @@ async def delete_user(user_id: PathId, admin: CurrentAdmin, session: Session) ->
 async def toggle_status(user_id: PathId, admin: CurrentAdmin, session: Session) -> UserOut:
     """Who is switched off is logged out within 5 seconds."""
     return UserOut.model_validate(await service.toggle_status(session, admin.scope, user_id))
-
-
-@router.get("/{user_id}/interactions", summary="List what a user did", responses=_NOT_FOUND)
-async def list_interactions(
-    user_id: PathId, admin: CurrentAdmin, session: Session, paging: Paging
-) -> Page[RecordedInteraction]:
-    """Newest first."""
-    await service.get_user(session, admin.scope, user_id)
-    found, total = await InteractionLog(session, admin.scope).page(user_id, paging.offset, paging.page_size)
-    data = [RecordedInteraction.model_validate(interaction) for interaction in found]
-    return Page[RecordedInteraction](data=data, total=total, page=paging.page, page_size=paging.page_size)

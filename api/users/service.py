@@ -7,13 +7,13 @@ from uuid import UUID, uuid4
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.auth.repository import SessionRepository
 from api.database.engine import OneConnection
 from api.database.scope import TenantScope
 from api.erasure.service import erase_user
 from api.http.principal import UserPrincipal
 from api.http.problems import Conflict, Forbidden, Invalid, NotFound
 from api.metering.refusals import user_refusal
+from api.sessions.repository import SessionRepository
 from api.users.addresses import is_address
 from api.users.passwords import Passwords
 from api.users.quota import refused_newcomers

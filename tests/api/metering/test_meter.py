@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from api.database.engine import Connection, Database, Pool
-from api.items.catalogue import TenantGone
 from api.metering.meter import Meter
+from api.tenants.problems import TenantGone
 
 
 class Breaking:

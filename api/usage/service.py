@@ -1,4 +1,4 @@
-"""What a tenant has used."""
+"""What a tenant has used: metered requests, items and users, against the limits of its plan."""
 
 from datetime import datetime
 
@@ -8,13 +8,13 @@ from api.analytics.repository import AnalyticsRepository
 from api.database.engine import OneConnection
 from api.database.scope import TenantScope
 from api.metering.repository import Standing, standing_of
-from api.metering.schemas import UsageOut
 from api.metering.terms import charged_cents, overage_units
+from api.usage.schemas import UsageOut
 from api.users.quota import count_portal_users
 
 
 async def usage_of(session: AsyncSession, scope: TenantScope, now: datetime) -> UsageOut:
-    """The usage of the current cycle, all of one moment. Raises TenantGone."""
+    """The usage of the current cycle. All figures come from one transaction. Raises TenantGone."""
     totals = await AnalyticsRepository(session, scope).totals()
     async with OneConnection(session).connection() as connection:
         portal_users = await count_portal_users(connection, scope)
@@ -23,7 +23,7 @@ async def usage_of(session: AsyncSession, scope: TenantScope, now: datetime) -> 
 
 
 def usage_out(standing: Standing, items: int, users: int) -> UsageOut:
-    """The figures of a tenant with so many items and end users."""
+    """The answer for a tenant that has this many items and end users."""
     terms, units = standing.terms, standing.units
     cents = charged_cents(terms.plan, units, terms.request_limit, terms.cap_cents)
     refused_from = terms.refused_from

@@ -1,19 +1,19 @@
-"""`GET /api/billing/usage`."""
+"""`GET /api/billing/usage`: what a tenant has used of its plan in this billing cycle."""
 
 from fastapi import APIRouter, Request
 
 from api.database.session import Session
 from api.http.principal import CurrentUser
-from api.metering import service
 from api.metering.meter import Meter
-from api.metering.schemas import UsageOut
+from api.usage import service
+from api.usage.schemas import UsageOut
 
 router = APIRouter(prefix="/api/billing", tags=["billing"])
 
 
 @router.get("/usage", summary="Get the usage of this billing cycle")
 async def usage(user: CurrentUser, session: Session, request: Request) -> UsageOut:
-    """What this process has counted is in it, what others have counted is within a second."""
+    """Includes every request that this process has counted. Other processes report theirs within a second."""
     meter: Meter = request.app.state.meter
     await meter.flush()
     return await service.usage_of(session, user.scope, meter.now())
