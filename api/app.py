@@ -29,7 +29,7 @@ from api.http.limits import Limits, MemoryCounts, RedisCounts
 from api.http.openapi import describe
 from api.http.requests import Requests
 from api.idempotency.middleware import Idempotency
-from api.idempotency.service import forgetting
+from api.idempotency.service import expiring
 from api.keys.directory import KeyDirectory
 from api.metering.meter import Meter
 from api.users.passwords import Passwords
@@ -99,9 +99,9 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             app.state.passwords = Passwords()
             stack.push_async_callback(counts.close)
             stack.push_async_callback(issuers.close)
-            await stack.enter_async_context(keys.noting_use())
+            await stack.enter_async_context(keys.recording_use())
             await stack.enter_async_context(meter.running())
-            await stack.enter_async_context(forgetting(database.pool))
+            await stack.enter_async_context(expiring(database.pool))
             yield
 
     app = FastAPI(

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, text
 from sqlalchemy.types import DOUBLE_PRECISION
 from sqlmodel import Field
 
-from api.database.base import Table, Xid8, moment, text_column
+from api.database.base import Table, Xid8, text_column, timestamptz
 
 
 def _count() -> Any:
@@ -76,7 +76,7 @@ class ReleaseModel(Table, table=True):
     family: str = text_column(primary_key=True)
     version: str = text_column()
     auc: float | None = Field(default=None, sa_column=Column(DOUBLE_PRECISION, nullable=True))
-    published_at: datetime = moment(default_now=True)
+    published_at: datetime = timestamptz(default_now=True)
 
 
 class DailyAccuracy(Table, table=True):
@@ -91,4 +91,4 @@ class DailyAccuracy(Table, table=True):
     family: str = text_column(primary_key=True)
     auc: float = Field(sa_column=Column(DOUBLE_PRECISION, nullable=False))
     users: int = Field(sa_column=Column(BigInteger, nullable=False))
-    measured_at: datetime = moment(default_now=True)
+    measured_at: datetime = timestamptz(default_now=True)

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Column, Index, LargeBinary
 from sqlmodel import Field
 
-from api.database.base import Table, moment
+from api.database.base import Table, timestamptz
 
 
 class FailedLogin(Table, table=True):
@@ -16,5 +16,5 @@ class FailedLogin(Table, table=True):
 
     account: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     failures: int
-    last_failed_at: datetime = moment()
-    delayed_until: datetime | None = moment(nullable=True)
+    last_failed_at: datetime = timestamptz()
+    delayed_until: datetime | None = timestamptz(nullable=True)

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Index, fals
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
-from api.database.base import Table, moment, text_column
+from api.database.base import Table, text_column, timestamptz
 
 
 class Subscription(Table, table=True):
@@ -30,12 +30,12 @@ class Subscription(Table, table=True):
     plan_id: str | None = text_column(default=None, nullable=True)
     interval: str | None = text_column(default=None, nullable=True)
     status: str | None = text_column(default=None, nullable=True)  # in Stripe's words
-    current_period_start: datetime | None = moment(nullable=True)
-    current_period_end: datetime | None = moment(nullable=True)
-    billing_cycle_anchor: datetime | None = moment(nullable=True)
+    current_period_start: datetime | None = timestamptz(nullable=True)
+    current_period_end: datetime | None = timestamptz(nullable=True)
+    billing_cycle_anchor: datetime | None = timestamptz(nullable=True)
     cancel_at_period_end: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
-    past_due_since: datetime | None = moment(nullable=True)
-    as_of: datetime | None = moment(nullable=True)  # of which moment this state is: an older one changes nothing
+    past_due_since: datetime | None = timestamptz(nullable=True)
+    as_of: datetime | None = timestamptz(nullable=True)  # of which moment this state is: an older one changes nothing
 
 
 class TenantBilling(Table, table=True):
@@ -46,7 +46,7 @@ class TenantBilling(Table, table=True):
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
     overage_cap_cents: int = Field(sa_column=Column(BigInteger, nullable=False))
-    changed_at: datetime = moment(default_now=True)
+    changed_at: datetime = timestamptz(default_now=True)
 
 
 class StripeEvent(Table, table=True):
@@ -61,12 +61,12 @@ class StripeEvent(Table, table=True):
     id: str = text_column(primary_key=True)
     tenant_id: str | None = text_column(default=None, nullable=True)  # null: nobody's here, or not known yet
     type: str = text_column()
-    created: datetime = moment()
+    created: datetime = timestamptz()
     payload: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
-    received_at: datetime = moment(default_now=True)
-    handled_at: datetime | None = moment(nullable=True)
+    received_at: datetime = timestamptz(default_now=True)
+    handled_at: datetime | None = timestamptz(nullable=True)
     attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
-    retry_at: datetime = moment(default_now=True)  # until then somebody is at it, or it is given a rest
+    retry_at: datetime = timestamptz(default_now=True)  # until then somebody is at it, or it is given a rest
     error: str | None = text_column(default=None, nullable=True)
 
 
@@ -78,7 +78,7 @@ class BillingAudit(Table, table=True):
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
     id: UUID = Field(primary_key=True, sa_column_kwargs={"server_default": text("gen_random_uuid()")})
-    at: datetime = moment(default_now=True)
+    at: datetime = timestamptz(default_now=True)
     actor: str = text_column()
     action: str = text_column()
     before: Any = Field(default=None, sa_column=Column(JSONB(none_as_null=True), nullable=True))
@@ -92,8 +92,8 @@ class OverageCharge(Table, table=True):
     __table_args__ = (CheckConstraint("amount_cents >= 0", name="amount_cents"),)
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
-    cycle_start: datetime = moment(primary_key=True)
+    cycle_start: datetime = timestamptz(primary_key=True)
     units: int = Field(sa_column=Column(BigInteger, nullable=False))
     amount_cents: int = Field(sa_column=Column(BigInteger, nullable=False))
     invoice_item_id: str | None = text_column(default=None, nullable=True)
-    reported_at: datetime | None = moment(nullable=True)
+    reported_at: datetime | None = timestamptz(nullable=True)

@@ -32,7 +32,7 @@ class Xid8(UserDefinedType[int]):
         return "XID8"
 
 
-def moment(*, nullable: bool = False, default_now: bool = False, primary_key: bool = False) -> Any:
+def timestamptz(*, nullable: bool = False, default_now: bool = False, primary_key: bool = False) -> Any:
     """A column of type timestamptz; the database's clock where `default_now`."""
     return Field(
         default=None,

@@ -1,61 +1,65 @@
-"""Reads that callers share: those who come while one runs are answered together by the next."""
+"""Combines the reads of concurrent callers: those that arrive while reads run are answered together by the next one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-Key = TypeVar("Key")
+Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Gathered(Generic[Key, Value]):
-    """Turns a read of many keys into one that is called with a key, for as many callers as there are.
+class BatchLoader(Generic[Key, Value]):
+    """Offers a read of many keys as a read of one key, to as many concurrent callers as there are.
 
-    A caller that finds a read free starts it at once and waits for nobody; a crowd shares a statement. No read is
-    joined after it began: what a caller is given was read after it asked.
+    A caller that comes while fewer than `concurrent_reads` run has its read started at once. All others share the next
+    statement. No caller joins a read that has begun, so each gets a value that was read after it asked. A key that
+    several callers of one read ask for is read once, and they share its value.
     """
 
     def __init__(
-        self, read: Callable[[list[Key]], Awaitable[list[Value]]], at_once: int = 2, max_keys: int = 64
+        self, read: Callable[[list[Key]], Awaitable[list[Value]]], concurrent_reads: int = 2, max_keys: int = 64
     ) -> None:
-        """read: values in the order of the keys; at_once: reads that may run side by side, so that one slow key
-        does not hold up everybody; max_keys: of one read."""
+        """
+        read: returns the values in the order of the keys.
+        concurrent_reads: how many reads may run side by side, so that one slow key does not delay all callers.
+        max_keys: the most callers that one read answers.
+        """
         self._read = read
-        self._free = at_once
+        self._free_reads = concurrent_reads
         self._max_keys = max_keys
         self._waiting: list[tuple[Key, asyncio.Future[Value]]] = []
         self._running: set[asyncio.Task[None]] = set()
 
-    async def get(self, key: Key) -> Value:
-        """The value of the key; raises what its read raises."""
-        answer: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
-        self._waiting.append((key, answer))
-        if self._free:
-            self._free -= 1
-            task = asyncio.create_task(self._run())
+    async def load(self, key: Key) -> Value:
+        """The value of the key. Raises what the read raises."""
+        value: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
+        self._waiting.append((key, value))
+        if self._free_reads:
+            self._free_reads -= 1
+            task = asyncio.create_task(self._read_until_nobody_waits())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        return await answer
+        return await value
 
-    async def _run(self) -> None:
-        """Read what waits until nothing does. A caller that went away is not read for."""
+    async def _read_until_nobody_waits(self) -> None:
         try:
             while self._waiting:
-                taken = [each for each in self._waiting[: self._max_keys] if not each[1].done()]
+                batch = [each for each in self._waiting[: self._max_keys] if not each[1].done()]  # done: cancelled
                 del self._waiting[: self._max_keys]
-                if taken:
-                    await self._answer(taken)
+                if batch:
+                    await self._read_batch(batch)
         finally:
-            self._free += 1
+            self._free_reads += 1
 
-    async def _answer(self, taken: list[tuple[Key, asyncio.Future[Value]]]) -> None:
+    async def _read_batch(self, batch: list[tuple[Key, asyncio.Future[Value]]]) -> None:
+        keys = list(dict.fromkeys(key for key, _ in batch))
         try:
-            values = await self._read([key for key, _ in taken])
-        except Exception as error:  # each of those who asked is told
-            for _, answer in taken:
-                if not answer.done():
-                    answer.set_exception(error)
+            values = dict(zip(keys, await self._read(keys), strict=True))
+        except Exception as error:  # raised in every caller of this read
+            for _, value in batch:
+                if not value.done():
+                    value.set_exception(error)
             return
-        for (_, answer), value in zip(taken, values, strict=True):
-            if not answer.done():
-                answer.set_result(value)
+        for key, value in batch:
+            if not value.done():
+                value.set_result(values[key])

@@ -6,14 +6,19 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
 from typing import Protocol, cast
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import TimeoutError as EngineTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 Connection = AsyncConnection[TupleRow]
+
+UNREACHABLE = (psycopg.OperationalError, PoolTimeout, EngineTimeout)
+"""What a statement raises when the database does not answer."""
 
 
 class Pool(Protocol):

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import Index
 
-from api.database.base import Table, moment, text_column, xid_column
+from api.database.base import Table, text_column, timestamptz, xid_column
 
 
 class Tombstone(Table, table=True):
@@ -18,5 +18,5 @@ class Tombstone(Table, table=True):
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
     user_id: str = text_column(primary_key=True)
-    erased_at: datetime = moment()
+    erased_at: datetime = timestamptz()
     xid: int | None = xid_column()

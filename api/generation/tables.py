@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, text
 from sqlmodel import Field
 
-from api.database.base import Table, moment, text_column
+from api.database.base import Table, text_column, timestamptz
 
 FAMILIES = "algorithm IN ('collaborative', 'content-based', 'hybrid', 'deep-learning')"
 SEGMENTS = "user_segment IN ('all', 'active', 'new')"
@@ -47,6 +47,6 @@ class GenerationJob(Table, table=True):
     attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     release: str | None = text_column(default=None, nullable=True)
     error: str | None = text_column(default=None, nullable=True)
-    created_at: datetime = moment(default_now=True)
-    started_at: datetime | None = moment(nullable=True)
-    finished_at: datetime | None = moment(nullable=True)
+    created_at: datetime = timestamptz(default_now=True)
+    started_at: datetime | None = timestamptz(nullable=True)
+    finished_at: datetime | None = timestamptz(nullable=True)

@@ -10,31 +10,26 @@ from starlette.types import Scope
 from strawberry.http.ides import get_graphql_ide_html
 
 from api.database.session import CurrentDatabase
-from api.graphql.loaders import GatheredCatalogue, GatheredHistories
 from api.graphql.operations import Context
 from api.graphql.schemas import GraphQLAnswer, GraphQLRequest
 from api.graphql.service import execute
 from api.http.auth import CHARGE
 from api.http.principal import principal_of
 from api.http.problems import MEDIA_TYPE
-from api.idempotency.middleware import do_not_keep, may_be_kept
-from api.items.catalogue import CatalogueReader
+from api.idempotency.middleware import do_not_record, is_final
 from api.metering.dependencies import Usage, use
-from api.recommendations.history import HistoryReader
 
 router = APIRouter(tags=["graphql"])
 
 
 async def _context(body: GraphQLRequest, request: Request, database: CurrentDatabase) -> Context:
     app, state = request.app, request.app.state
-    catalogue = GatheredCatalogue(CatalogueReader(state.database.pool))
-    histories = GatheredHistories(HistoryReader(state.database.pool, state.configuration.history))
     return Context(
         principal=principal_of(request),
         charge=request.scope["state"][CHARGE],
         meter=state.meter,
         pool=database.pool,
-        recommender=state.recommender.reading(catalogue, histories),
+        recommender=state.recommender,
         version=app.version,
         operation_name=body.operation_name or None,
     )
@@ -57,8 +52,8 @@ async def run(body: GraphQLRequest, request: Request, context: Annotated[Context
         usage = Usage(context.meter, context.terms)
         usage.count(context.units)
         use(request, usage)
-    if not (context.has_made and all(may_be_kept(status) for status in executed.statuses)):
-        do_not_keep(request)
+    if not (context.has_made and all(is_final(status) for status in executed.statuses)):
+        do_not_record(request)
     if executed.problem is None:
         return JSONResponse(executed.body)
     headers = dict(executed.problem.headers or {})

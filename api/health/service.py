@@ -3,9 +3,8 @@
 import asyncio
 
 import psycopg
-from psycopg_pool import PoolTimeout
 
-from api.database.engine import Database
+from api.database.engine import UNREACHABLE, Database
 from api.database.migrate import head_revision, known_revisions
 from api.health.schemas import Readiness, State
 from serving.client import ServingClient, ServingUnavailable
@@ -26,7 +25,7 @@ async def _database(database: Database) -> tuple[State, State]:
             row = await cursor.fetchone()
     except psycopg.errors.UndefinedTable:
         return "up", "down"
-    except (psycopg.OperationalError, PoolTimeout, TimeoutError):
+    except (*UNREACHABLE, TimeoutError):
         database.recheck()
         return "down", "down"
     revision = row[0] if row else ""

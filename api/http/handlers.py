@@ -2,21 +2,17 @@
 
 from typing import Any, cast
 
-import psycopg
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from psycopg_pool import PoolTimeout
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as EngineTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from api.database.engine import UNREACHABLE
 from api.http.problems import FieldError, Invalid, Problem, Unavailable, problem_response
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-
-UNREACHABLE = (psycopg.OperationalError, PoolTimeout, EngineTimeout)
 
 log = structlog.get_logger(__name__)
 

@@ -1,8 +1,8 @@
-"""`Idempotency-Key`: a POST that is sent again has its effect once and its first answer every time.
+"""`Idempotency-Key`: a POST that is sent again takes effect once, and each time gets its first response.
 
-The answer is kept in the transaction of the effect, so that there is never the one without the other. A request
-without the header costs a look at its headers; one with it costs a statement before its effect, which finds the answer
-or claims the request, and one after, which keeps the answer.
+The response is recorded in the transaction of the effect, so that neither is ever stored without the other. A request
+without the header costs one look at its headers. One with the header costs two more statements: before the effect, one
+looks for a recorded response and locks the request; after it, one records the response.
 """
 
 import asyncio
@@ -23,43 +23,46 @@ from api.http.headers import header
 from api.http.principal import STATE_KEY as PRINCIPAL
 from api.http.principal import KeyPrincipal, Principal
 from api.http.problems import Conflict, Invalid, Problem, problem_response
-from api.idempotency.repository import Kept, KeptAnswerRepository
+from api.idempotency.repository import IdempotencyRepository, RecordedResponse
 
 HEADER = b"idempotency-key"
-FORM = re.compile(r"[\x20-\x7e]{1,255}")
-PATIENCE_SECONDS = 2.0
-"""How long a request waits for its twin, which is still in flight."""
+KEY_PATTERN = re.compile(r"[\x20-\x7e]{1,255}")
+WAIT_SECONDS = 2.0
+"""How long a request waits for an equal one that is still in flight."""
 POLL_SECONDS = 0.05
-UNKEPT = (401, 402, 429)
-"""Client errors that another day may cure, as server errors may: the same request is then tried anew."""
+RETRIABLE = (401, 402, 429)
+"""Client errors that may not occur at the next attempt. They are not recorded, and neither are server errors."""
 SERVER_ERROR = 500
-WITHHELD = "withheld"
-NOT_KEPT = "not kept"
+UNRECORDED_FIELDS = "unrecorded_fields"
+"""Key of the request's state: fields of the response that must not be recorded."""
+NOT_RECORDED = "not_recorded"
+"""Key of the request's state: set where the response must not be recorded."""
 
 
-def withhold(*fields: str) -> Any:
-    """A dependency of routes whose answer holds a secret: these fields of it are shown once and never replayed."""
+def unrecorded_fields(*fields: str) -> Any:
+    """A dependency for routes whose response holds a secret: these fields are answered once and never recorded."""
 
     async def note(request: Request) -> None:
-        request.scope["state"][WITHHELD] = fields
+        request.scope["state"][UNRECORDED_FIELDS] = fields
 
     return note
 
 
-def do_not_keep(request: Request) -> None:
-    """Have this request's answer not kept, whatever its status: it made nothing, or another day may cure it."""
-    request.scope["state"][NOT_KEPT] = True
+def do_not_record(request: Request) -> None:
+    """Keep this request's response from being recorded, whatever its status is."""
+    request.scope["state"][NOT_RECORDED] = True
 
 
-def may_be_kept(status: int) -> bool:
-    """Whether an answer of this status stays what it is."""
-    return status < SERVER_ERROR and status not in UNKEPT
+def is_final(status: int) -> bool:
+    """Whether the same request would get this status again, so that the response may be recorded."""
+    return status < SERVER_ERROR and status not in RETRIABLE
 
 
 class Idempotency:
-    """ASGI middleware, inside of the credentials: a request without a principal is none of its business."""
+    """ASGI middleware inside the authentication. Requests without a principal pass through unchanged."""
 
     def __init__(self, app: ASGIApp, database: Database, exempt: tuple[str, ...]) -> None:
+        """exempt: beginnings of paths on which the header is ignored."""
         self._app = app
         self._database = database
         self._exempt = exempt
@@ -73,31 +76,31 @@ class Idempotency:
             await self._app(scope, receive, send)
             return
         try:
-            if FORM.fullmatch(key) is None:
+            if KEY_PATTERN.fullmatch(key) is None:
                 raise Invalid.field("Idempotency-Key", "1 to 255 printable ASCII characters")
             body = await _read(receive)
-            answer = await self._answer(scope, principal, key, body)
+            response = await self._respond(scope, principal, key, body)
         except Problem as problem:
-            answer = problem_response(problem)
-        await answer(scope, receive, send)
+            response = problem_response(problem)
+        await response(scope, receive, send)
 
-    async def _answer(self, scope: Scope, principal: Principal, key: str, body: bytes) -> Response:
+    async def _respond(self, scope: Scope, principal: Principal, key: str, body: bytes) -> Response:
         request = hashlib.sha256("\0".join([*_credential(principal), scope["path"], key]).encode()).digest()
         fingerprint = hashlib.sha256(scope["query_string"] + b"\0" + body).digest()
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while True:
             async with AsyncSession(self._database.engine, expire_on_commit=False) as session:
-                kept, claimed = await KeptAnswerRepository(session, principal.scope).claim(request)
-                if kept is not None:
-                    return _replay(kept, fingerprint)
-                if claimed and (answer := await self._first(scope, principal, session, request, fingerprint, body)):
-                    return answer
-            # Nothing is held while waiting, so that a crowd of twins cannot keep the connections from others.
+                recorded, locked = await IdempotencyRepository(session, principal.scope).claim(request)
+                if recorded is not None:
+                    return _replay(recorded, fingerprint)
+                if locked and (first := await self._execute(scope, principal, session, request, fingerprint, body)):
+                    return first
+            # The connection is given back while waiting, so that many equal requests do not use up the pool.
             if time.monotonic() > deadline:
                 raise Conflict("A request with this Idempotency-Key is still in flight")
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _first(
+    async def _execute(
         self,
         scope: Scope,
         principal: Principal,
@@ -106,23 +109,27 @@ class Idempotency:
         fingerprint: bytes,
         body: bytes,
     ) -> Response | None:
-        """The answer of the application, kept and committed; None where a twin was quicker, without any effect."""
+        """The application's response, recorded and committed.
+
+        None where an equal request committed first; the effect of this one is then rolled back.
+        """
         state = scope["state"]
         state[DATABASE] = self._database.joined(session)
-        answer = await _call(self._app, scope, body)
-        if answer.status_code >= 400:
+        response = await _call(self._app, scope, body)
+        if response.status_code >= 400:
             await session.rollback()
-        if _is_kept(answer.status_code, scope):
+        if _is_recorded(response.status_code, scope):
             user_id = None if isinstance(principal, KeyPrincipal) else principal.user_id
-            kept = Kept(fingerprint, answer.status_code, _headers(answer), _without(answer, state.get(WITHHELD, ())))
-            if not await KeptAnswerRepository(session, principal.scope).keep(request, user_id, kept):
+            visible = _body_without(response, state.get(UNRECORDED_FIELDS, ()))
+            recorded = RecordedResponse(fingerprint, response.status_code, _headers(response), visible)
+            if not await IdempotencyRepository(session, principal.scope).add(request, user_id, recorded):
                 return None
         await session.commit()
-        return answer
+        return response
 
 
 async def _read(receive: Receive) -> bytes:
-    """The whole body. Raises Invalid where the client went away before its end."""
+    """The whole body. Raises Invalid where the client disconnects before its end."""
     parts = []
     while True:
         message = await receive()
@@ -134,7 +141,7 @@ async def _read(receive: Receive) -> bytes:
 
 
 async def _call(app: ASGIApp, scope: Scope, body: bytes) -> Response:
-    """The application's answer to a body that was read already."""
+    """The application's response to a request whose body has been read already."""
     status, headers, parts = 500, [], []
 
     async def receive() -> Message:
@@ -156,31 +163,35 @@ async def _call(app: ASGIApp, scope: Scope, body: bytes) -> Response:
 def _credential(principal: Principal) -> list[str]:
     if isinstance(principal, KeyPrincipal):
         return ["key", principal.key_id.hex]
-    return ["user", principal.user_id, principal.role]  # what an admin was told is not for who is none any more
+    return [
+        "user",
+        principal.user_id,
+        principal.role,
+    ]  # a user who is no longer an admin does not get an admin's response
 
 
-def _is_kept(status: int, scope: Scope) -> bool:
+def _is_recorded(status: int, scope: Scope) -> bool:
     is_route = scope.get("route") is not None and status != 405
-    return is_route and may_be_kept(status) and NOT_KEPT not in scope["state"]
+    return is_route and is_final(status) and NOT_RECORDED not in scope["state"]
 
 
-def _headers(answer: Response) -> list[list[str]]:
-    pairs = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in answer.raw_headers]
+def _headers(response: Response) -> list[list[str]]:
+    pairs = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in response.raw_headers]
     return [pair for pair in pairs if pair[0] != "content-length"]
 
 
-def _without(answer: Response, fields: tuple[str, ...]) -> bytes:
-    body = bytes(answer.body)
-    if not fields or answer.status_code >= 400:
+def _body_without(response: Response, fields: tuple[str, ...]) -> bytes:
+    body = bytes(response.body)
+    if not fields or response.status_code >= 400:
         return body
     document = json.loads(body)
     return json.dumps({name: value for name, value in document.items() if name not in fields}).encode()
 
 
-def _replay(kept: Kept, fingerprint: bytes) -> Response:
-    if kept.fingerprint != fingerprint:
+def _replay(recorded: RecordedResponse, fingerprint: bytes) -> Response:
+    if recorded.fingerprint != fingerprint:
         raise Conflict("This Idempotency-Key came with another body before")
-    response = Response(kept.body, kept.status)
-    for name, value in [*kept.headers, ["Idempotent-Replayed", "true"]]:
+    response = Response(recorded.body, recorded.status)
+    for name, value in [*recorded.headers, ["Idempotent-Replayed", "true"]]:
         response.headers[name] = value
     return response

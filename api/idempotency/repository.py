@@ -1,4 +1,4 @@
-"""The rows of kept answers."""
+"""The rows of idempotency records."""
 
 import hashlib
 import json
@@ -11,12 +11,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.database.engine import Pool
 from api.database.scope import TenantScope
 
-KEPT_FOR = "24 hours"
+LIFETIME = "24 hours"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What a request was answered with."""
+class RecordedResponse:
+    """The response to a request, and the fingerprint of the query and body that it answered."""
 
     fingerprint: bytes
     status: int
@@ -24,83 +24,84 @@ class Kept:
     body: bytes
 
 
-class KeptAnswerRepository:
-    """The kept answers of one tenant."""
+class IdempotencyRepository:
+    """The idempotency records of one tenant."""
 
     def __init__(self, session: AsyncSession, scope: TenantScope) -> None:
         self._session = session
         self._tenant_id = scope.tenant_id
 
-    async def claim(self, request: bytes) -> tuple[Kept | None, bool]:
-        """What this request was answered with, and, where it was not, whether nobody else is at it.
+    async def claim(self, request: bytes) -> tuple[RecordedResponse | None, bool]:
+        """The recorded response of this request, and whether this transaction now holds the request's lock.
 
-        Until the transaction ends whoever claims the same request is told that somebody is.
+        Until the transaction ends, others that claim the same request get False.
         """
         lock = int.from_bytes(request[:8], "big", signed=True)
         parameters = {"tenant": self._tenant_id, "request": request, "lock": lock}
-        found = (await (await self._session.connection()).execute(_CLAIM, parameters)).one()
-        claimed, fingerprint, status, headers, body = found
+        row = (await (await self._session.connection()).execute(_CLAIM, parameters)).one()
+        locked, fingerprint, status, headers, body = row
         if fingerprint is None:
-            return None, claimed
-        return Kept(bytes(fingerprint), status, headers, bytes(body)), claimed
+            return None, locked
+        return RecordedResponse(bytes(fingerprint), status, headers, bytes(body)), locked
 
-    async def keep(self, request: bytes, user_id: str | None, answer: Kept) -> bool:
-        """Keep the answer. False where there is one already: whoever sees that has its effect to take back."""
+    async def add(self, request: bytes, user_id: str | None, response: RecordedResponse) -> bool:
+        """Record the response. False where the request has a record already: the caller must roll back its effect."""
         parameters = {
             "tenant": self._tenant_id,
             "request": request,
-            "fingerprint": answer.fingerprint,
+            "fingerprint": response.fingerprint,
             "user": None if user_id is None else self._digest(user_id),
-            "status": answer.status,
-            "headers": json.dumps(answer.headers),
-            "body": answer.body,
+            "status": response.status,
+            "headers": json.dumps(response.headers),
+            "body": response.body,
         }
-        kept: Any = await (await self._session.connection()).execute(_KEEP, parameters)
-        return bool(kept.rowcount == 1)
+        added: Any = await (await self._session.connection()).execute(_ADD, parameters)
+        return bool(added.rowcount == 1)
 
-    async def forget_user(self, user_id: str) -> None:
-        """Delete what this user was answered, and every answer that holds the user's id as a JSON string."""
-        spelled = {json.dumps(user_id, ensure_ascii=ascii_only).encode() for ascii_only in (False, True)}
+    async def delete_of_user(self, user_id: str) -> None:
+        """Delete the responses to this user, and all responses that contain the user's id as a JSON string."""
+        spellings = {json.dumps(user_id, ensure_ascii=ascii_only).encode() for ascii_only in (False, True)}
         connection = await self._session.connection()
-        for mention in spelled:
+        for spelling in spellings:
             await connection.execute(
-                _FORGET, {"tenant": self._tenant_id, "user": self._digest(user_id), "mention": mention}
+                _DELETE_OF_USER, {"tenant": self._tenant_id, "user": self._digest(user_id), "mention": spelling}
             )
 
     def _digest(self, user_id: str) -> str:
-        """What stands for the user: a token outlives its user by seconds, and no late answer may bring the id back."""
+        """Stands for the user's id. A token outlives its user by seconds: a late response must not store the id."""
         return hashlib.sha256("\0".join([self._tenant_id, user_id]).encode()).hexdigest()
 
 
-async def forget_expired(pool: Pool) -> int:
-    """Delete what is older than a day, of every tenant; how many there were."""
+async def delete_expired(pool: Pool) -> int:
+    """Delete the records of all tenants that are older than a day, and return how many there were."""
     async with pool.connection() as connection:
-        return (await connection.execute(_EXPIRE)).rowcount
+        return (await connection.execute(_DELETE_EXPIRED)).rowcount
 
 
-# A duplicate can slip in between the snapshot of this statement and its lock: `_KEEP` is what decides.
+# Another transaction may commit a record between the snapshot of this statement and its lock. `_ADD` finds out then.
 _CLAIM = text(
     f"""
-    SELECT pg_try_advisory_xact_lock(:lock), kept.fingerprint, kept.status, kept.headers, kept.body
+    SELECT pg_try_advisory_xact_lock(:lock), record.fingerprint, record.status, record.headers, record.body
     FROM (SELECT) AS request
-    LEFT JOIN kept_answers AS kept
-        ON kept.tenant_id = :tenant AND kept.request = :request AND kept.created_at > now() - interval '{KEPT_FOR}'
+    LEFT JOIN idempotency_records AS record
+        ON record.tenant_id = :tenant AND record.request = :request
+        AND record.created_at > now() - interval '{LIFETIME}'
     """  # noqa: S608 - a constant of this module
 )
 
-_KEEP = text(
+_ADD = text(
     f"""
-    INSERT INTO kept_answers AS kept (tenant_id, request, fingerprint, user_id, status, headers, body)
+    INSERT INTO idempotency_records AS record (tenant_id, request, fingerprint, user_id, status, headers, body)
     VALUES (:tenant, :request, :fingerprint, :user, :status, CAST(:headers AS jsonb), :body)
     ON CONFLICT (tenant_id, request) DO UPDATE
     SET fingerprint = excluded.fingerprint, user_id = excluded.user_id, status = excluded.status,
         headers = excluded.headers, body = excluded.body, created_at = excluded.created_at
-    WHERE kept.created_at <= now() - interval '{KEPT_FOR}'
+    WHERE record.created_at <= now() - interval '{LIFETIME}'
     """  # noqa: S608 - a constant of this module
 )
 
-_EXPIRE = f"DELETE FROM kept_answers WHERE created_at <= now() - interval '{KEPT_FOR}'"  # noqa: S608 - the same
+_DELETE_EXPIRED = f"DELETE FROM idempotency_records WHERE created_at <= now() - interval '{LIFETIME}'"  # noqa: S608 - a constant
 
-_FORGET = text(
-    "DELETE FROM kept_answers WHERE tenant_id = :tenant AND (user_id = :user OR position(:mention IN body) > 0)"
+_DELETE_OF_USER = text(
+    "DELETE FROM idempotency_records WHERE tenant_id = :tenant AND (user_id = :user OR position(:mention IN body) > 0)"
 )

@@ -1,36 +1,20 @@
-"""Kept answers are forgotten when their day is over."""
+"""Deletes idempotency records that have expired."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
-from api.background import end
-from api.database.engine import Pool
-from api.idempotency.repository import forget_expired
+from api.background import PeriodicTask
+from api.database.engine import UNREACHABLE, Pool
+from api.idempotency.repository import delete_expired
 
-EVERY_SECONDS = 600.0
+EXPIRY_CHECK_SECONDS = 600.0
 
 log = structlog.get_logger(__name__)
 
 
-@asynccontextmanager
-async def forgetting(pool: Pool) -> AsyncIterator[None]:
-    """While inside, what is older than a day is deleted every ten minutes."""
-    task = asyncio.create_task(_forget_forever(pool))
-    try:
-        yield
-    finally:
-        await end(task)
+def expiring(pool: Pool) -> PeriodicTask:
+    """Deletes, inside its block, the records that are older than a day, every ten minutes."""
 
+    async def expire() -> None:
+        log.debug("idempotency records expired", count=await delete_expired(pool))
 
-async def _forget_forever(pool: Pool) -> None:
-    while True:
-        await asyncio.sleep(EVERY_SECONDS)
-        try:
-            log.debug("kept answers are forgotten", count=await forget_expired(pool))
-        except (psycopg.Error, PoolTimeout) as error:
-            log.warning("kept answers were not forgotten", error=repr(error))
+    return PeriodicTask("expiry of idempotency records", expire, EXPIRY_CHECK_SECONDS, expected=UNREACHABLE)

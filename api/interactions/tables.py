@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint, Column, Index, text
 from sqlalchemy.types import REAL
 from sqlmodel import Field
 
-from api.database.base import Table, moment, text_column, xid_column
+from api.database.base import Table, text_column, timestamptz, xid_column
 
 
 class Interaction(Table, table=True):
@@ -40,7 +40,7 @@ class Interaction(Table, table=True):
     item_id: str = text_column()
     interaction_type: str = text_column()
     value: float | None = Field(default=None, sa_column=Column(REAL, nullable=True))
-    occurred_at: datetime = moment()
-    ingested_at: datetime = moment(default_now=True)
+    occurred_at: datetime = timestamptz()
+    ingested_at: datetime = timestamptz(default_now=True)
     recommendation_id: UUID | None = Field(default=None)
     xid: int | None = xid_column()

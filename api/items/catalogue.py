@@ -2,7 +2,7 @@
 
 from psycopg.rows import tuple_row
 
-from api.database.batch_loader import Gathered
+from api.database.batch_loader import BatchLoader
 from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.tenants.problems import TenantGone
@@ -10,24 +10,20 @@ from serving.contracts.messages import CatalogueDelta, ItemChange
 
 
 class CatalogueReader:
-    """Reads of one statement each, so that what they return is of one moment."""
+    """Each method reads with one statement, so its result is of one moment. Concurrent callers share statements."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._versions = Gathered(self._read_versions)
+        self._versions = BatchLoader(self._read_versions)
+        self._items = BatchLoader(self._read_items)
+        self._live = BatchLoader(self._read_live)
 
     async def version(self, scope: TenantScope) -> int:
         """The catalogue's version. Raises TenantGone."""
-        version = await self._versions.get(scope)
+        version = await self._versions.load(scope)
         if version is None:
             raise TenantGone
         return version
-
-    async def _read_versions(self, scopes: list[TenantScope]) -> list[int | None]:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(_VERSIONS, {"tenants": list({scope.tenant_id for scope in scopes})})
-            versions: dict[str, int] = dict(await cursor.fetchall())
-        return [versions.get(scope.tenant_id) for scope in scopes]
 
     async def delta(self, scope: TenantScope, since: int) -> CatalogueDelta:
         """Every item that changed after version `since`, as it is now. Raises TenantGone."""
@@ -45,23 +41,35 @@ class CatalogueReader:
 
     async def live(self, scope: TenantScope, ids: list[str]) -> set[str]:
         """Those of the ids that may be shown."""
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(_LIVE, {"tenant": scope.tenant_id, "ids": ids})
-            return {id_ for (id_,) in await cursor.fetchall()}
+        return await self._live.load((scope, tuple(ids)))
 
     async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool]:
-        """The catalogue's version, and whether there is such an item, active or not."""
-        version, known = await self.find_all(scope, [id_])
-        return version, id_ in known
-
-    async def find_all(self, scope: TenantScope, ids: list[str]) -> tuple[int, set[str]]:
-        """The catalogue's version, and those of the ids that are items, active or not."""
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(_FIND, {"tenant": scope.tenant_id, "ids": ids})
-            row = await cursor.fetchone()
-        if row is None:
+        """The catalogue's version, and whether there is such an item, active or not. Raises TenantGone."""
+        found = await self._items.load((scope, id_))
+        if found is None:
             raise TenantGone
-        return row[0], set(row[1])
+        return found
+
+    async def _read_versions(self, scopes: list[TenantScope]) -> list[int | None]:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(_VERSIONS, {"tenants": [scope.tenant_id for scope in scopes]})
+            versions: dict[str, int] = dict(await cursor.fetchall())
+        return [versions.get(scope.tenant_id) for scope in scopes]
+
+    async def _read_items(self, keys: list[tuple[TenantScope, str]]) -> list[tuple[int, bool] | None]:
+        """By (tenant, item): the catalogue's version and whether the item exists; None where the tenant is gone."""
+        columns = {"tenants": [scope.tenant_id for scope, _ in keys], "ids": [id_ for _, id_ in keys]}
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(_FIND, columns)
+            found = {(tenant, id_): (version, exists) for tenant, id_, version, exists in await cursor.fetchall()}
+        return [found.get((scope.tenant_id, id_)) for scope, id_ in keys]
+
+    async def _read_live(self, keys: list[tuple[TenantScope, tuple[str, ...]]]) -> list[set[str]]:
+        wanted = {(scope.tenant_id, id_) for scope, ids in keys for id_ in ids}
+        columns = {"tenants": [tenant for tenant, _ in wanted], "ids": [id_ for _, id_ in wanted]}
+        async with self._pool.connection() as connection:
+            live = set(await (await connection.execute(_LIVE, columns)).fetchall())
+        return [{id_ for id_ in ids if (scope.tenant_id, id_) in live} for scope, ids in keys]
 
 
 _DELTA = """
@@ -75,12 +83,16 @@ WHERE catalogue.tenant_id = %(tenant)s
 _VERSIONS = "SELECT tenant_id, version FROM catalogues WHERE tenant_id = ANY(%(tenants)s::text[])"
 
 _LIVE = """
-SELECT id FROM items WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s::text[]) AND is_active AND deleted_at IS NULL
+SELECT item.tenant_id, item.id
+FROM unnest(%(tenants)s::text[], %(ids)s::text[]) AS asked (tenant_id, id)
+JOIN items AS item ON item.tenant_id = asked.tenant_id AND item.id = asked.id
+WHERE item.is_active AND item.deleted_at IS NULL
 """
 
 _FIND = """
-SELECT version, ARRAY(
-    SELECT id FROM items WHERE tenant_id = %(tenant)s AND id = ANY(%(ids)s::text[]) AND deleted_at IS NULL
-)
-FROM catalogues WHERE tenant_id = %(tenant)s
+SELECT asked.tenant_id, asked.id, catalogue.version, item.id IS NOT NULL
+FROM unnest(%(tenants)s::text[], %(ids)s::text[]) AS asked (tenant_id, id)
+JOIN catalogues AS catalogue ON catalogue.tenant_id = asked.tenant_id
+LEFT JOIN items AS item
+    ON item.tenant_id = asked.tenant_id AND item.id = asked.id AND item.deleted_at IS NULL
 """

@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Column, Computed, Index
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlmodel import Field
 
-from api.database.base import ONE_ROW_PER_TENANT, Table, flag, moment, text_column
+from api.database.base import ONE_ROW_PER_TENANT, Table, flag, text_column, timestamptz
 
 
 class Catalogue(Table, table=True):
@@ -43,9 +43,9 @@ class Item(Table, table=True):
     attributes: dict[str, Any] = Field(sa_column=Column("metadata", JSONB, nullable=False))
     is_active: bool = flag()
     version: int = Field(sa_column=Column(BigInteger, nullable=False))
-    created_at: datetime = moment(default_now=True)
-    updated_at: datetime = moment(default_now=True)
-    deleted_at: datetime | None = moment(nullable=True)
+    created_at: datetime = timestamptz(default_now=True)
+    updated_at: datetime = timestamptz(default_now=True)
+    deleted_at: datetime | None = timestamptz(nullable=True)
     search: Any = Field(
         default=None,
         sa_column=Column(

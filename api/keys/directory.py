@@ -1,18 +1,15 @@
-"""API keys as requests meet them: found in a cache of 5 seconds, their use noted in batches."""
+"""Finds the principal of an API key, with a cache of 5 seconds, and stores when keys were last used, in batches."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import UUID
 
-import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
-from api.background import end
-from api.database.engine import Database
+from api.background import PeriodicTask
+from api.database.engine import UNREACHABLE, Database
 from api.http.cache import FreshCache
 from api.http.principal import KeyPrincipal
 from api.keys.repository import find_live, note_use
@@ -45,19 +42,16 @@ class KeyDirectory:
         return principal
 
     @asynccontextmanager
-    async def noting_use(self) -> AsyncIterator[None]:
-        """While inside, `last_used_at` follows by `FLUSH_SECONDS`; what is left is written at the end."""
-        task = asyncio.create_task(self._flush_forever())
+    async def recording_use(self) -> AsyncIterator[None]:
+        """Inside the block, `last_used_at` is written every `FLUSH_SECONDS`; leaving it writes the rest."""
         try:
-            yield
+            async with PeriodicTask("api key use", self._flush, FLUSH_SECONDS, expected=UNREACHABLE):
+                yield
         finally:
-            await end(task)
-            await self._flush()
-
-    async def _flush_forever(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            await self._flush()
+            try:
+                await self._flush()
+            except UNREACHABLE as error:
+                log.warning("the last use of API keys was not stored", error=repr(error), keys=len(self._used))
 
     async def _flush(self) -> None:
         used, self._used = self._used, {}
@@ -65,6 +59,6 @@ class KeyDirectory:
             return
         try:
             await note_use(self._database.pool, used)
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            self._used = used | self._used  # later
-            log.warning("the last use of keys was not noted", error=repr(error), keys=len(self._used))
+        except BaseException:
+            self._used = used | self._used  # the next flush writes it
+            raise

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from api.database.session import Session
 from api.http.principal import CurrentAdmin
 from api.http.schemas import Page, Paging
-from api.idempotency.middleware import withhold
+from api.idempotency.middleware import unrecorded_fields
 from api.keys import service
 from api.keys.schemas import KeyMade, KeyOut, NewKey
 from api.keys.tables import ApiKey
@@ -19,7 +19,7 @@ _FORBIDDEN: _Responses = {403: {"description": "Forbidden"}}
 _NOT_FOUND: _Responses = _FORBIDDEN | {404: {"description": "Not Found"}}
 _TOO_MANY: _Responses = {409: {"description": "The tenant has 20 live keys"}}
 
-_SHOWN_ONCE = [Depends(withhold("key"))]
+_SHOWN_ONCE = [Depends(unrecorded_fields("key"))]
 
 
 def _made(made: tuple[ApiKey, str]) -> KeyMade:

@@ -7,7 +7,7 @@ from sqlalchemy import Column, Index, LargeBinary, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field
 
-from api.database.base import Table, moment, text_column
+from api.database.base import Table, text_column, timestamptz
 
 
 class ApiKey(Table, table=True):
@@ -21,6 +21,6 @@ class ApiKey(Table, table=True):
     key_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False, unique=True))
     scopes: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
     rate_limit: int | None = Field(default=None, description="requests a minute; None: the setting's")
-    created_at: datetime = moment(default_now=True)
-    last_used_at: datetime | None = moment(nullable=True)
-    revoked_at: datetime | None = moment(nullable=True)
+    created_at: datetime = timestamptz(default_now=True)
+    last_used_at: datetime | None = timestamptz(nullable=True)
+    revoked_at: datetime | None = timestamptz(nullable=True)

@@ -13,10 +13,9 @@ from uuid import uuid4
 
 import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
-from api.background import end
-from api.database.engine import Pool
+from api.background import PeriodicTask
+from api.database.engine import UNREACHABLE, Pool
 from api.metering import repository
 from api.metering.refusals import budget_refusal
 from api.metering.repository import Count, CycleKey, Standing
@@ -26,7 +25,6 @@ TICK_SECONDS = 0.4
 GENERATIONS_SECONDS = 1.0
 IN_USE = timedelta(seconds=30)
 """For how long after a tenant's last request its standing is kept up."""
-AWAY = (psycopg.OperationalError, PoolTimeout)
 
 log = structlog.get_logger(__name__)
 
@@ -104,41 +102,28 @@ class Meter:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Meter"]:
-        """While inside, counts go to the database and standings come from it; what is left is written at the end."""
-        tasks = [asyncio.create_task(each()) for each in (self._tick_forever, self._meter_generations_forever)]
+        """Inside the block, counts go to the database and standings come from it; leaving it writes the rest."""
         try:
-            yield self
+            async with (
+                PeriodicTask("usage", self._tick, TICK_SECONDS, expected=UNREACHABLE),
+                PeriodicTask("usage of generations", self._add_generated, GENERATIONS_SECONDS, expected=UNREACHABLE),
+            ):
+                yield self
         finally:
-            for task in tasks:
-                await end(task)
             try:
                 await self.flush()
                 await repository.forget_process(self._pool, self._process)
-            except (psycopg.Error, PoolTimeout) as error:
+            except (psycopg.Error, *UNREACHABLE) as error:
                 lost = sum(count.units for count in (*self._sending.values(), *self._waiting.values()))
                 log.error("usage was lost: the database does not take it", units=lost, error=repr(error))
 
-    async def _tick_forever(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            try:
-                if self._sending or self._waiting:
-                    await self.flush()
-                await self._refresh()
-            except AWAY as error:
-                log.warning("usage waits: the database does not answer", error=repr(error))
-            except Exception:
-                log.exception("usage waits")  # the next tick tries again: metering must not end while the process lives
+    async def _tick(self) -> None:
+        if self._sending or self._waiting:
+            await self.flush()
+        await self._refresh()
 
-    async def _meter_generations_forever(self) -> None:
-        while True:
-            await asyncio.sleep(GENERATIONS_SECONDS)
-            try:
-                await repository.add_generated(self._pool, self.now())
-            except AWAY as error:
-                log.warning("generations were not metered", error=repr(error))
-            except Exception:
-                log.exception("generations were not metered")
+    async def _add_generated(self) -> None:
+        await repository.add_generated(self._pool, self.now())
 
     async def _refresh(self) -> None:
         """Read the standings of the tenants in use, and forget the others."""

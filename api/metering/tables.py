@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index
 from sqlmodel import Field
 
-from api.database.base import Table, moment, text_column
+from api.database.base import Table, text_column, timestamptz
 
 
 class UsageCycle(Table, table=True):
@@ -20,14 +20,14 @@ class UsageCycle(Table, table=True):
     )
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
-    cycle_start: datetime = moment(primary_key=True)
-    cycle_end: datetime = moment()
+    cycle_start: datetime = timestamptz(primary_key=True)
+    cycle_end: datetime = timestamptz()
     units: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     # The highest limit that was in force in the cycle; null is none.
     request_limit: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
     # The plan that was in force last, whose price counts.
     plan_id: str = text_column()
-    last_request_at: datetime | None = moment(nullable=True)
+    last_request_at: datetime | None = timestamptz(nullable=True)
 
 
 class UsageFlush(Table, table=True):
@@ -38,4 +38,4 @@ class UsageFlush(Table, table=True):
 
     process: UUID = Field(primary_key=True)
     sequence: int = Field(sa_column=Column(BigInteger, nullable=False))
-    flushed_at: datetime = moment(default_now=True)
+    flushed_at: datetime = timestamptz(default_now=True)

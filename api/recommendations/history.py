@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 from psycopg.rows import TupleRow
 
-from api.database.batch_loader import Gathered
+from api.database.batch_loader import BatchLoader
 from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.tenants.problems import TenantGone
@@ -39,15 +39,14 @@ class HistoryReader:
             "looked_at": settings.looked_at,
         }
         self._decode = msgspec.json.Decoder(list[Event]).decode
-        self._views = Gathered(self._read)
+        self._views = BatchLoader(self._read)
 
     async def view(self, scope: TenantScope, user_id: str, exclude_seen: str | None) -> UserView:
         """The view of this user, who need not exist. Raises TenantGone."""
-        return _known(await self._views.get((scope, user_id, exclude_seen)))
-
-    async def views(self, wanted: Sequence[Wanted]) -> list[UserView]:
-        """Several views, the arguments of `view` each, in one statement. Raises TenantGone."""
-        return [_known(view) for view in await self._read(wanted)]
+        view = await self._views.load((scope, user_id, exclude_seen))
+        if view is None:
+            raise TenantGone
+        return view
 
     async def _read(self, wanted: Sequence[Wanted]) -> list[UserView | None]:
         """The views in the order of what is wanted; None where the tenant is gone."""
@@ -67,12 +66,6 @@ class HistoryReader:
         history = self._decode(events) if events is not None else []
         history.reverse()
         return UserView(version, effective, history, seen or [])
-
-
-def _known(view: UserView | None) -> UserView:
-    if view is None:
-        raise TenantGone
-    return view
 
 
 # Events of one moment are in the order of their items, as in a feature snapshot. The limit of `recent` depends on

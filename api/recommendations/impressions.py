@@ -2,17 +2,17 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
 
-from api.background import end
-from api.database.engine import Pool
+from api.background import PeriodicTask
+from api.database.engine import UNREACHABLE, Pool
 from api.erasure.repository import erased
 
 BATCH = 1_000
@@ -58,10 +58,24 @@ class ImpressionLog:
         self._waiting: deque[Shown] = deque(maxlen=CAPACITY)
         self._lost = 0
         self._lock = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["ImpressionLog"]:
+        """Inside the block, what waits is written every `FLUSH_SECONDS`; leaving it writes the rest, if it can."""
+        try:
+            async with PeriodicTask(
+                "impressions",
+                self._turn,
+                FLUSH_SECONDS,
+                expected=(psycopg.Error, *UNREACHABLE),
+                seconds_after_failure=RETRY_SECONDS,
+            ):
+                yield self
+        finally:
+            try:
+                await self.flush()
+            except (psycopg.Error, *UNREACHABLE) as error:
+                log.error("impressions are lost", count=len(self._waiting), reason=str(error))
 
     def record(self, shown: Shown) -> None:
         self._lost += len(self._waiting) == CAPACITY
@@ -80,26 +94,11 @@ class ImpressionLog:
                     self._waiting.extendleft(reversed(batch))
                     raise
 
-    async def close(self) -> None:
-        """Stop, and write what waits if the database is there."""
-        if self._task is not None:
-            await end(self._task)
-        try:
-            await self.flush()
-        except (psycopg.Error, PoolTimeout) as error:
-            log.error("impressions are lost", count=len(self._waiting), reason=str(error))
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            if self._lost:
-                log.error("impressions are lost", count=self._lost, reason="the database is away")
-                self._lost = 0
-            try:
-                await self.flush()
-            except (psycopg.Error, PoolTimeout) as error:
-                log.warning("impressions wait for the database", count=len(self._waiting), reason=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
+    async def _turn(self) -> None:
+        if self._lost:
+            log.error("impressions are lost", count=self._lost, reason="the database does not answer")
+            self._lost = 0
+        await self.flush()
 
     async def _write(self, batch: list[Shown]) -> None:
         async with self._pool.connection() as connection:

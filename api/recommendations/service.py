@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
 from uuid import UUID, uuid4
 
 import msgspec
@@ -46,31 +45,13 @@ class Outcome:
         return asked if self.degraded is None else POPULARITY
 
 
-class Catalogue(Protocol):
-    """What of `CatalogueReader` is needed here."""
-
-    async def delta(self, scope: TenantScope, since: int) -> CatalogueDelta: ...
-
-    async def version(self, scope: TenantScope) -> int: ...
-
-    async def live(self, scope: TenantScope, ids: list[str]) -> set[str]: ...
-
-    async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool]: ...
-
-
-class Histories(Protocol):
-    """What of `HistoryReader` is needed here."""
-
-    async def view(self, scope: TenantScope, user_id: str, exclude_seen: str | None) -> UserView: ...
-
-
 class Recommender:
     """One per process."""
 
     def __init__(
         self,
-        catalogue: Catalogue,
-        histories: Histories,
+        catalogue: CatalogueReader,
+        histories: HistoryReader,
         models: ServingClient,
         fallback: Fallback,
         impressions: ImpressionLog,
@@ -87,9 +68,7 @@ class Recommender:
     @asynccontextmanager
     async def open(cls, pool: Pool, models: ServingClient, history: HistorySettings) -> AsyncIterator["Recommender"]:
         """A recommender over this pool; on leaving, impressions that still wait are written."""
-        impressions = ImpressionLog(pool)
-        impressions.start()
-        try:
+        async with ImpressionLog(pool).running() as impressions:
             yield cls(
                 CatalogueReader(pool),
                 HistoryReader(pool, history),
@@ -98,12 +77,6 @@ class Recommender:
                 impressions,
                 history.max_events,
             )
-        finally:
-            await impressions.close()
-
-    def reading(self, catalogue: Catalogue, histories: Histories) -> "Recommender":
-        """The same recommender with other readers."""
-        return Recommender(catalogue, histories, self._models, self._fallback, self.impressions, self._max_events)
 
     async def recommend(
         self, scope: TenantScope, request: RecommendRequest, filter_: Filter | None, *, shown: bool = True

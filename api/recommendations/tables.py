@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import REAL
 from sqlmodel import Field
 
-from api.database.base import Table, moment, text_column, xid_column
+from api.database.base import Table, text_column, timestamptz, xid_column
 
 
 class Impression(Table, table=True):
@@ -29,5 +29,5 @@ class Impression(Table, table=True):
     degraded: str | None = text_column(default=None, nullable=True)
     item_ids: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
     scores: list[float] = Field(sa_column=Column(ARRAY(REAL), nullable=False))
-    created_at: datetime = moment(default_now=True)
+    created_at: datetime = timestamptz(default_now=True)
     xid: int | None = xid_column()

@@ -7,7 +7,7 @@ from sqlalchemy import Column, ForeignKeyConstraint, Index, SmallInteger, text
 from sqlalchemy.types import DOUBLE_PRECISION
 from sqlmodel import Field
 
-from api.database.base import Table, moment, text_column
+from api.database.base import Table, text_column, timestamptz
 
 
 class Recommendation(Table, table=True):
@@ -39,4 +39,4 @@ class Recommendation(Table, table=True):
     release: str | None = text_column(default=None, nullable=True)
     job_id: UUID | None = Field(default=None)
     recommendation_id: UUID | None = Field(default=None)
-    created_at: datetime = moment(default_now=True)
+    created_at: datetime = timestamptz(default_now=True)

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Boolean, Column, ForeignKeyConstraint, Index, Integer
 from sqlmodel import Field
 
-from api.database.base import Table, moment, text_column
+from api.database.base import Table, text_column, timestamptz
 
 
 class UserSession(Table, table=True):
@@ -28,5 +28,5 @@ class UserSession(Table, table=True):
     user_id: str = text_column()
     generation: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
     refreshable: bool = Field(sa_column=Column(Boolean, nullable=False))
-    created_at: datetime = moment(default_now=True)
-    expires_at: datetime = moment()
+    created_at: datetime = timestamptz(default_now=True)
+    expires_at: datetime = timestamptz()

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import CheckConstraint
 
-from api.database.base import Table, moment, text_column
+from api.database.base import Table, text_column, timestamptz
 
 
 class Tenant(Table, table=True):
@@ -17,5 +17,5 @@ class Tenant(Table, table=True):
     id: str = text_column(primary_key=True)
     plan: str = text_column(sa_column_kwargs={"server_default": "free"}, default="free")
     exclude_seen: str = text_column(sa_column_kwargs={"server_default": "all"}, default="all")
-    created_at: datetime = moment(default_now=True)
-    deleted_at: datetime | None = moment(nullable=True)
+    created_at: datetime = timestamptz(default_now=True)
+    deleted_at: datetime | None = timestamptz(nullable=True)

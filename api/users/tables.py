@@ -7,7 +7,7 @@ from sqlalchemy import Boolean, CheckConstraint, Column, Index, false, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
-from api.database.base import Table, flag, moment, text_column, xid_column
+from api.database.base import Table, flag, text_column, timestamptz, xid_column
 
 PORTAL = "password_hash IS NOT NULL OR role_issued_at IS NOT NULL"
 """Of a row of `users`: somebody who has a password or came with another issuer's token."""
@@ -36,15 +36,15 @@ class User(Table, table=True):
     password_hash: str | None = text_column(default=None, nullable=True)
     role: str = text_column(sa_column_kwargs={"server_default": "user"}, default="user")
     is_active: bool = flag()
-    created_at: datetime = moment(default_now=True)
-    last_active_at: datetime | None = moment(nullable=True)
-    updated_at: datetime = moment(default_now=True)
-    last_login_at: datetime | None = moment(nullable=True)
+    created_at: datetime = timestamptz(default_now=True)
+    last_active_at: datetime | None = timestamptz(nullable=True)
+    updated_at: datetime = timestamptz(default_now=True)
+    last_login_at: datetime | None = timestamptz(nullable=True)
     user_metadata: dict[str, Any] = Field(
         default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default="{}")
     )
     # Tokens of other issuers bring the role with them, the newest token's stands (`role_issued_at` is when it was
     # issued), until an administrator here decides: then the role is pinned.
     role_pinned: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
-    role_issued_at: datetime | None = moment(nullable=True)
+    role_issued_at: datetime | None = timestamptz(nullable=True)
     xid: int | None = xid_column()

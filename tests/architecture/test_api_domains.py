@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "usage": {"analytics", "metering", "users"},
     "recommendations": {"erasure", "items", "metering", "tenants"},
     "records": {"items", "metering", "recommendations"},
-    "graphql": {"idempotency", "interactions", "items", "metering", "recommendations"},
+    "graphql": {"idempotency", "interactions", "metering", "recommendations"},
 }
 SHARED = {"database", "http", "background", "terminal"}
 ENTRIES = {"__main__", "app", "asgi", "cli"}

@@ -59,7 +59,7 @@ def test_who_is_deleted_leaves_nothing_but_the_tombstone(portal: Portal, key: di
     wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") >= [(4,)], 10)
     while roll_up(portal.tenants.url, "acme").more:
         pass
-    held = {"users", "interactions", "impressions", "sessions", "kept_answers", "analytics_active_users"}
+    held = {"users", "interactions", "impressions", "sessions", "idempotency_records", "analytics_active_users"}
     assert held | {"recommendations"} <= tables_with(portal.tenants.url, USER)
 
     before = datetime.now(UTC)
@@ -110,7 +110,7 @@ def test_another_tenants_user_of_the_same_id_keeps_everything(portal: Portal, ke
     live(portal, other)
     wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") == [(4,)], 10)
     assert portal.client.delete(f"/api/users/{USER}", headers=portal.admin()).status_code == 204
-    for table, rows in (("users", 1), ("interactions", 2), ("impressions", 2), ("kept_answers", 1)):
+    for table, rows in (("users", 1), ("interactions", 2), ("impressions", 2), ("idempotency_records", 1)):
         assert portal.sql(f"SELECT tenant_id, count(*) FROM {table} WHERE tenant_id = 'other' GROUP BY 1") == [
             ("other", rows)
         ]

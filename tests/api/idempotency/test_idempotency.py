@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from api.database.engine import Database
 from api.database.scope import TenantScope
-from api.idempotency.repository import KeptAnswerRepository, forget_expired
+from api.idempotency.repository import IdempotencyRepository, delete_expired
 from tests.fixtures.backend import Backend, running_backend
 from tests.fixtures.platform import wait_until
 
@@ -70,7 +70,7 @@ def test_a_repeated_request_has_one_effect_and_its_first_answer(
 
 def test_without_the_header_nothing_is_kept(backend: Backend) -> None:
     assert backend.post("/api/items", ITEM, 201)["id"] != backend.post("/api/items", ITEM, 201)["id"]
-    assert _count(backend, "kept_answers") == 0
+    assert _count(backend, "idempotency_records") == 0
 
 
 def test_another_body_is_409_and_leaves_the_first_answer(backend: Backend) -> None:
@@ -113,7 +113,7 @@ def test_a_missing_credential_is_not_kept_and_a_limit_neither(open_client: Any, 
         limited = tenants.key("shop", rate_limit=1)
         answers = [_post(backend, "/api/items", ITEM, key=key, **limited).status_code for key in ("a", "b")]
         assert answers in ([201, 429], [201, 201])  # a minute may have ended between them
-        assert _count(backend, "kept_answers") == answers.count(201)
+        assert _count(backend, "idempotency_records") == answers.count(201)
 
 
 def test_keys_are_apart_by_tenant_credential_and_route(open_client: Any, tenants: Any) -> None:
@@ -132,19 +132,19 @@ def test_keys_are_apart_by_tenant_credential_and_route(open_client: Any, tenants
 def test_recommending_ignores_the_header(backend: Backend) -> None:
     answers = [_post(backend, "/api/v1/recommend", {"userId": "u", "count": 1}) for _ in range(2)]
     assert len({answer.headers["x-recommendation-id"] for answer in answers}) == 2
-    assert _count(backend, "kept_answers") == 0
+    assert _count(backend, "idempotency_records") == 0
 
 
 def test_logging_in_ignores_the_header(backend: Backend) -> None:
     for _ in range(2):
         assert _post(backend, "/api/auth/login", {"email": "a@b.example", "password": "wrong one"}).status_code == 401
-    assert _count(backend, "kept_answers") == 0
+    assert _count(backend, "idempotency_records") == 0
 
 
 def test_a_route_that_does_not_exist_keeps_nothing(backend: Backend) -> None:
     assert _post(backend, "/api/nothing", ITEM).status_code == 404
     assert _post(backend, "/api/items/i", ITEM).status_code == 405
-    assert _count(backend, "kept_answers") == 0
+    assert _count(backend, "idempotency_records") == 0
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "é".encode()])
@@ -161,29 +161,29 @@ def test_a_body_that_is_too_large_is_413_with_the_header_too(backend: Backend) -
 
 def test_after_a_day_the_key_is_free(backend: Backend) -> None:
     first = _post(backend, "/api/items", ITEM)
-    backend.sql("UPDATE kept_answers SET created_at = now() - interval '23 hours 59 minutes'")
+    backend.sql("UPDATE idempotency_records SET created_at = now() - interval '23 hours 59 minutes'")
     assert _same(first, _post(backend, "/api/items", ITEM))
-    backend.sql("UPDATE kept_answers SET created_at = now() - interval '24 hours'")
+    backend.sql("UPDATE idempotency_records SET created_at = now() - interval '24 hours'")
     again = _post(backend, "/api/items", {"metadata": {"another": "body"}})
-    assert (again.status_code, _count(backend, "items"), _count(backend, "kept_answers")) == (201, 2, 1)
+    assert (again.status_code, _count(backend, "items"), _count(backend, "idempotency_records")) == (201, 2, 1)
     assert _same(again, _post(backend, "/api/items", {"metadata": {"another": "body"}}))
 
 
 def test_what_is_older_than_a_day_is_deleted(backend: Backend) -> None:
     _post(backend, "/api/items", ITEM, key="old")
-    backend.sql("UPDATE kept_answers SET created_at = now() - interval '25 hours'")
+    backend.sql("UPDATE idempotency_records SET created_at = now() - interval '25 hours'")
     _post(backend, "/api/items", ITEM, key="new")
 
     async def forget() -> int:
         database = Database(backend.url, pool_min=1)
         await database.open()
         try:
-            return await forget_expired(database.pool)
+            return await delete_expired(database.pool)
         finally:
             await database.close()
 
     assert asyncio.run(forget()) == 1
-    assert _count(backend, "kept_answers") == 1
+    assert _count(backend, "idempotency_records") == 1
 
 
 def test_twins_sent_at_once_have_one_effect(backend: Backend) -> None:
@@ -213,13 +213,13 @@ def test_the_answer_and_the_effect_are_stored_together_or_not_at_all(backend: Ba
     backend.add_items({"i": {}})
     backend.sql(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;"
-        "CREATE TRIGGER fail BEFORE INSERT ON kept_answers FOR EACH ROW EXECUTE FUNCTION fail()"
+        "CREATE TRIGGER fail BEFORE INSERT ON idempotency_records FOR EACH ROW EXECUTE FUNCTION fail()"
     )
     interaction = {"userId": "ann", "itemId": "i", "interactionType": "like"}
     assert _post(backend, "/api/items", ITEM).status_code == 500
     assert _post(backend, "/api/v1/interactions", interaction).status_code == 500
     assert (_count(backend, "items"), _count(backend, "interactions"), _count(backend, "users")) == (1, 0, 0)
-    backend.sql("DROP TRIGGER fail ON kept_answers")
+    backend.sql("DROP TRIGGER fail ON idempotency_records")
     assert _post(backend, "/api/items", ITEM).status_code == 201
     assert _post(backend, "/api/v1/interactions", interaction).status_code == 201
 
@@ -230,7 +230,7 @@ def test_a_key_costs_one_statement_before_the_effect_and_one_after(backend: Back
     engine = backend.client.app.state.database.engine.sync_engine  # type: ignore[attr-defined]
     event.listen(engine, "before_cursor_execute", lambda *call: seen.append(call[2]))
     _post(backend, "/api/v1/interactions", {"userId": "ann", "itemId": "i", "interactionType": "like"})
-    assert [("pg_try_advisory" in text, "INSERT INTO kept_answers" in text) for text in seen] == [
+    assert [("pg_try_advisory" in text, "INSERT INTO idempotency_records" in text) for text in seen] == [
         (True, False),
         (False, True),
     ]
@@ -241,12 +241,12 @@ def test_a_users_answers_are_forgotten_with_the_user(backend: Backend, tenants: 
         for tenant in ("shop", "other"):
             digest = user and hashlib.sha256(f"{tenant}\0{user}".encode()).hexdigest()
             values = [tenant, body + str(user).encode(), digest, body]
-            backend.sql("INSERT INTO kept_answers VALUES (%s, sha256(%s), '', %s, 201, '[]', %s)", values)
+            backend.sql("INSERT INTO idempotency_records VALUES (%s, sha256(%s), '', %s, 201, '[]', %s)", values)
 
     async def forget(session: Any) -> None:
-        await KeptAnswerRepository(session, TenantScope("shop")).forget_user("ann")
+        await IdempotencyRepository(session, TenantScope("shop")).delete_of_user("ann")
 
     tenants.run(forget)
-    left = backend.sql("SELECT user_id IS NULL, body FROM kept_answers WHERE tenant_id = 'shop' ORDER BY body")
+    left = backend.sql("SELECT user_id IS NULL, body FROM idempotency_records WHERE tenant_id = 'shop' ORDER BY body")
     assert [(keys, bytes(body)) for keys, body in left] == [(True, b'{"id":"anna"}'), (False, b"{}")]
-    assert _count(backend, "kept_answers WHERE tenant_id = 'other'") == 4
+    assert _count(backend, "idempotency_records WHERE tenant_id = 'other'") == 4

@@ -74,7 +74,7 @@ def test_routes_that_make_nothing_or_log_in_ignore_the_header(
         answer = client.post(POSTS[name].path, params={"grant_type": "password"}, json=body, headers=headers)
         assert "idempotent-replayed" not in answer.headers
     with psycopg.connect(tenants.url) as connection:
-        assert connection.execute("SELECT count(*) FROM kept_answers").fetchall() == [(0,)]
+        assert connection.execute("SELECT count(*) FROM idempotency_records").fetchall() == [(0,)]
 
 
 def test_no_secret_of_a_key_is_kept(caller: tuple[TestClient, Twin], tenants: Any) -> None:
@@ -82,7 +82,7 @@ def test_no_secret_of_a_key_is_kept(caller: tuple[TestClient, Twin], tenants: An
     made = _call(client, twin, POSTS["POST /api/keys"], {"name": "n"}, "k").json()["key"]
     with psycopg.connect(tenants.url) as connection:
         rows = connection.execute(
-            "SELECT convert_from(body, 'utf8'), to_jsonb(k)::text FROM kept_answers AS k"
+            "SELECT convert_from(body, 'utf8'), to_jsonb(k)::text FROM idempotency_records AS k"
         ).fetchall()
     assert rows and not [row for row in rows if made in row[0] or made in row[1]]
 

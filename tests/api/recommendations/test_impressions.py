@@ -35,10 +35,9 @@ def count(url: str) -> int:
 
 def test_what_waits_is_written_when_the_log_closes(database_url: str) -> None:
     async def work(log: ImpressionLog) -> None:
-        log.start()
-        for _ in range(BATCH + 1):
-            log.record(shown())
-        await log.close()
+        async with log.running():
+            for _ in range(BATCH + 1):
+                log.record(shown())
 
     with_log(database_url, work)
     assert count(database_url) == BATCH + 1

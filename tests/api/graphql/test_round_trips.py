@@ -26,11 +26,14 @@ def about(answers: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def connections_taken(backend: Backend) -> Iterator[list[int]]:
     """How often a connection was asked for, once the block has ended."""
-    backend.client.portal.call(backend.client.app.state.recommender.impressions.close)  # it would ask by itself
+    impressions = backend.client.app.state.recommender.impressions
+    backend.client.portal.call(impressions.flush)
+    backend.client.portal.call(impressions._lock.acquire)  # no flush takes a connection meanwhile
     pool = backend.client.app.state.database.pool
     before, taken = pool.get_stats()["requests_num"], [0]
     yield taken
     taken[0] = pool.get_stats()["requests_num"] - before
+    impressions._lock.release()
 
 
 def test_many_users_are_read_together(films: Backend) -> None:
