@@ -15,7 +15,7 @@ import numpy.typing as npt
 class Histories:
     """A ragged batch of histories. Row b is the slice offsets[b]:offsets[b + 1], oldest event first.
 
-    Its arrays are not written to: what is worked out of them is kept.
+    Do not write to its arrays: what is derived from them is cached.
     """
 
     items: npt.NDArray[np.int32]  # [n_events] item positions
@@ -43,10 +43,11 @@ class Histories:
         events = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
         return self._with(events, offsets)
 
-    def without(self, event: int) -> "Histories":
-        """A copy lacking the event at this flat index, as occlusion needs it."""
-        offsets = self.offsets - (self.offsets > event)
-        return self._with(np.delete(np.arange(len(self.items)), event), offsets)
+    def without_items(self, items: npt.NDArray[np.integer]) -> "Histories":
+        """Each history without any event of its row's item: what leave-one-out explanations score. items: [batch]."""
+        kept = self.items != items[self.rows]
+        offsets = np.concatenate(([0], np.cumsum(kept)))[self.offsets]
+        return self._with(np.flatnonzero(kept), offsets)
 
     def _with(self, events: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> "Histories":
         return Histories(self.items[events], self.types[events], self.weights[events], self.timestamps[events], offsets)

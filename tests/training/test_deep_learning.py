@@ -183,7 +183,8 @@ def test_an_event_without_presence_is_left_out() -> None:
     with torch.inference_mode():
         faded = user_vectors(network.users, asked, items, network.types, 20, presence)
         whole = user_vectors(network.users, asked, items, network.types, 20)
-        less = user_vectors(network.users, asked.without(2), items, network.types, 20)
+        left_out = np.array([asked.items[2], -1, -1])
+        less = user_vectors(network.users, asked.without_items(left_out), items, network.types, 20)
     assert torch.allclose(faded[0], less[0], atol=1e-5) and not torch.allclose(faded[0], whole[0], atol=1e-3)
     assert torch.equal(faded[1], whole[1])
     assert not torch.allclose(faded[2], whole[2], atol=1e-3)

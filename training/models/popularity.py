@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from feature_store import columns as c
 from feature_store.online import Histories
 from training.data.dataset import Dataset
 from training.models.contract import Contributions, FloatMatrix, ModelConfig, Positions, Recommender, RuntimeOptions
 
 CONFIG_FILE = "popularity.json"
 ARRAYS_FILE = "popularity.npz"
-MICROS_PER_DAY = 86_400_000_000
 
 
 class PopularityConfig(ModelConfig):
@@ -78,6 +78,6 @@ def decayed_popularity(dataset: Dataset, half_life_days: float) -> npt.NDArray[n
     events = dataset.interactions
     if not len(events):
         raise ValueError("popularity cannot be learned without interactions: record some first")
-    age_days = (events.timestamps.max() - events.timestamps) / MICROS_PER_DAY
+    age_days = (events.timestamps.max() - events.timestamps) / c.MICROS_PER_DAY
     mass = np.bincount(events.items, events.weights * 0.5 ** (age_days / half_life_days), dataset.n_items)
     return np.log2(1 + mass).astype(np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from feature_store import columns as c
 from feature_store.online import Histories
 from training.models.contract import FloatMatrix, ListContributions
 
@@ -20,7 +21,7 @@ what would be left of old items are denormal numbers, whose products take a proc
 RECENT_DAYS = 90.0
 """Half-life of what an item is counted by where people choose items again (docs/models-log.md). Not a setting: all
 linear base models of an ensemble read the same profiles."""
-_MICROS = RECENT_DAYS * 86_400_000_000
+_MICROS = RECENT_DAYS * c.MICROS_PER_DAY
 
 
 @dataclass(frozen=True, eq=False)

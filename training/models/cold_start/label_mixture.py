@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from feature_store import columns as c
 from training.data.dataset import Dataset
 from training.models.content_based.labels import Blocks
 from training.models.contract import Mask
-from training.models.popularity import MICROS_PER_DAY
 from training.models.profiles import build_profiles
 
 Doubles = npt.NDArray[np.float64]
@@ -86,7 +86,7 @@ def recent_rates(dataset: Dataset, half_life_days: float, horizon_days: float) -
     Events are halved every `half_life_days`; their sum is scaled to the events of the last `horizon_days`.
     """
     events = dataset.interactions
-    age = (events.timestamps.max() - events.timestamps) / MICROS_PER_DAY
+    age = (events.timestamps.max() - events.timestamps) / c.MICROS_PER_DAY
     mass = np.bincount(events.items, events.weights * 0.5 ** (age / half_life_days), dataset.n_items)
     late = float(events.weights[age < horizon_days].sum())
     return np.asarray(mass * late / (mass.sum() or 1.0), dtype=np.float64)

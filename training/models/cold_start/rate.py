@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from feature_store import columns as c
 from training.data.dataset import Dataset
 from training.models.content_based.fields import Field, days, flatten, number
-from training.models.popularity import MICROS_PER_DAY
 
 AGES = (0.0, 30.0, 90.0, 365.0, 730.0, 1460.0)
 """Days between an item's date and a moment, that part young items from old ones."""
@@ -47,18 +47,18 @@ class Arrivals(BaseModel):
         dated = {field.path: kind for field in fields if (kind := _dated(field, metadata)) is not None}
         dates = _dates(dated, metadata)
         start, end = int(events.timestamps.min()), int(events.timestamps.max())
-        horizon = max(1, min(int(horizon_days * MICROS_PER_DAY), (end - start) // (2 * MOMENTS)))
+        horizon = max(1, min(int(horizon_days * c.MICROS_PER_DAY), (end - start) // (2 * MOMENTS)))
         ages, chosen = [], []
         for moment in (end - place * horizon for place in range(1, MOMENTS + 1)):
             newcomers = np.bincount(events.items[events.timestamps <= moment], minlength=dataset.n_items) == 0
             after = (events.timestamps > moment) & (events.timestamps <= moment + horizon)
             mass = np.bincount(events.items[after], events.weights[after], dataset.n_items)
-            ages.append(_ages(dates, moment / MICROS_PER_DAY)[newcomers])
+            ages.append(_ages(dates, moment / c.MICROS_PER_DAY)[newcomers])
             chosen.append(mass[newcomers])
         rate, effects = _poisson(np.vstack(ages), np.concatenate(chosen))
         return cls(
-            horizon_days=horizon / MICROS_PER_DAY,
-            moment=end / MICROS_PER_DAY,
+            horizon_days=horizon / c.MICROS_PER_DAY,
+            moment=end / c.MICROS_PER_DAY,
             rate=rate,
             dated=dated,
             effects=effects.tolist(),

@@ -118,7 +118,7 @@ def measure(
     values = np.array([pair[3] for pair in pairs], dtype=np.float64)
     asked = answers[rows, columns]
     whole = histories.take(rows)
-    lowered = score(_without_items(whole, items), asked) < score(whole, asked)
+    lowered = score(whole.without_items(items), asked) < score(whole, asked)
     choosing = (rows + columns) % 2 == 0
     threshold = _threshold(values[choosing], lowered[choosing])
     judged = lowered[~choosing & (values >= threshold)]
@@ -133,14 +133,3 @@ def _threshold(values: npt.NDArray[np.float64], lowered: npt.NDArray[np.bool_]) 
     agreement = np.cumsum(lowered[order]) / np.arange(1, len(order) + 1)
     good = np.flatnonzero(agreement >= _AIMED_AT)
     return float(values[order[good[-1]]]) if len(good) else float("inf")
-
-
-def _without_items(histories: Histories, items: npt.NDArray[np.int64]) -> Histories:
-    """Each history without any event of its row's item. items: [b]."""
-    rows = histories.rows
-    kept = histories.items != items[rows]
-    lengths = np.bincount(rows[kept], minlength=len(histories))
-    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    columns = (histories.items, histories.types, histories.weights, histories.timestamps)
-    left_items, types, weights, timestamps = (column[kept] for column in columns)
-    return Histories(left_items, types, weights, timestamps, offsets)

@@ -11,6 +11,7 @@ import structlog
 import torch
 from torch import Tensor
 
+from feature_store import columns as c
 from feature_store.online import Histories
 from training.data.dataset import Dataset
 from training.data.splits import Holdout
@@ -20,7 +21,7 @@ from training.models.deep_learning.checkpoint import Checkpoint, key_of, optimis
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network
 from training.models.deep_learning.recent_popularity import trends
-from training.models.deep_learning.repeat_consumption import MICROS_PER_DAY, add_again, repeats_count, share_of_repeats
+from training.models.deep_learning.repeat_consumption import add_again, repeats_count, share_of_repeats
 from training.models.deep_learning.sequences import Batch, epoch
 from training.models.deep_learning.sharding import OneProcess
 from training.models.deep_learning.task import NextItemTask, Step, sample_log_chance
@@ -124,7 +125,7 @@ class Trainer:
                 self.config.max_length + 1,
                 self.config.batch_size,
                 self.rng,
-                None if self.config.horizon_days is None else int(self.config.horizon_days * MICROS_PER_DAY),
+                None if self.config.horizon_days is None else int(self.config.horizon_days * c.MICROS_PER_DAY),
                 self.config.asked,
             ):
                 elapsed = self.crew.first((time.perf_counter() - began) / seconds)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from feature_store import columns as c
 from training.data.dataset import Interactions
 from training.models.contract import FloatMatrix
 
-MICROS_PER_DAY = 86_400_000_000
 N_MOMENTS = 128
 """Moments kept, at equal counts of events between them."""
 
@@ -41,14 +41,14 @@ def trends(events: Interactions, n_items: int, half_lives: tuple[float, ...]) ->
         n_items: size of the catalogue.
         half_lives: days after which an event counts half, k of them.
     """
-    if not half_lives or np.ptp(events.timestamps) < MICROS_PER_DAY:
+    if not half_lives or np.ptp(events.timestamps) < c.MICROS_PER_DAY:
         k = len(half_lives)
         return Trends(np.zeros(1, np.int64), np.zeros((1, k, n_items), np.float32), np.zeros((n_items, k), np.float32))
     order = np.argsort(events.timestamps, kind="stable")
     times, items, weights = events.timestamps[order], events.items[order], events.weights[order]
     moments = np.unique(times[np.linspace(0, len(times) - 1, N_MOMENTS).astype(np.int64)])
     bounds = np.append(np.searchsorted(times, moments, side="left"), len(times))
-    decay = np.log(2) / (np.array(half_lives) * MICROS_PER_DAY)  # [k] per microsecond
+    decay = np.log(2) / (np.array(half_lives) * c.MICROS_PER_DAY)  # [k] per microsecond
     ends = np.append(moments[1:], times[-1])
     state = np.zeros((len(half_lives), n_items))
     found = np.empty((len(moments), len(half_lives), n_items), dtype=np.float32)

@@ -18,12 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from feature_store import columns as c
 from feature_store.online import Histories
 from training.data.dataset import Interactions
 from training.models.contract import FloatMatrix, Positions
 from training.models.deep_learning.config import DeepLearningConfig
-
-MICROS_PER_DAY = 86_400_000_000
 
 
 class Again(nn.Module):
@@ -56,7 +55,7 @@ def count(histories: Histories, half_lives: tuple[float, ...], n_items: int) -> 
     """Decayed counts as of the newest event of each history. half_lives: k of them, in days."""
     keys, pair = np.unique(histories.rows * n_items + histories.items, return_inverse=True)
     newest = histories.timestamps[histories.offsets[histories.rows + 1] - 1]
-    ages = (newest - histories.timestamps) / MICROS_PER_DAY
+    ages = (newest - histories.timestamps) / c.MICROS_PER_DAY
     values = [np.bincount(pair, histories.weights * 0.5 ** (ages / days), len(keys)) for days in half_lives]
     return Counts(keys // n_items, keys % n_items, np.stack(values, axis=1).astype(np.float32))
 
@@ -147,7 +146,7 @@ def count_sequences(
     following = later.amin(dim=2)  # [b, l] where the item comes next
     past = places.unsqueeze(1)
     last = (order < past) & (following[rows] >= past)  # [n, l]
-    days = (times - times[:, :1]).double() / MICROS_PER_DAY
+    days = (times - times[:, :1]).double() / c.MICROS_PER_DAY
     before = (places - 1).clamp_min(0)
     counts = []
     for half_life in half_lives:

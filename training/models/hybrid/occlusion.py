@@ -3,7 +3,7 @@
 import numpy as np
 
 from feature_store.online import Histories
-from training.models.contract import NO_ITEM, Positions, Recommender
+from training.models.contract import NO_ITEM, Recommender
 
 LISTED = 3
 
@@ -21,14 +21,5 @@ def agreement(model: Recommender, histories: Histories) -> float | None:
     asked, items = histories.take(rows), lists[rows, columns]
     places = np.arange(len(rows))
     before = model.score(asked)[places, items]
-    after = model.score(_without(asked, named[rows, columns]))[places, items]
+    after = model.score(asked.without_items(named[rows, columns]))[places, items]
     return float((after < before).mean())
-
-
-def _without(histories: Histories, items: Positions) -> Histories:
-    """Each history less every event of its row's item. items: int32 [batch]."""
-    kept = histories.items != items[histories.rows]
-    offsets = np.concatenate(([0], np.cumsum(kept)))[histories.offsets]
-    return Histories(
-        histories.items[kept], histories.types[kept], histories.weights[kept], histories.timestamps[kept], offsets
-    )
