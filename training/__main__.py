@@ -11,8 +11,8 @@ if __name__ == "__main__":
     if not os.environ.get("LOG_LEVEL"):
         logging.getLogger().setLevel(logging.WARNING)  # what libraries say of themselves would run through the bars
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from training.models.deep_learning.distributed import run  # torch: only who was started by torchrun
+        from training.models.deep_learning.distributed import run_with_torchrun  # imports torch
 
-        run(app)
+        run_with_torchrun(app)
     else:
         app()

@@ -1,6 +1,6 @@
 """The work that a fit is, counted from the sizes of log and catalogue and from the configuration.
 
-Where counting would be guessing, a part is rehearsed: a few steps of the transformer, a few histories scored.
+Where counting would be guessing, a part is tried: a few steps of the transformer, a few histories scored.
 """
 
 import sys
@@ -217,30 +217,30 @@ def _encoder(sizes: Sizes, config: Mapping[str, Any]) -> Work:
 
 
 def _deep_learning(first: Fit, second: Fit) -> tuple[Work, Work]:
-    """Steps are rehearsed, and take as long per place of a sequence on whatever is learned from."""
+    """A few steps are run, and take as long per place of a sequence on whatever is learned from."""
     before = resident_mb()
     from training.models.deep_learning.config import DeepLearningConfig  # half a gigabyte of libraries comes with it
-    from training.models.deep_learning.dry_run import places, rehearse
+    from training.models.deep_learning.dry_run import dry_run, places
 
     config, sizes, values = DeepLearningConfig.model_validate(first.config), first.sizes, first.config.model_dump()
     if not sizes.rows:
         return Work(0), Work(0)
     width = _content_width(sizes, values["content"])
-    rehearsed = rehearse(first.dataset, width, config, first.options)
-    once = [rehearsed.seconds_per_place * places(fit.dataset, config) for fit in (first, second)]
-    history = rehearsed.seconds_per_place * min(values["max_length"], sizes.places / max(1, sizes.users))
+    trial = dry_run(first.dataset, width, config, first.options)
+    once = [trial.seconds_per_place * places(fit.dataset, config) for fit in (first, second)]
+    history = trial.seconds_per_place * min(values["max_length"], sizes.places / max(1, sizes.users))
     longest = min(values["max_length"], int(np.bincount(first.dataset.interactions.users).max()))
     validation = min(sizes.users, _VALIDATED_USERS) * history / _BACKWARD
     epochs, again = expected_epochs(values["epochs"], values["patience"]), values["refit_epochs"]
     seconds, refit = epochs * (once[0] + validation) + again * once[0], again * once[1]
     peak = (
-        MB * (rehearsed.libraries_mb + _FRAGMENTED * rehearsed.grown_mb - before)
+        MB * (trial.libraries_mb + _FRAGMENTED * trial.grown_mb - before)
         + 16.0 * _VALIDATED_AT_ONCE * sizes.items
         + 4.0 * 2 * sizes.items * width
         + 4.0 * _ATTENTIONS * min(_ATTRIBUTED_AT_ONCE, 4 * sizes.users) * values["heads"] * (longest + 1.0) ** 2
     )
     steps = [
-        Work(rehearsed.parameters, peak_bytes=peak, seconds=min(each, fit.options.max_seconds) + _ATTRIBUTED * history)
+        Work(trial.parameters, peak_bytes=peak, seconds=min(each, fit.options.max_seconds) + _ATTRIBUTED * history)
         for fit, each in ((first, seconds), (second, refit))
     ]
     return _encoder(sizes, values["content"]) + steps[0], steps[1]
@@ -252,7 +252,7 @@ def expected_epochs(epochs: int, patience: int) -> float:
 
 
 def _hybrid(first: Fit, second: Fit) -> tuple[Work, Work]:
-    """Every component scores every question, and the histories that scales are measured on; that is rehearsed."""
+    """Every component scores every question, and the histories that scales are measured on; which is tried."""
     sizes, values = second.sizes, second.config.model_dump()
     asked = n_questions(second.split, values["questions_per_user"], values["max_questions"])
     scaled = min(values["scale_users"], sizes.users)

@@ -12,7 +12,7 @@ from tests.training.catalogue import build_dataset
 from training.data.dataset import ItemTable
 from training.models.contract import RuntimeOptions
 from training.models.deep_learning.config import DeepLearningConfig
-from training.models.deep_learning.distributed import run
+from training.models.deep_learning.distributed import run_with_torchrun
 from training.models.deep_learning.model import DeepLearning
 
 CONFIG = DeepLearningConfig(dimensions=16, max_length=20, epochs=2, refit_epochs=1, batch_size=16)
@@ -49,4 +49,4 @@ def fits() -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     configure("fits")
-    run(lambda: np.savez(Path(sys.argv[1]), **fits()))
+    run_with_torchrun(lambda: np.savez(Path(sys.argv[1]), **fits()))

@@ -22,15 +22,15 @@ from training.data.dataset import Interactions
 from training.data.splits import leave_one_out_split
 from training.evaluation.report import evaluate_model
 from training.models.contract import ListContributions, RuntimeOptions
-from training.models.deep_learning.attribution import Trust, measure
+from training.models.deep_learning.attribution import Fidelity, measure_fidelity
 from training.models.deep_learning.checkpoint import Checkpoint
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.model import DeepLearning
 from training.models.deep_learning.network import N_DISTANCES, Network, bucket
-from training.models.deep_learning.recent_popularity import trends
+from training.models.deep_learning.recent_popularity import recent_popularity
 from training.models.deep_learning.sequences import epoch
-from training.models.deep_learning.softmax import Movement, Own, Past, cross_entropy
-from training.models.deep_learning.task import NextItemTask, Step, sample_log_chance
+from training.models.deep_learning.softmax import HistoryBias, HistoryMask, TrendLogits, cross_entropy
+from training.models.deep_learning.task import NextItemTask, Step, sample_log_q
 from training.models.deep_learning.user_vectors import user_vectors
 from training.models.popularity import Popularity
 from training.models.registry import save_model
@@ -81,12 +81,12 @@ def test_an_epoch_shows_every_event_once_in_order(lengths: list[int], window: in
     starts = set(np.cumsum([0, *lengths]).tolist())
     for _, batch in epoch(events, window, size, np.random.default_rng(seed)):
         assert batch.items.shape[1] <= window and len(batch.items) <= size
-        for items, length, counted in zip(batch.items, batch.lengths, batch.counted, strict=True):
+        for items, length, loss_mask in zip(batch.items, batch.lengths, batch.loss_mask, strict=True):
             row = items[:length].tolist()
             assert row == list(range(row[0], row[0] + length))  # one user's, in order
             assert len({int(events.users[item]) for item in row}) == 1
-            assert counted[1:length].all() and not counted[length:].any()
-            assert counted[0] == (row[0] in starts)
+            assert loss_mask[1:length].all() and not loss_mask[length:].any()
+            assert loss_mask[0] == (row[0] in starts)
             shown += row
     assert sorted(shown) == list(range(len(events)))
 
@@ -112,10 +112,10 @@ def test_a_span_ahead_is_asked_about_from_what_was_known_before_it() -> None:
             items = batch.items[row, :length]
             begins = items[0] % 12 == 0  # a user's first event
             for place in range(length):
-                moment, own = batch.moments[row, place], times[items]
+                moment, own = batch.query_times[row, place], times[items]
                 assert times[items[place]] - 4 * DAY <= moment <= times[items[place]]
-                assert batch.before[row, place] == (own < moment).sum()
-                assert batch.counted[row, place] == (begins or batch.before[row, place] > 0)
+                assert batch.context_lengths[row, place] == (own < moment).sum()
+                assert batch.loss_mask[row, place] == (begins or batch.context_lengths[row, place] > 0)
                 shown += 1
     assert shown == 84
 
@@ -125,7 +125,7 @@ def test_a_trend_counts_only_what_came_before_and_halves_with_time() -> None:
     events = Interactions(
         np.zeros(3, np.int32), np.array([0, 0, 1], np.int32), np.zeros(3, np.int8), np.ones(3, np.float32), times
     )
-    found = trends(events, 3, (10.0,))
+    found = recent_popularity(events, 3, (10.0,))
     scale = found.latest[1, 0] / np.log1p(1.0)  # item 1: one event, just now
     assert found.values[0, 0].tolist() == [0, 0, 0]
     assert found.values[1, 0].tolist() == pytest.approx([np.log1p(0.5) * scale, 0, 0])
@@ -192,34 +192,34 @@ def test_an_event_without_presence_is_left_out() -> None:
 
 def test_the_loss_is_the_cross_entropy_of_what_serving_would_score() -> None:
     torch.manual_seed(0)
-    movement = torch.randn(3, 2, 7)
-    task = NextItemTask(Network(3, SMALL).eval(), 7, movement)
+    popularity = torch.randn(3, 2, 7)
+    task = NextItemTask(Network(3, SMALL).eval(), 7, popularity)
     content, items = torch.randn(7, 3), torch.randint(0, 7, (2, 5))
-    moments = torch.tensor([[0, 0, 1, 2, 2], [1, 1, 1, 0, 2]])
-    counted = torch.ones(2, 5, dtype=torch.bool)
-    counted[1, 4] = False
+    query_times = torch.tensor([[0, 0, 1, 2, 2], [1, 1, 1, 0, 2]])
+    loss_mask = torch.ones(2, 5, dtype=torch.bool)
+    loss_mask[1, 4] = False
     step = Step(
         touched=torch.arange(7),
         content=content,
-        known=torch.ones(7),
+        id_mask=torch.ones(7),
         items=items,
         types=torch.zeros(2, 5, dtype=torch.int64),
         weights=torch.ones(2, 5),
         lengths=torch.tensor([5, 4]),
         times=torch.zeros(2, 5, dtype=torch.int64),
-        counted=counted,
-        before=torch.arange(5).expand(2, 5),
-        moments=moments,
-        log_chance=None,
+        loss_mask=loss_mask,
+        context_lengths=torch.arange(5).expand(2, 5),
+        query_times=query_times,
+        log_q=None,
     )
     vectors, types = task.vectors(torch.arange(7), content, torch.ones(7))
     events = vectors[items[:, :-1]]
     users = task.network.users(task.network.users.embed(events, types[0].expand_as(events), torch.ones(2, 4)))
     losses = [
         functional.cross_entropy(
-            torch.cat([vectors, movement[moments[row, place]].T], 1) @ users[row, place], items[row, place]
+            torch.cat([vectors, popularity[query_times[row, place]].T], 1) @ users[row, place], items[row, place]
         )
-        for row, place in counted.nonzero().tolist()
+        for row, place in loss_mask.nonzero().tolist()
     ]
     assert float(task(step)) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
 
@@ -229,32 +229,34 @@ def test_the_sliced_softmax_has_the_gradients_of_the_plain_one(monkeypatch: pyte
     torch.manual_seed(0)
     users, candidates = torch.randn(9, 6, requires_grad=True), torch.randn(5, 4, requires_grad=True)
     targets = torch.randint(0, 5, (9,))
-    movement = Movement(torch.randn(3, 2, 5), torch.randint(0, 3, (9,)))
-    past = Past(
+    trend_logits = TrendLogits(torch.randn(3, 2, 5), torch.randint(0, 3, (9,)))
+    history_mask = HistoryMask(
         torch.tensor([[0, 1, 5, 2], [3, 4, 0, 1]]),
         torch.tensor([0] * 5 + [1] * 4),
         torch.tensor([*range(5), *range(4)]),
     )
-    chance = torch.randn(5)
-    own = Own(past.items, past.rows, torch.randn(9, 4, requires_grad=True))
-    logits = users[:, :4] @ candidates.T - chance
-    beside = torch.zeros(9, 6).scatter_add(1, own.items[own.rows], own.values)  # the sixth is none of the candidates
+    log_q = torch.randn(5)
+    history_bias = HistoryBias(history_mask.items, history_mask.rows, torch.randn(9, 4, requires_grad=True))
+    logits = users[:, :4] @ candidates.T - log_q
+    beside = torch.zeros(9, 6).scatter_add(
+        1, history_bias.items[history_bias.rows], history_bias.values
+    )  # the sixth is none of the candidates
     logits = logits + beside[:, :5]
-    logits = logits + torch.einsum("nk,nkc->nc", users[:, 4:], movement.values[movement.moments])
-    for n, (row, place) in enumerate(zip(past.rows, past.places, strict=True)):
-        for item in past.items[row, :place].tolist():
+    logits = logits + torch.einsum("nk,nkc->nc", users[:, 4:], trend_logits.values[trend_logits.times])
+    for n, (row, place) in enumerate(zip(history_mask.rows, history_mask.places, strict=True)):
+        for item in history_mask.items[row, :place].tolist():
             if item < 5 and item != targets[n]:
                 logits[n, item] = -torch.inf
     plain = functional.cross_entropy(logits, targets)
-    expected = torch.autograd.grad(plain, (users, candidates, own.values))
-    sliced = cross_entropy(users, candidates, targets, movement, past, own, chance)
-    found = torch.autograd.grad(sliced, (users, candidates, own.values))
+    expected = torch.autograd.grad(plain, (users, candidates, history_bias.values))
+    sliced = cross_entropy(users, candidates, targets, trend_logits, history_mask, history_bias, log_q)
+    found = torch.autograd.grad(sliced, (users, candidates, history_bias.values))
     assert float(sliced) == pytest.approx(float(plain), rel=1e-5)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
 
 
 def test_positions_instead_of_times_have_no_trends() -> None:
-    assert not trends(events_of([5, 9]), 14, (14.0, 90.0)).latest.any()
+    assert not recent_popularity(events_of([5, 9]), 14, (14.0, 90.0)).latest.any()
 
 
 def test_the_chance_to_enter_a_sample_is_what_sampling_shows() -> None:
@@ -264,7 +266,7 @@ def test_the_chance_to_enter_a_sample_is_what_sampling_shows() -> None:
     for _ in range(4_000):
         targets = rng.choice(len(counts), 4, p=counts / counts.sum())
         hits[np.union1d(targets, rng.integers(0, len(counts), 3))] += 1
-    chance = sample_log_chance(torch.from_numpy(counts), 4, 3).exp().numpy()
+    chance = sample_log_q(torch.from_numpy(counts), 4, 3).exp().numpy()
     assert chance == pytest.approx(hits / 4_000, abs=0.05)
 
 
@@ -356,7 +358,7 @@ def test_a_checkpoint_of_other_data_is_not_read(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path / "fit.safetensors", "two").read() is None
 
 
-def answer_without(lowered: list[bool]) -> tuple[list[ListContributions], object, Histories, np.ndarray]:
+def ranked_without(lowered: list[bool]) -> tuple[list[ListContributions], object, Histories, np.ndarray]:
     """One answer a history of two events; leaving its evidence out lowers the score where `lowered` says so."""
     n = len(lowered)
     histories = Histories(
@@ -379,13 +381,13 @@ def answer_without(lowered: list[bool]) -> tuple[list[ListContributions], object
 
 
 def test_attribution_is_trusted_from_the_threshold_on_where_leaving_out_agrees() -> None:
-    found = measure(*answer_without([True] * 80 + [False] * 20))  # type: ignore[arg-type]
-    assert found == Trust(threshold=2.0, agreement=1.0, pairs=40)
+    found = measure_fidelity(*ranked_without([True] * 80 + [False] * 20))  # type: ignore[arg-type]
+    assert found == Fidelity(threshold=2.0, agreement=1.0, pairs=40)
 
 
 def test_attribution_that_occlusion_contradicts_is_not_trusted() -> None:
-    assert measure(*answer_without([False] * 100)).threshold is None  # type: ignore[arg-type]
-    assert measure(*answer_without([True] * 10)).threshold is None  # type: ignore[arg-type]
+    assert measure_fidelity(*ranked_without([False] * 100)).threshold is None  # type: ignore[arg-type]
+    assert measure_fidelity(*ranked_without([True] * 10)).threshold is None  # type: ignore[arg-type]
 
 
 def test_a_model_without_trust_gives_no_evidence(model: DeepLearning) -> None:
@@ -393,7 +395,7 @@ def test_a_model_without_trust_gives_no_evidence(model: DeepLearning) -> None:
     items = model.recommend(histories, 5).items
     assert (model.evidence(histories, items) >= 0).any()
     silent = DeepLearning(model.config)
-    silent.__dict__.update(model.__dict__ | {"trust": Trust(None, 0.9, 50)})
+    silent.__dict__.update(model.__dict__ | {"fidelity": Fidelity(None, 0.9, 50)})
     assert (silent.evidence(histories, items) == -1).all()
 
 

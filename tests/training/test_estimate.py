@@ -80,8 +80,8 @@ def test_rows_and_parameters_are_exact_where_a_kernel_is_dense(family: str, spli
 
 def test_parameters_are_an_upper_bound_where_weights_may_be_zero(split: Split) -> None:
     found = evaluate_family("item-knn", split, options=OPTIONS)
-    expected, counted = found.report.notes["estimated_parameters"], learned_numbers(found.evaluated)
-    assert counted <= expected < 2 * counted
+    expected, loss_mask = found.report.notes["estimated_parameters"], learned_numbers(found.evaluated)
+    assert loss_mask <= expected < 2 * loss_mask
 
 
 def test_what_was_expected_stands_beside_what_was_measured(split: Split) -> None:
@@ -132,8 +132,8 @@ def test_steps_of_a_transformer_are_rehearsed_and_leave_nothing_behind(split: Sp
     more = forecast("deep-learning", config.model_copy(update={"epochs": 1_000, "patience": 1_000}), split, OPTIONS)
     assert said is not None and more is not None and more.seconds > 20 * said.seconds
     model = family_class("deep-learning")(config).fit(split.train, OPTIONS)
-    counted = model.record()["parameters"] + model.n_items * config.dimensions
-    assert counted <= said.parameters < 2 * counted  # content may turn out narrower than it might be
+    loss_mask = model.record()["parameters"] + model.n_items * config.dimensions
+    assert loss_mask <= said.parameters < 2 * loss_mask  # content may turn out narrower than it might be
 
 
 def test_places_of_an_epoch_by_hand() -> None:

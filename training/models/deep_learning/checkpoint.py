@@ -1,4 +1,4 @@
-"""Where a long fit stands, in one safetensors file whose header carries the rest as JSON. Never pickle."""
+"""Checkpoints of a long fit: one safetensors file, whose header carries everything that is no tensor as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -22,20 +22,20 @@ _STATE = "state"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file of one stage of one fit. `key` says of which; what another fit left is not read."""
+    """The file of one stage of one fit. `key` identifies the fit; a file with another key is ignored."""
 
     path: Path
     key: str
 
     def write(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Replace what was there at once: whoever is interrupted while writing still has the state before."""
+        """Replace the file atomically, so that an interrupted write leaves the previous checkpoint."""
         remove_unfinished_copies(self.path)
         values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         with atomic_file(self.path) as file:
             save_file(values, file, metadata={_STATE: json.dumps({"key": self.key, **facts})})
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was written, or None where this fit has written nothing."""
+        """Tensors and facts of the last checkpoint, or None where this fit has written none."""
         if not self.path.is_file():
             return None
         with safe_open(self.path, framework="pt") as file:
@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 def key_of(events: Interactions, config: ModelConfig, options: RuntimeOptions, *more: object) -> str:
-    """One word for everything that decides how a fit goes."""
+    """A hash of everything that determines the course of a fit: data, configuration, seed and `more`."""
     digest = blake2b(config.model_dump_json().encode(), digest_size=8)
     digest.update(repr((options.seed, *more)).encode())
     for column in (events.users, events.items, events.types, events.weights, events.timestamps):
@@ -55,7 +55,7 @@ def key_of(events: Interactions, config: ModelConfig, options: RuntimeOptions, *
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The moments of every parameter by its place."""
+    """The optimiser's state of every parameter (Adam's moments, steps), named by the parameter's index."""
     return {
         f"optimiser.{i}.{name}": value
         for i, parameter in enumerate(parameters)

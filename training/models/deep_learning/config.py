@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from training.models.content_based.encoder import EncoderConfig
 from training.models.contract import ModelConfig
@@ -14,40 +14,63 @@ class DeepLearningConfig(ModelConfig):
     dimensions: int = Field(default=64, ge=4, description="width of item, event and user vectors")
     blocks: int = Field(default=2, ge=1, description="transformer blocks")
     heads: int = Field(default=2, ge=1, description="attention heads; must divide `dimensions`")
-    max_length: int = Field(default=100, ge=1, description="newest events of a history that are read")
+    max_length: int = Field(default=100, ge=1, description="newest events of a history that the network reads")
     dropout: float = Field(default=0.15, ge=0, lt=1)
     id_dropout: float = Field(
-        default=0.1, ge=0, lt=1, description="share of items per step known by content alone, so that cold ones score"
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="share of items whose id is hidden in a step, so that content alone learns to score cold items",
     )
-    trend_half_lives: tuple[float, ...] = Field(
-        default=(14.0, 90.0), description="days over which popularity of late is counted; none: it is not looked at"
+    popularity_half_lives: tuple[float, ...] = Field(
+        default=(14.0, 90.0),
+        validation_alias=AliasChoices("popularity_half_lives", "trend_half_lives"),
+        description="half-lives in days of the recent popularity that is added to the logits; none: it is not added",
     )
     repeat_half_lives: tuple[float, ...] = Field(
         default=(14.0, 90.0),
-        description="days over which a user's own choices are counted; learned only where people choose items again",
+        description="half-lives in days of the counts of a user's own items; used only where users repeat items",
     )
     horizon_days: float | None = Field(
-        default=None, gt=0, description="a state is asked for what comes within so many days; null: for the next event"
-    )
-    asked: float = Field(
-        default=1.0, gt=0, le=1, description="share of the events of a sequence that are asked for a step, drawn anew"
-    )
-    mask_past: bool | None = Field(
         default=None,
-        description="leave what a sequence has shown out of the softmax; by default where users choose nothing twice",
+        gt=0,
+        description="the targets of a state are the events within so many days; null: the next event only",
+    )
+    target_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        validation_alias=AliasChoices("target_share", "asked"),
+        description="share of the events of a sequence that are targets of the loss in a step, drawn anew each time",
+    )
+    mask_history: bool | None = Field(
+        default=None,
+        validation_alias=AliasChoices("mask_history", "mask_past"),
+        description="leave the earlier items of a sequence out of the softmax; null: where users repeat no item",
     )
     precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of products while it learns; bfloat16 is about twice as fast where native"
+        default="float32",
+        description="of matrix products in training; bfloat16 is about twice as fast on hardware that supports it",
     )
-    averaging: float = Field(default=0.99, ge=0, lt=1, description="share of the mean of weights that a step keeps")
+    weight_averaging: float = Field(
+        default=0.99,
+        ge=0,
+        lt=1,
+        validation_alias=AliasChoices("weight_averaging", "averaging"),
+        description="decay per step of the exponential moving average of the weights (EMA)",
+    )
     candidates: int = Field(
-        default=8_192, ge=2, description="softmax over the whole catalogue up to here, over a corrected sample past it"
+        default=8_192,
+        ge=2,
+        description="items of a softmax; a larger catalogue is sampled, and the logits get the logQ correction",
     )
     batch_size: int = Field(default=64, ge=1, description="sequences per step")
     learning_rate: float = Field(default=2e-3, gt=0, description="peak; warm-up, then cosine decay")
     weight_decay: float = Field(default=1.0, ge=0, description="of matrices; times the learning rate, a step")
     epochs: int = Field(default=20, ge=1, description="at most")
     patience: int = Field(default=5, ge=1, description="epochs without a better validation NDCG before the fit ends")
-    refit_epochs: int = Field(default=4, ge=0, description="over all events after the validated fit")
-    refit_learning_rate: float = Field(default=6e-4, gt=0, description="lower: it goes on from what was learned")
+    refit_epochs: int = Field(default=4, ge=0, description="epochs over all events after the validated fit")
+    refit_learning_rate: float = Field(
+        default=6e-4, gt=0, description="lower, since the refit continues a trained model"
+    )
     content: EncoderConfig = EncoderConfig()

@@ -1,11 +1,11 @@
-"""`torchrun`: the first process runs the command, the others take their part in each fit of this family.
+"""Training with `torchrun`: the first process runs the command, the others join each fit of this family.
 
     torchrun --nproc-per-node 2 -m training evaluate --models deep-learning --interactions ... --threads 1
 
-The first process alone reads files, evaluates and keeps models, and what it keeps is no different from what one
-process trains. A fit goes to the others over the process group that `torchrun` has set up, never through a file. A
-process that fails within a fit ends, and `torchrun` ends the others. Each writes checkpoints of its own part, which so
-many processes go on from where all of them had ended the same epoch.
+Only the first process reads files, evaluates and saves models, and what it saves is the same as what one process
+trains. It sends each fit to the others over the process group that `torchrun` has set up, never through a file. If a
+process fails within a fit, it exits and `torchrun` stops the others. Each process writes checkpoints of its own part;
+the same number of processes can resume from an epoch that all of them had finished.
 """
 
 import logging
@@ -26,17 +26,18 @@ from training.models.contract import FloatMatrix, RuntimeOptions
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.loop import Progress, Trainer
 from training.models.deep_learning.network import Network
-from training.models.deep_learning.sharding import OneProcess, Sharded, check_divisible
+from training.models.deep_learning.sharding import ShardedProcesses, check_divisible
+from training.models.deep_learning.strategy import SingleProcess
 
 log = structlog.get_logger(__name__)
 
-_PATIENCE = timedelta(days=30)
-"""The others wait for as long as the first reads and evaluates. One that died is noticed at once all the same."""
+_TIMEOUT = timedelta(days=30)
+"""The others wait while the first process reads and evaluates. The death of a process is noticed at once regardless."""
 
 
 @dataclass(frozen=True)
-class Fit:
-    """One run of the training loop; `Trainer` says what each part is."""
+class TrainingRun:
+    """The arguments of one run of the training loop; `Trainer` explains each."""
 
     network: Network
     ids: FloatMatrix | None
@@ -52,26 +53,26 @@ class Fit:
 
 
 class _AbandonedError(Exception):
-    """The first process's caller ended the fit between two epochs."""
+    """The progress callback of the first process ended the fit between two epochs."""
 
 
-def learn(fit: Fit) -> tuple[Progress, FloatMatrix]:
-    """Train the network in place, by all processes of `torchrun` where there are several.
+def train(run: TrainingRun) -> tuple[Progress, FloatMatrix]:
+    """Train the network in place, in all processes of `torchrun` where there are several.
 
     Returns:
-        What the fit went through, and the id embeddings, float32 [n_items, d].
+        The progress of the fit, and the id embeddings, float32 [n_items, d].
 
     Raises:
         ValueError: the fit cannot be divided among the processes.
-        SystemExit: it failed in the midst of a step that the others wait in.
+        SystemExit: the first process failed within a step that the others take part in.
     """
     if not dist.is_initialized():
-        return _learn(fit, OneProcess())
-    check_divisible(fit.dataset.n_items, dist.get_world_size(), fit.options.device)
-    caller = fit.options.progress
-    options = replace(fit.options, progress=None)
-    fit = replace(fit, dataset=_without_metadata(fit.dataset), options=options)
-    _tell((fit, caller is not None, torch.get_rng_state()))
+        return _train(run, SingleProcess())
+    check_divisible(run.dataset.n_items, dist.get_world_size(), run.options.device)
+    caller = run.options.progress
+    options = replace(run.options, progress=None)
+    run = replace(run, dataset=_without_metadata(run.dataset), options=options)
+    _broadcast((run, caller is not None, torch.get_rng_state()))
     ended: list[Exception] = []
 
     def progress(number: int, epochs: int, figure: float | None) -> None:
@@ -79,71 +80,73 @@ def learn(fit: Fit) -> tuple[Progress, FloatMatrix]:
             caller(number, epochs, figure)  # type: ignore[misc]
         except Exception as error:
             ended.append(error)
-        _tell(not ended)
+        _broadcast(not ended)
         if ended:
             raise _AbandonedError
 
     try:
-        return _learn(replace(fit, options=replace(options, progress=progress if caller else None)), Sharded())
+        reporting = replace(options, progress=progress if caller else None)
+        return _train(replace(run, options=reporting), ShardedProcesses())
     except _AbandonedError:
         raise ended[0] from None
     except BaseException as error:
-        dist.destroy_process_group()  # the others are in the midst of a step, where no word reaches them
-        log.error("a fit of several processes failed and ends them", stage=fit.stage, exc_info=error)
+        dist.destroy_process_group()  # the others are within a step, where no message reaches them
+        log.error("a fit of several processes failed and ends them", stage=run.stage, exc_info=error)
         raise SystemExit(1) from error
 
 
-def run(command: Callable[[], None]) -> None:
-    """Run the command in the first process of `torchrun`; in the others, train with it until it ends."""
-    logging.getLogger("torch.fx").setLevel(logging.ERROR)  # it warns of what torchrec asks it
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+def run_with_torchrun(command: Callable[[], None]) -> None:
+    """Run the command in the first process of `torchrun`; the others take part in its fits until it ends."""
+    logging.getLogger("torch.fx").setLevel(logging.ERROR)  # torchrec triggers its warnings
+    dist.init_process_group("gloo", timeout=_TIMEOUT)
     structlog.contextvars.bind_contextvars(process=dist.get_rank())
     try:
         if dist.get_rank():
-            _follow()
+            _join_fits()
         else:
             command()
     finally:
         if dist.is_initialized():
             if not dist.get_rank():
-                _tell(None)
+                _broadcast(None)
             dist.destroy_process_group()
 
 
-def _follow() -> None:
-    while (told := _hear()) is not None:
-        fit, reports, draws = told
-        torch.set_num_threads(fit.options.threads)
-        torch.set_rng_state(draws)
+def _join_fits() -> None:
+    while (received := _receive()) is not None:
+        run, reports, random_state = received
+        torch.set_num_threads(run.options.threads)
+        torch.set_rng_state(random_state)
         if reports:
-            fit = replace(fit, options=replace(fit.options, progress=_go_on))
+            run = replace(run, options=replace(run.options, progress=_await_first_process))
         with suppress(_AbandonedError):
-            _learn(fit, Sharded())
+            _train(run, ShardedProcesses())
 
 
-def _learn(fit: Fit, crew: OneProcess) -> tuple[Progress, FloatMatrix]:
-    trainer = Trainer(fit.network, fit.ids, fit.content, fit.dataset, fit.config, fit.options, crew)
-    progress = trainer.run(fit.stage, fit.epochs, fit.learning_rate, fit.seconds, fit.holdout)
+def _train(run: TrainingRun, strategy: SingleProcess) -> tuple[Progress, FloatMatrix]:
+    trainer = Trainer(run.network, run.ids, run.content, run.dataset, run.config, run.options, strategy)
+    progress = trainer.run(run.stage, run.epochs, run.learning_rate, run.seconds, run.holdout)
     return progress, trainer.export()
 
 
-def _go_on(number: int, epochs: int, figure: float | None) -> None:
-    if not _hear():
+def _await_first_process(number: int, epochs: int, figure: float | None) -> None:
+    """The progress callback of the other processes: whether the first one goes on."""
+    if not _receive():
         raise _AbandonedError
 
 
-def _tell(word: Any) -> None:
-    dist.broadcast_object_list([word], src=0)
+def _broadcast(message: Any) -> None:
+    dist.broadcast_object_list([message], src=0)
 
 
-def _hear() -> Any:
-    heard: list[Any] = [None]
-    dist.broadcast_object_list(heard, src=0)
-    return heard[0]
+def _receive() -> Any:
+    received: list[Any] = [None]
+    dist.broadcast_object_list(received, src=0)
+    return received[0]
 
 
 def _without_metadata(dataset: Dataset) -> Dataset:
-    """What the loop reads of a data set, and nothing else that would have to be sent."""
+    """The part of a data set that the training loop reads, so that no metadata is sent to the other processes."""
     n = dataset.n_items
     items = replace(dataset.items, ids=np.arange(n).astype(object), metadata=[])
     return Dataset(dataset.interactions, items, dataset.n_users)

@@ -1,9 +1,33 @@
-"""The `deep-learning` family: a sequential two-tower model. Scores, explains and saves; `loop` trains it."""
+"""The `deep-learning` family: a sequential two-tower model (user tower = transformer, item tower = id + content).
+
+Reading order of this package:
+
+    config               hyper-parameters
+    network              the item tower, the user tower and their transformer blocks
+    packing              a batch of histories without padding, as the user tower reads it when serving
+    user_vectors         from histories to user vectors
+    recent_popularity    popularity of items at a time, which the user vector weighs
+    repeat_consumption   what an item gains from the user's earlier events with it
+    model (this module)  scores, explains, saves and loads; serving imports nothing below this line
+    attribution          which events a score depends on, and whether occlusion agrees
+    stages               the stages of a fit: with a hold-out, then on all events
+    sequences            training sequences and batches
+    steps                from a batch to the tensors of a step: candidates, id dropout, log q
+    task, softmax        the loss over a step, with history bias, history mask and trend logits
+    loop                 optimiser, schedule, weight averaging, early stopping
+    validation           NDCG of held-out events during training
+    checkpoint           state of an interrupted fit
+    strategy             what one process and several do differently
+    sharding             the strategy of several processes, with TorchRec
+    distributed          sends a fit to the processes of `torchrun`
+    dry_run              time and memory of a few steps, before a fit
+
+docs/models-log.md has what was tried and measured.
+"""
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -13,10 +37,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from feature_store.interaction_types import SeenPolicy
 from feature_store.online import Histories
 from training.data.dataset import Dataset
-from training.data.splits import Holdout, Split, leave_one_out_split, temporal_split
+from training.data.splits import Holdout
 from training.models.content_based.encoder import ContentEncoder
 from training.models.contract import (
     NO_ITEM,
@@ -29,11 +52,12 @@ from training.models.contract import (
     top_k,
 )
 from training.models.deep_learning import attribution
-from training.models.deep_learning.attribution import FloatVector, Trust
+from training.models.deep_learning.attribution import Fidelity, FloatVector
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network, scores
-from training.models.deep_learning.recent_popularity import trends
-from training.models.deep_learning.repeat_consumption import add_again, again_of, repeats_count
+from training.models.deep_learning.recent_popularity import recent_popularity
+from training.models.deep_learning.repeat_consumption import add_repeat_scores, learns_repeats, repeat_scores
+from training.models.deep_learning.stages import continue_network, fit_network, hold_out, padded_ids, reproducible
 from training.models.deep_learning.user_vectors import user_vectors
 
 DESCRIPTION_FILE = "deep_learning.json"
@@ -42,18 +66,18 @@ CONTENT_FOLDER = "content"
 BATCH = 256
 """Histories encoded at once; bounds the memory of attention."""
 
-_VALIDATED_SHARE = 0.8  # of a fit's time, the rest is for the pass over all events
-_MIN_VALIDATION_USERS = 20
-_WINDOW = 0.05  # of the events, the newest, which validate a model of a span ahead
-_MEASURED_USERS = 100
-_MEASURED_ITEMS = 10  # as long as a list that serves
+_EARLIER_TENSORS = {"users.trend.": "users.popularity_weights.", "again.": "repeat_consumption."}
+"""Prefixes of tensor names that earlier versions saved -> the present ones."""
+_FIDELITY_USERS = 100
+_FIDELITY_ITEMS = 10  # as long as a served list
 
 
 class DeepLearning(Recommender):
-    """A causal transformer over a user's newest events meets item vectors made of an id and of content.
+    """A causal transformer over a user's newest events, and item vectors made of an id and of content.
 
-    `fit` holds every user's last event out, stops early on its NDCG, then gives the held-out events back for a few
-    epochs at a low rate. An empty history is the learned start alone, so a new user gets what users start with.
+    `fit` holds every user's last event out (with a horizon: the newest window), stops early on its NDCG, then continues
+    for a few epochs on all events at a low learning rate. The vector of an empty history is that of the learned start
+    token alone, so a new user gets what users choose first.
     """
 
     family = "deep-learning"
@@ -62,102 +86,60 @@ class DeepLearning(Recommender):
     encoder: ContentEncoder
     network: Network  # on the CPU, frozen, in evaluation mode
     ids: Tensor  # float32 [n_items, d], zero where an item had no event
-    items: Tensor  # float32 [n_items, d] ids and projected content together, as events of a history are read
-    targets: Tensor  # float32 [n_items, d + k] the same beside the latest trends, as scores are taken
-    strengths: Tensor | None  # float32 [n_items, m] of repetition; None where people choose nothing again
-    trust: Trust  # in `explain`
-    training: dict[str, Any]  # what the last fit went through: losses, validation, epochs
+    items: Tensor  # float32 [n_items, d] id plus projected content: the input vector of a history's events
+    targets: Tensor  # float32 [n_items, d + k] the same beside the latest recent popularity: what scores are taken with
+    strengths: Tensor | None  # float32 [n_items, m] of repeat consumption; None where users repeat no items
+    fidelity: Fidelity  # of the contributions
+    training: dict[str, Any]  # record of the last fit: losses, validation NDCG, epochs
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         if not len(dataset.interactions):
             raise ValueError("a sequential model cannot be learned without interactions: record some first")
         self.encoder = ContentEncoder(self.config.content).fit(dataset.items.metadata, options.seed)
-        with _reproducible(options):
+        with reproducible(options):
             self.network = Network(self.encoder.dimensions, self.config)
-            self._train(dataset, options, warm=False)
+            content = self.encoder.transform(dataset.items.metadata)
+            ids, self.training = fit_network(self.network, content, dataset, self.config, options)
+            self._finish(ids, content, dataset)
         return self
 
     def refit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
-        """A model that goes on from this one's weights for `refit_epochs` over events that include those it knows.
+        """A model that continues from this one's weights for `refit_epochs`, over events that include those it knows.
 
-        Anew would cost a whole fit for little; what is measured of a refitted model is measured of this procedure.
+        A new fit would take many times as long and gain little. Evaluation applies the same procedure, so the reported
+        figures are those of a refitted model.
         """
         model = copy.copy(self)
         model.network = copy.deepcopy(self.network).requires_grad_(True)
-        with _reproducible(options):
-            model._train(dataset, options, warm=True)
+        with reproducible(options):
+            content = self.encoder.transform(dataset.items.metadata)
+            ids, model.training = continue_network(
+                model.network,
+                padded_ids(self.ids, dataset.n_items),
+                content,
+                dataset,
+                self.config,
+                options,
+                dict(self.training),
+            )
+            model._finish(ids, content, dataset)
         return model
 
-    def _train(self, dataset: Dataset, options: RuntimeOptions, warm: bool) -> None:
-        from training.models.deep_learning.distributed import Fit, learn  # torchrec: only who trains pays for it
-
-        config = self.config
-        content = self.encoder.transform(dataset.items.metadata)
-        seconds = options.max_seconds
-        ids: FloatMatrix | None = None
-        self.network.types.requires_grad_(False)
-        if warm:
-            ids = np.zeros((dataset.n_items, config.dimensions), np.float32)
-            ids[: len(self.ids)] = self.ids.numpy()
-            self.training = {**self.training}
-        else:
-            split = self._hold_out(dataset, max_users=1_000)
-            validated = len(split.test) >= _MIN_VALIDATION_USERS
-            progress, ids = learn(
-                Fit(
-                    self.network,
-                    None,
-                    content,
-                    split.before_test if validated else dataset,
-                    config,
-                    options,
-                    "fit",
-                    config.epochs,
-                    config.learning_rate,
-                    seconds * _VALIDATED_SHARE,
-                    split.test if validated else None,
-                )
-            )
-            self.training = {**asdict(progress), "parameters": sum(p.numel() for p in self.network.parameters())}
-            seconds *= 1 - _VALIDATED_SHARE
-        if config.refit_epochs:
-            stage = "refit" if warm else "held-out"
-            progress, ids = learn(
-                Fit(
-                    self.network,
-                    ids,
-                    content,
-                    dataset,
-                    config,
-                    options,
-                    stage,
-                    config.refit_epochs,
-                    config.refit_learning_rate,
-                    seconds,
-                )
-            )
-            self.training["refit_losses"] = progress.losses
-        self.network.requires_grad_(False)
+    def _finish(self, ids: FloatMatrix, content: FloatMatrix, dataset: Dataset) -> None:
+        """Precompute what scoring reads, and measure how well contributions agree with occlusion."""
         self.ids = torch.from_numpy(ids)
         self.items = self._vectors(self.ids, content)
-        again = repeats_count(dataset.interactions, config)
-        self.strengths = self._strengths(self.items) if again else None
-        latest = trends(dataset.interactions, dataset.n_items, config.trend_half_lives).latest
+        repeats = learns_repeats(dataset.interactions, self.config)
+        self.strengths = self._strengths(self.items) if repeats else None
+        latest = recent_popularity(dataset.interactions, dataset.n_items, self.config.popularity_half_lives).latest
         self.targets = torch.cat([self.items, torch.from_numpy(latest)], dim=1)
-        self.trust = Trust(threshold=0.0, agreement=None, pairs=0)
-        self.trust = self._measure_trust(self._hold_out(dataset, max_users=_MEASURED_USERS).test)
-
-    def _hold_out(self, dataset: Dataset, max_users: int) -> Split:
-        """What a fit is validated on: a window at the end where states are asked for one, else last events."""
-        mask: SeenPolicy = "none" if repeats_count(dataset.interactions, self.config) else "all"
-        if self.config.horizon_days is None:
-            return leave_one_out_split(dataset, mask, max_users)
-        return temporal_split(dataset, mask, _WINDOW, _WINDOW, max_users)
+        self.fidelity = Fidelity(threshold=0.0, agreement=None, pairs=0)
+        self.fidelity = self._measure_fidelity(hold_out(dataset, self.config, _FIDELITY_USERS).test)
 
     def record(self) -> dict[str, Any]:
         agreement = {
-            "attribution_agreement": self.trust.agreement,
-            "attribution_trusted": self.trust.threshold is not None,
+            "attribution_agreement": self.fidelity.agreement,
+            "attribution_trusted": self.fidelity.threshold is not None,
         }
         return {**self.training, **agreement}
 
@@ -171,7 +153,7 @@ class DeepLearning(Recommender):
         with torch.inference_mode():
             found = scores(self._users(histories), items).numpy()
         if self.strengths is not None:
-            add_again(found, histories, self.network.again, self.strengths, candidates)
+            add_repeat_scores(found, histories, self.network.repeat_consumption, self.strengths, candidates)
         return found
 
     def item_vectors(self) -> FloatMatrix:
@@ -182,11 +164,11 @@ class DeepLearning(Recommender):
         return [attribution.to_item(found, 0) for found in self.explain_lists(histories, items[:, None])]
 
     def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
-        """Trusted contributions only, positive ones; of a long list along its main directions (`attribution`)."""
+        """Positive contributions above the fidelity threshold; none where occlusion did not confirm them."""
         self._check(histories)
-        if self.trust.threshold is None:
+        if self.fidelity.threshold is None:
             return [ListContributions(np.empty(0, np.int32), np.empty((0, items.shape[1]), np.float32)) for _ in items]
-        threshold = max(self.trust.threshold, float(np.finfo(np.float32).tiny))
+        threshold = max(self.fidelity.threshold, float(np.finfo(np.float32).tiny))
         explained = []
         for start in range(0, len(histories), BATCH):
             rows = np.arange(start, min(start + BATCH, len(histories)))
@@ -197,8 +179,8 @@ class DeepLearning(Recommender):
                 self.network.users, batch, wanted, self.items, self.network.types, self.config.max_length
             )
             if self.strengths is not None:
-                added = again_of(batch, items[rows], self.network.again, self.strengths)
-                gradients = self._with_repetition(gradients, batch, items[rows], added)
+                gains = repeat_scores(batch, items[rows], self.network.repeat_consumption, self.strengths)
+                gradients = attribution.with_repeats(gradients, batch, items[rows], gains, self.config.max_length)
             for row in range(len(rows)):
                 events = batch.items[batch.offsets[row] : batch.offsets[row + 1]]
                 explained.append(attribution.contributions(events, gradients[:, row], threshold))
@@ -215,9 +197,9 @@ class DeepLearning(Recommender):
         model.ids = torch.cat([self.ids, self.ids.new_zeros(added, self.ids.shape[1])])
         model.items = torch.cat([self.items, self.items.new_zeros(added, self.items.shape[1])])
         model.items[index] = self._vectors(model.ids[index], self.encoder.transform(metadata))
-        trends_of = self.targets[:, self.items.shape[1] :]
-        trends_of = torch.cat([trends_of, trends_of.new_zeros(added, trends_of.shape[1])])  # nobody has chosen them yet
-        model.targets = torch.cat([model.items, trends_of], dim=1)
+        popularity = self.targets[:, self.items.shape[1] :]
+        popularity = torch.cat([popularity, popularity.new_zeros(added, popularity.shape[1])])
+        model.targets = torch.cat([model.items, popularity], dim=1)
         if self.strengths is not None:
             model.strengths = model._strengths(model.items)
         return model
@@ -230,7 +212,7 @@ class DeepLearning(Recommender):
         description = {
             "config": self.config.model_dump(mode="json"),
             "repeats": self.strengths is not None,
-            "attribution": asdict(self.trust),
+            "attribution": asdict(self.fidelity),
             "training": self.training,
         }
         (path / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2))
@@ -244,45 +226,27 @@ class DeepLearning(Recommender):
         model.ids, model.targets = weights.pop("ids"), weights.pop("targets")
         model.items = model.targets[:, : model.config.dimensions].contiguous()
         model.network = Network(model.encoder.dimensions, model.config)
-        model.network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
+        model.network.load_state_dict({_present_name(name): value for name, value in weights.items()})
         model.network.eval().requires_grad_(False)
         model.strengths = model._strengths(model.items) if description["repeats"] else None
-        model.trust = Trust(**description["attribution"])
+        model.fidelity = Fidelity(**description["attribution"])
         model.training = description["training"]
         return model
 
     def _vectors(self, ids: Tensor, content: FloatMatrix) -> Tensor:
+        """Item vectors [n, d]. ids: [n, d]; content: float32 [n, content_width]."""
         with torch.inference_mode():
             vectors = self.network.items(ids, torch.tensor(content), torch.ones(len(ids)))
         return vectors.clone()
 
     def _strengths(self, items: Tensor) -> Tensor:
+        """Strengths of repeat consumption [n, m]. items: [n, d] item vectors."""
         with torch.inference_mode():
-            strengths = self.network.again.strength(items)
+            strengths = self.network.repeat_consumption.strength(items)
         return strengths.clone()
 
-    def _with_repetition(
-        self, gradients: FloatMatrix, histories: Histories, items: Positions, added: FloatMatrix
-    ) -> FloatMatrix:
-        """Gradients [k, b, l] over the whole histories, [k, b, longest], with what repetition adds for an item at the
-        newest of its own events: without it, that is gone altogether.
-
-        items: int32 [b, k], the answers. added: [b, k], what repetition adds to their scores.
-        """
-        lengths = histories.lengths
-        whole = np.zeros((len(gradients), len(histories), int(lengths.max(initial=0))), dtype=np.float32)
-        for row, length in enumerate(lengths):
-            read = min(int(length), self.config.max_length)
-            whole[:, row, length - read : length] = gradients[:, row, :read]
-            events = histories.items[histories.offsets[row] : histories.offsets[row + 1]]
-            answers, places = np.nonzero(items[row][:, None] == events)
-            newest = np.full(len(added[row]), -1)
-            newest[answers] = places  # the last one written is the newest
-            held = np.flatnonzero(newest >= 0)
-            whole[held, row, newest[held]] += added[row, held]
-        return whole
-
     def _users(self, histories: Histories) -> Tensor:
+        """User vectors, [b, d + k]."""
         parts = [
             user_vectors(
                 self.network.users,
@@ -299,33 +263,29 @@ class DeepLearning(Recommender):
         if len(histories.items) and histories.items.max() >= self.n_items:
             raise IndexError(f"a history names an item outside the catalogue of {self.n_items}")
 
-    def _measure_trust(self, questions: Holdout) -> Trust:
-        """Judge attribution on what this model would answer: the best unseen items of each question."""
-        if not len(questions):
-            return Trust(None, None, 0)
-        scored = np.where(questions.masked.toarray(), -np.inf, self.score(questions.histories))
-        answers = top_k(scored, _MEASURED_ITEMS).items
+    def _measure_fidelity(self, queries: Holdout) -> Fidelity:
+        """Compare contributions with occlusion on the lists that this model would recommend for the queries."""
+        if not len(queries):
+            return Fidelity(None, None, 0)
+        scored = np.where(queries.masked.toarray(), -np.inf, self.score(queries.histories))
+        ranked = top_k(scored, _FIDELITY_ITEMS).items
 
         def score_pairs(histories: Histories, items: Positions) -> FloatVector:
             with torch.inference_mode():
                 found = (self._users(histories) * self.targets[torch.from_numpy(items.astype(np.int64))]).sum(1).numpy()
             if self.strengths is not None:
-                found += again_of(histories, items[:, None], self.network.again, self.strengths)[:, 0]
+                found += repeat_scores(histories, items[:, None], self.network.repeat_consumption, self.strengths)[:, 0]
             return found
 
-        listed = answers[:, (answers != NO_ITEM).all(axis=0)]
-        explained = self.explain_lists(questions.histories, listed)
-        return attribution.measure(explained, score_pairs, questions.histories, listed)
+        ranked = ranked[:, (ranked != NO_ITEM).all(axis=0)]
+        explained = self.explain_lists(queries.histories, ranked)
+        return attribution.measure_fidelity(explained, score_pairs, queries.histories, ranked)
 
 
-@contextmanager
-def _reproducible(options: RuntimeOptions) -> Iterator[None]:
-    """Seeded draws and a fixed number of threads inside, the process's own again afterwards."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        torch.set_num_threads(options.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+def _present_name(stored: str) -> str:
+    """The network's name of a stored tensor, whichever version saved it."""
+    name = stored.removeprefix("network.")
+    for earlier, present in _EARLIER_TENSORS.items():
+        if name.startswith(earlier):
+            return present + name.removeprefix(earlier)
+    return name

@@ -1,10 +1,10 @@
-"""The network: an item tower (id + content) and a user tower (a causal transformer over events). torch only.
+"""The network: an item tower (id + content) and a user tower (a causal transformer over events). Needs torch only.
 
-A score is the dot product of a user vector [d + k] and an item's [d + k]: its vector [d] beside its k trends.
+A score is the dot product of a user vector [d + k] with an item's vector [d] beside its k values of recent popularity.
 
-After SASRec (Kang and McAuley, 2018) with three changes: blocks are pre-norm; places are relative (a bias per head
-and distance, Raffel et al., 2020), so that a history means the same wherever it is cut; and every attention takes the
-*presence* of each event, whose gradient says what leaving an event out would do (`attribution`).
+The network follows SASRec (Kang and McAuley, 2018) with three changes. Blocks are pre-norm. Positions are relative (a
+bias per head and distance, Raffel et al., 2020), so that a history means the same wherever it is cut. And attention
+takes the *presence* of each event, whose gradient tells what leaving the event out would do (see `attribution`).
 """
 
 import math
@@ -16,28 +16,28 @@ from torch.nn import functional
 
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.packing import Packing
-from training.models.deep_learning.repeat_consumption import Again
+from training.models.deep_learning.repeat_consumption import RepeatConsumption
 
 N_TYPES = 4
 N_DISTANCES = 32
-"""Buckets of distance between two events: exact up to 15, logarithmic past that."""
+"""Buckets of the distance between two events: exact up to 15, logarithmic beyond."""
 
 
 class ItemTower(nn.Module):
-    """An item's vector: its id embedding plus its projected content; content alone where the id taught nothing."""
+    """An item's vector: its id embedding plus its projected content, or content alone where the id has no events."""
 
     def __init__(self, content_width: int, config: DeepLearningConfig) -> None:
         super().__init__()
         self.content = nn.Linear(content_width, config.dimensions, bias=False)
         nn.init.normal_(self.content.weight, std=0.02)
 
-    def forward(self, ids: Tensor, content: Tensor, known: Tensor) -> Tensor:
-        """ids: [n, d]; content: [n, content_width]; known: [n] 1 where the id counts, else 0. Returns [n, d]."""
-        return ids * known.unsqueeze(-1) + cast(Tensor, self.content(content))
+    def forward(self, ids: Tensor, content: Tensor, id_mask: Tensor) -> Tensor:
+        """ids: [n, d]; content: [n, content_width]; id_mask: [n] 1 where the id is used, else 0. Returns [n, d]."""
+        return ids * id_mask.unsqueeze(-1) + cast(Tensor, self.content(content))
 
 
 class UserTower(nn.Module):
-    """A history's vector: the state of its last place. Place 0 is a learned start, alone in an empty history."""
+    """A history's vector is the state of its last place. Place 0 is a start token, alone in an empty history."""
 
     def __init__(self, config: DeepLearningConfig) -> None:
         super().__init__()
@@ -47,22 +47,22 @@ class UserTower(nn.Module):
         self.strength = nn.Parameter(torch.zeros(d))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(d)
-        self.trend = nn.Linear(d, len(config.trend_half_lives))
-        if config.trend_half_lives:
-            nn.init.zeros_(self.trend.weight)
-            nn.init.constant_(self.trend.bias, 0.5)
+        self.popularity_weights = nn.Linear(d, len(config.popularity_half_lives))
+        if config.popularity_half_lives:
+            nn.init.zeros_(self.popularity_weights.weight)
+            nn.init.constant_(self.popularity_weights.bias, 0.5)
         self.dropout = nn.Dropout(config.dropout)
 
     def embed(self, items: Tensor, types: Tensor, weights: Tensor) -> Tensor:
-        """Events as inputs behind the start. items, types: [b, l, d]; weights: [b, l]. Returns [b, l + 1, d]."""
+        """Input vectors [b, l + 1, d]: the start token, then the events. items, types: [b, l, d]; weights: [b, l]."""
         events = items + types + weights.unsqueeze(-1) * self.strength
         start = self.start.expand(len(events), 1, -1)
         return cast(Tensor, self.dropout(torch.cat([start, events], dim=1)))
 
     def embed_packed(self, items: Tensor, types: Tensor, weights: Tensor, packing: Packing) -> Tensor:
-        """What `embed` does without dropout and padding. items, types: [m, d]; weights: [m]. Returns [n, d].
+        """Like `embed`, without dropout and padding: [n, d] for the n places of `packing`.
 
-        The m events are in the order of `packing`, and so are the n places.
+        items, types: [m, d]; weights: [m], of the m events in the order of `packing`.
         """
         events = torch.addcmul(items + types, weights.unsqueeze(-1), self.strength)
         return torch.cat([self.start.unsqueeze(0), events]).index_select(0, packing.inputs)
@@ -75,7 +75,7 @@ class UserTower(nn.Module):
         return self._finish(states)
 
     def newest(self, inputs: Tensor, packing: Packing, presence: Tensor | None = None) -> Tensor:
-        """The user vector after the last event only, [b, d + k], without dropout; the last block computes no other.
+        """The user vector after the last event, [b, d + k], without dropout; the last block computes only that place.
 
         inputs: [n, d], packed; presence: [b, places]. The histories are in the order of `packing`.
         """
@@ -86,16 +86,17 @@ class UserTower(nn.Module):
         return self._finish(last.newest(states, packing, presence))
 
     def _finish(self, states: Tensor) -> Tensor:
-        """[..., d] states to [..., d + k] user vectors, whose last k numbers weigh the trends of the items."""
+        """[..., d] states to [..., d + k] user vectors, whose last k numbers weigh the recent popularity of items."""
         users = self.norm(states)
-        return torch.cat([users, self.trend(users)], dim=-1)
+        return torch.cat([users, self.popularity_weights(users)], dim=-1)
 
 
 class Block(nn.Module):
-    """Pre-norm attention over the events up to each place, then a feed-forward layer; both pass through gates.
+    """Pre-norm attention over the events up to each place, then a feed-forward layer; both are gated.
 
-    Attention is gated by what asks (as in HSTU, Zhai et al., 2024, and LiGR, Borisyuk et al., 2025), the feed-forward
-    layer is SwiGLU (Shazeer, 2020). docs/models-log.md has what either was worth.
+    The output of attention is multiplied by a gate computed from the query's place (as in HSTU, Zhai et al., 2024, and
+    LiGR, Borisyuk et al., 2025). The feed-forward layer is SwiGLU (Shazeer, 2020). docs/models-log.md has the gain of
+    each.
     """
 
     buckets: Tensor
@@ -113,7 +114,7 @@ class Block(nn.Module):
         self.distance = nn.Parameter(torch.zeros(config.heads, N_DISTANCES))
         self.register_buffer("buckets", bucket(torch.arange(config.max_length + 1)), persistent=False)
         self.feed_norm = nn.LayerNorm(d)
-        hidden = 8 * d // 3  # three matrices of this width have the parameters of two of 4 d
+        hidden = 8 * d // 3  # three matrices of this width have as many parameters as two of width 4 d
         self.widen = nn.Linear(d, 2 * hidden)
         self.narrow = nn.Linear(hidden, d)
         self.dropout = nn.Dropout(config.dropout)
@@ -135,9 +136,9 @@ class Block(nn.Module):
         return states + cast(Tensor, self.dropout(self.narrow(functional.silu(opened) * wide)))
 
     def packed(self, states: Tensor, packing: Packing, presence: Tensor | None) -> Tensor:
-        """What `forward` computes without dropout, of packed places. states: [n, d]; presence: [b, places].
+        """Like `forward`, without dropout, for packed places. states: [n, d]; presence: [b, places].
 
-        presence is 1 where an event counts in full and 0 where it counts not at all.
+        A presence of 1 leaves an event's attention weights as they are, 0 removes the event.
         """
         d = states.shape[-1]
         width = d // self.heads
@@ -160,10 +161,11 @@ class Block(nn.Module):
         return states + self._feed(states)
 
     def newest(self, states: Tensor, packing: Packing, presence: Tensor | None) -> Tensor:
-        """The states of the last places only, [b, d]. Otherwise as `packed`.
+        """Like `packed`, for the last place of each history only, [b, d].
 
-        Keys and values are linear, so the query is projected instead of every key, and the mixture of the places
-        instead of every value; what the keys' constant adds is the same for every place and changes no weight.
+        Keys and values are linear in the states, so it is cheaper to project the query than every key, and the
+        attended mixture of states than every value. The bias of the keys adds the same to all scores of a query, so it
+        changes no attention weight and is left out.
         """
         batch, d = len(packing.order), states.shape[-1]
         width = d // self.heads
@@ -182,7 +184,7 @@ class Block(nn.Module):
         return states + self._feed(states)
 
     def _feed(self, states: Tensor) -> Tensor:
-        """The feed-forward layer without dropout, in two halves and in place: big results are slow to find room for."""
+        """The feed-forward layer without dropout, in halves and in place, since allocating large results is slow."""
         normed = self.feed_norm(states)
         (open_weight, wide_weight), (open_bias, wide_bias) = self.widen.weight.chunk(2), self.widen.bias.chunk(2)
         opened = functional.linear(normed, open_weight, open_bias)
@@ -192,14 +194,14 @@ class Block(nn.Module):
         return cast(Tensor, self.narrow(functional.silu(opened, inplace=True).mul_(wide)))
 
     def _bias(self, places: int) -> Tensor:
-        """What distance adds to scores, [heads, places, places], the last query first; -inf for what lies ahead."""
+        """The distance bias on attention scores, [heads, places, places], last query first; -inf for later events."""
         far_first = self.distance[:, self.buckets[:places].flip(0)]
         ahead = far_first.new_full((self.heads, places - 1), -math.inf)
         return torch.cat([far_first, ahead], dim=1).unfold(1, places, 1)
 
 
 def bucket(distances: Tensor) -> Tensor:
-    """Buckets of distances >= 0, int64 of the same shape in [0, N_DISTANCES); what lies ahead falls into 0."""
+    """Buckets of distances, int64 of the same shape in [0, N_DISTANCES); negative distances fall into bucket 0."""
     exact = N_DISTANCES // 2
     near = distances.clamp(min=0)
     far = exact + (torch.log(near.clamp(min=1) / exact) / math.log(64) * exact).long()
@@ -207,13 +209,13 @@ def bucket(distances: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """Both towers, what repetition adds, and the embedding of event types: all that scoring needs beside items."""
+    """Both towers, repeat consumption and the embeddings of event types: all that scoring needs beside items."""
 
     def __init__(self, content_width: int, config: DeepLearningConfig) -> None:
         super().__init__()
         self.items = ItemTower(content_width, config)
         self.users = UserTower(config)
-        self.again = Again(config.dimensions, config.repeat_half_lives)
+        self.repeat_consumption = RepeatConsumption(config.dimensions, config.repeat_half_lives)
         self.types = nn.Parameter(torch.zeros(N_TYPES, config.dimensions), requires_grad=False)
 
 

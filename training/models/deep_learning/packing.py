@@ -1,4 +1,4 @@
-"""Histories end to end: how the user tower reads a batch of them without computing what pads them."""
+"""A batch of histories laid end to end, so that the user tower computes nothing for padding."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -9,36 +9,36 @@ import torch
 from torch import Tensor
 
 STEP = 32
-"""Histories whose lengths fall into one step attend side by side: fewer, larger products against less padding."""
+"""Histories whose lengths fall into the same step of 32 are multiplied together: few products and little padding."""
 
 Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Group:
-    """g histories of about one length, of which the longest has l places."""
+    """g histories of similar length, of which the longest has l places."""
 
     rows: slice  # of the packed histories
     shape: tuple[int, int, int]  # g, heads, l
-    reads: Tensor  # int64 [g * heads * l] where each head of a place is among the packed places, [n * 2 * heads, width]
-    writes: Tensor  # int64 [places * heads] where each place is among the mixed ones, [g * heads * l, width]
+    reads: Tensor  # int64 [g * heads * l] index of each head of a place in the packed places, [n * 2 * heads, width]
+    writes: Tensor  # int64 [places * heads] index of each place in the attended values, [g * heads * l, width]
 
 
 @dataclass(frozen=True)
 class Packing:
-    """The places of b histories, n in all, shorter histories first. A history begins with its start."""
+    """The n places of b histories, shorter histories first. The first place of each history is the start token."""
 
-    order: Integers  # [b] the histories
-    longest: int  # places
+    order: Integers  # [b] the histories, by length
+    longest: int  # places of the longest history
     lengths: Tensor  # int64 [b] places of each
     ends: Tensor  # int64 [b] the last place of each
-    inputs: Tensor  # int64 [n] 0 for a start, else 1 and on: which of the events, in this order
-    padded: Tensor  # int64 [b * longest] the places of each; past its end any
+    inputs: Tensor  # int64 [n] 0 for a start token, else 1 + the index of the event, in this order
+    padded: Tensor  # int64 [b * longest] the places of each history; arbitrary ones past its end
     groups: list[Group]
 
     @classmethod
     def of(cls, lengths: Integers, heads: int, device: torch.device) -> Self:
-        """The packing of b > 0 histories with so many places, at least 1 each. lengths: [b]."""
+        """The packing of b > 0 histories. lengths: int64 [b], places of each history, at least 1."""
         order = np.argsort(lengths, kind="stable")
         lengths = lengths[order]
         ends = np.cumsum(lengths)

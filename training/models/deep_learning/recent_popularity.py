@@ -1,8 +1,8 @@
-"""How much each item was chosen of late, at any moment of the past and now.
+"""Recent popularity of each item, at times of the past and now.
 
-What is new and what is fading moves faster than a network's weights. So the network is told: at every place of a
-sequence the softmax adds to each item's logit how popular it was at that moment, times a weight that depends on the
-user's state. When it serves, that moment is now. Only events before a moment count towards it.
+New and fading items change faster than a network's weights. So at every place of a training sequence the softmax adds
+the item's popularity at that time to its logit, times a weight that depends on the user's state. Serving uses the
+popularity of now. Only events before a time count towards its popularity.
 """
 
 from dataclasses import dataclass
@@ -14,50 +14,53 @@ from feature_store import columns as c
 from training.data.dataset import Interactions
 from training.models.contract import FloatMatrix
 
-N_MOMENTS = 128
-"""Moments kept, at equal counts of events between them."""
+N_TIMES = 128
+"""Times at which popularity is stored, with equally many events between them."""
 
 
 @dataclass(frozen=True)
-class Trends:
-    """Popularity of items at a row of moments, on a log scale, over one window of memory per half-life."""
+class RecentPopularity:
+    """Popularity of items at m times, on a log scale, once for each of k half-lives."""
 
-    moments: npt.NDArray[np.int64]  # [m] microseconds, ascending
-    values: npt.NDArray[np.float32]  # [m, k, n_items], from the events before each moment
-    latest: FloatMatrix  # [n_items, k], from all events
+    times: npt.NDArray[np.int64]  # [m] microseconds, ascending
+    values: npt.NDArray[np.float32]  # [m, k, n_items], of the events before each time
+    latest: FloatMatrix  # [n_items, k], of all events
 
     def at(self, timestamps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The index of the last moment at or before each time, of the same shape; 0 before all of them."""
-        return np.maximum(np.searchsorted(self.moments, timestamps, side="right") - 1, 0)
+        """The index of the last stored time at or before each timestamp, of the same shape; 0 before all of them."""
+        return np.maximum(np.searchsorted(self.times, timestamps, side="right") - 1, 0)
 
 
-def trends(events: Interactions, n_items: int, half_lives: tuple[float, ...]) -> Trends:
-    """Decayed counts of events, as log(1 + count) in units of their spread; zeros where all fall into one day.
+def recent_popularity(events: Interactions, n_items: int, half_lives: tuple[float, ...]) -> RecentPopularity:
+    """log(1 + decayed sum of event weights) per item, divided by its standard deviation over the items.
 
-    Then there is nothing to follow, or the times are positions and no clock.
+    All values are zero where the events span less than a day: then there is nothing to follow, or the timestamps are
+    positions in a sequence rather than times.
 
     Args:
         events: at least one.
         n_items: size of the catalogue.
-        half_lives: days after which an event counts half, k of them.
+        half_lives: k half-lives in days.
     """
     if not half_lives or np.ptp(events.timestamps) < c.MICROS_PER_DAY:
         k = len(half_lives)
-        return Trends(np.zeros(1, np.int64), np.zeros((1, k, n_items), np.float32), np.zeros((n_items, k), np.float32))
+        nothing = np.zeros((1, k, n_items), np.float32)
+        return RecentPopularity(np.zeros(1, np.int64), nothing, np.zeros((n_items, k), np.float32))
     order = np.argsort(events.timestamps, kind="stable")
-    times, items, weights = events.timestamps[order], events.items[order], events.weights[order]
-    moments = np.unique(times[np.linspace(0, len(times) - 1, N_MOMENTS).astype(np.int64)])
-    bounds = np.append(np.searchsorted(times, moments, side="left"), len(times))
+    timestamps, items, weights = events.timestamps[order], events.items[order], events.weights[order]
+    times = np.unique(timestamps[np.linspace(0, len(timestamps) - 1, N_TIMES).astype(np.int64)])
+    bounds = np.append(np.searchsorted(timestamps, times, side="left"), len(timestamps))
     decay = np.log(2) / (np.array(half_lives) * c.MICROS_PER_DAY)  # [k] per microsecond
-    ends = np.append(moments[1:], times[-1])
+    ends = np.append(times[1:], timestamps[-1])
     state = np.zeros((len(half_lives), n_items))
-    found = np.empty((len(moments), len(half_lives), n_items), dtype=np.float32)
-    for index, moment in enumerate(moments):
+    found = np.empty((len(times), len(half_lives), n_items), dtype=np.float32)
+    for index, time in enumerate(times):
         found[index] = state
         part = slice(bounds[index], bounds[index + 1])
         for k, rate in enumerate(decay):
-            faded = weights[part] * np.exp(-rate * (ends[index] - times[part]))
-            state[k] = state[k] * np.exp(-rate * (ends[index] - moment)) + np.bincount(items[part], faded, n_items)
+            faded = weights[part] * np.exp(-rate * (ends[index] - timestamps[part]))
+            state[k] = state[k] * np.exp(-rate * (ends[index] - time)) + np.bincount(items[part], faded, n_items)
     spread = np.log1p(state).std(axis=1)[:, None]
-    spread = np.where(spread > 1e-6, spread, 1.0).astype(np.float32)  # one item alone, or all alike: none
-    return Trends(moments, np.log1p(found) / spread, np.log1p(state).T.astype(np.float32) / spread.T)
+    spread = np.where(spread > 1e-6, spread, 1.0).astype(np.float32)  # 1 where all items are equally popular
+    latest = np.log1p(state).T.astype(np.float32) / spread.T
+    return RecentPopularity(times, np.log1p(found) / spread, latest)

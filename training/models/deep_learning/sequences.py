@@ -1,4 +1,4 @@
-"""Training sequences: windows over each user's events, new ones every epoch, in batches of like length."""
+"""Training sequences: windows over each user's events, drawn anew every epoch, in batches of similar length."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows padded at the end to one length."""
+    """b windows of at most l events, padded at the end to one length."""
 
     items: Ints  # [b, l]
     types: Ints  # [b, l]
     weights: npt.NDArray[np.float32]  # [b, l]
     timestamps: Ints  # [b, l] microseconds
-    moments: Ints  # [b, l] microseconds, when each event is asked for
-    before: Ints  # [b, l] events of the window that are known then
+    query_times: Ints  # [b, l] microseconds, when each event is predicted
+    context_lengths: Ints  # [b, l] events of the window that are known at the query time
     lengths: Ints  # [b]
-    counted: npt.NDArray[np.bool_]  # [b, l] places whose event is a target of the loss
+    loss_mask: npt.NDArray[np.bool_]  # [b, l] True where the event is a target of the loss
 
 
 def epoch(
@@ -31,32 +31,32 @@ def epoch(
     batch_size: int,
     rng: np.random.Generator,
     horizon: int | None = None,
-    asked: float = 1.0,
+    target_share: float = 1.0,
 ) -> Iterator[tuple[float, Batch]]:
-    """All events once, as windows of at most `window` events; each batch with the share of the epoch before it.
+    """Yield every event once, in windows of at most `window` events; each batch with the share of the epoch before it.
 
-    Events of one moment come in random order: their order by position is an accident of storage that no request
-    will repeat. A long history is cut at random places. The first event of a window is a target only where it is the
-    user's first, since otherwise the window does not show what went before it.
+    Events with equal timestamps are shuffled, since their order in storage is arbitrary and no request repeats it.
+    A long history is cut at random places. The first event of a window is a target only if it is the user's first:
+    otherwise the window does not show the events before it.
 
     Args:
         events: at least one.
-        window: events of a sequence at most.
-        batch_size: sequences.
-        rng: draws order, windows and moments.
-        horizon: microseconds. Each event is asked for at a random moment up to so long before it and from what was
-            known then, so that the model learns what a user chooses within that time and not what completes a basket.
-            None: it is asked for just before it happens, from all events before it.
-        asked: share of the events that are a target of the loss, drawn anew each time. What is learned from one state
-            of a sequence is much like what is learned from the next, and a large catalogue makes each one dear.
+        window: largest number of events of a sequence.
+        batch_size: sequences of a batch.
+        rng: draws orders, windows and query times.
+        horizon: microseconds. Each event is predicted at a random time up to so long before it, from the events
+            before that time, so that the model learns what a user chooses within the horizon rather than what
+            completes a basket. None: each event is predicted from all events before it.
+        target_share: share of the events that are targets of the loss, drawn anew each time. Consecutive states of a
+            sequence teach much the same, and each target is expensive where the catalogue is large.
     """
     order = np.lexsort((rng.random(len(events)), events.timestamps, events.users))
     events = events.where(order)
-    moments, known = _moments(events, horizon, rng)
+    query_times, known = _draw_query_times(events, horizon, rng)
     starts, ends, first = _windows(events.users, window, rng)
     lengths = ends - starts
     shuffled = rng.permutation(len(starts))
-    pool = batch_size * 32  # sorted within pools: little padding, and batches still differ from epoch to epoch
+    pool = batch_size * 32  # sorting within pools keeps padding low and batches different from epoch to epoch
     batches = []
     for low in range(0, len(shuffled), pool):
         rows = shuffled[low : low + pool]
@@ -68,52 +68,54 @@ def epoch(
         places = np.arange(longest)
         valid = places < lengths[rows, None]
         flat = np.where(valid, starts[rows, None] + places, 0)
-        before = np.where(valid, np.maximum(known[flat] - starts[rows, None], 0), 0)
-        counted = valid & ((before > 0) | first[rows, None])
-        if asked < 1:
-            counted &= rng.random(counted.shape) < asked
+        context_lengths = np.where(valid, np.maximum(known[flat] - starts[rows, None], 0), 0)
+        loss_mask = valid & ((context_lengths > 0) | first[rows, None])
+        if target_share < 1:
+            loss_mask &= rng.random(loss_mask.shape) < target_share
         batch = Batch(
             items=np.where(valid, events.items[flat], 0).astype(np.int64),
             types=np.where(valid, events.types[flat], 0).astype(np.int64),
             weights=np.where(valid, events.weights[flat], 0).astype(np.float32),
             timestamps=events.timestamps[flat],
-            moments=moments[flat],
-            before=before,
+            query_times=query_times[flat],
+            context_lengths=context_lengths,
             lengths=lengths[rows],
-            counted=counted,
+            loss_mask=loss_mask,
         )
         yield done / len(batches), batch
 
 
-def _moments(events: Interactions, horizon: int | None, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """When each event is asked for, and where the first event lies that its user had not had by then, both [n].
+def _draw_query_times(events: Interactions, horizon: int | None, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """The query time of each event, and the index of its user's first event that is not known then, both int64 [n].
 
     events: sorted by user and time.
     """
     n = len(events)
     if horizon is None:
         return events.timestamps, np.arange(n)
-    moments = events.timestamps - rng.integers(0, horizon, n, endpoint=True)
-    # Moments sort in front of the events of the same time, which are not known yet.
-    asked = np.repeat((True, False), n)
+    query_times = events.timestamps - rng.integers(0, horizon, n, endpoint=True)
+    # A query sorts before the events of the same time, which it does not know yet.
+    is_query = np.repeat((True, False), n)
     order = np.lexsort(
-        (~asked, np.concatenate((moments, events.timestamps)), np.concatenate((events.users, events.users)))
+        (~is_query, np.concatenate((query_times, events.timestamps)), np.concatenate((events.users, events.users)))
     )
     known = np.empty(2 * n, dtype=np.int64)
-    known[order] = np.cumsum(~asked[order])
-    return moments, known[:n]
+    known[order] = np.cumsum(~is_query[order])
+    return query_times, known[:n]
 
 
 def _windows(
     users: npt.NDArray[np.int32], window: int, rng: np.random.Generator
 ) -> tuple[Ints, Ints, npt.NDArray[np.bool_]]:
-    """Start, end and "starts a history" of each window. users: int32 [n], ascending."""
+    """Start and end of each window, and whether it begins a history. users: int32 [n], ascending."""
     n = len(users)
     new_user = np.concatenate(([True], users[1:] != users[:-1]))
     user_starts = np.flatnonzero(new_user)
     counts = np.diff(np.append(user_starts, n))
     place = np.arange(n) - np.repeat(user_starts, counts)
-    shift = np.where(counts > window, rng.integers(0, window, len(counts)), 0)  # how much the first window is short
+    shift = np.where(
+        counts > window, rng.integers(0, window, len(counts)), 0
+    )  # events by which the first window is shorter
     window_of = (place + np.repeat(shift, counts)) // window
     new_window = new_user | np.concatenate(([True], window_of[1:] != window_of[:-1]))
     starts = np.flatnonzero(new_window)

@@ -1,4 +1,4 @@
-"""From histories to user vectors: what training validates with and serving answers with."""
+"""From histories to user vectors: the one function that validation during training and serving both use."""
 
 import numpy as np
 import torch
@@ -17,10 +17,15 @@ def user_vectors(
     max_length: int,
     presence: Tensor | None = None,
 ) -> Tensor:
-    """User vectors, [b, d + k], on the device of `item_vectors`, of the newest `max_length` events; without dropout.
+    """User vectors [b, d + k] of the newest `max_length` events, on the device of `item_vectors`, without dropout.
 
-    item_vectors: [n_items, d]; type_vectors: [n_types, d]; presence: [b, 1 + l] for the start and the events, the
-    longest history having l.
+    Args:
+        tower: in evaluation mode.
+        histories: a batch of b histories.
+        item_vectors: [n_items, d].
+        type_vectors: [n_types, d].
+        max_length: newest events that are read.
+        presence: [b, 1 + l], weights of the start token and of the l events of the longest history; None: all 1.
     """
     device = item_vectors.device
     lengths = np.minimum(histories.lengths, max_length)
@@ -42,7 +47,7 @@ def user_vectors(
 
 
 def _newest_events(histories: Histories, lengths: Integers, order: Integers) -> Integers:
-    """Indices of so many newest events of each history, the histories in this order. lengths, order: int64 [b]."""
+    """Indices of the newest `lengths[row]` events of each history, histories in `order`. lengths, order: int64 [b]."""
     lengths = lengths[order]
     ends = np.cumsum(lengths)
     return np.arange(lengths.sum()) + np.repeat(histories.offsets[order + 1] - ends, lengths)

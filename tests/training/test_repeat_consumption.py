@@ -1,4 +1,4 @@
-"""What repetition adds to the scores of the sequential family: counted right, learned, explained, kept."""
+"""Repeat consumption in the sequential family: its counts are right, it is learned, explained and saved."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,14 @@ from training.data.dataset import Dataset, Interactions, ItemTable
 from training.models.contract import RuntimeOptions
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.model import DeepLearning
-from training.models.deep_learning.repeat_consumption import Again, add_again, again_of, count, count_sequences
-from training.models.deep_learning.task import first_of_each
+from training.models.deep_learning.repeat_consumption import (
+    RepeatConsumption,
+    add_repeat_scores,
+    decayed_counts,
+    decayed_counts_at,
+    repeat_scores,
+)
+from training.models.deep_learning.task import first_occurrences
 from training.models.registry import load_model, save_model
 
 OPTIONS = RuntimeOptions(threads=1, seed=1, max_seconds=600)
@@ -43,7 +49,7 @@ def model() -> DeepLearning:
 
 
 def test_counts_halve_with_the_days_before_the_newest_event() -> None:
-    found = count(histories([5, 3, 5], [], [3]), (1.0, 2.0), 9)
+    found = decayed_counts(histories([5, 3, 5], [], [3]), (1.0, 2.0), 9)
     assert list(zip(found.rows.tolist(), found.items.tolist(), strict=True)) == [(0, 3), (0, 5), (2, 3)]
     expected = 0.8 * np.array([[0.5, 0.5**0.5], [1 + 0.25, 1 + 0.5], [1, 1]])
     assert found.values == pytest.approx(expected, rel=1e-6)
@@ -54,7 +60,7 @@ def test_training_counts_at_every_place_what_serving_counts_at_the_end() -> None
     items, weights = rng.integers(0, 4, (3, 9)), rng.random((3, 9)).astype(np.float32)
     times = np.sort(rng.integers(0, 1_000, (3, 9)), axis=1) * DAY
     rows, places = np.repeat(np.arange(3), 10), np.tile(np.arange(10), 3)
-    found = count_sequences(
+    found = decayed_counts_at(
         *(torch.from_numpy(each) for each in (items, weights, times, rows, places)), (3.0, 200.0)
     ).numpy()
     for n, (row, place) in enumerate(zip(rows, places, strict=True)):
@@ -65,7 +71,7 @@ def test_training_counts_at_every_place_what_serving_counts_at_the_end() -> None
             times[row, :place],
             np.array([0, place]),
         )
-        expected, own = np.zeros((4, 2)), count(past, (3.0, 200.0), 4)
+        expected, own = np.zeros((4, 2)), decayed_counts(past, (3.0, 200.0), 4)
         expected[own.items] = own.values
         reached = np.zeros((4, 2))
         np.add.at(reached, items[row], found[n])
@@ -74,20 +80,20 @@ def test_training_counts_at_every_place_what_serving_counts_at_the_end() -> None
 
 
 def test_the_first_event_of_each_item_is_told() -> None:
-    assert first_of_each(torch.tensor([[2, 0, 2, 0, 1]])).tolist() == [[True, True, False, False, True]]
+    assert first_occurrences(torch.tensor([[2, 0, 2, 0, 1]])).tolist() == [[True, True, False, False, True]]
 
 
 def test_repetition_adds_strength_times_log_of_the_count() -> None:
-    again = Again(2, (1.0,))
+    repeats = RepeatConsumption(2, (1.0,))
     strengths, asked = torch.tensor([[1.0], [2.0], [3.0]]), histories([1, 2, 1], [0])
     whole, some = np.zeros((2, 3), np.float32), np.zeros((2, 2), np.float32)
-    add_again(whole, asked, again, strengths)
-    add_again(some, asked, again, strengths, np.array([2, 1], np.int32))
+    add_repeat_scores(whole, asked, repeats, strengths)
+    add_repeat_scores(some, asked, repeats, strengths, np.array([2, 1], np.int32))
     expected = np.array([[0, 2 * np.log1p(0.8 * 1.25), 3 * np.log1p(0.4)], [np.log1p(0.8), 0, 0]])
     assert whole == pytest.approx(expected, rel=1e-6)
     assert some == pytest.approx(expected[:, [2, 1]], rel=1e-6)
     pairs = np.array([[1, -1, 2], [1, 0, -1]], np.int32)
-    found = again_of(asked, pairs, again, strengths)
+    found = repeat_scores(asked, pairs, repeats, strengths)
     assert found == pytest.approx(np.where(pairs >= 0, np.take_along_axis(expected, pairs, axis=1), 0), rel=1e-6)
 
 
@@ -102,12 +108,10 @@ def test_what_a_household_buys_again_comes_first(model: DeepLearning) -> None:
 def test_an_item_that_is_chosen_again_is_its_own_evidence_and_the_score_falls_without_it(model: DeepLearning) -> None:
     asked = households().histories()
     top = model.recommend(asked, 1).items
-    assert model.trust.agreement is not None and model.trust.agreement >= 0.95
+    assert model.fidelity.agreement is not None and model.fidelity.agreement >= 0.95
     named = model.evidence(asked, top, top=1)[:, 0, 0]
     assert (named == top[:, 0]).mean() > 0.95
-    kept = asked.items != top[asked.rows, 0]
-    offsets = np.concatenate(([0], np.cumsum(kept)))[asked.offsets]
-    less = Histories(asked.items[kept], asked.types[kept], asked.weights[kept], asked.timestamps[kept], offsets)
+    less = asked.without_items(top[:, 0])
     rows = np.arange(N_USERS)
     assert (model.score(less)[rows, top[:, 0]] < model.score(asked)[rows, top[:, 0]]).all()
 
