@@ -1,5 +1,6 @@
 """What a piece of work took: seconds of the clock and of the processor, and the peak of this process's memory."""
 
+import platform
 import resource
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_PROCESSOR = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -41,22 +43,14 @@ def measure_usage() -> Iterator[UsageMeasurement]:
     found.result = ResourceUsage(ended[0] - clock, ended[1] - processor, _peak_mb())
 
 
-class Stopwatch:
-    """Seconds that work takes on a machine that has nothing else to do, as far as one can tell while it has.
-
-    They are those of the clock, or of the processor where these are fewer: the difference was spent waiting for other
-    processes. What a device computes is no time of the processor, so there the clock alone counts.
-    """
-
-    def __init__(self, device: str = "cpu") -> None:
-        self._on_processor = device == "cpu"
-        self._began = _now()
-
-    def lap(self) -> float:
-        """Seconds since the last call."""
-        (clock, processor), self._began = self._began, _now()
-        clock, processor = self._began[0] - clock, self._began[1] - processor
-        return min(clock, processor) if self._on_processor else clock
+def processor_model() -> str:
+    """The model of this machine's processor, as far as the system says it."""
+    if _PROCESSOR.exists():
+        for line in _PROCESSOR.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.machine()
 
 
 def resident_mb() -> float:

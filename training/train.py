@@ -12,7 +12,7 @@ model that serves. The served model itself is never scored on the window: it has
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -23,12 +23,13 @@ from feature_store.interaction_types import SeenPolicy
 from training.config import load_config
 from training.data.dataset import Dataset
 from training.data.splits import Split, temporal_split
-from training.estimate import forecast
 from training.evaluation.calibration import ScoreMap, fit_score_map
 from training.evaluation.rankings import HoldoutRankings, ProgressCallback, rank_test_queries
 from training.evaluation.report import EvaluationReport, evaluate_model
+from training.forecast import Forecast, PastTraining, PlannedFit, forecast
 from training.models.contract import Ensemble, ModelConfig, Recommender, RuntimeOptions
 from training.models.registry import family_class, load_model, save_model
+from training.models.workload import DataSizes
 from training.resource_usage import ResourceUsage, measure_usage
 
 log = structlog.get_logger(__name__)
@@ -114,6 +115,7 @@ def train_family(
     base_models: Mapping[str, TrainedModel] | None = None,
     exclude_seen: SeenPolicy = "all",
     split: Split | None = None,
+    past: Sequence[PastTraining] = (),
 ) -> TrainedModel:
     """Fit a family, measure it on the held-out window and refit it for serving.
 
@@ -125,13 +127,16 @@ def train_family(
         base_models: the models that the ensemble weighs, trained on the same data set and split.
         exclude_seen: the tenant's `excludeSeen`, which decides what the metrics mask.
         split: where the caller has made `temporal_split(dataset, exclude_seen)` already.
+        past: earlier trainings of the family on this machine, which correct the forecast.
 
     Raises:
         KeyError: no such family.
         ValueError: the data cannot be split in time, or cannot carry the family.
     """
     split = split or temporal_split(dataset, exclude_seen)
-    found = evaluate_family(family, split, options=options, config=config, base_models=base_models)
+    config = config or load_config(family)
+    expected = _forecast(family, config, split, options, base_models or {}, past, dataset)
+    found = _fit_and_evaluate(family, config, split, options, base_models or {}, expected)
     with measure_usage() as usage:
         if isinstance(found.evaluated, Ensemble):
             served = {name: one.model for name, one in (base_models or {}).items()}
@@ -177,21 +182,48 @@ def evaluate_family(
         ValueError: the data cannot carry the family.
     """
     config = config or load_config(family)
-    fit, refit = _share(options, _FIT_SHARE), _share(options, _REFIT_SHARE)
-    expected = forecast(
-        family, config, split, fit, refit, {name: one.tuned for name, one in (base_models or {}).items()}
-    )
-    if expected is not None:
-        log.info("before the fits", family=family, **expected.notes())
+    expected = _forecast(family, config, split, options, base_models or {})
+    return _fit_and_evaluate(family, config, split, options, base_models or {}, expected, tick)
+
+
+def _forecast(
+    family: str,
+    config: ModelConfig,
+    split: Split,
+    options: RuntimeOptions,
+    base_models: Mapping[str, EvaluatedModel],
+    past: Sequence[PastTraining] = (),
+    served: Dataset | None = None,
+) -> Forecast:
+    """What the fits will take, logged before they start. served: the whole snapshot, where a model is fitted on it."""
+    data = [(split.train, _FIT_SHARE), (split.before_test, _REFIT_SHARE)]
+    data += [] if served is None else [(served, _REFIT_SHARE)]
+    queries = len(split.validation)
+    fits = [PlannedFit(DataSizes.of(dataset, queries), share * options.max_seconds) for dataset, share in data]
+    fitted = {name: one.tuned for name, one in base_models.items()}
+    found = forecast(family, config, fits, options.threads, fitted, past)
+    log.info("forecast", family=family, **found.notes())
+    return found
+
+
+def _fit_and_evaluate(
+    family: str,
+    config: ModelConfig,
+    split: Split,
+    options: RuntimeOptions,
+    base_models: Mapping[str, EvaluatedModel],
+    expected: Forecast,
+    tick: ProgressCallback | None = None,
+) -> EvaluatedModel:
     with measure_usage() as usage:
-        tuned, evaluated = _fit_before_test(family, config, split, options, base_models or {})
-    log.info("after the fits", family=family, **asdict(usage.result))
+        tuned, evaluated = _fit_before_test(family, config, split, options, base_models)
+    log.info("fitted", family=family, **asdict(usage.result))
     answers = _asked(evaluated, split, tick)
     report = _report(evaluated, split, options, usage.result, answers)
     return EvaluatedModel(
         tuned,
         evaluated,
-        report.model_copy(update={"notes": {**report.notes, **expected.notes()}}) if expected else report,
+        report.model_copy(update={"notes": {**report.notes, **expected.notes()}}),
         options.seed,
         usage.result,
         answers=answers,

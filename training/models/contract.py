@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from feature_store.online import Histories
 from training.data.dataset import Dataset
 from training.data.splits import Holdout
+from training.models.workload import DataSizes, Workload
 
 FloatMatrix = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int32]
@@ -87,6 +88,8 @@ class Recommender(ABC):
 
     family: ClassVar[str]
     Config: ClassVar[type[ModelConfig]]
+    imports: ClassVar[Mapping[str, float]] = {}
+    """Libraries that the first fit of a process loads, with the processor seconds that this takes."""
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         self.config = config or self.Config()
@@ -101,6 +104,20 @@ class Recommender(ABC):
         By default a fit anew; a family whose fits are long may go on from what it has learned.
         """
         return type(self)(self.config).fit(dataset, options)
+
+    @classmethod
+    def workload(
+        cls, sizes: DataSizes, config: Any, refit: bool = False, base_models: Mapping[str, Workload] | None = None
+    ) -> Workload | None:
+        """What a fit of this family costs, counted before it starts; None where the family declares no formula.
+
+        Args:
+            sizes: of the data set to fit on.
+            config: hyper-parameters of this family.
+            refit: the cost of `refit` instead of `fit`.
+            base_models: of an ensemble, what the fits of its base models cost.
+        """
+        return None
 
     def record(self) -> dict[str, Any]:
         """What the fit found out about itself, for the run's record: numbers, words, and lists of floats as curves."""

@@ -1,5 +1,6 @@
 """Baseline: items whose users overlap most with those of the history's items."""
 
+from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
@@ -12,6 +13,10 @@ from training.models.coconsumption import column_norms, item_vectors, prior_scor
 from training.models.contract import RuntimeOptions
 from training.models.kernels import Sparse, strongest
 from training.models.linear import LinearConfig, LinearRecommender
+from training.models.workload import LOOKUP, PASS, SPARSE_SPARSE, DataSizes, Workload, item_vectors_workload
+
+CELLS = 16_000_000
+"""Cosines that are held at once; bounds the memory of a fit."""
 
 
 class ItemKnnConfig(LinearConfig):
@@ -34,7 +39,24 @@ class ItemKnn(LinearRecommender):
         self.vectors = item_vectors(matrix, self.config.dimensions, options.seed)
         return self
 
-    def _neighbours(self, matrix: sp.csr_array, cells: int = 16_000_000) -> sp.csr_array:
+    @classmethod
+    def workload(
+        cls,
+        sizes: DataSizes,
+        config: ItemKnnConfig,
+        refit: bool = False,
+        base_models: Mapping[str, Workload] | None = None,
+    ) -> Workload:
+        """The overlaps of all pairs of items, of which each item keeps its strongest."""
+        kept = sizes.items * min(config.neighbours, sizes.items)
+        overlaps = Workload(
+            kept + sizes.items,
+            sizes.co_pairs * SPARSE_SPARSE + 12.0 * sizes.items**2 * PASS + sizes.history_events * LOOKUP,
+            20.0 * min(CELLS, sizes.items**2) + 12.0 * kept + 24.0 * sizes.history_events,
+        )
+        return overlaps + item_vectors_workload(sizes, config.dimensions)
+
+    def _neighbours(self, matrix: sp.csr_array, cells: int = CELLS) -> sp.csr_array:
         """[n_items, n_items], in slices of at most `cells` dense entries to bound memory."""
         chunk = max(1, cells // matrix.shape[1])
         norms = column_norms(matrix)

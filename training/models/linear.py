@@ -5,10 +5,10 @@ history did to a score.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, ClassVar, Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,7 @@ class LinearRecommender(Recommender):
         vectors: float32 [n_items, d] unit or zero vectors for `similar`.
     """
 
+    imports: ClassVar[Mapping[str, float]] = {"sklearn.utils.extmath": 1.5}
     config: LinearConfig
     terms: tuple[Term, ...]
     base: npt.NDArray[np.float32]

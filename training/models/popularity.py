@@ -1,7 +1,7 @@
 """Baseline: what everybody has been choosing lately. The floor that every model must clear."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from feature_store import columns as c
 from feature_store.online import Histories
 from training.data.dataset import Dataset
 from training.models.contract import Contributions, FloatMatrix, ModelConfig, Positions, Recommender, RuntimeOptions
+from training.models.workload import LOOKUP, DataSizes, Workload
 
 CONFIG_FILE = "popularity.json"
 ARRAYS_FILE = "popularity.npz"
@@ -33,6 +34,16 @@ class Popularity(Recommender):
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         self.values = decayed_popularity(dataset, self.config.half_life_days)
         return self
+
+    @classmethod
+    def workload(
+        cls,
+        sizes: DataSizes,
+        config: PopularityConfig,
+        refit: bool = False,
+        base_models: Mapping[str, Workload] | None = None,
+    ) -> Workload:
+        return Workload(sizes.items, sizes.events * LOOKUP, 24.0 * sizes.events, sizes.items * 1e-9)
 
     @property
     def n_items(self) -> int:

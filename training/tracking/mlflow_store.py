@@ -33,6 +33,7 @@ from feature_store.interaction_types import TYPE_CODES
 from feature_store.online import Histories
 from training.evaluation.promotion import Decision
 from training.evaluation.report import EvaluationReport
+from training.forecast import PastTraining
 from training.models.contract import Recommender
 from training.models.registry import load_model
 from training.tracking import payload as records
@@ -43,6 +44,8 @@ CHAMPION = "champion"
 REPORT_FILE = "evaluation.json"
 _MODEL_FOLDER = "model"  # inside the logged model
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
+_PAST_TRAININGS = 10
+"""The newest ones that correct a forecast."""
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Makes the user interface open an experiment on runs and charts, not on traces of language models."""
 
@@ -187,6 +190,22 @@ class Tracking:
         with TemporaryDirectory() as folder:
             path = self.client.download_artifacts(ref.run_id, REPORT_FILE, folder)
             return EvaluationReport.model_validate_json(Path(path).read_text())
+
+    def past_trainings(self, tenant_id: str, family: str) -> list[PastTraining]:
+        """What the newest trainings of a tenant's family did and took on processors like this one.
+
+        Those that ran out of time are left out, since they did less than was planned.
+        """
+        experiment = self.client.get_experiment_by_name(tenant_id)
+        if experiment is None:
+            return []
+        runs = self.client.search_runs(
+            [experiment.experiment_id],
+            f"tags.family = '{family}' AND attributes.status = 'FINISHED'",
+            max_results=_PAST_TRAININGS,
+            order_by=["attributes.start_time DESC"],
+        )
+        return [found for run in runs if (found := records.past_training(run.data.metrics, run.data.params))]
 
     def base_models(self, ref: ModelRef) -> dict[str, ModelRef]:
         """The versions that an ensemble serves with, by family; empty for any other model."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.evaluation.report import EvaluationReport
+from training.forecast import PastTraining
+from training.resource_usage import processor_model
 from training.train import TrainedModel
 
 
@@ -28,6 +30,17 @@ def metrics(trained: TrainedModel) -> dict[str, list[float]]:
         elif isinstance(value, list) and value and all(isinstance(one, int | float) for one in value):
             found[f"fit/{name}"] = [float(one) for one in value]
     return found
+
+
+def past_training(metrics: Mapping[str, float], params: Mapping[str, str]) -> PastTraining | None:
+    """What a logged run did and took; None of one that says too little, ran on another processor or out of time."""
+    if (
+        params.get("fit.machine") != processor_model()
+        or params.get("fit.stopped") == "time"
+        or "fit/work" not in metrics
+    ):
+        return None
+    return PastTraining(metrics["fit/work"], metrics["fit_cpu_seconds"], metrics["peak_mb"])
 
 
 def params(trained: TrainedModel) -> dict[str, Any]:

@@ -97,6 +97,7 @@ def train(
         base_models={name: run.load(name) for name in base_model_versions},
         exclude_seen=run.exclude_seen,
         split=split,
+        past=run.tracking.past_trainings(run.tenant, family),
     )
     folder = run.folder(family)
     if folder.exists():

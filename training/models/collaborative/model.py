@@ -1,5 +1,6 @@
 """The collaborative family: who chose what together and in what order, and nothing about what it is."""
 
+from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
@@ -11,9 +12,11 @@ from training.models.coconsumption import item_vectors, prior_scores, training_m
 from training.models.collaborative.ease import ease_weights
 from training.models.collaborative.factorisation import factorise
 from training.models.collaborative.transitions import transition_weights
+from training.models.collaborative.workload import collaborative_workload
 from training.models.contract import RuntimeOptions
 from training.models.kernels import Dense, Factors, Kernel, Sparse, strongest
 from training.models.linear import LinearConfig, LinearRecommender, Term
+from training.models.workload import DataSizes, Workload
 
 SELDOM = 0.2
 """Share of events that repeat an item of their user, under which nothing is learned of repetition."""
@@ -71,6 +74,16 @@ class Collaborative(LinearRecommender):
         self.base = prior_scores(dataset, config.prior)
         self.vectors = item_vectors(matrix, config.dimensions, options.seed)
         return self
+
+    @classmethod
+    def workload(
+        cls,
+        sizes: DataSizes,
+        config: CollaborativeConfig,
+        refit: bool = False,
+        base_models: Mapping[str, Workload] | None = None,
+    ) -> Workload:
+        return collaborative_workload(sizes, config)
 
     def _closed_form(self, matrix: sp.csr_array, options: RuntimeOptions) -> list[Kernel]:
         config, n_items = self.config, matrix.shape[1]

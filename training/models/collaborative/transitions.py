@@ -13,7 +13,7 @@ from training.models.contract import FloatMatrix
 
 HALF_LIVES_READ = 8
 """A memory ends after so many of its half-lives, where an event weighs less than half a percent."""
-_CELLS = 20_000_000
+CELLS = 20_000_000
 """Entries of a memory held at once; bounds the memory of a fit."""
 
 
@@ -39,7 +39,7 @@ def transition_weights(
     gram, follows = np.zeros((size, size), exact), np.zeros((size, n_items), exact)
     spans = [slice(t * n_items, (t + 1) * n_items) for t in range(len(half_lives))]
     longest = int(np.ceil(HALF_LIVES_READ * max(half_lives)))
-    for events in _chunks(_in_order(dataset.interactions, seed), max(1, _CELLS // longest)):
+    for events in _chunks(_in_order(dataset.interactions, seed), max(1, CELLS // longest)):
         weights = np.log2(1 + events.weights)
         ends = np.searchsorted(events.users, events.users, side="right")
         later = ends - 1 - np.arange(len(events))  # events of the same user after each

@@ -1,6 +1,6 @@
 """The content-based family: what items are, and which kinds of items are chosen by the same users."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -13,9 +13,11 @@ from training.data.dataset import Dataset
 from training.models.coconsumption import prior_scores, training_matrix, unit_rows
 from training.models.cold_start.label_model import LabelMixture, MixtureConfig
 from training.models.content_based.encoder import ContentEncoder, EncoderConfig
+from training.models.content_based.workload import content_based_workload
 from training.models.contract import FloatMatrix, Positions, RuntimeOptions
 from training.models.kernels import Factors
 from training.models.linear import LinearConfig, LinearRecommender
+from training.models.workload import DataSizes, Workload
 
 MIXING_FILE = "mixing.npz"
 Doubles = npt.NDArray[np.floating[Any]]
@@ -65,6 +67,16 @@ class ContentBased(LinearRecommender):
         self.base = prior_scores(dataset, self.config.prior)
         self._lay(features @ self.mixing, features)
         return self
+
+    @classmethod
+    def workload(
+        cls,
+        sizes: DataSizes,
+        config: ContentBasedConfig,
+        refit: bool = False,
+        base_models: Mapping[str, Workload] | None = None,
+    ) -> Workload:
+        return content_based_workload(sizes, config)
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
         if not len(positions):

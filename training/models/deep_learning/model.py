@@ -27,10 +27,10 @@ docs/models-log.md has what was tried and measured.
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -59,6 +59,8 @@ from training.models.deep_learning.recent_popularity import recent_popularity
 from training.models.deep_learning.repeat_consumption import add_repeat_scores, learns_repeats, repeat_scores
 from training.models.deep_learning.stages import continue_network, fit_network, hold_out, padded_ids, reproducible
 from training.models.deep_learning.user_vectors import user_vectors
+from training.models.deep_learning.workload import deep_learning_workload
+from training.models.workload import DataSizes, Workload
 
 DESCRIPTION_FILE = "deep_learning.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -82,6 +84,7 @@ class DeepLearning(Recommender):
 
     family = "deep-learning"
     Config = DeepLearningConfig
+    imports: ClassVar[Mapping[str, float]] = {"sklearn.utils.extmath": 1.5, "torchrec": 4.0}
     config: DeepLearningConfig
     encoder: ContentEncoder
     network: Network  # on the CPU, frozen, in evaluation mode
@@ -135,6 +138,16 @@ class DeepLearning(Recommender):
         self.targets = torch.cat([self.items, torch.from_numpy(latest)], dim=1)
         self.fidelity = Fidelity(threshold=0.0, agreement=None, pairs=0)
         self.fidelity = self._measure_fidelity(hold_out(dataset, self.config, _FIDELITY_USERS).test)
+
+    @classmethod
+    def workload(
+        cls,
+        sizes: DataSizes,
+        config: DeepLearningConfig,
+        refit: bool = False,
+        base_models: Mapping[str, Workload] | None = None,
+    ) -> Workload:
+        return deep_learning_workload(sizes, config, refit)
 
     def record(self) -> dict[str, Any]:
         agreement = {

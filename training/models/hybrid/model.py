@@ -29,9 +29,11 @@ from training.models.hybrid.learning import Learned, learn
 from training.models.hybrid.occlusion import agreement
 from training.models.hybrid.queries import ask
 from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
+from training.models.hybrid.workload import hybrid_workload
 from training.models.linear import LinearRecommender
 from training.models.popularity import decayed_popularity
 from training.models.profiles import build_profiles
+from training.models.workload import DataSizes, Workload
 
 DESCRIPTION_FILE = "hybrid.json"
 ARRAYS_FILE = "hybrid.npz"
@@ -107,6 +109,16 @@ class Hybrid(Ensemble):
         histories, seen = dataset.histories(users), dataset.seen[users]
         ensemble.lift = lift_again(self.lift, ensemble._blended, ensemble.newcomers, histories, seen)
         return ensemble
+
+    @classmethod
+    def workload(
+        cls,
+        sizes: DataSizes,
+        config: HybridConfig,
+        refit: bool = False,
+        base_models: Mapping[str, Workload] | None = None,
+    ) -> Workload:
+        return hybrid_workload(sizes, config, refit, base_models or {})
 
     @property
     def kept_base_model(self) -> str | None:

@@ -1,0 +1,44 @@
+"""What a fit of the content-based family costs."""
+
+from typing import TYPE_CHECKING
+
+from training.models.content_based.encoder import EncoderConfig
+from training.models.workload import LOOKUP, PRODUCT, PYTHON, SPARSE_DENSE, DataSizes, Workload, svd_workload
+
+if TYPE_CHECKING:
+    from training.models.content_based.model import ContentBasedConfig
+
+_WORDS = 5
+"""Words and labels of one entry of metadata, as guessed before any is read."""
+_LABEL_STEPS = 25
+"""Steps of the interpreter that a mixture over labels takes for one entry of metadata, beyond reading it."""
+_READING_STEPS = 15
+"""The same of the encoder, which reads each entry twice."""
+
+
+def content_based_workload(sizes: DataSizes, config: "ContentBasedConfig") -> Workload:
+    """Of one fit: the encoder, and the map between kinds of content or the mixture over labels."""
+    encoder, width = encoder_workload(sizes, config.encoder), content_width(sizes, config.encoder) + 1
+    mapped = Workload(
+        2 * sizes.items * width + width**2 + sizes.items,
+        2 * (2 * sizes.pairs * width * SPARSE_DENSE + (2 * sizes.items + 2 * sizes.users) * width**2 * PRODUCT)
+        + sizes.history_events * LOOKUP,
+        24.0 * (sizes.users + sizes.items) * width,
+        scoring_seconds=(sizes.history_length + sizes.items) * width * PRODUCT,
+    )
+    if config.mixture is None:
+        return encoder + mapped
+    return encoder + mapped + Workload(0, sizes.metadata_values * _LABEL_STEPS * PYTHON)
+
+
+def encoder_workload(sizes: DataSizes, config: EncoderConfig) -> Workload:
+    """Of a fit of the encoder and the vectors of the whole catalogue."""
+    entries = _WORDS * sizes.metadata_values
+    return Workload(0, sizes.metadata_values * _READING_STEPS * PYTHON) + svd_workload(
+        sizes.items, min(entries, config.max_words), entries, config.text_dimensions
+    )
+
+
+def content_width(sizes: DataSizes, config: EncoderConfig) -> int:
+    """Width of the content vectors at most; it is less where the catalogue has fewer words and labels."""
+    return min(config.text_dimensions, sizes.items) + min(config.label_dimensions, sizes.items)

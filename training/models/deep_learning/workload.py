@@ -1,0 +1,60 @@
+"""What a fit of the sequential transformer costs."""
+
+from training.models.content_based.workload import content_width, encoder_workload
+from training.models.deep_learning.config import DeepLearningConfig
+from training.models.workload import MS, PASS, PRODUCT, DataSizes, Workload
+
+_BACKWARD = 3
+"""A step forward and back costs three times the step forward."""
+_PADDED = 1.1
+"""Places of a batch for each event in it."""
+_SOFTMAX_PASSES = 14
+"""How often an entry of the logits is read and written: trends, masks, exponentials and their gradient."""
+_OPTIMISER_PASSES = 20
+"""The same of a parameter in a step: its gradient, two moments, decay, clipping and the average of weights."""
+_MATRICES = 13
+"""Multiply-adds of one place in the matrices of a block, over `dimensions` squared."""
+_MEASURED_HISTORIES = 1_400
+"""Histories whose gradients and scores judge the attribution after each fit."""
+
+
+def deep_learning_workload(sizes: DataSizes, config: DeepLearningConfig, refit: bool) -> Workload:
+    """Of a fit that runs all its epochs; early stopping and `max_seconds` make it shorter.
+
+    refit: it goes on from an earlier fit, for `refit_epochs`.
+    """
+    length = min(config.max_length, 1 + 2 * sizes.earlier_events)  # of the sequence that an event lies in, on average
+    place, parameters = _place_seconds(config, length), _parameters(sizes, config)
+    candidates = float(sizes.items)
+    if sizes.items > config.candidates:  # a sample, and the items of the batch
+        candidates = config.candidates + config.batch_size * length / 2
+    softmax = candidates * (_BACKWARD * config.dimensions * PRODUCT + _SOFTMAX_PASSES * PASS)
+    steps = (sizes.users + sizes.events / config.max_length) / config.batch_size
+    epoch = _PADDED * sizes.events * (_BACKWARD * place + config.asked * softmax)
+    epoch += steps * (10 * MS + parameters * _OPTIMISER_PASSES * PASS)
+    read = min(config.max_length, sizes.history_length)
+    scoring = read * place * (1 - 0.5 / config.blocks) + sizes.items * config.dimensions * PRODUCT
+    validation = min(sizes.users, 1_000) * scoring
+    epochs = config.refit_epochs if refit else config.epochs + config.refit_epochs
+    fit = Workload(
+        parameters,
+        epochs * epoch + (0 if refit else config.epochs * validation) + _MEASURED_HISTORIES * length * place,
+        24.0 * parameters + 160.0 * config.batch_size * length * config.dimensions * config.blocks,
+        scoring_seconds=scoring,
+        stops_in_time=True,
+    )
+    return fit if refit else encoder_workload(sizes, config.content) + fit
+
+
+def _place_seconds(config: DeepLearningConfig, length: float) -> float:
+    """Seconds of one place of a sequence, forward: matrices, attention and what is done entry by entry."""
+    d = config.dimensions
+    products = _MATRICES * d**2 + 2 * length * d
+    entries = 20 * d + 3 * length * config.heads
+    return config.blocks * (products * PRODUCT + entries * PASS)
+
+
+def _parameters(sizes: DataSizes, config: DeepLearningConfig) -> int:
+    """Ids of items, the projection of their content and the blocks, without what is small beside these."""
+    d = config.dimensions
+    return d * (sizes.items + content_width(sizes, config.content) + config.blocks * _MATRICES * d)

@@ -1,0 +1,40 @@
+"""What a fit of the hybrid family costs, its base models having been fitted."""
+
+from collections.abc import Mapping
+
+from training.models.hybrid.config import HybridConfig
+from training.models.workload import NS, DataSizes, Workload
+
+_SCALE_SCORINGS, _QUERY_SCORINGS, _EVIDENCE_SCORINGS = 2, 4, 2
+"""How often base models score the histories that scales are measured on, the queries, and those that evidence is
+checked on."""
+_SCALE_ENTRY, _QUERY_ENTRY, _QUERY_ITEM = 10 * NS, 50 * NS, 200 * NS
+"""Seconds of the spread of a score, of choosing candidates from a score, and of placing an item among cold ones."""
+_CANDIDATE = 200 * NS
+"""Seconds of one component score of a candidate, for each weight of popularity that is tried."""
+
+
+def hybrid_workload(
+    sizes: DataSizes, config: HybridConfig, refit: bool, base_models: Mapping[str, Workload]
+) -> Workload:
+    """Of learning the weights on queries, or of measuring the scales anew over refitted base models."""
+    count = len(base_models) + 1
+    scoring = sum(each.scoring_seconds for each in base_models.values())
+    scaled = min(config.scale_users, sizes.users)
+    scales = Workload(
+        count,
+        scaled * (_SCALE_SCORINGS * scoring + _SCALE_ENTRY * count * sizes.items),
+        peak_bytes=20.0 * scaled * sizes.items,
+    )
+    if refit:
+        return scales
+    queries = min(config.max_questions, config.questions_per_user * sizes.validation_users)
+    candidates = queries * min(sizes.items, count * config.ranker.candidates)
+    learning = Workload(
+        0,
+        queries * (_QUERY_SCORINGS * scoring + (_QUERY_ENTRY * count + _QUERY_ITEM) * sizes.items)
+        + config.evidence_users * _EVIDENCE_SCORINGS * scoring
+        + len(config.ranker.popularity_weights) * candidates * count * _CANDIDATE,
+        peak_bytes=64.0 * sizes.items * (4 * count + 30) + candidates * (90.0 + 16 * count),
+    )
+    return scales + learning
