@@ -75,8 +75,8 @@ bench-metering: install ## throughput with metering over without it; JSON on std
 bench-quality: install ## our families and their peers on the same splits; a table on stdout (ML1M=folder)
 	@$(BIN)/python -m tests.benchmarks.quality $(if $(ML1M),--ml-1m $(ML1M)) $(QUALITY_ARGS)
 
-bench-estimates: install ## time and memory that a training was expected to take beside what it took (ML1M=folder)
-	@$(BIN)/python -m tests.benchmarks.estimates $(if $(ML1M),--ml-1m $(ML1M))
+bench-estimates: install ## forecasts of processor time and memory beside what trainings took (ML1M=folder TOYS=folder BUSY=1)
+	@$(BIN)/python -m tests.benchmarks.forecasts $(if $(ML1M),--ml-1m $(ML1M)) $(if $(TOYS),--amazon-toys $(TOYS)) $(if $(BUSY),--busy)
 
 fuzz: install ## schemathesis against the live API and GraphQL for long (EXAMPLES=200 per operation)
 	@$(BIN)/python -m tests.fuzz $(EXAMPLES)

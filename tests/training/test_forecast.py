@@ -1,10 +1,8 @@
 """What a training will take is said before it starts, from counted work, and logged beside what it took."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import pandas as pd
 import pytest
 from threadpoolctl import threadpool_limits
 
+from tests.fixtures.busy import busy_cores
 from tests.fixtures.platform import ROOT
 from tests.training.catalogue import build_dataset
 from training.config import load_config
@@ -111,7 +110,7 @@ def test_more_data_never_costs_less(family: str) -> None:
         for users, items in ((20, 30), (200, 300))
     )
     assert much.rows == 10 * little.rows and known(much, "parameters") >= known(little, "parameters")
-    assert much.work > little.work and known(much, "cpu_seconds") > known(little, "cpu_seconds")
+    assert known(much, "work") > known(little, "work") and known(much, "cpu_seconds") > known(little, "cpu_seconds")
 
 
 def known(found: Forecast, name: str) -> float:
@@ -148,7 +147,8 @@ def test_all_epochs_of_a_transformer_are_expected(split: Split) -> None:
         forecast("deep-learning", config.model_copy(update={"epochs": epochs}), planned(split, 1e9), threads=1)
         for epochs in (1, 101, 201)
     )
-    assert most.work - more.work == pytest.approx(more.work - few.work) and more.work > few.work
+    one, other = known(more, "work") - known(few, "work"), known(most, "work") - known(more, "work")
+    assert 0 < one == pytest.approx(other)
     model = family_class("deep-learning")(config).fit(split.train, OPTIONS)
     counted = model.record()["parameters"] + model.n_items * config.dimensions
     assert counted / 2 < known(few, "parameters") < 2 * counted
@@ -169,16 +169,19 @@ def test_an_ensemble_scores_as_many_queries_as_it_will_learn_from() -> None:
 def test_earlier_trainings_correct_the_formula(split: Split) -> None:
     config = load_config("collaborative")
     first = forecast("collaborative", config, planned(split), threads=1)
-    expected = known(first, "cpu_seconds") / first.work  # seconds that the probe gives one second of work
+    work = known(first, "work")
+    expected = known(first, "cpu_seconds") / work  # seconds that the probe gives one second of work
 
     def corrected(*past: PastTraining) -> float:
-        return known(forecast("collaborative", config, planned(split), 1, None, past), "cpu_seconds") / first.work
+        return known(forecast("collaborative", config, planned(split), 1, None, past), "cpu_seconds") / work
 
-    slow = PastTraining(work=100 / expected, cpu_seconds=300.0, peak_mb=1.0)
+    slow = PastTraining(rows=1, work=100 / expected, cpu_seconds=300.0, peak_mb=1.0)
     assert corrected(slow) == pytest.approx(expected * (1 + 300) / (1 + 100))
     assert corrected(slow, slow) == pytest.approx(expected * (1 + 600) / (1 + 200))
-    short = PastTraining(work=0.001 / expected, cpu_seconds=0.3, peak_mb=1.0)  # of a moment, most of it overhead
+    short = PastTraining(rows=1, work=0.001 / expected, cpu_seconds=0.3, peak_mb=1.0)  # most of it is overhead
     assert corrected(short) < 1.4 * expected
+    unknown = PastTraining(rows=1, work=None, cpu_seconds=300.0, peak_mb=1.0)  # logged before work was counted
+    assert corrected(unknown) == pytest.approx(expected)
 
 
 class Unknown(Popularity):
@@ -199,10 +202,10 @@ def test_a_family_without_a_formula_is_forecast_from_its_first_training_on(
     monkeypatch.setattr("training.forecast.family_class", lambda family: Unknown)
     fits = planned(split)
     first = forecast("unknown", ModelConfig(), fits, threads=1)
-    assert (first.cpu_seconds, first.peak_mb, first.parameters) == (None, None, None)
-    assert first.work == sum(fit.sizes.events for fit in fits)
-    assert first.notes().keys() == {"rows", "work", "forecast_trainings", "machine"}
-    second = forecast("unknown", ModelConfig(), fits, 1, None, [PastTraining(first.work / 2, 7.0, 900.0)])
+    assert (first.cpu_seconds, first.peak_mb, first.parameters, first.work) == (None, None, None, None)
+    assert first.notes().keys() == {"rows", "forecast_trainings", "machine"}
+    past = [PastTraining(rows=first.rows // 2, work=None, cpu_seconds=7.0, peak_mb=900.0)]
+    second = forecast("unknown", ModelConfig(), fits, 1, None, past)
     assert (second.cpu_seconds, second.peak_mb, second.trainings) == (pytest.approx(14.0), 900.0, 1)
 
 
@@ -215,13 +218,13 @@ def test_a_base_model_without_a_formula_is_left_out(split: Split) -> None:
 
 
 def test_a_run_says_what_it_did_only_where_it_compares() -> None:
-    metrics = {"fit/work": 2.0, "fit_cpu_seconds": 3.0, "peak_mb": 4.0}
+    metrics = {"fit/rows": 5.0, "fit/work": 2.0, "fit_cpu_seconds": 3.0, "peak_mb": 4.0}
     here = {"fit.machine": processor_model()}
-    assert past_training(metrics, here) == PastTraining(2.0, 3.0, 4.0)
+    assert past_training(metrics, here) == PastTraining(5, 2.0, 3.0, 4.0)
     assert past_training(metrics, {"fit.machine": "another"}) is None
     assert past_training(metrics, {**here, "fit.stopped": "time"}) is None
     assert past_training(metrics, {**here, "fit.stopped": "patience"}) is not None
-    assert past_training({"fit_cpu_seconds": 3.0, "peak_mb": 4.0}, here) is None  # logged before work was counted
+    assert past_training(metrics, {}) is None  # logged before it said where it ran
 
 
 WAITING = """
@@ -239,29 +242,17 @@ def test_waiting_is_no_work_of_the_processor() -> None:
     assert done.stdout.split() == ["True"] * 2
 
 
-@contextmanager
-def busy() -> Iterator[None]:
-    """A loop on each core."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
-
-
 def test_busy_neighbours_do_not_move_the_probe() -> None:
     alone = probe.__wrapped__()
-    with busy():
+    with busy_cores():
         beside = probe.__wrapped__()
     assert 0.5 < beside / alone < 2
     assert probe() is probe()  # a process measures once
 
 
-def test_a_forecast_holds_while_neighbours_are_busy() -> None:
+def test_a_forecast_holds_while_neighbours_are_busy_cores() -> None:
     split = temporal_split(made_of(users=300, items=900, events=100))
     evaluate_family("popularity", split, options=OPTIONS)  # imports what all families use
-    with busy(), threadpool_limits(1):  # threads that wait for each other would spin
+    with busy_cores(), threadpool_limits(1):  # threads that wait for each other would spin
         found = evaluate_family("collaborative", split, options=OPTIONS)
     assert 0.5 < found.report.notes["forecast_cpu_seconds"] / found.usage.cpu_seconds < 2

@@ -99,6 +99,21 @@ def test_a_run_holds_parameters_metrics_protocol_and_the_report(store: Tracking,
     assert model.artifact_location.startswith(f"file://{store.artifacts}/acme/")
 
 
+def test_the_next_forecast_goes_by_what_the_newest_trainings_took(store: Tracking, trained: TrainedModel) -> None:
+    assert store.past_trainings("past", "collaborative") == []
+    store.log(trained, "past")
+    (past,) = store.past_trainings("past", "collaborative")
+    notes = trained.report.notes
+    assert (past.rows, past.work) == (notes["rows"], notes["work"])
+    assert (past.cpu_seconds, past.peak_mb) == (trained.usage.cpu_seconds, trained.usage.peak_mb)
+    assert store.past_trainings("past", "popularity") == [] == store.past_trainings("shop", "popularity")
+    again = train_family("collaborative", DATASET, options=RuntimeOptions(), past=[past])
+    assert again.report.notes["forecast_trainings"] == 1
+    run = store.client.get_run(store.log(again, "past").run_id)
+    assert run.data.metrics["fit/forecast_cpu_seconds"] == again.report.notes["forecast_cpu_seconds"]
+    assert len(store.past_trainings("past", "collaborative")) == 2
+
+
 def test_the_registered_model_is_plain_files_with_a_signature_and_scores_the_same(
     store: Tracking, trained: TrainedModel, tmp_path: Path
 ) -> None:

@@ -33,14 +33,11 @@ def metrics(trained: TrainedModel) -> dict[str, list[float]]:
 
 
 def past_training(metrics: Mapping[str, float], params: Mapping[str, str]) -> PastTraining | None:
-    """What a logged run did and took; None of one that says too little, ran on another processor or out of time."""
-    if (
-        params.get("fit.machine") != processor_model()
-        or params.get("fit.stopped") == "time"
-        or "fit/work" not in metrics
-    ):
+    """What a logged run did and took; None of one that ran on another processor or out of time."""
+    if params.get("fit.machine") != processor_model() or params.get("fit.stopped") == "time":
         return None
-    return PastTraining(metrics["fit/work"], metrics["fit_cpu_seconds"], metrics["peak_mb"])
+    rows, work = int(metrics["fit/rows"]), metrics.get("fit/work")
+    return PastTraining(rows, work, metrics["fit_cpu_seconds"], metrics["peak_mb"])
 
 
 def params(trained: TrainedModel) -> dict[str, Any]:
