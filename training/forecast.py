@@ -104,8 +104,8 @@ def forecast(
     workloads = [each for each in counted if each is not None]
     if len(workloads) < len(fits):
         return _without_formula(rows, past)
-    loading = sum(seconds for library, seconds in model.imports.items() if library not in sys.modules)
-    workloads[0] += Workload(0, loading)
+    loaded = [cost for library, cost in model.imports.items() if library not in sys.modules]
+    workloads[0] += Workload(0, sum(seconds for seconds, _ in loaded))
     slowness = probe()
     comparable = [(one.cpu_seconds, slowness * one.work) for one in past if one.work is not None]
     taken, expected = (sum(column) for column in zip((_WEIGHT_OF_PROBE, _WEIGHT_OF_PROBE), *comparable, strict=True))
@@ -119,7 +119,7 @@ def forecast(
         rows,
         sum(work.seconds for work in workloads),
         sum(map(seconds, workloads, fits)),
-        resident_mb() + max(work.peak_bytes for work in workloads) / MB,
+        resident_mb() + sum(mb for _, mb in loaded) + max(work.peak_bytes for work in workloads) / MB,
         workloads[-1].parameters,
         len(comparable),
     )

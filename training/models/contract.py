@@ -88,8 +88,8 @@ class Recommender(ABC):
 
     family: ClassVar[str]
     Config: ClassVar[type[ModelConfig]]
-    imports: ClassVar[Mapping[str, float]] = {}
-    """Libraries that the first fit of a process loads, with the processor seconds that this takes."""
+    imports: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Libraries that the first fit of a process loads, with the processor seconds and the MB that this takes."""
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         self.config = config or self.Config()

@@ -68,7 +68,7 @@ class LinearRecommender(Recommender):
         vectors: float32 [n_items, d] unit or zero vectors for `similar`.
     """
 
-    imports: ClassVar[Mapping[str, float]] = {"sklearn.utils.extmath": 1.5}
+    imports: ClassVar[Mapping[str, tuple[float, float]]] = {"sklearn.utils.extmath": (1.8, 40.0)}
     config: LinearConfig
     terms: tuple[Term, ...]
     base: npt.NDArray[np.float32]

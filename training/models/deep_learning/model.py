@@ -84,7 +84,10 @@ class DeepLearning(Recommender):
 
     family = "deep-learning"
     Config = DeepLearningConfig
-    imports: ClassVar[Mapping[str, float]] = {"sklearn.utils.extmath": 1.5, "torchrec": 4.0}
+    imports: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "sklearn.utils.extmath": (1.8, 40.0),
+        "torchrec": (4.5, 350.0),
+    }
     config: DeepLearningConfig
     encoder: ContentEncoder
     network: Network  # on the CPU, frozen, in evaluation mode

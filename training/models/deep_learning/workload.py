@@ -2,20 +2,23 @@
 
 from training.models.content_based.workload import content_width, encoder_workload
 from training.models.deep_learning.config import DeepLearningConfig
+from training.models.deep_learning.softmax import SLICE
 from training.models.workload import MS, PASS, PRODUCT, DataSizes, Workload
 
 _BACKWARD = 3
 """A step forward and back costs three times the step forward."""
 _PADDED = 1.1
 """Places of a batch for each event in it."""
-_SOFTMAX_PASSES = 14
+_SOFTMAX_PASSES = 16
 """How often an entry of the logits is read and written: trends, masks, exponentials and their gradient."""
 _OPTIMISER_PASSES = 20
 """The same of a parameter in a step: its gradient, two moments, decay, clipping and the average of weights."""
 _MATRICES = 13
 """Multiply-adds of one place in the matrices of a block, over `dimensions` squared."""
-_MEASURED_HISTORIES = 1_400
-"""Histories whose gradients and scores judge the attribution after each fit."""
+_MEASURED_HISTORIES = 2_000
+"""Histories whose gradients and scores judge the attribution after each fit, as many at once as `_EXPLAINED`."""
+_EXPLAINED, _ATTENTIONS = 400, 6
+"""Histories that are explained at once, and the arrays of attention weights that are held of each."""
 
 
 def deep_learning_workload(sizes: DataSizes, config: DeepLearningConfig, refit: bool) -> Workload:
@@ -39,7 +42,7 @@ def deep_learning_workload(sizes: DataSizes, config: DeepLearningConfig, refit: 
     fit = Workload(
         parameters,
         epochs * epoch + (0 if refit else config.epochs * validation) + _MEASURED_HISTORIES * length * place,
-        24.0 * parameters + 160.0 * config.batch_size * length * config.dimensions * config.blocks,
+        _peak_bytes(sizes, config, length, parameters, candidates),
         scoring_seconds=scoring,
         stops_in_time=True,
     )
@@ -52,6 +55,17 @@ def _place_seconds(config: DeepLearningConfig, length: float) -> float:
     products = _MATRICES * d**2 + 2 * length * d
     entries = 20 * d + 3 * length * config.heads
     return config.blocks * (products * PRODUCT + entries * PASS)
+
+
+def _peak_bytes(
+    sizes: DataSizes, config: DeepLearningConfig, length: float, parameters: int, candidates: float
+) -> float:
+    """Weights with their gradients and moments, one step, a slice of logits, validation, vectors and attribution."""
+    width = content_width(sizes, config.content)
+    step = config.batch_size * length * config.blocks * (20 * config.dimensions + 3 * length * config.heads)
+    attribution = _ATTENTIONS * min(_EXPLAINED, sizes.users) * config.heads * (length + 1) ** 2
+    logits = 4 * SLICE * candidates + 4 * 128 * sizes.items
+    return 24.0 * parameters + 4.0 * (2 * step + attribution + logits + 2 * sizes.items * width)
 
 
 def _parameters(sizes: DataSizes, config: DeepLearningConfig) -> int:
