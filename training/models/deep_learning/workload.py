@@ -33,7 +33,7 @@ def deep_learning_workload(sizes: DataSizes, config: DeepLearningConfig, refit: 
         candidates = config.candidates + config.batch_size * length / 2
     softmax = candidates * (_BACKWARD * config.dimensions * PRODUCT + _SOFTMAX_PASSES * PASS)
     steps = (sizes.users + sizes.events / config.max_length) / config.batch_size
-    epoch = _PADDED * sizes.events * (_BACKWARD * place + config.asked * softmax)
+    epoch = _PADDED * sizes.events * (_BACKWARD * place + config.target_share * softmax)
     epoch += steps * (10 * MS + parameters * _OPTIMISER_PASSES * PASS)
     read = min(config.max_length, sizes.history_length)
     scoring = read * place * (1 - 0.5 / config.blocks) + sizes.items * config.dimensions * PRODUCT
