@@ -41,7 +41,7 @@ def seen_policy(text: str) -> SeenPolicy:
     """The policy of this name. Raises ValueError for any other text."""
     for policy in get_args(SeenPolicy):
         if text == policy:
-            return policy  # type: ignore[no-any-return]
+            return policy
     raise ValueError(f"{text!r} is no policy on seen items; known are {', '.join(get_args(SeenPolicy))}")
 
 

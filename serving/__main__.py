@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="The model se
 def serve(
     port: Annotated[int | None, typer.Option(help="Instead of SERVING_PORT.")] = None,
 ) -> None:
-    """Serve the newest release of every tenant with BentoML; this process becomes the server."""
+    """Serve the newest release of every tenant with BentoML. This process becomes the server."""
     ports, paths, threads = PortSettings(), PathSettings(), str(ServingSettings().threads)
     paths.bentoml.mkdir(parents=True, exist_ok=True)
     environment = {
@@ -29,32 +29,31 @@ def serve(
         "BENTOML_HOME": str(paths.bentoml),
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        # One batch is answered at a time; threads of BLAS beside it would only fight the API for cores.
+        # One batch is answered at a time. More BLAS threads would take cores from the API.
         **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads),
-        # By default glibc gives the buffers of each answer back to the kernel and asks for them again: a third of the
-        # time of a transformer's answer.
+        # By default glibc returns the buffers of each answer to the kernel and requests them again. That took a third
+        # of the time of a transformer's answer.
         **dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(KEPT_BYTES)),
     }
     command = [
-        *(sys.executable, "-m", "bentoml", "serve", "serving.service:Recommender", "--working-dir", str(ROOT)),
+        *(sys.executable, "-m", "bentoml", "serve", "serving.service:ModelServer", "--working-dir", str(ROOT)),
         *("--host", ports.host, "--port", str(port or ports.serving)),
         *("--timeout-keep-alive", str(KEEP_ALIVE_SECONDS)),
     ]
     os.execve(command[0], command, environment)  # noqa: S606
 
 
-@app.command()
-def releases() -> None:
-    """List the releases in the store, newest first; the first of a tenant is what is served."""
-    from serving.loading import read_manifest
-    from serving.release import release_folder
-    from serving.release import releases as found
+@app.command("releases")
+def show_releases() -> None:
+    """List the releases in the store, newest first. The first of each tenant is served."""
+    from serving.loading import read_release_manifest
+    from serving.release import list_releases, release_folder
 
     home = PathSettings().bentoml
     table = Table("tenant", "release", "catalogue", "families")
-    for tenant_id, versions in sorted(found(home).items()):
+    for tenant_id, versions in sorted(list_releases(home).items()):
         for version in versions:
-            manifest = read_manifest(release_folder(home, tenant_id, version))
+            manifest = read_release_manifest(release_folder(home, tenant_id, version))
             families = ", ".join(f"{family} {saved.version}" for family, saved in manifest.families.items())
             table.add_row(tenant_id, version, str(manifest.catalogue_version), families)
     Console().print(table)

@@ -1,7 +1,7 @@
-"""The model server's own routes, as a small ASGI application: MessagePack in, MessagePack out.
+"""The routes of the model server, as a small ASGI application that reads and writes MessagePack.
 
-`POST /v1/batch` answers a `BatchRequest`, `GET /v1/releases` says what is loaded. Answers are made in one thread beside
-the event loop, so that probes and connections are served while arithmetic runs.
+`POST /v1/batch` answers a `BatchRequest`. `GET /v1/releases` lists the loaded releases. Batches are answered one at a
+time in a thread of their own, so that the event loop can serve probes and connections meanwhile.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class RefusedRequestError(Exception):
-    """A request that gets no answer."""
+    """A request that is answered with an HTTP error."""
 
     def __init__(self, status: int, detail: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         super().__init__(detail)
@@ -38,7 +38,7 @@ class RefusedRequestError(Exception):
 
 
 class _Reply(NamedTuple):
-    """What is sent, and what there is to log of it."""
+    """A response, and the function that logs it."""
 
     media_type: str
     body: bytes
@@ -46,7 +46,7 @@ class _Reply(NamedTuple):
 
 
 class BatchApplication:
-    """Routes over the releases of a watch, which is given when the server starts (`open`)."""
+    """The routes over the releases of a watch. `open` sets the watch when the server starts."""
 
     def __init__(self) -> None:
         self._watch: ReleaseWatch | None = None
@@ -61,17 +61,17 @@ class BatchApplication:
         try:
             reply = await self._respond(scope, receive)
             await _send(send, 200, reply.media_type, reply.body)
-            reply.log()  # after the answer, which need not wait for it
+            reply.log()  # after the response, so that no caller waits for the log
         except RefusedRequestError as refused:
             problem = {"type": "about:blank", "status": refused.status, "detail": str(refused)}
             await _send(send, refused.status, "application/problem+json", msgspec.json.encode(problem), refused.headers)
 
     async def _respond(self, scope: Scope, receive: Receive) -> _Reply:
         if scope["type"] != "http":
-            raise RefusedRequestError(400, "only HTTP is spoken here")
+            raise RefusedRequestError(400, "only HTTP is supported")
         watch = self._watch
         if watch is None or not watch.ready:
-            raise RefusedRequestError(503, "the releases are being loaded")
+            raise RefusedRequestError(503, "the releases are not loaded yet")
         match scope["path"], scope["method"]:
             case (path, "POST") if path == BATCH_PATH:
                 content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
@@ -97,10 +97,10 @@ class BatchApplication:
         response = BatchResponse("no_release") if predictor is None else predictor.answer(request)
         encoded = self._encode(response)
         seconds = time.perf_counter() - started
-        return _Reply(MEDIA_TYPE, encoded, lambda: _log_answers(request, response, seconds))
+        return _Reply(MEDIA_TYPE, encoded, lambda: _log_batch(request, response, seconds))
 
 
-def _log_answers(request: BatchRequest, response: BatchResponse, seconds: float) -> None:
+def _log_batch(request: BatchRequest, response: BatchResponse, seconds: float) -> None:
     if response.status != "ok":
         return
     for query, answer in zip(request.queries, response.answers, strict=True):
@@ -109,8 +109,8 @@ def _log_answers(request: BatchRequest, response: BatchResponse, seconds: float)
             trace_id=query.trace_id,
             tenant_id=request.tenant_id,
             release=response.release,
-            items=len(answer.items),
-            error=answer.error,
+            items=0 if isinstance(answer, str) else len(answer),
+            error=answer if isinstance(answer, str) else None,
             batch=len(request.queries),
             milliseconds=round(seconds * 1000, 2),
         )

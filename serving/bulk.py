@@ -1,4 +1,4 @@
-"""Recommendations for many users at once: the arithmetic of a request, over columns."""
+"""Recommendations for many users at once, from columns of their events. The results equal those of single requests."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,8 @@ from feature_store import columns as c
 from feature_store.interaction_types import SeenPolicy, makes_seen
 from feature_store.online import build_histories
 from serving.overlay import Catalogue
-from serving.predictor import Lists, Predictor
+from serving.predictor import Predictor
+from serving.queries import RankedLists
 from training.models.contract import NO_ITEM
 
 
@@ -22,13 +23,13 @@ def recommend_users(
     count: int,
     exclude_seen: SeenPolicy,
     bounds: HistorySettings,
-) -> Lists:
-    """What `recommend` answers to each of these users who asks for `count` items and nothing else.
+) -> RankedLists:
+    """For each user the list that a request for `count` items, without other parameters, would get.
 
     Args:
-        catalogue: the predictor's, or one laid over it.
-        events: the newest `bounds.looked_at` of each user or more (RECENT_EVENTS), by user and then newest first.
-        n_users: users are the places 0 to n_users - 1; one without events is cold.
+        catalogue: the predictor's, or one with changes laid over it.
+        events: at least the newest `bounds.looked_at` of each user (RECENT_EVENTS), by user and then newest first.
+        n_users: users are numbered 0 to n_users - 1. A user without events gets what a new user gets.
         exclude_seen: which of the items that a user had are left out.
     """
     users = events[c.USER].to_numpy()
@@ -38,7 +39,7 @@ def recommend_users(
     known = [catalogue.position_of.get(id_, NO_ITEM) for id_ in ids.dictionary.to_pylist()]
     positions = np.array(known, dtype=np.int32)[codes]
     types = events[c.TYPE].to_numpy()
-    # Reversed, so that events of one moment come in the order that requests have them in.
+    # Reversed, so that events with equal timestamps have the order that they have in a request.
     kept = np.flatnonzero((ages < bounds.max_events) & (positions != NO_ITEM))[::-1]
     histories = build_histories(
         users[kept].astype(np.int64),
@@ -54,7 +55,7 @@ def recommend_users(
     seen = seen[positions[seen] != NO_ITEM]
     ends = np.searchsorted(users[seen], np.arange(n_users), side="right")
     excluded = [part.tolist() for part in np.split(positions[seen], ends[:-1])] if n_users else []
-    return predictor.lists(
+    return predictor.rank(
         catalogue,
         family,
         histories,
@@ -68,7 +69,11 @@ def recommend_users(
 def _newest_distinct(
     users: npt.NDArray[np.int32], codes: npt.NDArray[np.int32], candidates: npt.NDArray[np.int64], at_most: int
 ) -> npt.NDArray[np.int64]:
-    """The first candidate of each item of a user, for the first `at_most` items of each. Ascending, as candidates."""
+    """The newest candidate of each of a user's items, for the newest `at_most` items of each user.
+
+    users, codes: int32 [n], user and item of each event. candidates: ascending indices into them, newest first within
+    a user. Returns some of the candidates, ascending.
+    """
     keys = users[candidates].astype(np.int64) << 32 | codes[candidates]
     _, first = np.unique(keys, return_index=True)
     firsts = candidates[np.sort(first)]

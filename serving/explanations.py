@@ -1,4 +1,4 @@
-"""Why an item is in a list: the family that carried it, the user's items that weigh most in it, and a sentence."""
+"""Why an item is in a list: the family that contributed most to its score, and a sentence for the user."""
 
 from collections.abc import Mapping
 
@@ -19,11 +19,11 @@ FROM_HISTORY = "Based on your interaction history"
 WITHOUT_HISTORY = "Popular with all users right now"
 
 
-def carriers(component_scores: Mapping[str, FloatMatrix], family: str, items: Positions) -> list[list[str]]:
-    """The family that carried more than half of each item's score, or the ensemble's own name where none did.
+def main_families(component_scores: Mapping[str, FloatMatrix], family: str, items: Positions) -> list[list[str]]:
+    """The family that contributed more than half of each item's score; `family` itself where none did.
 
-    component_scores: float32 [batch, n] each, as `Recommender.component_scores` gives them; a negative one carries
-    nothing. items: int32 [batch, k], NO_ITEM allowed. Returns [batch][k] names.
+    component_scores: float32 [batch, n] each, as `Recommender.component_scores` gives them; a negative score
+    contributes nothing. items: int32 [batch, k], NO_ITEM allowed. Returns [batch][k] names.
     """
     names = list(component_scores)
     if len(names) == 1:
@@ -35,13 +35,13 @@ def carriers(component_scores: Mapping[str, FloatMatrix], family: str, items: Po
     largest = shares.argmax(axis=0)
     majority = np.take_along_axis(shares, largest[np.newaxis], axis=0)[0] > total / 2
     return [
-        [names[name] if carried else family for name, carried in zip(row, majorities, strict=True)]
+        [names[name] if is_majority else family for name, is_majority in zip(row, majorities, strict=True)]
         for row, majorities in zip(largest.tolist(), majority.tolist(), strict=True)
     ]
 
 
 def text(algorithm: str, has_history: bool, has_evidence: bool) -> str:
-    """The sentence shown with an item; it claims the user's items only where there is evidence among them."""
+    """The sentence shown with an item. It refers to the user's own items only where there is evidence among them."""
     if has_evidence:
         return FROM_EVIDENCE.get(algorithm, FROM_HISTORY)
     return FROM_HISTORY if has_history and algorithm != "popularity" else WITHOUT_HISTORY

@@ -1,7 +1,7 @@
-"""Filters over columns: a filter of the contract becomes one boolean mask over all items of a catalogue.
+"""Evaluates metadata filters over columns: a filter becomes one boolean mask over all items of a catalogue.
 
-Each field that some filter names is read out of the metadata once, into flat arrays of its candidates; a mask is then
-a few array operations. Masks are kept per filter, since a shop asks with the same few filters all day.
+A field is read out of the metadata when the first filter names it, into flat arrays of its candidate values. A mask is
+then a few array operations. Masks are cached by filter, since a tenant uses the same few filters all the time.
 """
 
 from bisect import bisect_left, bisect_right
@@ -27,7 +27,7 @@ _RELATIONS = {"gt": np.greater, "gte": np.greater_equal, "lt": np.less, "lte": n
 
 
 class MetadataColumns:
-    """The metadata of some items, asked by filters. Not for concurrent use by threads."""
+    """The metadata of some items as columns, read when a filter needs them. Not safe for concurrent threads."""
 
     def __init__(self, metadata: Sequence[Mapping[str, Any]]) -> None:
         self._metadata = metadata
@@ -35,7 +35,7 @@ class MetadataColumns:
         self._masks: OrderedDict[bytes, Mask] = OrderedDict()
 
     def mask(self, condition: Filter, key: bytes | None = None) -> Mask:
-        """True where an item matches, bool [n_items], read-only. key: `filter_key(condition)` where it is at hand."""
+        """True where an item matches, bool [n_items], read-only. key: `filter_key(condition)`, if the caller has it."""
         key = key or filter_key(condition)
         mask = self._masks.get(key)
         if mask is None:
@@ -74,10 +74,10 @@ class MetadataColumns:
 
 
 class LayeredColumns:
-    """Columns of a release laid over with changed items: masks of the base stay cached, changed rows are asked anew."""
+    """Columns of a release with changed items laid over them. Masks of the base stay cached; changed rows are added."""
 
     def __init__(self, base: MetadataColumns, positions: Positions, metadata: Sequence[Mapping[str, Any]]) -> None:
-        """positions: int32 [m], those changed since the base, ascending; metadata: of all items, [n_items]."""
+        """positions: int32 [m], the items that changed since the base, ascending. metadata: of all items, [n_items]."""
         self.base = base
         self.positions = positions
         self._changes = MetadataColumns([metadata[position] for position in positions])
@@ -96,19 +96,19 @@ class LayeredColumns:
 def lay_over(
     columns: MetadataColumns | LayeredColumns, positions: Positions, metadata: Sequence[Mapping[str, Any]]
 ) -> LayeredColumns:
-    """Columns in which these items have new metadata. However often it is called, one layer lies over one base."""
+    """Columns in which these items have new metadata. Repeated calls keep a single layer over the base."""
     if isinstance(columns, LayeredColumns):
         return LayeredColumns(columns.base, np.union1d(columns.positions, positions), metadata)
     return LayeredColumns(columns, positions, metadata)
 
 
 def filter_key(condition: Filter) -> bytes:
-    """Bytes that are equal for equal filters only (in Python 1 == True, so that a filter is no key of its own)."""
+    """Bytes that are equal for equal filters only. A filter cannot be the key itself, since 1 == True in Python."""
     return msgspec.msgpack.encode(condition)
 
 
 class _Field:
-    """The candidates of one field over all items, by type: flat values beside the row each belongs to."""
+    """The candidate values of one field over all items, by type: flat arrays of values and of their rows."""
 
     def __init__(self, values: list[Any]) -> None:
         n = len(values)
@@ -183,7 +183,7 @@ def _value_at(metadata: Mapping[str, Any], path: Path) -> Any:
 
 
 def _float(value: float) -> float:
-    """As float64; an integer past its range is infinite, which compares alike with every operand of a filter."""
+    """As float64. An integer past its range becomes infinite, which compares the same with every valid operand."""
     try:
         return float(value)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Reading a release folder: manifest, item table, models and their score maps."""
+"""Reads a release folder: its manifest, item table, models and score maps."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from feature_store import columns as c
-from serving.contracts.releases import ITEMS_FILE, MANIFEST_FILE, BrokenReleaseError, Manifest
+from serving.contracts.releases import ITEMS_FILE, MANIFEST_FILE, BrokenReleaseError, ReleaseManifest
 from serving.overlay import Catalogue
 from training.evaluation.calibration import ScoreMap
 from training.models.contract import Mask, Recommender
@@ -20,18 +20,18 @@ from training.models.registry import load_model
 class LoadedRelease:
     """A release in memory."""
 
-    manifest: Manifest
+    manifest: ReleaseManifest
     catalogue: Catalogue
     score_maps: dict[str, ScoreMap]  # by family
 
 
 def read_release(folder: Path) -> LoadedRelease:
-    """Read a release folder; each saved model once, whoever uses it.
+    """Read a release folder. A model that is used twice is loaded once.
 
-    Raises BrokenReleaseError where files are missing, cut short or disagree.
+    Raises BrokenReleaseError where files are missing or cut short, or do not fit together.
     """
     try:
-        manifest = read_manifest(folder)
+        manifest = read_release_manifest(folder)
         ids, metadata, active = _items(folder)
         models = _models(folder, manifest, metadata)
         score_maps = {family: ScoreMap.load(folder / saved.folder) for family, saved in manifest.families.items()}
@@ -43,10 +43,13 @@ def read_release(folder: Path) -> LoadedRelease:
         raise BrokenReleaseError(f"{folder}: {error!r}") from error
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest, held against the folder. Raises BrokenReleaseError where a file is missing or of another size."""
+def read_release_manifest(folder: Path) -> ReleaseManifest:
+    """Read the manifest and check that the folder holds its files.
+
+    Raises BrokenReleaseError where a file is missing or has another size.
+    """
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST_FILE).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode((folder / MANIFEST_FILE).read_bytes(), type=ReleaseManifest)
     except (OSError, msgspec.DecodeError) as error:
         raise BrokenReleaseError(f"{folder}: {error}") from error
     for path, size in manifest.files.items():
@@ -65,7 +68,7 @@ def _items(folder: Path) -> tuple[list[str], list[dict[str, Any]], Mask]:
     return table[c.ITEM_ID].to_pylist(), metadata, table[c.IS_ACTIVE].to_numpy().astype(bool)
 
 
-def _models(folder: Path, manifest: Manifest, metadata: list[dict[str, Any]]) -> dict[str, Recommender]:
+def _models(folder: Path, manifest: ReleaseManifest, metadata: list[dict[str, Any]]) -> dict[str, Recommender]:
     """The models by family, each knowing every item: one that was trained before the last of them came learns those.
 
     Items keep their positions from one snapshot to the next, so an older model knows the first part of the table.

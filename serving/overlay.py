@@ -1,4 +1,4 @@
-"""A tenant's catalogue as it is served: a release's items and models, laid over with what changed since."""
+"""A tenant's catalogue as it is served: the items and models of a release, with later changes laid over them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from training.models.contract import Ensemble, FloatMatrix, Mask, Positions, Rec
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items and models at one catalogue version. Positions only ever grow, so those of a release stay true."""
+    """Items and models at one catalogue version. New items are appended, so the positions of a release stay valid."""
 
     version: int
     ids: list[str]  # [n_items]
@@ -41,9 +41,9 @@ class Catalogue:
         return self._vectors[family]
 
     def overlaid(self, delta: CatalogueDelta) -> "Catalogue":
-        """This catalogue at the delta's version; itself where the delta is not newer.
+        """The catalogue at the delta's version; this one where the delta is not newer.
 
-        Raises ValueError where the delta starts after this version, which would leave changes out.
+        Raises ValueError where the delta starts after this version: the changes in between would be missing.
         """
         if delta.version <= self.version:
             return self
@@ -74,7 +74,10 @@ class Catalogue:
         return Catalogue(delta.version, ids, position_of, metadata, visible, columns, models, vectors)
 
     def _edits(self, changes: dict[str, ItemChange]) -> dict[int, ItemChange]:
-        """Changes of metadata by position, new items after the last one; what was only hidden or shown is none."""
+        """The changes of metadata by position. New items get the positions after the last one.
+
+        A change that only hides or shows an item is left out, since models do not depend on it.
+        """
         edits = {}
         n_items = len(self.ids)
         for change in changes.values():
@@ -92,7 +95,7 @@ class Catalogue:
 def _lay_over(
     models: dict[str, Recommender], positions: Positions, metadata: list[dict[str, Any]]
 ) -> dict[str, Recommender]:
-    """Every model with these items, each once: what an ensemble shares with the release is laid over for both."""
+    """Every model with these items. A model that an ensemble shares with the release is updated once for both."""
     laid: dict[int, Recommender] = {}
 
     def lay(model: Recommender) -> Recommender:

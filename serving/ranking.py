@@ -1,4 +1,4 @@
-"""From scores to a list: who may enter, the top k, and diversity."""
+"""From scores to ranked lists: items that are not allowed, the top k, and diversity."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,42 +13,45 @@ MIN_POOL = 100
 """Diversity chooses among the best max(MIN_POOL, POOL_FACTOR * k) items."""
 
 
-def admit(scores: FloatMatrix, allowed: list[Mask], excluded: list[list[int]]) -> FloatMatrix:
-    """A copy of the scores with -inf wherever an item may not enter that row's list.
+def mask_scores(scores: FloatMatrix, allowed: list[Mask], excluded: list[list[int]]) -> FloatMatrix:
+    """A copy of the scores with -inf for every item that may not be in that row's list.
 
-    scores: float32 [batch, n]; allowed: one bool [n] per row, True where an item may enter;
-    excluded: positions that may not, per row.
+    scores: float32 [batch, n]; allowed: one bool [n] per row, True where an item may be in the list;
+    excluded: per row, positions that may not.
     """
-    admitted = np.full_like(scores, -np.inf)
+    masked = np.full_like(scores, -np.inf)
     for row, (mask, positions) in enumerate(zip(allowed, excluded, strict=True)):
-        np.copyto(admitted[row], scores[row], where=mask)
-        admitted[row, positions] = -np.inf
-    return admitted
+        np.copyto(masked[row], scores[row], where=mask)
+        masked[row, positions] = -np.inf
+    return masked
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """What choosing a diverse set takes."""
+    """The inputs of a diverse choice (see `diversify`) for a batch of rows."""
 
     weights: npt.NDArray[np.float64]  # [batch] in [0, 1], 0 where a row is ranked by score alone
     relevance: Callable[[FloatMatrix], npt.NDArray[np.float64]]  # the model's map of raw scores to [0, 1]
-    vectors: Callable[[], FloatMatrix]  # unit item vectors, float32 [n, d], asked only where a weight is above 0
+    vectors: Callable[[], FloatMatrix]  # unit item vectors, float32 [n, d]; called only where a weight is above 0
 
     def pools(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """How many of the best items each row's list is chosen from, int64 [batch]."""
         return np.where(self.weights > 0, np.maximum(counts * POOL_FACTOR, MIN_POOL), counts)
 
     def choose(self, row: int | np.int64, candidates: Positions, raw: FloatMatrix, k: int) -> npt.NDArray[np.int64]:
-        """Indices into `candidates` (best first, with their raw scores) of the k that make the row's set, ascending."""
+        """Indices into `candidates` of the k items chosen for this row, ascending.
+
+        candidates: positions, best first; raw: their raw scores.
+        """
         return diversify(self.relevance(raw), self.vectors()[candidates], k, float(self.weights[row]))
 
 
 def rank(scores: FloatMatrix, counts: npt.NDArray[np.int64], diversity: Diversity | None = None) -> Ranking:
-    """The list of each row, best first, cut to its own count and padded with NO_ITEM / -inf.
+    """The ranked list of each row, best first, cut to the row's count and padded with NO_ITEM / -inf.
 
-    With diversity a row's set is chosen by maximal marginal relevance and then sorted by score.
+    With diversity, a row's items are chosen by maximal marginal relevance and then sorted by score.
 
-    scores: float32 [batch, n], -inf where an item may not enter; counts: int64 [batch].
+    scores: float32 [batch, n], -inf for an item that may not be in the list; counts: int64 [batch].
     """
     pools = counts if diversity is None else diversity.pools(counts)
     pool = top_k(scores, int(pools.max(initial=0)))
@@ -71,10 +74,10 @@ def rank(scores: FloatMatrix, counts: npt.NDArray[np.int64], diversity: Diversit
 def diversify(
     relevance: npt.NDArray[np.float64], vectors: FloatMatrix, k: int, diversity: float
 ) -> npt.NDArray[np.int64]:
-    """Maximal marginal relevance: indices of k candidates, ascending, so sorted as the candidates are.
+    """Maximal marginal relevance: indices of the k chosen candidates, ascending, so in the candidates' order.
 
-    Each step takes the candidate with the largest (1 - diversity) * relevance - diversity * (largest cosine to one
-    already taken). Carbonell and Goldstein, "The use of MMR, diversity-based reranking" (SIGIR 1998).
+    Each step takes the candidate with the largest (1 - diversity) * relevance - diversity * (largest cosine to a
+    candidate that was taken before). Carbonell and Goldstein, "The use of MMR, diversity-based reranking" (SIGIR 1998).
 
     relevance: float64 [pool] in [0, 1], best first; vectors: unit or zero, float32 [pool, d]; k <= pool.
     """
@@ -90,8 +93,11 @@ def diversify(
     return np.flatnonzero(taken)
 
 
-def similar(vectors: FloatMatrix, items: Positions) -> FloatMatrix:
-    """Cosines of each of `items` to every item, float32 [batch, n]; -inf to itself and to what is not alike at all."""
+def cosine_scores(vectors: FloatMatrix, items: Positions) -> FloatMatrix:
+    """Cosines of each of `items` to every item, float32 [batch, n]; -inf for the item itself and where not above 0.
+
+    vectors: unit or zero, float32 [n, d]; items: int32 [batch].
+    """
     cosines = vectors[items] @ vectors.T
     cosines[np.arange(len(items)), items] = -np.inf
     cosines[cosines <= 0] = -np.inf

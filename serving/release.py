@@ -1,8 +1,8 @@
-"""Releases in BentoML's model store: publishing, finding and pruning them. Files only; nothing is ever pickled.
+"""Releases in BentoML's model store: publishing, listing and pruning them. A release holds files; nothing is pickled.
 
 A tenant's releases are versions of the BentoML model `release-<tenant>`. A version is the time of publication, so
-that the newest is the largest. BentoML copies a version into place file by file and moves the pointer `latest` when
-it is whole: versions past the pointer are being written, or were left by a crash, and are not read.
+the newest is the largest. BentoML copies a version into place file by file and then moves the pointer `latest` to it.
+Versions above the pointer are incomplete: they are being written, or a crash left them. They are never read.
 """
 
 import os
@@ -16,10 +16,10 @@ import bentoml
 import msgspec
 from bentoml._internal.models import ModelStore
 
-from serving.contracts.releases import ITEMS_FILE, MANIFEST_FILE, MODELS_FOLDER, Manifest, SavedModel
+from serving.contracts.releases import ITEMS_FILE, MANIFEST_FILE, MODELS_FOLDER, ReleaseManifest, SavedModel
 
 KEEP = 5
-"""Releases that stay in the store: the served one, and some to look back at."""
+"""Releases that stay in the store: the served one, and earlier ones to go back to or to measure."""
 _PREFIX = "release-"
 _VERSION = "%Y%m%d-%H%M%S-%f"
 
@@ -43,10 +43,10 @@ def publish(
     notes: Mapping[str, str] | None = None,
     keep: int = KEEP,
 ) -> str:
-    """Make one immutable release of a tenant's champions and return its id; then drop all but the `keep` newest.
+    """Publish a tenant's champions as one immutable release and return its id. Then prune all but the `keep` newest.
 
     Args:
-        tenant_id: whose.
+        tenant_id: the tenant whose champions these are.
         members: saved models by family (`training.models.registry.save_model`, with their score maps).
         items: parquet file of `SNAPSHOT_ITEMS`, the positions that the models were trained on.
         catalogue_version: that of `items`.
@@ -65,7 +65,7 @@ def publish(
         folder = Path(model.path)
         shutil.copyfile(items, folder / ITEMS_FILE)
         families = {family: _add(folder, family, member) for family, member in members.items()}
-        manifest = Manifest(
+        manifest = ReleaseManifest(
             release=release,
             tenant_id=tenant_id,
             created_at=now.isoformat().replace("+00:00", "Z"),
@@ -79,8 +79,8 @@ def publish(
     return release
 
 
-def releases(home: Path) -> dict[str, list[str]]:
-    """Ids of the complete releases of every tenant, newest first. Reads names only, so that it can be polled."""
+def list_releases(home: Path) -> dict[str, list[str]]:
+    """Ids of the complete releases by tenant, newest first. It reads file names only, so it is cheap to poll."""
     found = {}
     models = home / "models"
     for pointer in models.glob(f"{_PREFIX}*/latest"):
@@ -93,16 +93,16 @@ def releases(home: Path) -> dict[str, list[str]]:
 
 
 def release_folder(home: Path, tenant_id: str, release: str) -> Path:
-    """Where a release lies."""
+    """The folder of a release."""
     return home / "models" / f"{_PREFIX}{tenant_id}" / release
 
 
 def prune(tenant_id: str, *, home: Path, keep: int = KEEP) -> list[str]:
-    """Delete all but a tenant's `keep` newest complete releases, and what a crash left behind. Returns what went.
+    """Delete all but a tenant's `keep` newest complete releases. Returns the ids of the deleted ones.
 
-    A server goes on with a release that was deleted under it: it holds it in memory.
+    A server that has a deleted release loaded goes on serving it, since it holds all of it in memory.
     """
-    complete = releases(home).get(tenant_id, [])
+    complete = list_releases(home).get(tenant_id, [])
     dropped = complete[keep:]
     for release in dropped:
         shutil.rmtree(release_folder(home, tenant_id, release))
@@ -110,15 +110,16 @@ def prune(tenant_id: str, *, home: Path, keep: int = KEEP) -> list[str]:
 
 
 def _store(home: Path) -> ModelStore:
+    # A private class, because the public functions know one store only: that of BENTOML_HOME, read once a process.
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     (home / "models").mkdir(parents=True, exist_ok=True)
     return ModelStore(home / "models")
 
 
 def _next_moment(home: Path, tenant_id: str) -> datetime:
-    """Now, or just after the newest release where a clock went back: the newest is the largest, always."""
+    """Now; where the clock went back, just after the newest release, so that the newest is always the largest."""
     now = datetime.now(UTC)
-    newest = next(iter(releases(home).get(tenant_id, [])), None)
+    newest = next(iter(list_releases(home).get(tenant_id, [])), None)
     if newest is None:
         return now
     after = datetime.strptime(newest, _VERSION).replace(tzinfo=UTC) + timedelta(microseconds=1)

@@ -1,4 +1,7 @@
-"""The BentoML service: the newest release of every tenant, answering batches. Started by `python -m serving serve`."""
+"""The BentoML service: it answers batches from the newest release of every tenant.
+
+Started by `python -m serving serve`.
+"""
 
 import logging
 import os
@@ -13,7 +16,7 @@ from configs import memory
 from configs.settings import HistorySettings, PathSettings, ServingSettings
 from serving.application import BatchApplication
 from serving.contracts.messages import BATCH_PATH
-from serving.release import release_folder, releases
+from serving.release import list_releases, release_folder
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor
@@ -27,22 +30,24 @@ application = BatchApplication()
     traffic={"timeout": 30},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
-    tracing={"excluded_urls": f"{BATCH_PATH}$"},  # a query is followed by the trace id that it brings along
+    tracing={"excluded_urls": f"{BATCH_PATH}$"},  # each query carries its own trace id
 )
 @bentoml.asgi_app(application, path="/v1")
-class Recommender:
-    """Answers ranked lists for the API. Holds no state but the releases; reads no database."""
+class ModelServer:
+    """Answers the API's batches. It holds the releases and nothing else, and reads no database."""
 
     def __init__(self) -> None:
-        # Here and not above, because BentoML's parent process imports this module too, and answers nothing.
+        # Imported here, because BentoML's parent process imports this module too and needs none of it.
         from serving.watch import ReleaseWatch, load_release
 
         logs.configure("serving")
-        # BentoML gives its loggers handlers of their own; ours writes every line in one form.
+        # BentoML gives its loggers handlers of their own. Without them, our handler writes every line in one format.
         for name in ("bentoml", "uvicorn", "uvicorn.error", "circus"):
             logging.getLogger(name).handlers.clear()
             logging.getLogger(name).propagate = True
-        logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # answers are logged by query, with trace ids
+        logging.getLogger("uvicorn.access").setLevel(
+            logging.WARNING
+        )  # the application logs each query with its trace id
         paths, serving, history = PathSettings(), ServingSettings(), HistorySettings()
 
         def load(tenant_id: str, release: str) -> "Predictor":
@@ -55,9 +60,9 @@ class Recommender:
         parent = os.getppid()
 
         def find() -> dict[str, list[str]]:
-            if os.getppid() != parent:  # it was killed outright; we would hold its port against its successor
+            if os.getppid() != parent:  # the parent was killed: this worker would keep its port from the next one
                 os.kill(os.getpid(), signal.SIGTERM)
-            return releases(paths.bentoml)
+            return list_releases(paths.bentoml)
 
         self._watch = ReleaseWatch(find, load, serving.poll_seconds)
         application.open(self._watch)
@@ -68,5 +73,5 @@ class Recommender:
         self._watch.stop()
 
     def __is_ready__(self) -> bool:
-        """Ready when the store has been read, also where it holds no release yet."""
+        """Ready once the store has been read, even if it holds no release yet."""
         return self._watch.ready

@@ -1,4 +1,4 @@
-"""Watches the store for newer releases and keeps the newest sound one of every tenant loaded."""
+"""Keeps the newest valid release of every tenant loaded, and looks for newer ones in the background."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -17,8 +17,9 @@ Releases = Mapping[str, list[str]]
 class ReleaseWatch:
     """The loaded releases, one per tenant, and the thread that replaces them.
 
-    A newer release is loaded beside the old one; then one reference is swapped, and the old one goes when the last
-    answer made from it is done. A release that cannot be loaded is refused and logged, and the one before it serves.
+    A newer release is loaded while the old one still serves. Then one reference is swapped, and the old release is
+    freed when its last answer is done. A release that cannot be loaded is logged and not tried again; the next newest
+    serves.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class ReleaseWatch:
         load: Callable[[str, str], Predictor],
         poll_seconds: float,
     ) -> None:
-        """find: ids of complete releases by tenant, newest first; load: (tenant, release) -> its predictor."""
+        """find: ids of the complete releases by tenant, newest first. load: (tenant, release) -> predictor."""
         self._find = find
         self._load = load
         self._poll_seconds = poll_seconds
@@ -39,24 +40,24 @@ class ReleaseWatch:
 
     @property
     def ready(self) -> bool:
-        """Whether the store has been read once; it may have held no release."""
+        """Whether the store has been read once, even if it held no release."""
         return self._read
 
     @property
     def predictors(self) -> dict[str, Predictor]:
-        """What is loaded, by tenant. The mapping is replaced, never changed."""
+        """The loaded predictors by tenant. The mapping is replaced and never changed, so a reader needs no lock."""
         return self._predictors
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; a load in progress is finished first."""
+        """Stop the thread. A load in progress is finished first."""
         self._stop.set()
         self._thread.join()
 
     def refresh(self) -> None:
-        """Look into the store once, and load what is newer."""
+        """Read the store once and load newer releases."""
         found = self._find()
         for tenant_id, releases in found.items():
             self._refresh_tenant(tenant_id, releases)
@@ -87,13 +88,13 @@ class ReleaseWatch:
         while not self._stop.is_set():
             try:
                 self.refresh()
-            except Exception:  # the watch must outlive a store that cannot be read for a moment
+            except Exception:  # the store may be unreadable for a moment; the watch must go on
                 log.exception("release store not readable")
             self._stop.wait(self._poll_seconds)
 
 
 def load_release(folder: Path, tenant_id: str, max_events: int) -> Predictor:
-    """The predictor of a release folder. Raises BrokenReleaseError, also where the release is of another tenant."""
+    """The predictor of a release folder. Raises BrokenReleaseError, also for a release of another tenant."""
     predictor = Predictor.load(folder, max_events)
     if predictor.manifest.tenant_id != tenant_id:
         raise BrokenReleaseError(f"{folder} is a release of another tenant")

@@ -21,7 +21,7 @@ from api.interactions.schemas import NewInteraction
 from api.metering.meter import Meter
 from api.metering.terms import Entitlement
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
-from api.recommendations.service import Outcome, Recommender
+from api.recommendations.service import Recommendations, RecommendationService
 
 Request = TypeVar("Request", bound=BaseModel)
 
@@ -34,11 +34,11 @@ class Context:
     charge: Charge
     meter: Meter
     pool: Pool
-    recommender: Recommender
+    recommendations: RecommendationService
     version: str
     operation_name: str | None
     has_made: bool = False  # something that was not there before
-    outcomes: dict[str, Outcome] = field(default_factory=dict)  # by field of the answer
+    outcomes: dict[str, Recommendations] = field(default_factory=dict)  # by field of the answer
     terms: Entitlement | None = None  # of the tenant, once a field was metered
     units: int = 0  # of the fields that succeeded or are at it
 
@@ -67,7 +67,7 @@ class Query:
         chosen = {} if algorithm is None else {"algorithm": algorithm}
         request = _read(RecommendRequest, userId=user_id, count=count, **chosen)
         async with info.context.metered(key):
-            outcome = await info.context.recommender.recommend(key.scope, request, None)
+            outcome = await info.context.recommendations.recommend(key.scope, request, None)
         _note(info, outcome)
         return [
             Recommendation(item_id=i.item_id, score=i.score, algorithm=i.algorithm, explanation=i.explanation)
@@ -79,7 +79,7 @@ class Query:
         key = require_key(info.context.principal, "read")
         request = _read(SimilarRequest, itemId=item_id, count=count)
         async with info.context.metered(key):
-            outcome = await info.context.recommender.similar(key.scope, request, None)
+            outcome = await info.context.recommendations.similar(key.scope, request, None)
         _note(info, outcome)
         return [SimilarItem(item_id=item.item_id, score=item.score) for item in outcome.items]
 
@@ -109,9 +109,9 @@ class Mutation:
 
 
 def notes(context: Context) -> dict[str, Any]:
-    """By field, what REST says in headers of the recommender's answers."""
+    """By field, what REST says in the headers of an answer."""
 
-    def of(outcome: Outcome) -> dict[str, UUID | str | None]:
+    def of(outcome: Recommendations) -> dict[str, UUID | str | None]:
         return {
             "recommendationId": str(outcome.recommendation_id),
             "release": outcome.release,
@@ -128,5 +128,5 @@ def _read(schema: type[Request], **arguments: Any) -> Request:
         raise invalid(error) from error
 
 
-def _note(info: Information, outcome: Outcome) -> None:
+def _note(info: Information, outcome: Recommendations) -> None:
     info.context.outcomes[str(info.path.key)] = outcome

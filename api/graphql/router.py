@@ -29,7 +29,7 @@ async def _context(body: GraphQLRequest, request: Request, database: CurrentData
         charge=request.scope["state"][CHARGE],
         meter=state.meter,
         pool=database.pool,
-        recommender=state.recommender,
+        recommendations=state.recommendations,
         version=app.version,
         operation_name=body.operation_name or None,
     )

@@ -7,7 +7,8 @@ import psycopg
 from api.database.engine import UNREACHABLE, Database
 from api.database.migrate import head_revision, known_revisions
 from api.health.schemas import Readiness, State
-from serving.client import ServingClient, ServingUnavailable
+from serving.client import ServingClient
+from serving.contracts.messages import ServingUnavailable
 
 PATIENCE_SECONDS = 1.0
 

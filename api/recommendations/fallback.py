@@ -1,4 +1,4 @@
-"""Time-decayed popularity from the database: what is answered, and labelled, while no model can answer."""
+"""Time-decayed popularity from the database. It answers, labelled as such, while no model can."""
 
 from dataclasses import dataclass
 
@@ -15,31 +15,34 @@ EXPLANATION = "Popular with other users lately"
 WINDOW = 50_000
 """Newest interactions of the tenant that popularity is computed from."""
 HALF_LIFE_DAYS = 30.0
-"""An event of this age weighs half of a new one."""
+"""An event of this age weighs half as much as a new one."""
 FRESH_SECONDS = 10.0
 CHUNKS = (500, 5_000, WINDOW)
-"""Popular items are asked for in growing pieces: the first mostly suffices, whatever is excluded or filtered."""
+"""Popular items are checked in growing chunks. The first is mostly enough, whatever is excluded or filtered out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Popularity:
-    """Items of the window, most popular first; equal ones by id."""
+class PopularItems:
+    """The items of the window, most popular first; equally popular ones by id."""
 
     ids: list[str]
-    scores: list[float]  # in [0, 1): x / (1 + x) of the decayed weight x
+    scores: list[float]  # in [0, 1): x / (1 + x), where x is the decayed weight
 
 
 class Fallback:
-    """Answers from the database alone. `filter`, `exclude` and the seen items hold; nothing else is known here."""
+    """Ranks popular items from the database alone.
+
+    It applies `filter`, `exclude` and the policy on seen items. It ignores the history, `diversity` and the session.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._popularity: FreshCache[str, Popularity] = FreshCache(self._load, FRESH_SECONDS, size=100)
+        self._popularity: FreshCache[str, PopularItems] = FreshCache(self._load, FRESH_SECONDS, size=100)
 
     async def rank(
         self, scope: TenantScope, count: int, exclude: list[str], filter_: Filter | None
     ) -> list[RankedItem]:
-        """At most `count` live items: the popular ones, then those nobody has touched lately, at 0."""
+        """At most `count` live items: popular ones first, then items without recent interactions, with score 0."""
         condition = to_sql(filter_, "item.metadata") if filter_ is not None else Condition("TRUE")
         popular = await self._popularity.get(scope.tenant_id)
         ranked: list[RankedItem] = []
@@ -50,22 +53,22 @@ class Fallback:
                 ranked += [_ranked(popular.ids[start + at], popular.scores[start + at]) for at in part]
             start = end
         if len(ranked) < count:
-            rest = await self._untouched(scope, popular.ids, exclude, condition, count - len(ranked))
+            rest = await self._without_interactions(scope, popular.ids, exclude, condition, count - len(ranked))
             ranked += [_ranked(id_, 0.0) for id_ in rest]
         return ranked
 
-    async def _load(self, tenant_id: str) -> Popularity:
+    async def _load(self, tenant_id: str) -> PopularItems:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(
                 _POPULARITY, {"tenant": tenant_id, "window": WINDOW, "half_life": HALF_LIFE_DAYS * 86_400}
             )
             rows = await cursor.fetchall()
-        return Popularity([row[0] for row in rows], [row[1] for row in rows])
+        return PopularItems([row[0] for row in rows], [row[1] for row in rows])
 
     async def _live(
         self, scope: TenantScope, ids: list[str], exclude: list[str], condition: Condition, count: int
     ) -> list[int]:
-        """Places in `ids`, ascending, of the first `count` that may be shown."""
+        """Indices into `ids`, ascending, of the first `count` items that may be shown."""
         query = f"""
             SELECT candidate.place - 1
             FROM unnest(%s::text[]) WITH ORDINALITY AS candidate (id, place)
@@ -77,7 +80,7 @@ class Fallback:
             cursor = await connection.execute(query, [ids, scope.tenant_id, exclude, *condition.values, count])
             return [row[0] for row in await cursor.fetchall()]
 
-    async def _untouched(
+    async def _without_interactions(
         self, scope: TenantScope, popular: list[str], exclude: list[str], condition: Condition, count: int
     ) -> list[str]:
         query = f"""
@@ -93,11 +96,12 @@ class Fallback:
 
 
 def _ranked(id_: str, score: float) -> RankedItem:
-    return RankedItem(id_, score, ALGORITHM, [], EXPLANATION)
+    return RankedItem(id_, score, ALGORITHM, EXPLANATION, [])
 
 
-# An event of age t weighs 1 / (1 + t / T): unlike an exponential, it leaves the order of what is years old legible
-# beside one event of today. Ages count from the newest event, so that a quiet tenant's scores do not melt away.
+# An event of age t weighs 1 / (1 + t / T), with the half-life T. Unlike an exponential, this keeps differences between
+# items whose events are years old. Ages count from the newest event, so that the scores of a tenant without new events
+# do not fade.
 _POPULARITY = f"""
 WITH newest AS (
     SELECT item_id, {EVENT_WEIGHT_SQL} AS weight, occurred_at

@@ -1,4 +1,4 @@
-"""The SQL form of a metadata filter, over a JSONB column. Equal to the meaning in `serving.contracts.filters`."""
+"""Translates a metadata filter into SQL over a JSONB column, by the semantics in `serving.contracts.filters`."""
 
 from typing import Any
 
@@ -18,7 +18,10 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 def to_sql(tree: Filter, column: str = "metadata") -> Condition:
-    """The condition on `column` (trusted SQL, JSONB not null) that holds where the filter matches."""
+    """A condition that is true where the filter matches.
+
+    column: SQL of a JSONB value that is never NULL. It is not escaped, so it must not come from a client.
+    """
     match tree:
         case In():
             return _in(tree, column)
@@ -37,14 +40,14 @@ def to_sql(tree: Filter, column: str = "metadata") -> Condition:
 
 
 def _field(path: Path, column: str) -> Condition:
-    # `-> text` reads keys of objects only, where `#>` would take a digit for an index of an array.
+    # `-> text` reads keys of objects only; `#>` would take a digit for an index into an array.
     return Condition(f"({column}{' -> %s::text' * len(path)})", list(path))
 
 
 def _in(tree: In, column: str) -> Condition:
     field = _field(tree.path, column)
     operands = [*tree.strings, *tree.numbers, *tree.booleans, *([None] if tree.null else [])]
-    # Containment of a scalar holds for an equal scalar and for an array with an equal element, one level deep.
+    # `@>` a scalar is true for an equal scalar and for an array with an equal element, one level deep.
     text = f"COALESCE({field.text} @> ANY(%s::jsonb[]), {'TRUE' if tree.null else 'FALSE'})"
     return Condition(text, [*field.values, [Jsonb(operand) for operand in operands]])
 
@@ -52,11 +55,11 @@ def _in(tree: In, column: str) -> Condition:
 def _compare(tree: Compare, column: str) -> Condition:
     field = _field(tree.path, column)
     kind = "string" if isinstance(tree.value, str) else "number"
-    # A strict path takes the elements as they are, where a lax one would look into an array inside the array too.
+    # A strict path compares the elements as they are; a lax one would also look into arrays inside the array.
     candidates = (
         f"CASE jsonb_typeof({field.text}) WHEN 'array' THEN {field.text} ELSE jsonb_build_array({field.text}) END"
     )
-    # Strings of a path compare by code point, whatever the database's collation.
+    # A path compares strings by code point, whatever collation the database has.
     path = f'strict $[*] ? (@.type() == "{kind}" && @ {RELATIONS[tree.relation]} $operand)'
     text = f"jsonb_path_exists({candidates}, '{path}', %s::jsonb)"
     return Condition(text, [*field.values * 3, Jsonb({"operand": tree.value})])

@@ -1,4 +1,4 @@
-"""The online view of a user, read for one request: newest events, what the user has seen, the catalogue's version."""
+"""Reads a user for one request: the newest events, the seen items, and the catalogue's version."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.tenants.problems import TenantGone
 from configs.settings import HistorySettings
-from feature_store.interaction_types import EVENT_WEIGHT_SQL, makes_seen_sql
-from serving.contracts.messages import Event
+from feature_store.interaction_types import EVENT_WEIGHT_SQL, SeenPolicy, makes_seen_sql
+from serving.contracts.messages import HistoryEvent
 
-Wanted = tuple[TenantScope, str, str | None]
-"""Of whom: the tenant, the user's id, and what of the seen items is wanted (None: as the tenant's default says)."""
+ViewKey = tuple[TenantScope, str, str | None]
+"""The tenant, the user's id, and the policy on seen items (None: the tenant's default)."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserView:
-    """What the database knows at one moment."""
+    """One user as the database knows them at one moment."""
 
     catalogue_version: int
-    exclude_seen: str  # none, bought or all: the request's, else the tenant's
-    events: list[Event]  # oldest first, at most HistorySettings.max_events
+    exclude_seen: SeenPolicy  # the request's, else the tenant's
+    events: list[HistoryEvent]  # oldest first, at most HistorySettings.max_events
     seen: list[str]  # newest first, at most HistorySettings.max_seen
 
 
 class HistoryReader:
-    """One round trip per user, or for several users who are asked for at the same time."""
+    """Reads user views. Views that are requested at the same time are read in one round trip."""
 
     def __init__(self, pool: Pool, settings: HistorySettings) -> None:
         self._pool = pool
@@ -38,22 +38,22 @@ class HistoryReader:
             "max_seen": settings.max_seen,
             "looked_at": settings.looked_at,
         }
-        self._decode = msgspec.json.Decoder(list[Event]).decode
+        self._decode = msgspec.json.Decoder(list[HistoryEvent]).decode
         self._views = BatchLoader(self._read)
 
     async def view(self, scope: TenantScope, user_id: str, exclude_seen: str | None) -> UserView:
-        """The view of this user, who need not exist. Raises TenantGone."""
+        """The view of one user, who may be unknown. Raises TenantGone."""
         view = await self._views.load((scope, user_id, exclude_seen))
         if view is None:
             raise TenantGone
         return view
 
-    async def _read(self, wanted: Sequence[Wanted]) -> list[UserView | None]:
-        """The views in the order of what is wanted; None where the tenant is gone."""
+    async def _read(self, keys: Sequence[ViewKey]) -> list[UserView | None]:
+        """The views in the order of their keys; None where the tenant is gone."""
         columns = {
-            "tenants": [scope.tenant_id for scope, _, _ in wanted],
-            "users": [user_id for _, user_id, _ in wanted],
-            "exclude_seen": [exclude_seen for _, _, exclude_seen in wanted],
+            "tenants": [scope.tenant_id for scope, _, _ in keys],
+            "users": [user_id for _, user_id, _ in keys],
+            "exclude_seen": [exclude_seen for _, _, exclude_seen in keys],
         }
         async with self._pool.connection() as connection:
             cursor = await connection.execute(_VIEWS, {**columns, **self._bounds})
@@ -68,8 +68,8 @@ class HistoryReader:
         return UserView(version, effective, history, seen or [])
 
 
-# Events of one moment are in the order of their items, as in a feature snapshot. The limit of `recent` depends on
-# whether seen items are wanted, so that the common read touches as few index entries as it can.
+# Events with equal timestamps are ordered by item id, as in a feature snapshot. `recent` reads fewer events where the
+# policy is "none", so that this common read touches as few index entries as possible.
 _VIEWS = f"""
 SELECT view.*
 FROM unnest(%(tenants)s::text[], %(users)s::text[], %(exclude_seen)s::text[])

@@ -1,4 +1,4 @@
-"""What was shown to whom, written behind the requests."""
+"""Logs impressions: which items were shown to which user. They are written in the background."""
 
 import asyncio
 from collections import deque
@@ -17,7 +17,7 @@ from api.erasure.repository import erased
 
 BATCH = 1_000
 CAPACITY = 50_000
-"""Answers that are kept while the database is away; past it the oldest go, and the log says how many."""
+"""Impressions that are kept while the database is down. Beyond it the oldest are dropped, and the log says how many."""
 FLUSH_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 COLUMNS = {
@@ -36,8 +36,8 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """One answer."""
+class ImpressionRow:
+    """One answer that was shown: a row of `impressions` that is to be written."""
 
     recommendation_id: UUID
     tenant_id: str
@@ -51,17 +51,17 @@ class Shown:
 
 
 class ImpressionLog:
-    """Gathers answers and writes them together: a request pays for an append to a list."""
+    """Collects impressions and writes them in batches, so that a request only pays for an append to a list."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._waiting: deque[Shown] = deque(maxlen=CAPACITY)
+        self._waiting: deque[ImpressionRow] = deque(maxlen=CAPACITY)
         self._lost = 0
         self._lock = asyncio.Lock()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["ImpressionLog"]:
-        """Inside the block, what waits is written every `FLUSH_SECONDS`; leaving it writes the rest, if it can."""
+        """Inside the block, what waits is written every `FLUSH_SECONDS`. On leaving, the rest is written."""
         try:
             async with PeriodicTask(
                 "impressions",
@@ -77,18 +77,18 @@ class ImpressionLog:
             except (psycopg.Error, *UNREACHABLE) as error:
                 log.error("impressions are lost", count=len(self._waiting), reason=str(error))
 
-    def record(self, shown: Shown) -> None:
+    def record(self, row: ImpressionRow) -> None:
         self._lost += len(self._waiting) == CAPACITY
-        self._waiting.append(shown)
+        self._waiting.append(row)
 
     async def flush(self) -> None:
-        """Write what waits. Raises what PostgreSQL raises; what was not written waits on."""
+        """Write what waits. Raises what PostgreSQL raises; rows that were not written keep waiting."""
         async with self._lock:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
                 try:
                     await self._write(batch)
-                except psycopg.DataError as error:  # it would fail again and hold up all the others
+                except psycopg.DataError as error:  # these rows would fail again, and hold up all others
                     log.error("impressions are lost", count=len(batch), reason=str(error))
                 except BaseException:
                     self._waiting.extendleft(reversed(batch))
@@ -100,23 +100,23 @@ class ImpressionLog:
             self._lost = 0
         await self.flush()
 
-    async def _write(self, batch: list[Shown]) -> None:
+    async def _write(self, batch: list[ImpressionRow]) -> None:
         async with self._pool.connection() as connection:
-            gone = await erased(connection, {(shown.tenant_id, shown.user_id) for shown in batch})
+            gone = await erased(connection, {(row.tenant_id, row.user_id) for row in batch})
             async with (
                 connection.cursor() as cursor,
                 cursor.copy(f"COPY impressions ({', '.join(COLUMNS)}) FROM STDIN") as copy,
             ):
                 copy.set_types(list(COLUMNS.values()))
-                for shown in batch:
-                    if _may_stay(shown, gone):
-                        await copy.write_row(tuple(getattr(shown, column) for column in COLUMNS))
+                for row in batch:
+                    if _may_stay(row, gone):
+                        await copy.write_row(tuple(getattr(row, column) for column in COLUMNS))
 
 
-def _may_stay(shown: Shown, erased_at: Mapping[tuple[str, str], datetime | None]) -> bool:
-    """Not of a user that was erased after it was shown, or that was and has not come back."""
-    user = (shown.tenant_id, shown.user_id)
+def _may_stay(row: ImpressionRow, erased_at: Mapping[tuple[str, str], datetime | None]) -> bool:
+    """False for a user who was erased after the impression, or was erased and has not come back."""
+    user = (row.tenant_id, row.user_id)
     if user not in erased_at:
         return True
     moment = erased_at[user]
-    return moment is not None and shown.created_at > moment
+    return moment is not None and row.created_at > moment

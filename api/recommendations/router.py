@@ -1,4 +1,22 @@
-"""`POST /api/v1/recommend` and `/similar`."""
+"""`POST /api/v1/recommend` and `/similar`.
+
+A request takes this way, one file a step:
+
+1. `api/recommendations/router.py` (here): FastAPI validates the body (`RecommendRequest`), authenticates the key and
+   admits the request (`MeteredRead`), and `parse_filter` turns the filter into a tree.
+2. `api/recommendations/service.py`: `RecommendationService` reads the user's newest events and seen items from the
+   database (`UserView`), builds a `RecommendQuery`, asks the model server, and checks that the items may still be
+   shown. While no model can answer, it asks `fallback.py` for popular items.
+3. `serving/client.py`: `ServingClient` gathers concurrent queries of a tenant into a `BatchRequest`, adds the
+   catalogue delta where the server asks for one, and hands each caller its part of the `BatchResponse`
+   (`serving/contracts/messages.py` defines the messages, `serving/transport.py` sends them).
+4. `serving/application.py`, in the model server's process: decodes the batch and gives it to the tenant's predictor.
+5. `serving/predictor.py`: `Predictor.answer` groups the queries by model family, turns histories into arrays
+   (`serving/queries.py`), scores all items with the model, ranks them (`serving/ranking.py`), explains them
+   (`serving/explanations.py`) and returns `RankedItem`s.
+
+The same `RankedItem`s travel back and are encoded as the JSON of the response.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,23 +27,17 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from api.http.problems import Invalid
 from api.metering.dependencies import PAYMENT_REQUIRED, MeteredRead
-from api.recommendations.schemas import (
-    Recommended,
-    RecommendedItem,
-    RecommendRequest,
-    Similar,
-    SimilarItem,
-    SimilarRequest,
-)
-from api.recommendations.service import Outcome, Recommender
+from api.recommendations.schemas import RecommendedItem, RecommendRequest, SimilarItem, SimilarRequest
+from api.recommendations.service import Recommendations, RecommendationService
 from serving.contracts.filters import Filter, FilterError, parse_filter
+from serving.contracts.messages import ScoredItem
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
-    async with Recommender.open(state.database.pool, state.serving, state.configuration.history) as recommender:
-        state.recommender = recommender
+    async with RecommendationService.open(state.database.pool, state.serving, state.configuration.history) as opened:
+        state.recommendations = opened
         yield
 
 
@@ -48,12 +60,12 @@ ANSWER_HEADERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def _recommender(request: Request) -> Recommender:
-    found: Recommender = request.app.state.recommender
-    return found
+async def _recommendations(request: Request) -> RecommendationService:
+    service: RecommendationService = request.app.state.recommendations
+    return service
 
 
-CurrentRecommender = Annotated[Recommender, Depends(_recommender)]
+CurrentRecommendations = Annotated[RecommendationService, Depends(_recommendations)]
 
 
 @router.post(
@@ -62,16 +74,15 @@ CurrentRecommender = Annotated[Recommender, Depends(_recommender)]
     response_model=list[RecommendedItem],
     responses=ANSWER_HEADERS | PAYMENT_REQUIRED,
 )
-async def recommend(body: RecommendRequest, usage: MeteredRead, recommender: CurrentRecommender) -> Response:
+async def recommend(body: RecommendRequest, usage: MeteredRead, recommendations: CurrentRecommendations) -> Response:
     """Personal recommendations, best first. A click recorded a moment ago counts.
 
     Fewer than `count` items is a legal answer. While no model can answer, popular items do, labelled so in
     `X-Recommendation-Degraded`.
     """
-    outcome = await recommender.recommend(usage.scope, body, _filter(body.filter))
+    found = await recommendations.recommend(usage.scope, body, _filter(body.filter))
     usage.count()
-    items = [Recommended(i.item_id, i.score, i.algorithm, i.explanation, i.evidence) for i in outcome.items]
-    return _response(items, outcome)
+    return _response(found.items, found)
 
 
 @router.post(
@@ -80,11 +91,11 @@ async def recommend(body: RecommendRequest, usage: MeteredRead, recommender: Cur
     response_model=list[SimilarItem],
     responses=ANSWER_HEADERS | PAYMENT_REQUIRED | {404: {"description": "There is no such item"}},
 )
-async def similar(body: SimilarRequest, usage: MeteredRead, recommender: CurrentRecommender) -> Response:
+async def similar(body: SimilarRequest, usage: MeteredRead, recommendations: CurrentRecommendations) -> Response:
     """Items most alike the given one, best first, without it. An unknown item is 404."""
-    outcome = await recommender.similar(usage.scope, body, _filter(body.filter))
+    found = await recommendations.similar(usage.scope, body, _filter(body.filter))
     usage.count()
-    return _response([Similar(item.item_id, item.score) for item in outcome.items], outcome)
+    return _response([ScoredItem(item.item_id, item.score) for item in found.items], found)
 
 
 def _filter(document: dict[str, Any] | None) -> Filter | None:
@@ -96,15 +107,15 @@ def _filter(document: dict[str, Any] | None) -> Filter | None:
         raise Invalid.field(error.field, error.message) from error
 
 
-def outcome_headers(outcome: Outcome) -> dict[str, str]:
-    """What an answer says of itself beside its body."""
-    headers = {"X-Recommendation-Id": str(outcome.recommendation_id)}
-    if outcome.release is not None:
-        headers["X-Model-Release"] = outcome.release
-    if outcome.degraded is not None:
-        headers["X-Recommendation-Degraded"] = outcome.degraded
+def answer_headers(found: Recommendations) -> dict[str, str]:
+    """The headers that describe an answer beside its body."""
+    headers = {"X-Recommendation-Id": str(found.recommendation_id)}
+    if found.release is not None:
+        headers["X-Model-Release"] = found.release
+    if found.degraded is not None:
+        headers["X-Recommendation-Degraded"] = found.degraded
     return headers
 
 
-def _response(items: list[Any], outcome: Outcome) -> Response:
-    return Response(_encode(items), media_type="application/json", headers=outcome_headers(outcome))
+def _response(items: list[Any], found: Recommendations) -> Response:
+    return Response(_encode(items), media_type="application/json", headers=answer_headers(found))

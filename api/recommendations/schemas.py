@@ -1,8 +1,7 @@
-"""Requests and answers of `recommend` and `similar`."""
+"""Requests and responses of `recommend` and `similar`."""
 
 from typing import Annotated, Any
 
-import msgspec
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
@@ -17,7 +16,7 @@ MAX_SESSION = 200
 Count = Annotated[
     int, Field(strict=True, ge=1, le=MAX_COUNT, description="Number of items wanted", examples=[10]), WHOLE
 ]
-Filter = Annotated[
+MetadataFilter = Annotated[
     dict[str, Any] | None,
     Field(
         description="Condition on item metadata, MongoDB style: equality, `$in`, `$nin`, `$gt`, `$gte`, `$lt`, `$lte`, "
@@ -37,7 +36,7 @@ Exclude = Annotated[
 
 
 def _names() -> tuple[str, ...]:
-    """What may be asked for: the families of every installation, and those that were plugged into this one."""
+    """The families that can be requested: those of every installation, and this one's plug-ins."""
     return (*ALGORITHMS, *plugged_in())
 
 
@@ -53,7 +52,7 @@ AnyAlgorithm = Annotated[
 
 
 class RecommendContext(Schema):
-    """The situation of the request."""
+    """What the user does at the moment of the request."""
 
     session_items: list[OpaqueId] = Field(
         default=[],
@@ -64,12 +63,12 @@ class RecommendContext(Schema):
 
 
 class RecommendRequest(Schema):
-    """Whom to recommend to, how many items, and by which family of models."""
+    """The user, the number of items, and the family of models that ranks them."""
 
     user_id: OpaqueId = Field(description="Your id of the user, who may be unknown", examples=["user-abc"])
     count: Count
     algorithm: AnyAlgorithm = Field(default="hybrid", description="The family of models that answers")
-    filter: Filter = None
+    filter: MetadataFilter = None
     exclude: Exclude
     exclude_seen: SeenPolicy | None = Field(
         default=None, description="Which of the user's items not to show again; the tenant's setting where left out"
@@ -85,16 +84,18 @@ class RecommendRequest(Schema):
 
 
 class SimilarRequest(Schema):
-    """Which item to find the like of."""
+    """The item to find similar items for."""
 
     item_id: OpaqueId = Field(examples=["50"])
     count: Count
-    filter: Filter = None
+    filter: MetadataFilter = None
     exclude: Exclude
 
 
+# This model and `SimilarItem` document the answers. What is sent are `RankedItem` and `ScoredItem` of
+# `serving.contracts.messages`, which a test holds to the same fields.
 class RecommendedItem(Schema):
-    """One element of an answer, as documented; `Recommended` is what is sent."""
+    """A recommended item."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -118,20 +119,7 @@ class RecommendedItem(Schema):
 
 
 class SimilarItem(Schema):
+    """An item like the given one."""
+
     item_id: str
     score: float = Field(ge=0, le=1)
-
-
-class Recommended(msgspec.Struct, frozen=True, rename="camel"):
-    """One element of an answer on the wire."""
-
-    item_id: str
-    score: float
-    algorithm: str
-    explanation: str
-    evidence: list[str]
-
-
-class Similar(msgspec.Struct, frozen=True, rename="camel"):
-    item_id: str
-    score: float

@@ -1,4 +1,4 @@
-"""`recommend` and `similar`: the user's view from the database, the model's answer, a look whether it still holds."""
+"""`recommend` and `similar`: read the user's view, ask the models, and check that the items may still be shown."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,48 +17,56 @@ from api.items.catalogue import CatalogueReader
 from api.recommendations.fallback import ALGORITHM as POPULARITY
 from api.recommendations.fallback import Fallback
 from api.recommendations.history import HistoryReader, UserView
-from api.recommendations.impressions import ImpressionLog, Shown
+from api.recommendations.impressions import ImpressionLog, ImpressionRow
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
 from configs.settings import HistorySettings
-from feature_store.interaction_types import TYPE_WEIGHTS
-from serving.client import Reply, ServingClient, ServingUnavailable
+from feature_store.interaction_types import SEEN_TYPES, TYPE_WEIGHTS
+from serving.client import ModelAnswer, ServingClient
 from serving.contracts.filters import Filter
-from serving.contracts.messages import CatalogueDelta, Event, RankedItem, RecommendQuery, SimilarQuery
+from serving.contracts.messages import (
+    CatalogueDelta,
+    HistoryEvent,
+    Query,
+    RankedItem,
+    RecommendQuery,
+    ServingUnavailable,
+    SimilarQuery,
+)
 
 SESSION_TYPE = "click"
-"""A session item counts like an event of this type: the user went to it."""
+"""An item of the current session counts like an event of this type, since the user went to it."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """An answer with what its headers say."""
+class Recommendations:
+    """An answer: its items, best first, and what its headers say."""
 
     recommendation_id: UUID
     items: list[RankedItem]
-    release: str | None
-    degraded: str | None
+    release: str | None  # None where popularity answered
+    degraded: str | None  # why no model answered, and what of the request was ignored; None where a model did
 
-    def algorithm_of(self, asked: str) -> str:
-        """The family that answered: the one that was asked, unless a fallback took its place."""
-        return asked if self.degraded is None else POPULARITY
+    def answered_by(self, requested: str) -> str:
+        """The family that answered: the requested one, or popularity in its place."""
+        return requested if self.degraded is None else POPULARITY
 
 
-class Recommender:
+class RecommendationService:
     """One per process."""
 
     def __init__(
         self,
         catalogue: CatalogueReader,
-        histories: HistoryReader,
+        users: HistoryReader,
         models: ServingClient,
         fallback: Fallback,
         impressions: ImpressionLog,
         max_events: int,
     ) -> None:
         self._catalogue = catalogue
-        self._histories = histories
+        self._users = users
         self._models = models
         self._fallback = fallback
         self.impressions = impressions
@@ -66,8 +74,10 @@ class Recommender:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, pool: Pool, models: ServingClient, history: HistorySettings) -> AsyncIterator["Recommender"]:
-        """A recommender over this pool; on leaving, impressions that still wait are written."""
+    async def open(
+        cls, pool: Pool, models: ServingClient, history: HistorySettings
+    ) -> AsyncIterator["RecommendationService"]:
+        """A service over this pool. On leaving, impressions that still wait are written."""
         async with ImpressionLog(pool).running() as impressions:
             yield cls(
                 CatalogueReader(pool),
@@ -80,12 +90,12 @@ class Recommender:
 
     async def recommend(
         self, scope: TenantScope, request: RecommendRequest, filter_: Filter | None, *, shown: bool = True
-    ) -> Outcome:
-        """Items for a user, by the model that was asked for or, labelled, by popularity.
+    ) -> Recommendations:
+        """Items for a user, by the requested family or, labelled as such, by popularity.
 
-        shown: whether somebody gets to see them, which makes an impression.
+        shown: whether the user gets to see them; only then an impression is logged.
         """
-        view = await self._histories.view(scope, request.user_id, request.exclude_seen)
+        view = await self._users.view(scope, request.user_id, request.exclude_seen)
         query = self._query(view, request, filter_)
         try:
             items, release = await self._ask(scope, view.catalogue_version, query)
@@ -93,14 +103,14 @@ class Recommender:
         except ServingUnavailable as unavailable:
             session = request.context.session_items if request.context else []
             ignored = [name for name, used in (("diversity", request.diversity), ("sessionItems", session)) if used]
-            degraded, release = _label(unavailable, ignored), None
+            degraded, release = _degraded(unavailable, ignored), None
             items = await self._fallback.rank(scope, request.count, query.exclude, filter_)
-        outcome = Outcome(uuid4(), items, release, degraded)
+        found = Recommendations(uuid4(), items, release, degraded)
         if shown:
-            self._record(scope, request, outcome)
-        return outcome
+            self._log_impression(scope, request, found)
+        return found
 
-    async def similar(self, scope: TenantScope, request: SimilarRequest, filter_: Filter | None) -> Outcome:
+    async def similar(self, scope: TenantScope, request: SimilarRequest, filter_: Filter | None) -> Recommendations:
         """Items like an item. Raises NotFound where the tenant has no such item."""
         version, exists = await self._catalogue.find(scope, request.item_id)
         if not exists:
@@ -108,71 +118,69 @@ class Recommender:
         query = SimilarQuery(request.item_id, request.count, request.exclude, filter_, trace_id())
         try:
             items, release = await self._ask(scope, version, query)
-            return Outcome(uuid4(), items, release, None)
+            return Recommendations(uuid4(), items, release, None)
         except ServingUnavailable as unavailable:
             exclude = [*request.exclude, request.item_id]
             items = await self._fallback.rank(scope, request.count, exclude, filter_)
-            return Outcome(uuid4(), items, None, _label(unavailable, ["itemId"]))
-
-    def _record(self, scope: TenantScope, request: RecommendRequest, outcome: Outcome) -> None:
-        self.impressions.record(
-            Shown(
-                outcome.recommendation_id,
-                scope.tenant_id,
-                request.user_id,
-                outcome.algorithm_of(request.algorithm),
-                outcome.release,
-                outcome.degraded,
-                [item.item_id for item in outcome.items],
-                [round(item.score, 6) for item in outcome.items],
-                datetime.now(UTC),
-            )
-        )
+            return Recommendations(uuid4(), items, None, _degraded(unavailable, ["itemId"]))
 
     def _query(self, view: UserView, request: RecommendRequest, filter_: Filter | None) -> RecommendQuery:
         session = request.context.session_items if request.context else []
         history = view.events
         if session:
             now = int(datetime.now(UTC).timestamp() * 1_000_000)
-            events = [Event(id_, SESSION_TYPE, TYPE_WEIGHTS[SESSION_TYPE], now) for id_ in session]
+            events = [HistoryEvent(id_, SESSION_TYPE, TYPE_WEIGHTS[SESSION_TYPE], now) for id_ in session]
             history = [*history, *events][-self._max_events :]
-        # What the session shows, its user is looking at: seen as much as anything.
-        seen = [*view.seen, *session] if view.exclude_seen == "all" else view.seen
+        seen = [*view.seen, *session] if SESSION_TYPE in SEEN_TYPES[view.exclude_seen] else view.seen
         exclude = list(dict.fromkeys([*request.exclude, *seen]))
         return RecommendQuery(
             request.algorithm, request.count, history, exclude, filter_, request.diversity, trace_id()
         )
 
-    async def _ask(
-        self, scope: TenantScope, version: int, query: RecommendQuery | SimilarQuery
-    ) -> tuple[list[RankedItem], str]:
-        """The model's items that may be shown at the moment after it answered; asked once more where some may not."""
-        reply = await self._put(scope, version, query)
-        gone = await self._gone(scope, reply)
+    async def _ask(self, scope: TenantScope, version: int, query: Query) -> tuple[list[RankedItem], str]:
+        """The models' items and the release that ranked them.
+
+        Items may leave the catalogue while the models answer. Then the models are asked once more without them, so that
+        the list is full again; what leaves during the second call is cut from the list.
+        """
+        answer = await self._ask_once(scope, version, query)
+        gone = await self._gone(scope, answer)
         if not gone:
-            return reply.answer.items, reply.release
+            return answer.items, answer.release
         log.info("asking again: items left the catalogue meanwhile", count=len(gone))
         query = msgspec.structs.replace(query, exclude=[*query.exclude, *gone])
-        reply = await self._put(scope, await self._catalogue.version(scope), query)
-        gone = await self._gone(scope, reply)
-        return [item for item in reply.answer.items if item.item_id not in gone], reply.release
+        answer = await self._ask_once(scope, await self._catalogue.version(scope), query)
+        gone = await self._gone(scope, answer)
+        return [item for item in answer.items if item.item_id not in gone], answer.release
 
-    async def _gone(self, scope: TenantScope, reply: Reply) -> set[str]:
-        """Those of the answer's items that may not be shown any more; none where the catalogue is as it was."""
-        ids = [item.item_id for item in reply.answer.items]
-        if not ids or await self._catalogue.version(scope) == reply.catalogue_version:
-            return set()
-        return set(ids) - await self._catalogue.live(scope, ids)
-
-    async def _put(self, scope: TenantScope, version: int, query: RecommendQuery | SimilarQuery) -> Reply:
+    async def _ask_once(self, scope: TenantScope, version: int, query: Query) -> ModelAnswer:
         async def load_delta(since: int) -> CatalogueDelta:
             return await self._catalogue.delta(scope, since)
 
-        reply = await self._models.ask(scope.tenant_id, version, query, load_delta)
-        if reply.answer.error is not None:  # the database knows the item, and the models do not yet
-            raise ServingUnavailable("no-model", "the release does not know the item")
-        return reply
+        return await self._models.ask(scope.tenant_id, version, query, load_delta)
+
+    async def _gone(self, scope: TenantScope, answer: ModelAnswer) -> set[str]:
+        """Items of the answer that may not be shown any more; none where the catalogue has not changed since."""
+        ids = [item.item_id for item in answer.items]
+        if not ids or await self._catalogue.version(scope) == answer.catalogue_version:
+            return set()
+        return set(ids) - await self._catalogue.live(scope, ids)
+
+    def _log_impression(self, scope: TenantScope, request: RecommendRequest, found: Recommendations) -> None:
+        self.impressions.record(
+            ImpressionRow(
+                found.recommendation_id,
+                scope.tenant_id,
+                request.user_id,
+                found.answered_by(request.algorithm),
+                found.release,
+                found.degraded,
+                [item.item_id for item in found.items],
+                [round(item.score, 6) for item in found.items],
+                datetime.now(UTC),
+            )
+        )
 
 
-def _label(unavailable: ServingUnavailable, ignored: list[str]) -> str:
+def _degraded(unavailable: ServingUnavailable, ignored: list[str]) -> str:
     return f"{unavailable.reason}; ignored={','.join(ignored)}" if ignored else unavailable.reason

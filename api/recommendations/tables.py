@@ -1,4 +1,4 @@
-"""Impressions: one row per answer of the recommender, written behind the request."""
+"""Impressions: one row per answer to `recommend`, written in the background."""
 
 from datetime import datetime
 from uuid import UUID
@@ -12,7 +12,10 @@ from api.database.base import Table, text_column, timestamptz, xid_column
 
 
 class Impression(Table, table=True):
-    """What one answer showed, best first. `release` and `algorithm` say who answered; `degraded` why a fallback did."""
+    """The items of one answer, best first, with the release and the family that ranked them.
+
+    `degraded` says why the fallback answered, where it did.
+    """
 
     __tablename__ = "impressions"
     __table_args__ = (

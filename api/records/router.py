@@ -9,7 +9,7 @@ from api.database.session import Session
 from api.http.principal import CurrentAdmin, CurrentUser
 from api.http.schemas import OpaqueId, Page, Paging
 from api.metering.dependencies import PAYMENT_REQUIRED, Metered
-from api.recommendations.router import ANSWER_HEADERS, CurrentRecommender, outcome_headers
+from api.recommendations.router import ANSWER_HEADERS, CurrentRecommendations, answer_headers
 from api.records import service
 from api.records.schemas import RecordAlgorithm, RecordOut, ShownOut
 
@@ -40,7 +40,7 @@ async def my_recommendations(
     user: CurrentUser,
     usage: Metered,
     session: Session,
-    recommender: CurrentRecommender,
+    recommendations: CurrentRecommendations,
     response: Response,
     page: Annotated[int, Query(ge=1, le=1_000_000, description="All is on the first page")] = 1,
     page_size: Annotated[
@@ -48,9 +48,9 @@ async def my_recommendations(
     ] = 10,
 ) -> Page[ShownOut]:
     """Recommended live to the token's user, by the tenant's `hybrid` model; what is shown here is recorded."""
-    shown, outcome = await service.recommend_to(session, recommender, user, page_size, shown=page == 1)
+    shown, outcome = await service.recommend_to(session, recommendations, user, page_size, shown=page == 1)
     usage.count()
-    response.headers.update(outcome_headers(outcome))
+    response.headers.update(answer_headers(outcome))
     data = [ShownOut.model_validate(record) for record in shown]
     total = len(data) if page == 1 else len(outcome.items)
     return Page[ShownOut](data=data, total=total, page=page, page_size=page_size)

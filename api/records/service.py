@@ -8,7 +8,7 @@ from api.database.scope import TenantScope
 from api.http.principal import UserPrincipal
 from api.http.problems import Forbidden, NotFound
 from api.recommendations.schemas import RecommendRequest
-from api.recommendations.service import Outcome, Recommender
+from api.recommendations.service import Recommendations, RecommendationService
 from api.records.repository import RecordRepository, StoredRecord
 
 
@@ -36,16 +36,21 @@ async def delete_record(session: AsyncSession, scope: TenantScope, id_: UUID) ->
 
 
 async def recommend_to(
-    session: AsyncSession, recommender: Recommender, user: UserPrincipal, count: int, *, shown: bool = True
-) -> tuple[list[StoredRecord], Outcome]:
+    session: AsyncSession,
+    recommendations: RecommendationService,
+    user: UserPrincipal,
+    count: int,
+    *,
+    shown: bool = True,
+) -> tuple[list[StoredRecord], Recommendations]:
     """What is recommended to the caller at this moment, recorded; nothing of it where it is not to be shown."""
     request = RecommendRequest(user_id=user.user_id, count=count)
-    outcome = await recommender.recommend(user.scope, request, None, shown=shown)
+    outcome = await recommendations.recommend(user.scope, request, None, shown=shown)
     if not shown:
         return [], outcome
     records = await RecordRepository(session, user.scope).add_shown(
         user.user_id,
-        outcome.algorithm_of(request.algorithm),
+        outcome.answered_by(request.algorithm),
         outcome.release,
         outcome.recommendation_id,
         outcome.items,

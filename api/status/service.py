@@ -8,8 +8,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.analytics.repository import AnalyticsRepository
 from api.database.scope import TenantScope
 from api.status.schemas import FamilyStatus, Status
-from serving.client import ServingClient, ServingUnavailable
-from serving.contracts.messages import ALGORITHMS, ReleaseInfo
+from serving.client import ServingClient
+from serving.contracts.messages import ALGORITHMS, ReleaseInfo, ServingUnavailable
 
 PATIENCE_SECONDS = 1.0
 

@@ -1,7 +1,8 @@
-"""The filter language on item metadata: MongoDB style JSON, parsed once into a small tree.
+"""The filter language on item metadata: JSON in the style of MongoDB, parsed once into a small tree.
 
-Two readers turn the tree into an answer: columns in the model server (`serving/filtering.py`) and SQL over JSONB where
-a fallback answers. A property test holds them equal to the meaning below, which has two truth values only.
+Two modules evaluate the tree: `serving/filtering.py` over columns in the model server, and
+`api/recommendations/filter_sql.py` over JSONB for the fallback. A property test holds both to the semantics below. A
+filter is true or false of an item, never unknown.
 
 Paths. `a.b` walks objects: key `b` of the object under key `a`. Anything else on the way (an array, a string, nothing)
     makes the field *missing*; a digit is a key, never an index; a key that contains a dot cannot be addressed.
@@ -9,14 +10,14 @@ Values. A field holds a string, number, boolean, null, array or object, or is mi
     the elements of its array (one level, whatever they are), or the one value itself; none where it is missing.
 Equality, `$eq`, `$in`: some candidate equals some operand. Types must agree: true is not 1, "1" is not 1; 1 is 1.0.
     Strings are equal by code point. The operand null also matches a missing field. Objects equal nothing.
-`$gt, $gte, $lt, $lte`: some candidate of the operand's type (number or string) stands so to it; strings compare by
-    code point (`COLLATE "C"`). Two bounds on an array may be met by two elements.
+`$gt, $gte, $lt, $lte`: the comparison holds for some candidate of the operand's type (number or string). Strings
+    compare by code point (`COLLATE "C"`). Two bounds on an array may be met by two different elements.
 `$exists`: true where the field is not missing (null is there), false where it is.
-`$ne`, `$nin`, `$not`: the exact complement of `$eq`, `$in` and what they negate, so a missing field matches them.
-`$not` stands before operators of a field (`{"price": {"$not": {"$gt": 5}}}`) or before a whole filter.
+`$ne`, `$nin`, `$not`: the exact complement of `$eq`, `$in` and the negated filter, so a missing field matches.
+`$not` is written before the operators of a field (`{"price": {"$not": {"$gt": 5}}}`) or before a whole filter.
 
-Operands are numbers of at most 2**53 - 1 in size: within it, exact decimals and float64 agree on every comparison with
-any number that metadata may hold (an integer of any size, or a float64 in its shortest decimal form).
+Numeric operands are at most 2**53 - 1 in size. Up to there PostgreSQL's exact decimals and float64 agree on every
+comparison with any number that metadata may hold (an integer of any size, or a float64 in its shortest decimal form).
 """
 
 from collections.abc import Callable, Mapping
@@ -25,10 +26,10 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 MAX_DEPTH = 8
-"""`$and`, `$or` and `$not` inside one another."""
+"""Levels of `$and`, `$or` and `$not` inside each other."""
 MAX_CONDITIONS = 100
 MAX_VALUES = 1_000
-"""Operands of all lists of a filter together."""
+"""Operands in all lists of one filter together."""
 MAX_PATH = 8
 """Keys of one dotted path."""
 MAX_TEXT = 1_024
@@ -40,10 +41,10 @@ Comparison = Literal["gt", "gte", "lt", "lte"]
 
 
 class FilterError(ValueError):
-    """A filter that cannot be read. `field` is the place in the request, such as `filter.price.$gt`."""
+    """An invalid filter. `field` is its place in the request, such as `filter.price.$gt`."""
 
     def __init__(self, field: str, message: str) -> None:
-        # The field quotes the caller's keys: keep it printable and short.
+        # The field contains the caller's own keys, so it is made printable and short.
         self.field = field.encode("utf-8", "backslashreplace").decode()[:MAX_TEXT]
         super().__init__(f"{self.field}: {message}")
         self.message = message
@@ -60,7 +61,7 @@ class In(msgspec.Struct, frozen=True, tag="in"):
 
 
 class Compare(msgspec.Struct, frozen=True, tag="compare"):
-    """Some candidate of the operand's type stands in this relation to it."""
+    """The relation to the operand holds for some candidate of the operand's type."""
 
     path: Path
     relation: Comparison
@@ -80,7 +81,7 @@ class And(msgspec.Struct, frozen=True, tag="and"):
 
 
 class Or(msgspec.Struct, frozen=True, tag="or"):
-    """Some one matches."""
+    """At least one matches."""
 
     filters: tuple["Filter", ...]
 
@@ -95,16 +96,16 @@ Filter: TypeAlias = In | Compare | Exists | And | Or | Not
 
 
 def parse_filter(document: Any, field: str = "filter") -> Filter:
-    """The tree of a filter as a request's JSON gives it.
+    """Parse a filter.
 
     document: the decoded JSON value. field: its place in the request, the prefix of `FilterError.field`.
-    Raises FilterError where it is no filter, or past the bounds of this module.
+    Raises FilterError where it is not a valid filter, or exceeds a limit of this module.
     """
     return _Parser().filter(document, field, 0)
 
 
 class _Parser:
-    """One reading of one document; counts conditions and operands against the bounds."""
+    """Parses one document, and counts its conditions and operands against the limits."""
 
     def __init__(self) -> None:
         self.conditions = 0
@@ -237,7 +238,7 @@ def _scalar(operand: Any, at: str) -> bool | float | str | None:
 
 
 def _text(text: str, at: str) -> str:
-    """Text that UTF-8 and a JSONB of PostgreSQL can hold. Raises FilterError otherwise, or where it is too long."""
+    """The text, if UTF-8 and PostgreSQL's JSONB can hold it. Raises FilterError otherwise, or where it is too long."""
     if len(text) > MAX_TEXT:
         raise FilterError(at, f"is longer than {MAX_TEXT} characters")
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):

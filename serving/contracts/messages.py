@@ -1,8 +1,8 @@
 """Messages between the API and the model server: MessagePack over HTTP, validated by msgspec on both sides.
 
-One batch is of one tenant. It names the catalogue version that the API read in the database of that moment; where
-the server does not hold it, the server answers `delta_needed` with the version its release was built from, and the
-API sends the batch again with the catalogue delta since then.
+A batch holds queries of one tenant. It names the catalogue version that the API has just read in the database. Where
+the server does not hold that version, it answers `delta_needed` with the version that it holds, and the API sends the
+batch again with the catalogue delta since then.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,17 +13,27 @@ from serving.contracts.filters import Filter
 
 Algorithm = Literal["collaborative", "content-based", "hybrid", "deep-learning"]
 ALGORITHMS: tuple[Algorithm, ...] = ("collaborative", "content-based", "hybrid", "deep-learning")
-"""Families that every installation has; plug-ins (`configs.plugins`) are asked for by their own names."""
+"""The families that every installation has. A plug-in (`configs.plugins`) adds a family under its own name."""
 BATCH_PATH = "/v1/batch"
 MEDIA_TYPE = "application/vnd.msgpack"
 MAX_COUNT = 100
-RELEASES_PATH = "/v1/releases"  # GET: {tenant: ReleaseInfo} of what is loaded
+RELEASES_PATH = "/v1/releases"  # GET: {tenant: ReleaseInfo} of the loaded releases
 
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+UnavailableReason = Literal["serving-unavailable", "no-release", "no-model"]
+QueryError = Literal["unknown_item", "no_model", "failed"]
 
 
-class Event(msgspec.Struct, frozen=True, array_like=True):
+class ServingUnavailable(Exception):  # noqa: N818 - not a fault of the program: callers fall back to popularity
+    """No model can answer now. `reason` is shown to the client in `X-Recommendation-Degraded`."""
+
+    def __init__(self, reason: UnavailableReason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason: UnavailableReason = reason
+
+
+class HistoryEvent(msgspec.Struct, frozen=True, array_like=True):
     """One interaction of a user's history."""
 
     item_id: str
@@ -35,7 +45,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 class RecommendQuery(msgspec.Struct, frozen=True, tag="recommend"):
     algorithm: str  # a family of the release
     count: Count
-    history: list[Event] = []  # oldest first, at most HistorySettings.max_events
+    history: list[HistoryEvent] = []  # oldest first, at most HistorySettings.max_events
     exclude: list[str] = []  # item ids that must not appear: the caller's and, by `excludeSeen`, the seen ones
     filter: Filter | None = None
     diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
@@ -77,33 +87,33 @@ class BatchRequest(msgspec.Struct, frozen=True):
     delta: CatalogueDelta | None = None
 
 
-class RankedItem(msgspec.Struct, frozen=True, array_like=True):
+class ScoredItem(msgspec.Struct, frozen=True, rename="camel"):
+    """An item of a ranked list. The API sends it to the client as it is, so its JSON names are those of the API."""
+
     item_id: str
     score: float  # in [0, 1]
-    algorithm: str  # family that carried the item
-    evidence: list[str]  # at most three item ids of the history
+
+
+class RankedItem(ScoredItem, frozen=True, rename="camel"):
+    """A recommended item with its explanation."""
+
+    algorithm: str  # the family that contributed more than half of the score, else the family that was asked
     explanation: str
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """The answer to one query; `error` where that query alone could not be answered."""
-
-    items: list[RankedItem] = []
-    error: Literal["unknown_item", "no_model", "failed"] | None = None
+    evidence: list[str]  # at most three item ids of the history
 
 
 class BatchResponse(msgspec.Struct, frozen=True):
-    """`status` other than "ok" answers no query and says why for the whole batch."""
+    """The answers, in the order of the queries; a status other than "ok" says why there are none."""
 
     status: Literal["ok", "delta_needed", "no_release"]
     release: str = ""
-    base_version: int = 0  # of the catalogue: what the answers were laid over, or where a delta has to start
-    answers: list[Answer] = []
+    catalogue_version: int = 0  # of the answers; with "delta_needed", where a delta has to start
+    answers: list[list[RankedItem] | QueryError] = []  # the ranked items, or why that query alone has no answer
 
 
 class ReleaseInfo(msgspec.Struct, frozen=True):
     release: str
     created_at: str
-    base_version: int
-    catalogue_version: int
+    base_version: int  # of the catalogue that the release was built from
+    catalogue_version: int  # of the catalogue that is served, with the deltas that came since
     families: dict[str, str]  # family -> model version

@@ -1,9 +1,9 @@
-"""What a release holds: `release.json` of the immutable folder that one BentoML model is.
+"""The files of a release. A release is one BentoML model: an immutable folder of
 
 ```
 release.json                  this manifest
 items.parquet                 the item table (feature_store.schemas.SNAPSHOT_ITEMS), row i is position i
-models/<family>-<version>/    saved models, each once, whoever uses it
+models/<family>-<version>/    saved models, each once however many ensembles use it
 ```
 """
 
@@ -15,7 +15,7 @@ MODELS_FOLDER = "models"
 
 
 class BrokenReleaseError(Exception):
-    """A release folder that does not hold what its manifest says, or that cannot answer."""
+    """A release folder whose files do not fit its manifest, or whose models cannot answer."""
 
 
 class SavedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,13 +26,13 @@ class SavedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base_models: dict[str, str] = msgspec.field(default_factory=dict, name="components")  # family -> folder
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ReleaseManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of `release.json`."""
 
     release: str
     tenant_id: str
     created_at: str  # RFC 3339, UTC
     catalogue_version: int  # of items.parquet
-    families: dict[str, SavedModel]  # what answers, by family
-    files: dict[str, int]  # bytes of every file by relative path, so that half a copy is seen
+    families: dict[str, SavedModel]  # the models that answer queries, by family
+    files: dict[str, int]  # size in bytes of every file by relative path, to detect an incomplete copy
     notes: dict[str, str] = {}

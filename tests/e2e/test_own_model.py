@@ -16,7 +16,7 @@ import pytest
 
 from configs.plugins import plugged_in
 from configs.settings import PathSettings
-from serving.release import releases
+from serving.release import list_releases
 from tests.api.conftest import Tenants, configuration_of, running
 from tests.fixtures.backend import Backend
 from tests.fixtures.model_server import ModelServer, model_server
@@ -79,7 +79,7 @@ def platform_with_it(
     with model_server(state) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(installed))
         server.start()
-        server.await_release(TENANT, releases(server.paths.bentoml)[TENANT][0])
+        server.await_release(TENANT, list_releases(server.paths.bentoml)[TENANT][0])
         yield Installation(module_database_url, state, installed, server)
 
 

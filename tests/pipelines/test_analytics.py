@@ -15,7 +15,7 @@ from pipelines.defs.analytics.measuring import Outcome, measure
 from pipelines.jobs import ANALYTICS
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
-from serving.contracts.messages import BatchRequest, Event, RecommendQuery
+from serving.contracts.messages import BatchRequest, HistoryEvent, RecommendQuery
 from serving.predictor import Predictor
 from serving.release import release_folder
 from tests.feature_store.rows import add_interactions, add_items, add_tenant
@@ -51,13 +51,15 @@ def accuracy(connection: Connection) -> dict[tuple[str, str], dict[str, tuple[fl
     return found
 
 
-def auc_by_hand(installation: Installation, release: str, family: Any, history: list[Event], chosen: str) -> float:
+def auc_by_hand(
+    installation: Installation, release: str, family: Any, history: list[HistoryEvent], chosen: str
+) -> float:
     """The share of the other items, those of the history left out, that the chosen one outranks."""
     predictor = Predictor.load(release_folder(installation.paths.bentoml, TENANT, release), 200)
     n_items = len(GENRES) * ITEMS_PER_GENRE
     query = RecommendQuery(family, 100, history, exclude=[event.item_id for event in history])
     (answer,) = predictor.answer(BatchRequest(TENANT, 1, [query])).answers
-    ranked = [item.item_id for item in answer.items]
+    ranked = [item.item_id for item in answer]
     assert len(ranked) == n_items - len(history)
     return 1 - ranked.index(chosen) / (len(ranked) - 1)
 
@@ -75,7 +77,7 @@ def test_a_day_is_measured_on_what_its_users_chose_under_the_release(
     add_interactions(shop, TENANT, [("seen-it-all", liked[1]), ("bob", "gone")], at=NOON - timedelta(hours=1))
     (found,) = measure(installation, TENANT, NOON).measured
     assert (found.day, found.release) == (NOON.date(), release)
-    history = [Event(item, "like", 0.8, n) for n, item in enumerate(reversed(liked))]
+    history = [HistoryEvent(item, "like", 0.8, n) for n, item in enumerate(reversed(liked))]
     figures = accuracy(shop)[("2030-06-03", release)]
     assert set(figures) == set(FAMILIES)
     for family, (auc, users) in figures.items():

@@ -25,7 +25,7 @@ from pipelines.jobs import GENERATE
 from pipelines.partitions import GENERATION_TENANT_TAG
 from pipelines.resources import Installation
 from pipelines.runs import PROCESS_TAG, this_process
-from serving.contracts.messages import BatchRequest, Event, RecommendQuery
+from serving.contracts.messages import BatchRequest, HistoryEvent, RecommendQuery
 from serving.predictor import Predictor
 from serving.release import release_folder
 from tests.feature_store.rows import add_interactions, add_items, add_tenant, delete_item
@@ -104,14 +104,14 @@ def test_every_user_gets_what_the_model_recommends(installation: Installation, s
     assert job(shop, id_) == ("completed", 3, 3, 15, None)
     predictor = Predictor.load(release_folder(installation.paths.bentoml, TENANT, release), 200)
     for user, items in likes.items():
-        history = [Event(item, "like", 0.8, day * 86_400_000_000) for day, item in enumerate(items)]
+        history = [HistoryEvent(item, "like", 0.8, day * 86_400_000_000) for day, item in enumerate(items)]
         query = RecommendQuery("hybrid", COUNT, history, exclude=items)  # the tenant leaves out all that was seen
         (answer,) = predictor.answer(BatchRequest(TENANT, 1, [query])).answers
         rows = shop.execute(
             "SELECT item_id, score, reason, algorithm, release FROM recommendations WHERE user_id = %s ORDER BY rank",
             [user],
         ).fetchall()
-        assert [row[:3] for row in rows] == [(each.item_id, each.score, each.explanation) for each in answer.items]
+        assert [row[:3] for row in rows] == [(each.item_id, each.score, each.explanation) for each in answer]
         assert {row[3:] for row in rows} == {("hybrid", release)}
 
 

@@ -25,9 +25,9 @@ from pipelines.definitions import build_definitions
 from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
-from serving.contracts.messages import ALGORITHMS, BatchRequest, Event, RecommendQuery
+from serving.contracts.messages import ALGORITHMS, BatchRequest, HistoryEvent, RecommendQuery
 from serving.predictor import Predictor
-from serving.release import release_folder, releases
+from serving.release import list_releases, release_folder
 from tests.api.conftest import Tenants, configuration_of, running
 from tests.feature_store.rows import add_interactions, add_items, add_tenant
 from tests.fixtures.platform import wait_until
@@ -125,7 +125,7 @@ def test_champions_are_noted_with_their_held_out_auc(trained: Trained, module_da
     with psycopg.connect(module_database_url) as connection:
         rows = connection.execute(
             "SELECT family, version, auc FROM release_models WHERE tenant_id = %s AND release = %s",
-            [TENANT, releases(trained.installation.paths.bentoml)[TENANT][-1]],
+            [TENANT, list_releases(trained.installation.paths.bentoml)[TENANT][-1]],
         ).fetchall()
     champions = {family: store.champion(TENANT, family) for family in ALGORITHMS}
     assert "collaborative" in {family for family, _, _ in rows}
@@ -138,14 +138,14 @@ def test_champions_are_noted_with_their_held_out_auc(trained: Trained, module_da
 
 def test_the_release_answers_from_its_models(trained: Trained) -> None:
     home = trained.installation.paths.bentoml
-    (release,) = releases(home)[TENANT]
+    (release,) = list_releases(home)[TENANT]
     predictor = Predictor.load(release_folder(home, TENANT, release), max_events=200)
-    history = [Event(f"horror-{n}", "like", 0.8, n) for n in range(4)]
+    history = [HistoryEvent(f"horror-{n}", "like", 0.8, n) for n in range(4)]
     query = RecommendQuery("collaborative", 5, history, exclude=[event.item_id for event in history])
     answer = predictor.answer(BatchRequest(TENANT, 1, [query])).answers[0]
     assert answer.error is None
-    assert len(answer.items) == 5
-    assert sum(item.item_id.startswith("horror") for item in answer.items) >= 4
+    assert len(answer) == 5
+    assert sum(item.item_id.startswith("horror") for item in answer) >= 4
 
 
 def test_metadata_is_worth_reading_and_names_no_user(trained: Trained) -> None:
@@ -197,13 +197,13 @@ def test_a_second_run_compares_with_the_champions_and_serves_a_new_item(
     decisions = second.output_for_node("champions")
     assert "not worse than the champion" in decisions["collaborative"]["reason"] + decisions["item-knn"]["reason"]
     home = trained.installation.paths.bentoml
-    newest, first = releases(home)[TENANT]
+    newest, first = list_releases(home)[TENANT]
     assert newest > first
     predictor = Predictor.load(release_folder(home, TENANT, newest), max_events=200)
-    history = [Event(f"drama-{n}", "like", 0.8, n) for n in range(4)]
+    history = [HistoryEvent(f"drama-{n}", "like", 0.8, n) for n in range(4)]
     query = RecommendQuery("content-based", 46, history)
     answer = predictor.answer(BatchRequest(TENANT, version, [query])).answers[0]
-    assert "a-new-drama" in [item.item_id for item in answer.items]
+    assert "a-new-drama" in [item.item_id for item in answer]
     work = trained.installation.paths.models / f"tenant={TENANT}"
     assert [folder.name for folder in work.iterdir()] == [second.output_for_node("feature_snapshot")["snapshot_id"]]
 
@@ -289,4 +289,4 @@ def test_a_deleted_tenant_leaves_nothing_in_files(trained: Trained, module_datab
 
 
 def release_folders(paths: PathSettings) -> list[str]:
-    return list(releases(paths.bentoml))
+    return list(list_releases(paths.bentoml))

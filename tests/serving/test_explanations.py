@@ -1,8 +1,8 @@
-"""Who carried an item, and what is said about it."""
+"""Which family contributed most to an item, and the sentence that explains it."""
 
 import numpy as np
 
-from serving.explanations import FROM_HISTORY, WITHOUT_HISTORY, carriers, text
+from serving.explanations import FROM_HISTORY, WITHOUT_HISTORY, main_families, text
 from training.models.contract import NO_ITEM
 
 
@@ -17,11 +17,13 @@ def test_a_family_is_named_only_where_it_carried_more_than_half() -> None:
         "hybrid": part(0, 0, 0.5, 0, 3),
     }
     items = np.array([[0, 1, 2, 3, 4]], np.int32)
-    assert carriers(parts, "hybrid", items) == [["collaborative", "hybrid", "collaborative", "hybrid", "hybrid"]]
+    assert main_families(parts, "hybrid", items) == [["collaborative", "hybrid", "collaborative", "hybrid", "hybrid"]]
 
 
 def test_a_single_family_carries_all_it_lists() -> None:
-    assert carriers({"collaborative": part(1, 2)}, "collaborative", np.array([[1, NO_ITEM]])) == [["collaborative"] * 2]
+    assert main_families({"collaborative": part(1, 2)}, "collaborative", np.array([[1, NO_ITEM]])) == [
+        ["collaborative"] * 2
+    ]
 
 
 def test_words_claim_the_users_items_only_with_evidence() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from serving.ranking import Diversity, admit, diversify, rank, similar
+from serving.ranking import Diversity, cosine_scores, diversify, mask_scores, rank
 from training.models.contract import NO_ITEM
 
 SCORES = np.array([[0.1, 0.9, 0.5, 0.9], [0.4, 0.3, 0.2, 0.1]], dtype=np.float32)
@@ -15,7 +15,7 @@ EVERYTHING = [np.ones(4, dtype=bool)] * 2
 
 def test_only_admitted_items_are_listed_and_each_row_keeps_its_own_count() -> None:
     allowed = [np.array([True, True, True, False]), np.array([False, True, True, True])]
-    ranked = rank(admit(SCORES, allowed, [[1], []]), np.array([3, 1]))
+    ranked = rank(mask_scores(SCORES, allowed, [[1], []]), np.array([3, 1]))
     assert ranked.items.tolist() == [[2, 0, NO_ITEM], [1, NO_ITEM, NO_ITEM]]
     assert ranked.scores[0, :2].tolist() == [0.5, pytest.approx(0.1)]
 
@@ -26,7 +26,7 @@ def test_equal_scores_are_listed_by_position() -> None:
 
 def test_admitting_leaves_the_models_scores_alone() -> None:
     before = SCORES.copy()
-    admit(SCORES, EVERYTHING, [[0], [1]])
+    mask_scores(SCORES, EVERYTHING, [[0], [1]])
     assert np.array_equal(SCORES, before)
 
 
@@ -37,7 +37,7 @@ def test_admitting_leaves_the_models_scores_alone() -> None:
 )
 @settings(deadline=None)
 def test_a_list_is_the_sorted_admitted_items(scores: np.ndarray, allowed: np.ndarray, counts: list[int]) -> None:
-    ranked = rank(admit(scores, list(allowed), [[0], [], [5, 11]]), np.array(counts))
+    ranked = rank(mask_scores(scores, list(allowed), [[0], [], [5, 11]]), np.array(counts))
     for row, excluded in enumerate(({0}, set(), {5, 11})):
         may = [item for item in range(12) if allowed[row, item] and item not in excluded]
         expected = sorted(may, key=lambda item: (-scores[row, item], item))[: counts[row]]
@@ -69,12 +69,12 @@ def test_a_diverse_list_is_as_long_as_one_by_score(weight: float, count: int, ad
     mask = np.arange(30) < admitted
     vectors = random.normal(size=(30, 4)).astype(np.float32)
     diversity = Diversity(np.array([weight]), lambda raw: raw.astype(np.float64), lambda: vectors)
-    ranked = rank(admit(scores, [mask], [[]]), np.array([count]), diversity)
+    ranked = rank(mask_scores(scores, [mask], [[]]), np.array([count]), diversity)
     listed = [item for item in ranked.items[0].tolist() if item != NO_ITEM]
     assert len(listed) == len(set(listed)) == min(count, admitted)
     assert set(listed) <= set(range(admitted))
 
 
 def test_similar_lists_neither_the_item_itself_nor_what_is_not_alike() -> None:
-    scores = similar(VECTORS, np.array([0, 4], np.int32))
+    scores = cosine_scores(VECTORS, np.array([0, 4], np.int32))
     assert rank(scores, np.array([5, 5])).items.tolist() == [[1, 2, NO_ITEM, NO_ITEM, NO_ITEM], [NO_ITEM] * 5]

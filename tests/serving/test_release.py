@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from bentoml._internal.models import ModelStore
 
-from serving.loading import read_manifest
+from serving.loading import read_release_manifest
 from serving.predictor import Predictor
-from serving.release import ReleaseMember, prune, publish, release_folder, releases
+from serving.release import ReleaseMember, list_releases, prune, publish, release_folder
 from tests.fixtures.platform import ROOT
 from tests.fixtures.releases import (
     CATALOGUE_VERSION,
@@ -28,7 +28,7 @@ from training.models.registry import load_model
 
 
 def test_a_release_says_what_it_holds(small_release: Path) -> None:
-    manifest = read_manifest(small_release)
+    manifest = read_release_manifest(small_release)
     assert (manifest.tenant_id, manifest.catalogue_version) == (TENANT, CATALOGUE_VERSION)
     assert set(manifest.families) == set(FAMILIES)
     assert manifest.release == small_release.name
@@ -53,18 +53,18 @@ def test_the_newest_come_first_and_only_a_few_are_kept(tmp_path: Path) -> None:
     home, work = tmp_path / "home", tmp_path / "work"
     published = [publish_small(home, work, keep=3) for _ in range(4)]
     publish_small(home, work, tenant_id="books", keep=3)
-    assert releases(home)[TENANT] == published[:0:-1]
-    assert set(releases(home)) == {TENANT, "books"}
+    assert list_releases(home)[TENANT] == published[:0:-1]
+    assert set(list_releases(home)) == {TENANT, "books"}
     assert prune(TENANT, home=home, keep=1) == published[2:0:-1]
-    assert releases(home)[TENANT] == [published[3]]
-    assert len(releases(home)["books"]) == 1
+    assert list_releases(home)[TENANT] == [published[3]]
+    assert len(list_releases(home)["books"]) == 1
 
 
 def test_a_release_that_is_still_being_copied_is_not_seen(tmp_path: Path) -> None:
     release = publish_small(tmp_path / "home", tmp_path / "work")
     folder = release_folder(tmp_path / "home", TENANT, release)
     shutil.copytree(folder, folder.with_name("99991231-000000-000000"))
-    assert releases(tmp_path / "home")[TENANT] == [release]
+    assert list_releases(tmp_path / "home")[TENANT] == [release]
 
 
 def test_releases_sort_by_publication_even_where_the_clock_went_back(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_releases_sort_by_publication_even_where_the_clock_went_back(tmp_path: P
 
 
 def test_a_store_without_releases_is_empty(tmp_path: Path) -> None:
-    assert releases(tmp_path) == {}
+    assert list_releases(tmp_path) == {}
 
 
 def test_nothing_half_published_stays_behind(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_nothing_half_published_stays_behind(tmp_path: Path) -> None:
         publish(TENANT, {"collaborative": ReleaseMember("1", tmp_path / "missing")}, items, 1, home=tmp_path / "home")
     with pytest.raises(ValueError, match="at least one model"):
         publish(TENANT, {}, items, 1, home=tmp_path / "home")
-    assert releases(tmp_path / "home") == {}
+    assert list_releases(tmp_path / "home") == {}
     assert not list((tmp_path / "home" / "models").iterdir())
 
 

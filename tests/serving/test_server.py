@@ -59,7 +59,7 @@ def batch(*queries: Any, version: int = CATALOGUE_VERSION, tenant: str = TENANT,
 def test_a_batch_is_answered_by_the_served_release(server: ModelServer) -> None:
     response = ask(server, batch(RecommendQuery("collaborative", 5, likes(*COMEDIES)), SimilarQuery("horror-1", 3)))
     assert response.status == "ok"
-    assert [len(answer.items) for answer in response.answers] == [5, 3]
+    assert [len(answer) for answer in response.answers] == [5, 3]
     info = server.releases()[TENANT]
     assert info["release"] == response.release
     assert info["families"] == dict.fromkeys(FAMILIES, "1")
@@ -72,10 +72,10 @@ def test_a_tenant_without_a_release_is_told_so(server: ModelServer) -> None:
 def test_the_catalogue_delta_is_asked_for_and_counts(server: ModelServer) -> None:
     query = SimilarQuery("horror-3", 100)
     asked = ask(server, batch(query, version=20))
-    assert (asked.status, asked.base_version) == ("delta_needed", CATALOGUE_VERSION)
+    assert (asked.status, asked.catalogue_version) == ("delta_needed", CATALOGUE_VERSION)
     metadata = {"title": "horror horror3", "genres": ["horror", "film"], "year": 1983}
     laid = ask(server, batch(query, version=20, delta=delta(20, ("new", metadata, True), ("horror-5", None, False))))
-    items = [item.item_id for item in laid.answers[0].items]
+    items = [item.item_id for item in laid.answers[0]]
     assert "new" in items
     assert "horror-5" not in items
     assert server.releases()[TENANT]["catalogue_version"] == 20
@@ -170,7 +170,7 @@ def test_a_newer_release_is_swapped_in_while_requests_run_and_none_fails(server:
                 try:
                     response = client.post(BATCH_PATH, content=request)
                     answer = msgspec.msgpack.decode(response.raise_for_status().content, type=BatchResponse)
-                    if answer.status != "ok" or len(answer.answers[0].items) != 5:
+                    if answer.status != "ok" or len(answer.answers[0]) != 5:
                         failures.append(answer)
                     seen.append(answer.release)
                 except (httpx.HTTPError, msgspec.DecodeError) as error:

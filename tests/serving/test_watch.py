@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serving.predictor import Predictor
-from serving.release import prune, release_folder, releases
+from serving.release import list_releases, prune, release_folder
 from serving.watch import ReleaseWatch, load_release
 from tests.fixtures.platform import wait_until
 from tests.fixtures.releases import TENANT, publish_small
@@ -20,7 +20,7 @@ def watch_over(home: Path, poll_seconds: float = 0.05) -> ReleaseWatch:
     def load(tenant_id: str, release: str) -> Predictor:
         return load_release(release_folder(home, tenant_id, release), tenant_id, 200)
 
-    return ReleaseWatch(lambda: releases(home), load, poll_seconds)
+    return ReleaseWatch(lambda: list_releases(home), load, poll_seconds)
 
 
 def served(watch: ReleaseWatch) -> dict[str, str]:
@@ -105,7 +105,7 @@ def test_the_thread_outlives_a_store_that_cannot_be_read(home: Path, tmp_path: P
     def find() -> dict[str, list[str]]:
         if failures:
             raise failures.pop()
-        return releases(home)
+        return list_releases(home)
 
     def load(tenant_id: str, release: str) -> Predictor:
         return load_release(release_folder(home, tenant_id, release), tenant_id, 200)

@@ -19,7 +19,7 @@ from pipelines.resources import Installation
 from serving.contracts.releases import BrokenReleaseError
 from serving.overlay import Catalogue
 from serving.predictor import Predictor
-from serving.release import release_folder, releases
+from serving.release import list_releases, release_folder
 from training.data.splits import Holdout
 from training.evaluation.online_accuracy import measure_online_accuracy
 
@@ -53,7 +53,7 @@ def measure(installation: Installation, tenant_id: str, now: datetime) -> Outcom
     A day on which nobody chose an item that the release could show is left out.
     """
     url, home, max_events = installation.database_url(), installation.paths.bentoml, installation.history.max_events
-    stored = set(releases(home).get(tenant_id, []))
+    stored = set(list_releases(home).get(tenant_id, []))
     done = analytics_sources.measured(url, tenant_id)
     last = now.date() - timedelta(days=REMEASURED_DAYS - 1)
     due: dict[str, list[Service]] = {}

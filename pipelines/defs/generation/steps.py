@@ -10,14 +10,16 @@ import pyarrow as pa
 from feature_store import columns as c
 from feature_store.generation_sinks import Generation, GenerationJob, JobGoneError, generating
 from feature_store.generation_sources import GenerationSource, generation_source
+from feature_store.interaction_types import SEEN_TYPES
 from feature_store.schemas import RECOMMENDATIONS
 from pipelines.resources import Installation
 from serving.bulk import recommend_users
 from serving.contracts.messages import CatalogueDelta, ItemChange
 from serving.contracts.releases import BrokenReleaseError
 from serving.overlay import Catalogue
-from serving.predictor import Lists, Predictor
-from serving.release import release_folder, releases
+from serving.predictor import Predictor
+from serving.queries import RankedLists
+from serving.release import list_releases, release_folder
 from training.models.contract import NO_ITEM
 
 MAX_SCORES = 16_000_000
@@ -93,7 +95,7 @@ class _Work:
         for start in range(0, len(users), size):
             batch = users.slice(start, size)
             catalogue = self._up_to_date(catalogue)
-            at_most = self._bounds.max_events if exclude_seen == "none" else self._bounds.looked_at
+            at_most = self._bounds.looked_at if SEEN_TYPES[exclude_seen] else self._bounds.max_events
             events = self._source.recent_events(batch[c.USER_ID].to_pylist(), at_most)
             lists = recommend_users(
                 predictor, catalogue, job.algorithm, events, len(batch), job.count, exclude_seen, self._bounds
@@ -113,7 +115,7 @@ class _Work:
         Raises BrokenReleaseError where no release is sound.
         """
         broken = None
-        for release in releases(self._home).get(self._tenant, []):
+        for release in list_releases(self._home).get(self._tenant, []):
             try:
                 return Predictor.load(release_folder(self._home, self._tenant, release), self._bounds.max_events)
             except BrokenReleaseError as error:
@@ -136,7 +138,7 @@ class _Work:
         )
 
 
-def records(users: pa.Table, catalogue: Catalogue, lists: Lists) -> pa.Table:
+def records(users: pa.Table, catalogue: Catalogue, lists: RankedLists) -> pa.Table:
     """The lists of these users (AUDIENCE) as rows (RECOMMENDATIONS), best first."""
     rows, columns = np.nonzero(lists.items != NO_ITEM)
     positions = lists.items[rows, columns].tolist()
@@ -148,7 +150,7 @@ def records(users: pa.Table, catalogue: Catalogue, lists: Lists) -> pa.Table:
             c.ITEM_ID: [catalogue.ids[position] for position in positions],
             c.RANK: (columns + 1).astype(np.int16),
             c.SCORE: lists.scores[rows, columns],
-            c.REASON: [lists.reasons[row][column] for row, column in places],
+            c.REASON: [lists.explanations[row][column] for row, column in places],
         },
         schema=RECOMMENDATIONS,
     )

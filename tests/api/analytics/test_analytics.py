@@ -41,7 +41,7 @@ def date_of(days_ago: int) -> str:
 
 def flush(backend: Backend) -> None:
     """Write the impressions that wait."""
-    backend.client.portal.call(backend.client.app.state.recommender.impressions.flush)
+    backend.client.portal.call(backend.client.app.state.recommendations.impressions.flush)
 
 
 def recommend(backend: Backend, user: str, count: int) -> UUID:

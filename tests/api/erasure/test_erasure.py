@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from api.database.engine import Database
-from api.recommendations.impressions import ImpressionLog, Shown
+from api.recommendations.impressions import ImpressionLog, ImpressionRow
 from api.tenants.service import delete_tenant
 from feature_store.analytics_sinks import roll_up
 from tests.fixtures.platform import wait_until
@@ -149,11 +149,11 @@ def test_an_interaction_that_comes_meanwhile_waits_and_is_a_new_users(portal: Po
     assert portal.sql("SELECT count(*) FROM users WHERE id = %s", USER) == [(1,)]
 
 
-def shown(user: str, at: datetime) -> Shown:
-    return Shown(uuid4(), "acme", user, "hybrid", "r1", None, ["a"], [0.5], at)
+def shown(user: str, at: datetime) -> ImpressionRow:
+    return ImpressionRow(uuid4(), "acme", user, "hybrid", "r1", None, ["a"], [0.5], at)
 
 
-def write(url: str, answers: Sequence[Shown]) -> None:
+def write(url: str, answers: Sequence[ImpressionRow]) -> None:
     """Write the answers as the log of another process does that held them meanwhile."""
 
     async def run() -> None:

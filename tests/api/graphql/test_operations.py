@@ -118,7 +118,7 @@ def test_what_rest_says_in_headers_is_in_the_answers_extensions(films: Backend) 
     release = films.client.post("/api/v1/recommend", json={"userId": "x", "count": 1}).headers["X-Model-Release"]
     assert notes.keys() == {"mine", "getSimilarItems"}
     assert {(note["release"], note["degraded"]) for note in notes.values()} == {(release, None)}
-    films.client.portal.call(films.client.app.state.recommender.impressions.flush)
+    films.client.portal.call(films.client.app.state.recommendations.impressions.flush)
     shown = films.sql(
         "SELECT user_id, item_ids FROM impressions WHERE recommendation_id = %s", [notes["mine"]["recommendationId"]]
     )

@@ -26,7 +26,7 @@ def about(answers: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def connections_taken(backend: Backend) -> Iterator[list[int]]:
     """How often a connection was asked for, once the block has ended."""
-    impressions = backend.client.app.state.recommender.impressions
+    impressions = backend.client.app.state.recommendations.impressions
     backend.client.portal.call(impressions.flush)
     backend.client.portal.call(impressions._lock.acquire)  # no flush takes a connection meanwhile
     pool = backend.client.app.state.database.pool

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 from api.database.engine import Database
-from api.recommendations.impressions import BATCH, ImpressionLog, Shown
+from api.recommendations.impressions import BATCH, ImpressionLog, ImpressionRow
 
 
-def shown(score: float = 0.5, user: str = "ann") -> Shown:
-    return Shown(uuid4(), "shop", user, "hybrid", "r1", None, ["a", "b"], [score, 0.1], datetime.now(UTC))
+def shown(score: float = 0.5, user: str = "ann") -> ImpressionRow:
+    return ImpressionRow(uuid4(), "shop", user, "hybrid", "r1", None, ["a", "b"], [score, 0.1], datetime.now(UTC))
 
 
 def with_log(url: str, work: Callable[[ImpressionLog], Awaitable[None]]) -> None:

@@ -100,7 +100,7 @@ def test_what_was_shown_is_logged_under_its_id(films: Backend) -> None:
     films.interact("ann", *COMEDIES)
     request = {"userId": "ann", "count": 3, "algorithm": "collaborative"}
     response = films.client.post("/api/v1/recommend", json=request)
-    films.client.portal.call(films.client.app.state.recommender.impressions.flush)
+    films.client.portal.call(films.client.app.state.recommendations.impressions.flush)
     ((tenant, user, algorithm, release, degraded, items, scores),) = films.sql(
         "SELECT tenant_id, user_id, algorithm, release, degraded, item_ids, scores FROM impressions "
         "WHERE recommendation_id = %s",

@@ -56,7 +56,7 @@ def test_what_was_shown_is_recorded_and_makes_one_impression(films: Backend) -> 
     assert recorded["data"] == [{**record, "algorithm": "hybrid"} for record in shown]
     for record in shown:
         assert ann.get(f"/api/recommendations/{record['id']}").json()["itemId"] == record["itemId"]
-    films.client.portal.call(films.client.app.state.recommender.impressions.flush)
+    films.client.portal.call(films.client.app.state.recommendations.impressions.flush)
     ((id_, user, algorithm, items),) = films.sql(
         "SELECT recommendation_id::text, user_id, algorithm, item_ids FROM impressions"
     )
@@ -70,7 +70,7 @@ def test_all_is_on_the_first_page_and_the_next_shows_nothing(films: Backend) -> 
     ann = person(films, "ann")
     body = my(ann, page=2, pageSize=5).json()
     assert body == {"data": [], "total": 5, "page": 2, "pageSize": 5}
-    films.client.portal.call(films.client.app.state.recommender.impressions.flush)
+    films.client.portal.call(films.client.app.state.recommendations.impressions.flush)
     assert films.sql("SELECT count(*) FROM recommendations") == [(0,)]
     assert films.sql("SELECT count(*) FROM impressions") == [(0,)]
 
