@@ -1,4 +1,4 @@
-"""Commands about money."""
+"""The commands of billing."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -24,13 +24,13 @@ def report_overage(
         datetime | None,
         typer.Option(
             formats=["%Y-%m-%dT%H:%M:%SZ"],
-            help="charge cycles that ended before this time in UTC; one to come only with a test key of Stripe",
+            help="charge cycles that ended before this time in UTC; a future time needs a test key of Stripe",
         ),
     ] = None,
 ) -> None:
-    """Charge the overage of cycles that have ended, and print how many charges Stripe was told of.
+    """Charge the overage of cycles that have ended, and print how many charges were sent to Stripe.
 
-    The API does this by itself; here for whoever runs none, or wants it now. A charge is made once however often.
+    The API does this by itself. Use the command where no API runs, or to charge now. No charge is made twice.
     """
     moment = as_of and as_of.replace(tzinfo=UTC)
     try:
@@ -43,7 +43,7 @@ def report_overage(
 
 @app.command()
 def create_prices() -> None:
-    """Make the prices of the plans that are for sale at Stripe, where there are none, and print their lookup keys."""
+    """Create the missing prices of the listed plans at Stripe, and print their lookup keys."""
     try:
         for key in asyncio.run(_create_prices()):
             print(key)
@@ -52,7 +52,7 @@ def create_prices() -> None:
 
 
 async def _create_prices() -> list[str]:
-    gateway, made = Gateway(BillingSettings()), []
+    gateway, created = Gateway(BillingSettings()), []
     try:
         for plan in plans().values():
             for interval in INTERVALS.values():
@@ -60,8 +60,8 @@ async def _create_prices() -> list[str]:
                 async with gateway.answering():
                     if plan.listed and await gateway.price(key) is None:
                         await gateway.create_price(plan, interval)
-                        made.append(key)
-        return made
+                        created.append(key)
+        return created
     finally:
         await gateway.close()
 
@@ -71,7 +71,7 @@ async def _report(as_of: datetime | None) -> int:
     try:
         gateway.require()
         if as_of is not None and as_of > datetime.now(UTC) and not gateway.for_tests:
-            raise ValueError("--as-of: a cycle that goes on is charged when it is over")
+            raise ValueError("--as-of: a cycle is charged after its end")
         return await report(database, gateway, as_of, wait=True)
     finally:
         await gateway.close()

@@ -1,4 +1,4 @@
-"""A tenant that is deleted pays no longer."""
+"""Ends the subscription of a tenant that is deleted."""
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -11,9 +11,9 @@ from configs.settings import BillingSettings
 
 
 async def end_subscription(session: AsyncSession, tenant_id: str) -> str | None:
-    """Cancel the tenant's subscription at Stripe, if it has one. What is left to do by hand, where that failed.
+    """Cancel the tenant's subscription at Stripe, if it has one. Where that fails, returns what is left to do by hand.
 
-    To be called before the tenant's rows are erased: they alone say which subscription it is.
+    Call it before the tenant's rows are erased, since only they name the subscription.
     """
     known = await BillingRepository(session, TenantScope(tenant_id)).subscription()
     if known is None or known.subscription_id is None or known.status in ENDED:

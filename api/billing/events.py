@@ -1,7 +1,7 @@
-"""Stripe's events: verified, kept under their id before anything is done, and handled once.
+"""Stripe's webhook events: each is verified, stored under its id before anything else, and handled once.
 
-An event says that something changed, never what is true now: events come late, twice and in any order. So handling
-one means asking Stripe how the customer's subscription is at this moment, and writing that.
+Events come late, twice and in any order, so an event only says that something changed. Handling one means to fetch
+the customer's subscriptions from Stripe and to store their present state.
 """
 
 import json
@@ -16,26 +16,26 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.billing.gateway import Gateway
 from api.billing.repository import tenant_of
-from api.billing.synchronise import ask, follow
+from api.billing.synchronise import fetch_subscriptions, store_subscription
 from api.database.engine import Database
 from api.database.scope import TenantScope
 from api.database.session import transaction
 from api.http.problems import Invalid, Problem
 
 TOLERANCE_SECONDS = 300
-FOLLOWED = ("checkout.session.", "customer.subscription.", "invoice.")
-"""Beginnings of the types that may change a subscription."""
-KEPT_DAYS = 90
-"""How long the id of a handled event is known: Stripe sends none again after a month."""
+RELEVANT_TYPES = ("checkout.session.", "customer.subscription.", "invoice.")
+"""Prefixes of the event types that may change a subscription."""
+RETENTION_DAYS = 90
+"""How long a handled event is stored. Stripe does not resend events after a month."""
 MAX_RETRY = timedelta(hours=1)
-"""The longest rest between two attempts at an event."""
+"""The longest pause between two attempts to handle an event."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """What handling needs of an event, and all that is kept of it: no name, address or card of anybody."""
+class WebhookEvent:
+    """The fields of an event that handling needs. Nothing else is stored, so no personal data is."""
 
     id: str
     type: str
@@ -48,8 +48,8 @@ class Event:
         return {"object": self.object_id, "customer": self.customer_id, "tenant": self.named_tenant}
 
 
-def read_event(payload: bytes, signature: str | None, secret: str) -> Event:
-    """The event in a webhook's body. Raises Invalid where it is not Stripe's, too old, or none."""
+def read_event(payload: bytes, signature: str | None, secret: str) -> WebhookEvent:
+    """Verify and parse the body of a webhook. Raises Invalid where the signature is wrong or old, or it is no event."""
     try:
         stripe.WebhookSignature.verify_header(payload, signature, secret, TOLERANCE_SECONDS)
     except (stripe.SignatureVerificationError, UnicodeDecodeError) as error:
@@ -58,7 +58,7 @@ def read_event(payload: bytes, signature: str | None, secret: str) -> Event:
         document = json.loads(payload)
         found = document["data"]["object"]
         metadata = found.get("metadata") or {}
-        return Event(
+        return WebhookEvent(
             id=str(document["id"]),
             type=str(document["type"]),
             created=datetime.fromtimestamp(document["created"], UTC),
@@ -70,85 +70,86 @@ def read_event(payload: bytes, signature: str | None, secret: str) -> Event:
         raise Invalid("The body is not an event") from error
 
 
-async def receive(database: Database, gateway: Gateway, event: Event) -> None:
-    """Keep the event, and handle it unless it was kept before. An event that cannot be handled now is tried again."""
+async def receive(database: Database, gateway: Gateway, event: WebhookEvent) -> None:
+    """Store the event, and handle it unless it was stored before. Where handling fails, it is tried again later."""
     async with transaction(database) as session:
-        is_new = await _keep(session, event, gateway.settings.retry_seconds)
-    if is_new and event.type.startswith(FOLLOWED):
+        is_new = await _store(session, event, gateway.settings.retry_seconds)
+    if is_new and event.type.startswith(RELEVANT_TYPES):
         await _attempt(database, gateway, event)
 
 
-async def handle_waiting(database: Database, gateway: Gateway) -> int:
-    """Handle what nobody has handled: of a process that died, say, or while Stripe was away. How many were handled.
+async def handle_pending(database: Database, gateway: Gateway) -> int:
+    """Handle the stored events that are due, and return how many were handled.
 
-    Several processes may do this at once: none takes what another is at.
+    An event is pending where its process died or Stripe was unavailable. Several processes may call this at once; none
+    takes an event that another is handling.
     """
     handled = 0
     while (event := await _take(database, gateway.settings.retry_seconds)) is not None:
         if not await _attempt(database, gateway, event):
-            break  # Stripe may be away: the others need not find out too
+            break  # Stripe may be unavailable, and then the other events would fail too
         handled += 1
     return handled
 
 
-async def forget_handled(database: Database) -> None:
-    """Delete what was handled long ago."""
+async def delete_old_events(database: Database) -> None:
+    """Delete events that were handled more than RETENTION_DAYS ago."""
     async with transaction(database) as session:
-        await (await session.connection()).execute(_FORGET, {"days": KEPT_DAYS})
+        await (await session.connection()).execute(_DELETE_OLD, {"days": RETENTION_DAYS})
 
 
-async def handle(database: Database, gateway: Gateway, event: Event) -> None:
-    """Have the customer's tenant follow Stripe, and mark the event handled in the same transaction.
+async def handle(database: Database, gateway: Gateway, event: WebhookEvent) -> None:
+    """Store the present state of the customer's subscription, and mark the event handled in the same transaction.
 
-    Raises StripeAway, StripeRefused, UnknownPriceError.
+    Raises StripeUnavailable, StripeRefused, UnknownPriceError.
     """
     async with transaction(database) as session:
         tenant_id = event.customer_id and await tenant_of(session, event.customer_id, event.named_tenant)
         if not tenant_id or not event.customer_id:
-            log.info("an event of nobody here", event_id=event.id, type=event.type)
+            log.info("stripe event of no tenant", event_id=event.id, type=event.type)
             await _mark(session, event.id, None)
             return
-    answer = await ask(database, gateway, event.customer_id)
+    fetched = await fetch_subscriptions(database, gateway, event.customer_id)
     async with transaction(database) as session:
-        await follow(session, TenantScope(tenant_id), answer)
+        await store_subscription(session, TenantScope(tenant_id), fetched)
         await _mark(session, event.id, tenant_id)
 
 
-async def _attempt(database: Database, gateway: Gateway, event: Event) -> bool:
+async def _attempt(database: Database, gateway: Gateway, event: WebhookEvent) -> bool:
     try:
         await handle(database, gateway, event)
     except Exception as error:
         report = log.warning if isinstance(error, Problem) else log.exception
-        report("an event waits to be tried again", event_id=event.id, type=event.type, error=repr(error))
+        report("stripe event not handled yet", event_id=event.id, type=event.type, error=repr(error))
         async with database.pool.connection() as connection:
             await connection.execute(_FAILED, {"id": event.id, "error": repr(error)})
         return False
     return True
 
 
-async def _keep(session: AsyncSession, event: Event, retry_seconds: float) -> bool:
-    """Whether the event is a new one. Whoever kept it has it to itself for a while."""
+async def _store(session: AsyncSession, event: WebhookEvent, retry_seconds: float) -> bool:
+    """Store the event; returns whether it is new. Other processes leave it alone until `retry_seconds` have passed."""
     values = {
         "id": event.id,
         "type": event.type,
         "created": event.created,
         "payload": json.dumps(event.excerpt()),
-        "followed": event.type.startswith(FOLLOWED),
-        "rest": retry_seconds,
+        "relevant": event.type.startswith(RELEVANT_TYPES),
+        "pause": retry_seconds,
     }
-    kept: Any = await (await session.connection()).execute(_KEEP, values)
-    return bool(kept.rowcount)
+    stored: Any = await (await session.connection()).execute(_STORE, values)
+    return bool(stored.rowcount)
 
 
-async def _take(database: Database, retry_seconds: float) -> Event | None:
-    """The oldest event that waits, for this process alone until the rest after this attempt is over."""
+async def _take(database: Database, retry_seconds: float) -> WebhookEvent | None:
+    """Take the oldest event that is due. Other processes leave it alone until its next retry time."""
     async with database.pool.connection() as connection:
-        cursor = await connection.execute(_TAKE, {"rest": retry_seconds, "most": MAX_RETRY.total_seconds()})
+        cursor = await connection.execute(_TAKE, {"pause": retry_seconds, "longest": MAX_RETRY.total_seconds()})
         row = await cursor.fetchone()
     if row is None:
         return None
     id_, type_, created, payload = row
-    return Event(id_, type_, created, payload["object"], payload["customer"], payload["tenant"])
+    return WebhookEvent(id_, type_, created, payload["object"], payload["customer"], payload["tenant"])
 
 
 async def _mark(session: AsyncSession, event_id: str, tenant_id: str | None) -> None:
@@ -156,22 +157,23 @@ async def _mark(session: AsyncSession, event_id: str, tenant_id: str | None) -> 
 
 
 def _id_of(value: Any) -> str | None:
-    """The id of what may have been expanded to the object itself."""
+    """The id of an object that Stripe gives as its id or, expanded, as the object itself."""
     return value.get("id") if isinstance(value, dict) else value
 
 
-_KEEP = text(
+_STORE = text(
     """
     INSERT INTO stripe_events (id, type, created, payload, attempts, retry_at, handled_at)
-    VALUES (:id, :type, :created, CAST(:payload AS jsonb), CAST(:followed AS boolean)::int,
-        now() + make_interval(secs => :rest), CASE WHEN NOT CAST(:followed AS boolean) THEN now() END)
+    VALUES (:id, :type, :created, CAST(:payload AS jsonb), CAST(:relevant AS boolean)::int,
+        now() + make_interval(secs => :pause), CASE WHEN NOT CAST(:relevant AS boolean) THEN now() END)
     ON CONFLICT (id) DO NOTHING
     """
 )
 
 _TAKE = """
 UPDATE stripe_events
-SET attempts = attempts + 1, retry_at = now() + make_interval(secs => least(%(rest)s * power(2, attempts), %(most)s))
+SET attempts = attempts + 1,
+    retry_at = now() + make_interval(secs => least(%(pause)s * power(2, attempts), %(longest)s))
 WHERE id = (
     SELECT id FROM stripe_events WHERE handled_at IS NULL AND retry_at <= now()
     ORDER BY received_at LIMIT 1 FOR UPDATE SKIP LOCKED
@@ -183,4 +185,4 @@ _MARK = text("UPDATE stripe_events SET handled_at = now(), tenant_id = :tenant, 
 
 _FAILED = "UPDATE stripe_events SET error = left(%(error)s, 500) WHERE id = %(id)s"
 
-_FORGET = text("DELETE FROM stripe_events WHERE handled_at < now() - make_interval(days => :days)")
+_DELETE_OLD = text("DELETE FROM stripe_events WHERE handled_at < now() - make_interval(days => :days)")

@@ -1,91 +1,33 @@
-"""Stripe as this product uses it: the only module that calls its API.
+"""The calls to Stripe that this product makes. No other module calls Stripe's API.
 
-Every call is asynchronous and within `STRIPE_TIMEOUT_SECONDS`. What it answers are the library's typed objects.
+Every call is asynchronous and returns the typed objects of Stripe's library. Callers wrap calls in `answering`, which
+sets the time-out and translates errors.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import httpx
 import stripe
 import structlog
 
-from api.billing.problems import CustomerGone, MissingSetting, StripeAway, StripeRefused
+from api.billing.connection import StripeConnection, error_text
+from api.billing.problems import CustomerGone, StripeRefused
 from api.billing.subscriptions import Interval, lookup_key
 from api.http.schemas import rfc3339
 from configs.plans import Plan
-from configs.settings import BillingSettings
 
-AWAY = (TimeoutError, stripe.APIConnectionError, stripe.RateLimitError, stripe.APIError)
 GONE = "resource_missing"
-SHOWN_INVOICES = 100
+MAX_INVOICES = 100
 CURRENCY = "usd"
-"""Of the prices in `plans.yaml`."""
+"""The currency of the prices in `plans.yaml`."""
 
 log = structlog.get_logger(__name__)
 
 
-class Gateway:
-    """Stripe's API behind the key of the settings. Raises MissingSetting where there is none."""
-
-    def __init__(self, settings: BillingSettings) -> None:
-        self.settings = settings
-        self._http: stripe.HTTPXClient | None = None
-        self._client: stripe.StripeClient | None = None
-        if settings.api_key is not None:
-            self._http = stripe.HTTPXClient(timeout=httpx.Timeout(settings.timeout_seconds))
-            self._client = stripe.StripeClient(
-                settings.api_key.get_secret_value(),
-                http_client=self._http,
-                base_addresses={"api": settings.api_base.rstrip("/")},
-                max_network_retries=1,  # with the same idempotency key: the library makes one for each call
-            )
-
-    @property
-    def configured(self) -> bool:
-        """Whether there is a key and a secret: who takes money must hear of it too."""
-        return self._client is not None and self.settings.webhook_secret is not None
-
-    @property
-    def for_tests(self) -> bool:
-        """Whether the key is one of Stripe's test mode, in which no money moves."""
-        key = self.settings.api_key.get_secret_value() if self.settings.api_key else ""
-        return key.startswith(("sk_test_", "rk_test_"))
-
-    def webhook_secret(self) -> str:
-        """The secret that webhooks are signed with. Raises MissingSetting."""
-        if self.settings.webhook_secret is None:
-            raise MissingSetting("STRIPE_WEBHOOK_SECRET")
-        return self.settings.webhook_secret.get_secret_value()
-
-    def require(self, *, webhooks: bool = False) -> None:
-        """Raises MissingSetting without a key, and with `webhooks` without their secret."""
-        self._api()
-        if webhooks:
-            self.webhook_secret()
-
-    @asynccontextmanager
-    async def answering(self) -> AsyncIterator[None]:
-        """What is asked of Stripe inside has the time-out of one request, all of it together.
-
-        Raises StripeAway where Stripe does not answer, StripeRefused where it says no.
-        """
-        try:
-            async with asyncio.timeout(self.settings.timeout_seconds):
-                yield
-        except AWAY as error:
-            log.warning("stripe does not answer", error=_words(error))
-            raise StripeAway from error
-        except stripe.StripeError as error:
-            log.error("stripe refused a request", error=_words(error))
-            raise StripeRefused from error
-
-    async def close(self) -> None:
-        if self._http is not None:
-            await self._http.close_async()  # type: ignore[no-untyped-call]
+class Gateway(StripeConnection):
+    """Stripe's customers, prices, subscriptions, checkouts and invoices."""
 
     async def price(self, lookup_key: str) -> stripe.Price | None:
         """The active price with this lookup key."""
@@ -93,7 +35,7 @@ class Gateway:
         return found.data[0] if found.data else None
 
     async def create_price(self, plan: Plan, interval: Interval) -> None:
-        """Make the price of a plan, under its lookup key, and the product where there is none."""
+        """Create the price of a plan under its lookup key, and the plan's product if there is none."""
         found = await self._api().products.list_async({"ids": [plan.id]})
         if not found.data:
             await self._api().products.create_async({"id": plan.id, "name": plan.name})
@@ -110,7 +52,7 @@ class Gateway:
         )
 
     async def create_customer(self, tenant_id: str) -> str:
-        """The id of a new customer. Nobody's name or address is sent: people type theirs at Stripe."""
+        """Create a customer and return its id. No personal data is sent; people enter theirs at Stripe."""
         params: stripe.params.CustomerCreateParams = {"name": tenant_id, "metadata": {"tenant": tenant_id}}
         return (await self._api().customers.create_async(params)).id
 
@@ -130,7 +72,7 @@ class Gateway:
         return sorted(found.data, key=lambda subscription: subscription.created, reverse=True)
 
     async def cancel(self, subscription_id: str) -> None:
-        """End a subscription now."""
+        """Cancel a subscription now."""
         await self._api().subscriptions.cancel_async(subscription_id)
 
     async def open_checkouts(self, customer_id: str) -> list[str]:
@@ -139,11 +81,11 @@ class Gateway:
         return [session.id for session in found.data]
 
     async def expire_checkout(self, session_id: str) -> bool:
-        """See that nobody pays this checkout any more; False where somebody just did."""
+        """Expire a checkout, so that it cannot be paid any more. Returns False where it was just paid."""
         try:
             await self._api().checkout.sessions.expire_async(session_id)
         except stripe.InvalidRequestError as error:
-            log.info("a checkout could not be closed", error=_words(error))
+            log.info("checkout not expired", error=error_text(error))
             return False
         return True
 
@@ -162,12 +104,12 @@ class Gateway:
             }
         )
         if session.url is None:
-            raise StripeRefused("The payment service made a checkout without a page")
+            raise StripeRefused("The payment service returned a checkout without a URL")
         return session.url
 
     async def create_portal(self, customer_id: str) -> str:
-        """The URL of a page on which the customer changes its card, plan and subscription. Raises CustomerGone."""
-        with _living():
+        """The URL of a page on which the customer changes card, plan and subscription. Raises CustomerGone."""
+        with _existing_customer():
             session = await self._api().billing_portal.sessions.create_async(
                 {"customer": customer_id, "return_url": self.settings.return_url}
             )
@@ -175,17 +117,17 @@ class Gateway:
 
     async def invoices(self, customer_id: str) -> list[stripe.Invoice]:
         """The newest invoices, newest first. Raises CustomerGone."""
-        with _living():
-            found = await self._api().invoices.list_async({"customer": customer_id, "limit": SHOWN_INVOICES})
+        with _existing_customer():
+            found = await self._api().invoices.list_async({"customer": customer_id, "limit": MAX_INVOICES})
         return found.data
 
     async def draft_invoice(self, subscription_id: str) -> str | None:
-        """The id of the subscription's invoice that is not final yet, and so takes another item."""
+        """The id of the subscription's draft invoice, to which items can still be added."""
         found = await self._api().invoices.list_async({"subscription": subscription_id, "status": "draft", "limit": 1})
         return found.data[0].id if found.data else None
 
     async def find_item(self, customer_id: str, metadata: dict[str, str]) -> stripe.InvoiceItem | None:
-        """The customer's invoice item with this metadata, on an invoice or waiting for one."""
+        """The customer's invoice item with this metadata, whether or not it is on an invoice yet."""
         found = await self._api().invoice_items.list_async({"customer": customer_id, "limit": 100})
         async for item in found.auto_paging_iter():
             known: dict[str, str] = item.metadata.to_dict() if item.metadata else {}
@@ -204,7 +146,7 @@ class Gateway:
         subscription_id: str | None,
         draft_invoice_id: str | None,
     ) -> stripe.InvoiceItem:
-        """A new invoice item: on this draft invoice, or on the subscription's next."""
+        """Create an invoice item on this draft invoice, or else on the subscription's next invoice."""
         params: stripe.params.InvoiceItemCreateParams = {
             "customer": customer_id,
             "amount": amount_cents,
@@ -222,7 +164,7 @@ class Gateway:
     async def invoice_waiting_items(
         self, customer_id: str, subscription: stripe.Subscription | None, metadata: dict[str, str], *, live: bool
     ) -> None:
-        """Make an invoice of the items that wait: of somebody to whom none comes by itself soon."""
+        """Create an invoice of the customer's pending items, where no regular invoice will include them soon."""
         params: stripe.params.InvoiceCreateParams = {
             "customer": customer_id,
             "auto_advance": True,
@@ -233,13 +175,9 @@ class Gateway:
         else:
             params["pending_invoice_items_behavior"] = "include"
         if subscription is not None and isinstance(card := subscription.default_payment_method, str):
-            params["default_payment_method"] = card  # a checkout leaves it with the subscription, not the customer
+            # A checkout stores the card with the subscription, not with the customer.
+            params["default_payment_method"] = card
         await self._api().invoices.create_async(params, {"idempotency_key": _key("invoice", customer_id, metadata)})
-
-    def _api(self) -> "stripe._v1_services.V1Services":
-        if self._client is None:
-            raise MissingSetting("STRIPE_API_KEY")
-        return self._client.v1
 
     def _back(self, outcome: str) -> str:
         parts = urlsplit(self.settings.return_url)
@@ -247,13 +185,13 @@ class Gateway:
 
 
 def cycle_name(cycle_start: datetime) -> str:
-    """How an invoice item names its cycle."""
+    """The name of a cycle in the metadata of an invoice item."""
     return rfc3339(cycle_start)
 
 
 @contextmanager
-def _living() -> Iterator[None]:
-    """Of a customer, and nothing else that could be missing."""
+def _existing_customer() -> Iterator[None]:
+    """Calls whose only argument is a customer: a missing resource is that customer. Raises CustomerGone."""
     try:
         yield
     except stripe.InvalidRequestError as error:
@@ -263,14 +201,8 @@ def _living() -> Iterator[None]:
 
 
 def _key(what: str, customer_id: str, metadata: dict[str, str]) -> str:
-    """Beside the look-up: two who have looked at once make one thing all the same.
+    """An idempotency key for creating one thing: concurrent callers that both found nothing create it once.
 
-    Stripe gives the first answer to a key for a day, a failure too; so an hour later it is another key.
+    Stripe repeats the first response to a key for a day, also a failure. The hour in the key lets a later attempt run.
     """
     return "/".join(["overage", what, customer_id, *metadata.values(), f"{datetime.now(UTC):%Y-%m-%dT%H}"])
-
-
-def _words(error: BaseException) -> str:
-    """What an error says, without the body that came with it."""
-    said = error.user_message if isinstance(error, stripe.StripeError) else None
-    return f"{type(error).__name__}: {said or error}".strip()

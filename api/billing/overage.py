@@ -1,7 +1,8 @@
-"""The overage of cycles that have ended, charged once each: first a row of ours, then Stripe, then a mark.
+"""Charges the overage of ended billing cycles, each once.
 
-The row fixes the amount, whatever becomes of cap and plan later. Before an invoice item is made it is looked for at
-Stripe, by its metadata: whoever died between making it and marking it, or comes back days later, finds it there.
+A charge takes three steps. A row in our database fixes the amount, whatever happens to cap and plan later. Then an
+invoice item is created at Stripe. Then the row is marked as reported. Before an invoice item is created, it is looked
+up at Stripe by its metadata. So where a process dies between the last two steps, the next one does not charge twice.
 """
 
 from dataclasses import dataclass
@@ -14,13 +15,13 @@ from sqlalchemy import text
 
 from api.billing.gateway import CURRENCY, Gateway, cycle_name
 from api.billing.problems import StripeRefused
-from api.billing.subscriptions import INTERVALS, LIVE, newest
+from api.billing.subscriptions import INTERVALS, LIVE, current_subscription
 from api.database.engine import Database
 from api.metering.terms import charged_cents, effective_cap
 from configs.plans import plan
 
 SETTLED_SECONDS = 60
-"""How long after its end nothing is counted into a cycle any more."""
+"""After this long past its end, no process adds units to a cycle any more."""
 _LOCK = "hashtextextended('overage', 0)"
 
 log = structlog.get_logger(__name__)
@@ -28,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a tenant owes for a cycle."""
+    """The amount that a tenant owes for the overage of one cycle."""
 
     tenant_id: str
     customer_id: str
@@ -39,7 +40,7 @@ class Charge:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """By which Stripe's invoice item is known again."""
+        """The metadata of the charge's invoice item, by which it is found again."""
         return {"tenant": self.tenant_id, "cycle": cycle_name(self.cycle_start)}
 
     @property
@@ -51,10 +52,10 @@ class Charge:
 async def report_overage(
     database: Database, gateway: Gateway, as_of: datetime | None = None, *, wait: bool = False
 ) -> int:
-    """Charge what is to be charged of cycles that ended before now, or `as_of`. How many charges Stripe was told of.
+    """Charge the overage of cycles that ended before now or `as_of`. Returns how many charges were sent to Stripe.
 
-    One process at a time does it; another has nothing to do meanwhile, or waits. Raises StripeAway where Stripe does
-    not answer: the rest is for the next time.
+    One process does this at a time. Another returns at once, or waits for it with `wait`. Raises StripeUnavailable
+    where Stripe does not answer; the next call sends the charges that are left.
     """
     async with database.engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -70,9 +71,9 @@ async def report_overage(
             for row in (await connection.execute(_UNREPORTED)).all():
                 charge = Charge(**row._mapping)
                 try:
-                    item_id = await _tell(gateway, charge)
-                except StripeRefused:  # the gateway's log says why; other tenants can be charged all the same
-                    log.error("a charge waits", tenant=charge.tenant_id, cycle=charge.metadata["cycle"])
+                    item_id = await _report(gateway, charge)
+                except StripeRefused:  # the gateway has logged why; other tenants can still be charged
+                    log.error("charge not reported yet", tenant=charge.tenant_id, cycle=charge.metadata["cycle"])
                     continue
                 mark = {"tenant": charge.tenant_id, "start": charge.cycle_start, "item": item_id}
                 await connection.execute(_MARK, mark)
@@ -93,11 +94,11 @@ def _fixed(cycle: Any) -> dict[str, Any]:
     }
 
 
-async def _tell(gateway: Gateway, charge: Charge) -> str:
-    """The id of the charge's one invoice item, which was there or is made."""
+async def _report(gateway: Gateway, charge: Charge) -> str:
+    """The id of the charge's invoice item, which is created where there is none."""
     async with gateway.answering():
         item = await gateway.find_item(charge.customer_id, charge.metadata)
-        subscription = newest(await gateway.subscriptions(charge.customer_id))
+        subscription = current_subscription(await gateway.subscriptions(charge.customer_id))
         live = subscription if subscription and subscription.status in LIVE else None
         renews = live is not None and _is_monthly(live)
         if item is None:
@@ -108,7 +109,7 @@ async def _tell(gateway: Gateway, charge: Charge) -> str:
                 charge.description,
                 charge.metadata,
                 subscription_id=live.id if live else None,
-                # The invoice of the cycle itself stays open for an hour; the next one is a month away.
+                # The invoice of the cycle itself stays a draft for an hour; the next invoice comes a month later.
                 draft_invoice_id=await gateway.draft_invoice(live.id) if live and renews else None,
             )
         if not renews and item.invoice is None:
@@ -119,12 +120,12 @@ async def _tell(gateway: Gateway, charge: Charge) -> str:
 
 
 def _is_monthly(subscription: stripe.Subscription) -> bool:
-    """Whether an invoice that takes the item along comes by itself soon: an annual subscription's does not."""
+    """Whether the next invoice comes within a month. That of an annual subscription would come too late."""
     recurring = subscription["items"].data[0].price.recurring
     return recurring is not None and INTERVALS.get(recurring.interval) == "monthly"
 
 
-# The cap is that of the cycle's end: what was changed since counts for the cycles since.
+# The cap is the one at the cycle's end. Later changes count for later cycles.
 _DUE = text(
     """
     SELECT cycle.tenant_id, cycle.cycle_start, cycle.units, cycle.request_limit, cycle.plan_id,
@@ -155,7 +156,7 @@ _FIX = text(
     """
 )
 
-# A tenant that nobody can send an invoice to is passed over until somebody can.
+# A tenant without a customer at Stripe is left out until it has one.
 _UNREPORTED = text(
     """
     SELECT charge.tenant_id, known.customer_id, charge.cycle_start, cycle.cycle_end, charge.units, charge.amount_cents

@@ -1,4 +1,4 @@
-"""The rows of one tenant's billing."""
+"""Reads and writes a tenant's billing: its subscription, cap and audit."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from api.billing.subscriptions import State
 from api.billing.tables import BillingAudit, Subscription, TenantBilling
 from api.database.scope import TenantScope
-from api.metering.terms import PATIENCE
+from api.metering.terms import GRACE_PERIOD
 from configs.plans import FREE
 
 STRIPE = "stripe"
@@ -22,7 +22,7 @@ _USER = "user:"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An entry of the audit."""
+    """A change to be written into the audit."""
 
     action: str
     before: Any
@@ -37,31 +37,29 @@ class BillingRepository:
         self._tenant_id = scope.tenant_id
 
     async def lock(self) -> bool:
-        """Until the transaction ends nobody else changes this tenant's billing, nor deletes the tenant; False where
-        there is no such tenant.
-        """
+        """Lock the tenant's billing and its row until the transaction ends. False where there is no such tenant."""
         await self._run(_LOCK)
         return bool((await self._run(_LIVE_TENANT)).first())
 
     async def plan(self) -> str:
-        """The plan that the tenant was made with."""
+        """The plan that the tenant was created with."""
         return str((await self._run(_PLAN)).scalar_one())
 
     async def subscription(self) -> Subscription | None:
         return (await self._session.exec(self._own_subscription())).one_or_none()
 
     async def customer(self, customer_id: str) -> Subscription:
-        """The row of the tenant's customer: made for this one, unless there is one."""
+        """The row of the tenant's customer; created for this customer unless there is one."""
         await self._run(_KEEP_CUSTOMER, customer=customer_id)
         return (await self._session.exec(self._own_subscription())).one()
 
     async def replace_customer(self, gone: str, by: str) -> Subscription:
-        """The row of the tenant's customer, where this one is gone made that of another."""
+        """Replace a customer that was deleted at Stripe, and return the row."""
         await self._run(_REPLACE_CUSTOMER, gone=gone, customer=by)
         return (await self._session.exec(self._own_subscription())).one()
 
     async def put_state(self, state: State, past_due_since: datetime | None, as_of: datetime) -> None:
-        """Write the newest state of the subscription."""
+        """Store the present state of the subscription."""
         await self._run(
             _PUT_STATE,
             subscription=state.subscription_id,
@@ -77,7 +75,7 @@ class BillingRepository:
         )
 
     async def cap_cents(self) -> int | None:
-        """The cap that the tenant has set; None where its plan's counts."""
+        """The cap that the tenant has set; None where the plan's cap applies."""
         statement = select(TenantBilling.overage_cap_cents).where(TenantBilling.tenant_id == self._tenant_id)
         return (await self._session.exec(statement)).one_or_none()
 
@@ -85,7 +83,7 @@ class BillingRepository:
         await self._run(_PUT_CAP, cents=cents)
 
     async def note(self, change: Change, user_id: str | None = None) -> None:
-        """Add to the audit: by this user, or by Stripe."""
+        """Write a change into the audit, made by this user or, without one, by Stripe."""
         await self._run(
             _NOTE,
             actor=STRIPE if user_id is None else f"{_USER}{user_id}",
@@ -94,9 +92,9 @@ class BillingRepository:
             after=json.dumps(change.after),
         )
 
-    async def note_lapse(self) -> None:
-        """Add that the plan has ended because a payment stayed away, where that is so and not written down yet."""
-        await self._run(_NOTE_LAPSE, patience=PATIENCE, free=FREE)
+    async def note_ended_grace_period(self) -> None:
+        """Write into the audit that the grace period has ended, where it has and there is no entry yet."""
+        await self._run(_NOTE_ENDED_GRACE_PERIOD, grace_period=GRACE_PERIOD, free=FREE)
 
     async def audit(self, offset: int, limit: int) -> tuple[list[BillingAudit], int]:
         """A page of the audit, newest first, and how many entries there are."""
@@ -106,7 +104,7 @@ class BillingRepository:
         return list(await self._session.exec(statement.offset(offset).limit(limit))), total
 
     async def forget_user(self, user_id: str) -> None:
-        """Leave in the audit that somebody did it, and no longer who."""
+        """Remove the user from the audit. The changes stay, by the actor "erased"."""
         await self._run(_FORGET, actor=f"{_USER}{user_id}")
 
     def _own_subscription(self) -> SelectOfScalar[Subscription]:
@@ -117,24 +115,24 @@ class BillingRepository:
 
 
 async def tenant_of(session: AsyncSession, customer_id: str, named: str | None) -> str | None:
-    """The tenant whose customer this is.
+    """The tenant of a customer.
 
-    named: the tenant that Stripe names beside the customer. It is believed where that tenant has no customer yet: its
-    row may have been lost, and whoever paid must get what was paid for.
+    named: the tenant that Stripe names in the event. It is taken where that tenant has no customer yet: our row may
+    have been lost, and a tenant that has paid must get what it paid for.
     """
     found = await (await session.connection()).execute(_BY_CUSTOMER, {"customer": customer_id, "tenant": named})
     tenant_id: str | None = found.scalar()
     return tenant_id
 
 
-async def lapsed_tenants(session: AsyncSession) -> list[str]:
-    """Tenants whose plan has ended because a payment stayed away, of which the audit does not know yet."""
-    found = await (await session.connection()).execute(_LAPSED, {"patience": PATIENCE, "free": FREE})
+async def tenants_past_grace_period(session: AsyncSession) -> list[str]:
+    """Tenants whose grace period has ended and whose audit has no entry of it yet."""
+    found = await (await session.connection()).execute(_PAST_GRACE_PERIOD, {"grace_period": GRACE_PERIOD, "free": FREE})
     return list(found.scalars())
 
 
 def user_of(actor: str) -> str | None:
-    """The user behind an entry of the audit; None where it was Stripe, or somebody who was erased."""
+    """The user of an audit entry; None where it was Stripe, the service, or a user erased since."""
     return actor.removeprefix(_USER) if actor.startswith(_USER) else None
 
 
@@ -180,20 +178,20 @@ _NOTE = text(
 
 _UNNOTED = """
     FROM subscriptions AS late
-    WHERE status = 'past_due' AND past_due_since <= now() - :patience AND NOT EXISTS (
+    WHERE status = 'past_due' AND past_due_since <= now() - :grace_period AND NOT EXISTS (
         SELECT FROM billing_audit AS noted
-        WHERE noted.tenant_id = late.tenant_id AND action = 'plan' AND at >= late.past_due_since + :patience
+        WHERE noted.tenant_id = late.tenant_id AND action = 'plan' AND at >= late.past_due_since + :grace_period
             AND after ->> 'planId' = :free
     )
 """
 
-_LAPSED = text(f"SELECT tenant_id {_UNNOTED}")
+_PAST_GRACE_PERIOD = text(f"SELECT tenant_id {_UNNOTED}")
 
-# Under the tenant's lock: `lock`. The moment is that of the lapse, not that of this look.
-_NOTE_LAPSE = text(
+# Called under `lock`. The entry has the time at which the grace period ended, not the time of this statement.
+_NOTE_ENDED_GRACE_PERIOD = text(
     f"""
     INSERT INTO billing_audit (tenant_id, at, actor, action, before, after)
-    SELECT tenant_id, past_due_since + :patience, 'service', 'plan', jsonb_build_object('planId', plan_id),
+    SELECT tenant_id, past_due_since + :grace_period, 'service', 'plan', jsonb_build_object('planId', plan_id),
         jsonb_build_object('planId', CAST(:free AS text))
     {_UNNOTED} AND tenant_id = :tenant
     """

@@ -1,4 +1,4 @@
-"""`/api/billing`: plans, the tenant's subscription and money, and Stripe's webhook."""
+"""`/api/billing`: plans, the tenant's subscription, invoices and cap, and Stripe's webhook."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

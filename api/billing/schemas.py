@@ -1,4 +1,4 @@
-"""Plans, subscriptions, caps and invoices as people see them."""
+"""Plans, subscriptions, caps and invoices in requests and responses."""
 
 from decimal import Decimal
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ MAX_CAP = 1_000_000
 
 
 def _amount(value: object) -> object:
-    """A JSON number as it was written: 250.1 is two hundred and fifty and ten cents, not the float next to it."""
+    """A JSON number as the decimal that was written: 250.1 is 250 dollars and 10 cents, not the nearest float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("a number with at most two decimals")
     return Decimal(repr(value))
@@ -24,7 +24,7 @@ Amount = Annotated[
     Field(ge=0, le=MAX_CAP, max_digits=9, decimal_places=2),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_CAP, "examples": [250.0]}),
 ]
-"""Money that a client sends, in whole units of the currency and at most two decimals."""
+"""An amount of money in a request, in whole units of the currency with at most two decimals."""
 
 
 class PlanOut(Schema):

@@ -1,4 +1,4 @@
-"""What a tenant's people ask of billing. No connection of the database is held while Stripe is asked."""
+"""The requests of a tenant's users to billing. No database connection is held during a call to Stripe."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from api.billing.problems import CustomerGone, StripeRefused
 from api.billing.repository import BillingRepository, Change, user_of
 from api.billing.schemas import AuditEntry, CapOut, CheckoutRequest, InvoiceOut, PlanOut, SubscriptionOut
 from api.billing.subscriptions import LIVE, lookup_key
-from api.billing.synchronise import ask, follow, known_state, terms_of
+from api.billing.synchronise import fetch_subscriptions, store_subscription, stored_state, subscription_state
 from api.billing.tables import BillingAudit
 from api.database.engine import Database
 from api.database.scope import TenantScope
@@ -25,8 +25,8 @@ from api.metering.repository import standing_of
 from api.metering.terms import charged_cents, plan_in_force
 from configs.plans import plans
 
-NEVER = "none"
-"""The status of a tenant that never subscribed."""
+NO_SUBSCRIPTION = "none"
+"""The status of a tenant without a subscription."""
 
 
 def list_plans() -> list[PlanOut]:
@@ -35,12 +35,12 @@ def list_plans() -> list[PlanOut]:
 
 
 async def current(session: AsyncSession, scope: TenantScope, now: datetime | None = None) -> SubscriptionOut:
-    """The subscription, or, where none is in force, the plan that is instead of it and the cycle that counts."""
+    """The subscription; where none is in force, the plan in force and its current cycle."""
     now = now or datetime.now(UTC)
     repository = BillingRepository(session, scope)
     known = await repository.subscription()
-    state = known_state(known) if known else None
-    plan, anchor = plan_in_force(await repository.plan(), terms_of(known) if known else None, now)
+    state = stored_state(known) if known else None
+    plan, anchor = plan_in_force(await repository.plan(), subscription_state(known) if known else None, now)
     if state is not None and anchor is not None:
         return SubscriptionOut(
             plan_id=plan.id,
@@ -53,7 +53,7 @@ async def current(session: AsyncSession, scope: TenantScope, now: datetime | Non
     cycle = cycle_of(None, now)
     return SubscriptionOut(
         plan_id=plan.id,
-        status=state.status if state else NEVER,
+        status=state.status if state else NO_SUBSCRIPTION,
         interval="monthly",
         current_period_start=cycle.start,
         current_period_end=cycle.end,
@@ -62,9 +62,9 @@ async def current(session: AsyncSession, scope: TenantScope, now: datetime | Non
 
 
 async def checkout(database: Database, gateway: Gateway, scope: TenantScope, wanted: CheckoutRequest) -> str:
-    """The URL of a page on which to subscribe. Pages that were opened before can no longer be paid.
+    """The URL of a page on which to subscribe. Earlier pages are expired, so that nobody pays twice.
 
-    Raises Invalid for a plan that is not for sale, Conflict where there is a live subscription, StripeAway and
+    Raises Invalid for a plan that is not for sale, Conflict where there is a live subscription, StripeUnavailable and
     StripeRefused.
     """
     if not (plan := plans().get(wanted.plan_id)) or not plan.listed:
@@ -87,10 +87,10 @@ async def checkout(database: Database, gateway: Gateway, scope: TenantScope, wan
             raise NotFound("There is no such tenant")
         known = await (repository.replace_customer(gone, customer_id) if gone else repository.customer(customer_id))
         customer_id = known.customer_id
-    answer = await ask(database, gateway, customer_id)
-    if (chosen := answer.chosen) is not None and chosen.status in LIVE:
+    fetched = await fetch_subscriptions(database, gateway, customer_id)
+    if (chosen := fetched.current) is not None and chosen.status in LIVE:
         async with transaction(database) as session:
-            await follow(session, scope, answer)  # its event has not come yet
+            await store_subscription(session, scope, fetched)  # its event has not come yet
         raise _subscribed()
     async with gateway.answering():
         key = lookup_key(plan.id, wanted.interval)
@@ -103,7 +103,10 @@ async def checkout(database: Database, gateway: Gateway, scope: TenantScope, wan
 
 
 async def portal(database: Database, gateway: Gateway, scope: TenantScope) -> str:
-    """The URL of Stripe's page about the tenant's card, plan and subscription. Raises Conflict before a checkout."""
+    """The URL of Stripe's page on which the tenant changes card, plan or subscription.
+
+    Raises Conflict before the first checkout.
+    """
     gateway.require()
     customer_id = await _customer(database, scope)
     if customer_id is None:
@@ -120,15 +123,15 @@ async def invoices(database: Database, gateway: Gateway, scope: TenantScope) -> 
         return []
     try:
         async with gateway.answering():
-            return [_shown(invoice) for invoice in await gateway.invoices(customer_id)]
+            return [_invoice(invoice) for invoice in await gateway.invoices(customer_id)]
     except CustomerGone:
         return []
 
 
 async def set_cap(session: AsyncSession, scope: TenantScope, user_id: str, amount: Decimal) -> CapOut:
-    """Set how much overage may cost in a cycle, from now on and in the current one.
+    """Set how much overage may cost in a cycle, from the current cycle on.
 
-    Raises Conflict below what has accrued in this cycle: what was used is paid.
+    Raises Conflict where more has accrued in this cycle already, since the tenant owes what it used.
     """
     cents = to_cents(amount)
     repository = BillingRepository(session, scope)
@@ -156,7 +159,7 @@ async def _accrued_cents(session: AsyncSession, scope: TenantScope) -> int:
 
 
 async def audit(session: AsyncSession, scope: TenantScope, page: PageParams) -> tuple[list[AuditEntry], int]:
-    """A page of who changed what, newest first, and how many entries there are."""
+    """A page of the audit, newest first, and the number of entries."""
     rows, total = await BillingRepository(session, scope).audit(page.offset, page.page_size)
     return [_entry(row) for row in rows], total
 
@@ -167,7 +170,7 @@ async def _customer(database: Database, scope: TenantScope) -> str | None:
     return known.customer_id if known else None
 
 
-def _shown(invoice: stripe.Invoice) -> InvoiceOut:
+def _invoice(invoice: stripe.Invoice) -> InvoiceOut:
     return InvoiceOut(
         id=invoice.id,
         number=invoice.number,

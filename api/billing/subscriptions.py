@@ -1,4 +1,4 @@
-"""A tenant's subscription follows what Stripe says of it now, whatever it said before and in whatever order."""
+"""Reads Stripe's subscriptions: which one counts, its plan, and its state."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,21 +12,21 @@ from configs.plans import plans
 
 Interval = Literal["monthly", "annual"]
 INTERVALS: dict[str, Interval] = {"month": "monthly", "year": "annual"}
-"""Ours by Stripe's."""
+"""Our intervals by Stripe's."""
 LIVE = ("active", "trialing", "past_due", "paused")
-"""Statuses of a subscription that a second one must not stand beside."""
+"""The statuses of a subscription beside which there must be no second one."""
 ENDED = ("canceled", "incomplete_expired")
 
 log = structlog.get_logger(__name__)
 
 
 class UnknownPriceError(Exception):
-    """Somebody is subscribed to a price of which Stripe does not say what plan it is."""
+    """A customer is subscribed to a price that belongs to no plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A subscription as Stripe has it at one moment."""
+    """The state of a subscription at Stripe at one moment."""
 
     subscription_id: str
     plan_id: str
@@ -37,8 +37,8 @@ class State:
     billing_cycle_anchor: datetime
     cancel_at_period_end: bool
 
-    def shown(self) -> dict[str, Any]:
-        """What the audit says of it."""
+    def audit_entry(self) -> dict[str, Any]:
+        """The state in the form of an audit entry."""
         return {
             "subscriptionId": self.subscription_id,
             "planId": self.plan_id,
@@ -51,22 +51,22 @@ class State:
 
 
 def lookup_key(plan_id: str, interval: Interval) -> str:
-    """The key under which Stripe has the price of a plan."""
+    """The lookup key of a plan's price at Stripe."""
     return f"{plan_id}-{interval}"
 
 
-def newest(subscriptions: list[stripe.Subscription]) -> stripe.Subscription | None:
-    """The subscription that counts: a live one before one that is not paid, that before ended ones, then the newest."""
+def current_subscription(subscriptions: list[stripe.Subscription]) -> stripe.Subscription | None:
+    """The subscription that counts: live ones go before unpaid ones, unpaid ones before ended ones, then newer ones."""
     ranked = sorted(subscriptions, key=lambda found: (_rank(found.status), -found.created))
     if len(ranked) > 1 and ranked[1].status in LIVE:
-        log.error("a customer pays for two subscriptions", counted=ranked[0].id, other=ranked[1].id)
+        log.error("customer has two live subscriptions", counted=ranked[0].id, other=ranked[1].id)
     return ranked[0] if ranked else None
 
 
 def state_of(subscription: stripe.Subscription, known_plan: str | None = None) -> State:
-    """What counts of it. known_plan: that of this subscription as we know it, where its price says none.
+    """The state of a subscription.
 
-    Raises UnknownPriceError.
+    known_plan: the plan stored for this subscription, used where its price names none. Raises UnknownPriceError.
     """
     item = subscription["items"].data[0]
     price = item.price
@@ -85,14 +85,14 @@ def state_of(subscription: stripe.Subscription, known_plan: str | None = None) -
         current_period_start=_moment(item.current_period_start),
         current_period_end=period_end,
         billing_cycle_anchor=_moment(subscription.billing_cycle_anchor),
-        # Stripe's portal says it in the one way or the other, by the age of the subscription.
+        # Stripe's portal sets either field, depending on the age of the subscription.
         cancel_at_period_end=subscription.cancel_at_period_end
         or (subscription.status not in ENDED and ends_at is not None and _moment(ends_at) <= period_end),
     )
 
 
 def plan_of(price: stripe.Price) -> str | None:
-    """The plan of a price. A lookup key moves on to a newer price; `metadata.planId` stays with the old one."""
+    """The plan of a price. A newer price may take over the lookup key; `metadata.planId` stays with the old price."""
     named = (price.lookup_key or "").rpartition("-")[0]
     noted = price.metadata.to_dict().get("planId") if price.metadata else None
     return next((plan_id for plan_id in (named, noted) if plan_id in plans()), None)

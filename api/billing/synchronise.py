@@ -1,7 +1,7 @@
-"""What we know of a tenant's subscription becomes what Stripe says of it.
+"""Synchronises a tenant's stored subscription with Stripe.
 
-No lock is held while Stripe is asked. Of two who ask at once, the answer to the later question counts: every change
-at Stripe makes an event, so somebody asks after the last one.
+No lock is held during a call to Stripe. Where two processes fetch at once, the later fetch wins. Every change at Stripe
+sends an event, so some fetch comes after the last change.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.billing.gateway import Gateway
 from api.billing.repository import BillingRepository, Change
-from api.billing.subscriptions import State, newest, state_of
+from api.billing.subscriptions import State, current_subscription, state_of
 from api.billing.tables import Subscription
 from api.database.engine import Database
 from api.database.scope import TenantScope
@@ -21,60 +21,63 @@ from api.metering.terms import SubscriptionState, plan_in_force
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What Stripe says of a customer. as_of: the database's clock when it was asked, which all processes share."""
+class FetchedSubscriptions:
+    """A customer's subscriptions at Stripe. as_of: the database's clock before the fetch, which all processes share."""
 
     customer_id: str
     subscriptions: list[stripe.Subscription]
     as_of: datetime
 
     @property
-    def chosen(self) -> stripe.Subscription | None:
-        """The one that counts."""
-        return newest(self.subscriptions)
+    def current(self) -> stripe.Subscription | None:
+        """The subscription that counts."""
+        return current_subscription(self.subscriptions)
 
 
-async def ask(database: Database, gateway: Gateway, customer_id: str) -> Answer:
-    """Raises StripeAway, StripeRefused, MissingSetting."""
+async def fetch_subscriptions(database: Database, gateway: Gateway, customer_id: str) -> FetchedSubscriptions:
+    """Fetch a customer's subscriptions. Raises StripeUnavailable, StripeRefused, MissingSetting."""
     async with database.pool.connection() as connection:
         ((as_of,),) = await (await connection.execute("SELECT clock_timestamp()")).fetchall()
     async with gateway.answering():
-        return Answer(customer_id, await gateway.subscriptions(customer_id), as_of)
+        return FetchedSubscriptions(customer_id, await gateway.subscriptions(customer_id), as_of)
 
 
-async def follow(session: AsyncSession, scope: TenantScope, answer: Answer) -> None:
-    """Write what was answered, with an entry in the audit where it is news. Raises UnknownPriceError.
+async def store_subscription(session: AsyncSession, scope: TenantScope, fetched: FetchedSubscriptions) -> None:
+    """Store what was fetched, with an audit entry for each change. Raises UnknownPriceError.
 
-    An answer that is older than what is known changes nothing, nor does one for a tenant that is gone.
+    A fetch that is older than the stored state changes nothing, nor does one for a deleted tenant.
     """
     repository = BillingRepository(session, scope)
     if not await repository.lock():
         return
-    known = await repository.customer(answer.customer_id)
-    outdated = known.as_of is not None and known.as_of >= answer.as_of
-    if known.customer_id != answer.customer_id or outdated or (chosen := answer.chosen) is None:
+    known = await repository.customer(fetched.customer_id)
+    outdated = known.as_of is not None and known.as_of >= fetched.as_of
+    if known.customer_id != fetched.customer_id or outdated or (current := fetched.current) is None:
         return
-    same = known.subscription_id == chosen.id
-    state = state_of(chosen, known.plan_id if same else None)
+    same = known.subscription_id == current.id
+    state = state_of(current, known.plan_id if same else None)
     past_due_since = None
     if state.status == "past_due":
-        past_due_since = known.past_due_since if same and known.status == "past_due" else answer.as_of
-    before = known_state(known)
-    await repository.note_lapse()
-    terms = terms_of(known), SubscriptionState(state.plan_id, state.status, state.billing_cycle_anchor, past_due_since)
-    await note_terms(session, scope, answer.as_of)
-    await repository.put_state(state, past_due_since, answer.as_of)
-    await note_terms(session, scope, answer.as_of)
+        past_due_since = known.past_due_since if same and known.status == "past_due" else fetched.as_of
+    before = stored_state(known)
+    await repository.note_ended_grace_period()
+    states = (
+        subscription_state(known),
+        SubscriptionState(state.plan_id, state.status, state.billing_cycle_anchor, past_due_since),
+    )
+    await note_terms(session, scope, fetched.as_of)
+    await repository.put_state(state, past_due_since, fetched.as_of)
+    await note_terms(session, scope, fetched.as_of)
     if state != before:
-        await repository.note(Change("subscription", before.shown() if before else None, state.shown()))
+        await repository.note(Change("subscription", before.audit_entry() if before else None, state.audit_entry()))
     tenant_plan = await repository.plan()
-    plans = [plan_in_force(tenant_plan, each, answer.as_of).plan.id for each in terms]
+    plans = [plan_in_force(tenant_plan, each, fetched.as_of).plan.id for each in states]
     if plans[0] != plans[1]:
         await repository.note(Change("plan", *({"planId": each} for each in plans)))
 
 
-def known_state(known: Subscription) -> State | None:
-    """The subscription as it was when Stripe was asked last; None where there never was one."""
+def stored_state(known: Subscription) -> State | None:
+    """The state that was stored last; None where there never was a subscription."""
     row = known
     if (
         row.subscription_id is None
@@ -98,6 +101,6 @@ def known_state(known: Subscription) -> State | None:
     )
 
 
-def terms_of(known: Subscription) -> SubscriptionState:
-    """What of it decides about service."""
+def subscription_state(known: Subscription) -> SubscriptionState:
+    """The part of the stored subscription that decides the plan in force."""
     return SubscriptionState(known.plan_id, known.status, known.billing_cycle_anchor, known.past_due_since)

@@ -1,4 +1,4 @@
-"""What is known of a tenant's money: its subscription as Stripe has it, its cap, its charges, and who changed what."""
+"""A tenant's billing: its subscription at Stripe, its cap, its overage charges, events and audit."""
 
 from datetime import datetime
 from typing import Any
@@ -12,9 +12,9 @@ from api.database.base import Table, text_column, timestamptz
 
 
 class Subscription(Table, table=True):
-    """A tenant's customer at Stripe, and the newest state of its subscription; one of each per tenant.
+    """A tenant's customer at Stripe and the last known state of its subscription; at most one row per tenant.
 
-    There is a customer before there is a subscription: everything of the subscription is null until then.
+    The customer exists before the subscription: until then the columns of the subscription are null.
     """
 
     __tablename__ = "subscriptions"
@@ -29,17 +29,19 @@ class Subscription(Table, table=True):
     subscription_id: str | None = text_column(default=None, nullable=True)
     plan_id: str | None = text_column(default=None, nullable=True)
     interval: str | None = text_column(default=None, nullable=True)
-    status: str | None = text_column(default=None, nullable=True)  # in Stripe's words
+    status: str | None = text_column(default=None, nullable=True)  # as Stripe names it
     current_period_start: datetime | None = timestamptz(nullable=True)
     current_period_end: datetime | None = timestamptz(nullable=True)
     billing_cycle_anchor: datetime | None = timestamptz(nullable=True)
     cancel_at_period_end: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     past_due_since: datetime | None = timestamptz(nullable=True)
-    as_of: datetime | None = timestamptz(nullable=True)  # of which moment this state is: an older one changes nothing
+    as_of: datetime | None = timestamptz(
+        nullable=True
+    )  # when this state was fetched; a state fetched earlier is not stored
 
 
 class TenantBilling(Table, table=True):
-    """What a tenant has settled for itself; without a row, what its plan says."""
+    """The cap that a tenant has set. Without a row, the cap of its plan applies."""
 
     __tablename__ = "billing_settings"
     __table_args__ = (CheckConstraint("overage_cap_cents >= 0", name="overage_cap_cents"),)
@@ -50,7 +52,7 @@ class TenantBilling(Table, table=True):
 
 
 class StripeEvent(Table, table=True):
-    """A webhook's event, stored before it is handled, so that it is handled once however often it comes."""
+    """An event of Stripe, stored before it is handled, so that it is handled once however often it is sent."""
 
     __tablename__ = "stripe_events"
     __table_args__ = (
@@ -59,14 +61,15 @@ class StripeEvent(Table, table=True):
     )
 
     id: str = text_column(primary_key=True)
-    tenant_id: str | None = text_column(default=None, nullable=True)  # null: nobody's here, or not known yet
+    tenant_id: str | None = text_column(default=None, nullable=True)  # null: of no tenant here, or not known yet
     type: str = text_column()
     created: datetime = timestamptz()
     payload: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
     received_at: datetime = timestamptz(default_now=True)
     handled_at: datetime | None = timestamptz(nullable=True)
     attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
-    retry_at: datetime = timestamptz(default_now=True)  # until then somebody is at it, or it is given a rest
+    # Before this time a process is handling the event, or the event waits for the next attempt.
+    retry_at: datetime = timestamptz(default_now=True)
     error: str | None = text_column(default=None, nullable=True)
 
 
@@ -86,7 +89,7 @@ class BillingAudit(Table, table=True):
 
 
 class OverageCharge(Table, table=True):
-    """What a cycle's overage comes to, and the invoice item by which Stripe was told."""
+    """The charge for a cycle's overage, and its invoice item at Stripe."""
 
     __tablename__ = "overage_charges"
     __table_args__ = (CheckConstraint("amount_cents >= 0", name="amount_cents"),)

@@ -17,7 +17,7 @@ from api.http.auth import CHARGE
 from api.http.principal import principal_of
 from api.http.problems import MEDIA_TYPE
 from api.idempotency.middleware import do_not_record, is_final
-from api.metering.dependencies import Usage, use
+from api.metering.dependencies import MeteredRequest, meter_request
 
 router = APIRouter(tags=["graphql"])
 
@@ -49,9 +49,9 @@ async def run(body: GraphQLRequest, request: Request, context: Annotated[Context
     """
     executed = await execute(request.app, body, context)
     if context.terms is not None:
-        usage = Usage(context.meter, context.terms)
+        usage = MeteredRequest(context.meter, context.terms)
         usage.count(context.units)
-        use(request, usage)
+        meter_request(request, usage)
     if not (context.has_made and all(is_final(status) for status in executed.statuses)):
         do_not_record(request)
     if executed.problem is None:

@@ -1,4 +1,4 @@
-"""What a user did, to be read by people."""
+"""Lists a user's interactions for people to read."""
 
 from collections.abc import Sequence
 

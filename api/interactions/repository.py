@@ -1,4 +1,4 @@
-"""The rows of interactions, and of the users whom they bring. One statement each: committed when it returns."""
+"""Stores interactions, and the users and items that come with them. A call has committed when it returns."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -13,8 +13,8 @@ from configs.plans import Plan
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
-    """One interaction that is to be stored."""
+class InteractionRow:
+    """One new interaction: a row of `interactions` that is to be stored."""
 
     id: UUID
     user_id: str
@@ -26,16 +26,16 @@ class Happened:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What became of several interactions. Those in none of these sets are of items that do not exist."""
+class StoreResult:
+    """What was stored of several interactions. Those in none of these sets are of items that do not exist."""
 
     ids: set[UUID]
-    refused_users: set[str]  # new, and more than the plan takes
-    refused_items: set[str]  # that were to be made, and are more than the plan takes
+    refused_users: set[str]  # new users beyond the plan's limit
+    refused_items: set[str]  # items that were to be created, beyond the plan's limit
 
 
 class InteractionRepository:
-    """The interactions of one tenant, within the limits of a plan."""
+    """The interactions of one tenant, within the limits of its plan."""
 
     def __init__(self, pool: Pool, scope: TenantScope, plan: Plan) -> None:
         self._pool = pool
@@ -43,20 +43,20 @@ class InteractionRepository:
         self._tenant_id = scope.tenant_id
         self._plan = plan
 
-    async def add(self, happened: Happened) -> bool:
-        """Store one interaction and its user. False, and nothing stored, where there is no such item.
+    async def add(self, row: InteractionRow) -> bool:
+        """Store one interaction and its user. Returns False, and stores nothing, where there is no such item.
 
-        Where the plan takes only so many users, also where the user is new: `add_all` then knows whether it may come.
+        Where the plan limits users, it also returns False for a new user: `add_all` then checks the limit.
         """
         parameters = {
             "tenant": self._tenant_id,
-            "id": happened.id,
-            "user": happened.user_id,
-            "item": happened.item_id,
-            "type": happened.interaction_type,
-            "value": happened.value,
-            "at": happened.occurred_at,
-            "recommendation": happened.recommendation_id,
+            "id": row.id,
+            "user": row.user_id,
+            "item": row.item_id,
+            "type": row.interaction_type,
+            "value": row.value,
+            "at": row.occurred_at,
+            "recommendation": row.recommendation_id,
         }
         statements = (_ADD_KNOWN, _ADD) if self._plan.user_limit is None else (_ADD_KNOWN,)
         async with self._pool.connection() as connection:
@@ -65,48 +65,49 @@ class InteractionRepository:
                     return True
             return False
 
-    async def add_all(self, happened: Sequence[Happened], create: Sequence[str] = ()) -> Stored:
-        """Store many in one transaction, after making the items `create` that do not exist.
+    async def add_all(self, rows: Sequence[InteractionRow], create: Sequence[str] = ()) -> StoreResult:
+        """Store many in one transaction, after creating those items of `create` that do not exist.
 
-        Those are left out that the plan has no room for, and those of items that do not exist.
+        Interactions are left out whose item does not exist, or whose new user or item is beyond the plan's limit.
         """
         async with self._pool.connection() as connection, connection.transaction():
-            missing, no_items = await self._to_create(connection, create) if create else ([], set())
-            no_users = await self._refused_users(connection, happened, missing)
-            welcome = [each for each in happened if each.user_id not in no_users]
-            wanted = {each.item_id for each in welcome}
-            if makes := [id_ for id_ in missing if id_ in wanted]:
-                await connection.execute(_CREATE, [self._tenant_id, await self._next_version(connection), makes])
-            if not welcome:
-                return Stored(set(), no_users, no_items)
-            columns = zip(*map(astuple, welcome), strict=True)
+            missing, refused_items = await self._to_create(connection, create) if create else ([], set())
+            refused_users = await self._refused_users(connection, rows, missing)
+            accepted = [each for each in rows if each.user_id not in refused_users]
+            wanted = {each.item_id for each in accepted}
+            if created := [id_ for id_ in missing if id_ in wanted]:
+                await connection.execute(_CREATE, [self._tenant_id, await self._next_version(connection), created])
+            if not accepted:
+                return StoreResult(set(), refused_users, refused_items)
+            columns = zip(*map(astuple, accepted), strict=True)
             cursor = await connection.execute(_ADD_ALL, [*map(list, columns), *[self._tenant_id] * 3])
-            return Stored({row[0] for row in await cursor.fetchall()}, no_users, no_items)
+            return StoreResult({row[0] for row in await cursor.fetchall()}, refused_users, refused_items)
 
     async def _refused_users(
-        self, connection: Connection, happened: Sequence[Happened], to_create: Sequence[str]
+        self, connection: Connection, rows: Sequence[InteractionRow], to_create: Sequence[str]
     ) -> set[str]:
-        """Those new users who are too many. Whose items all do not exist would not come to be."""
+        """The new users beyond the plan's limit. Users none of whose items exists do not count: they are not stored."""
         if self._plan.user_limit is None:
             return set()
-        items = list({each.item_id for each in happened})
+        items = list({each.item_id for each in rows})
         known = {row[0] for row in await (await connection.execute(_KNOWN, [self._tenant_id, items])).fetchall()}
         items_to_be = known | set(to_create)
-        users = [each.user_id for each in happened if each.item_id in items_to_be]
+        users = [each.user_id for each in rows if each.item_id in items_to_be]
         return await refused_newcomers(connection, self._scope, users, self._plan.user_limit)
 
     async def _to_create(self, connection: Connection, ids: Sequence[str]) -> tuple[list[str], set[str]]:
-        """Of these items the missing ones that the plan has room for, and those that it has none for."""
+        """The items of these ids that do not exist: first those within the plan's limit, then those beyond it."""
         missing = await self._missing(connection, ids)
         limit = self._plan.item_limit
         if limit is None or not missing:
             return missing, set()
-        # Other writers of items wait, so that the last place is given once; what they did is seen only now.
+        # From here on other writers of items wait, so that the last free place is given once. The items that they added
+        # before are seen only now, so the missing ones are read again.
         await self._next_version(connection)
         missing = await self._missing(connection, missing)
         row = await (await connection.execute(_LIVE_ITEMS, [self._tenant_id])).fetchone()
-        room = max(0, limit - row[0]) if row else 0
-        return missing[:room], set(missing[room:])
+        free = max(0, limit - row[0]) if row else 0
+        return missing[:free], set(missing[free:])
 
     async def _missing(self, connection: Connection, ids: Sequence[str]) -> list[str]:
         known = await connection.execute(_MISSING, [list(ids), self._tenant_id])
@@ -126,7 +127,7 @@ INSERT INTO interactions (tenant_id, id, user_id, item_id, interaction_type, val
 SELECT %(tenant)s, %(id)s, %(user)s, %(item)s, %(type)s, %(value)s, %(at)s, %(recommendation)s FROM
 """
 
-# Of a user who is there: an update alone costs less than an insert that finds a conflict.
+# For a known user: an update alone costs less than an insert that finds a conflict.
 _ADD_KNOWN = f"""
 WITH {_ITEM}, acting AS (
     UPDATE users SET last_active_at = GREATEST(last_active_at, %(at)s)
@@ -146,21 +147,21 @@ WITH {_ITEM}, acting AS (
 {_INSERT} item
 """  # noqa: S608 - the same
 
-# Users in the order of their ids, so that two batches never wait for each other in a circle.
+# Users are written in the order of their ids, so that two batches cannot deadlock.
 _ADD_ALL = """
-WITH happened AS (
-    SELECT row.* FROM unnest(
+WITH new AS (
+    SELECT sent.* FROM unnest(
         %s::uuid[], %s::text[], %s::text[], %s::text[], %s::real[], %s::timestamptz[], %s::uuid[]
-    ) AS row (id, user_id, item_id, type, value, at, recommendation_id)
-    JOIN items ON items.tenant_id = %s AND items.id = row.item_id AND items.deleted_at IS NULL
+    ) AS sent (id, user_id, item_id, type, value, at, recommendation_id)
+    JOIN items ON items.tenant_id = %s AND items.id = sent.item_id AND items.deleted_at IS NULL
 ), acting AS (
     INSERT INTO users AS known (tenant_id, id, last_active_at)
-    SELECT %s, user_id, max(at) FROM happened GROUP BY user_id ORDER BY user_id
+    SELECT %s, user_id, max(at) FROM new GROUP BY user_id ORDER BY user_id
     ON CONFLICT (tenant_id, id) DO UPDATE SET last_active_at = excluded.last_active_at
     WHERE known.last_active_at IS NULL OR known.last_active_at < excluded.last_active_at
 )
 INSERT INTO interactions (tenant_id, id, user_id, item_id, interaction_type, value, occurred_at, recommendation_id)
-SELECT %s, id, user_id, item_id, type, value, at, recommendation_id FROM happened
+SELECT %s, id, user_id, item_id, type, value, at, recommendation_id FROM new
 RETURNING id
 """
 

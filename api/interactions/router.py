@@ -24,9 +24,9 @@ router = APIRouter()
 )
 async def record(body: NewInteraction, usage: MeteredWrite, database: CurrentDatabase) -> InteractionOut:
     """What a user did with an item. It is stored when this answers, and counts in the user's next recommendation."""
-    happened = await service.record(database.pool, usage.scope, usage.plan, body)
+    row = await service.record(database.pool, usage.scope, usage.plan, body)
     usage.count()
-    return InteractionOut(success=True, interaction_id=happened.id, timestamp=happened.occurred_at)
+    return InteractionOut(success=True, interaction_id=row.id, timestamp=row.occurred_at)
 
 
 @router.post(

@@ -11,7 +11,7 @@ from api.http.schemas import AwareInstant, Instant, OpaqueId, Schema
 
 MAX_AHEAD = timedelta(minutes=5)
 SMALLEST = 2.0**-126
-"""Of the weights that a `real` holds to its full precision; PostgreSQL refuses what is nearly nothing."""
+"""The smallest weight that a `real` holds at full precision. PostgreSQL refuses much smaller ones."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -1,4 +1,4 @@
-"""Interactions: what users did, as the API acknowledged it."""
+"""Interactions: what users did with items, one row each."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,13 +11,13 @@ from api.database.base import Table, text_column, timestamptz, xid_column
 
 
 class Interaction(Table, table=True):
-    """No foreign keys: each insert would lock its tenant's row, and many at once would queue on it."""
+    """One interaction. It has no foreign keys, since each insert would lock the tenant's row and others would queue."""
 
     __tablename__ = "interactions"
     __table_args__ = (
         CheckConstraint("interaction_type IN ('view', 'click', 'like', 'purchase')", name="interaction_type"),
         CheckConstraint("value BETWEEN 0 AND 1", name="value"),
-        # A user's newest events come from the index alone.
+        # The newest events of a user are read from this index alone.
         Index(
             "interactions_user_idx",
             "tenant_id",

@@ -1,4 +1,4 @@
-"""The catalogue's state as the recommender needs it: its version, what changed since one, and which items are live."""
+"""Reads of the catalogue that a recommendation needs: its version, the changes since one, and which items are live."""
 
 from psycopg.rows import tuple_row
 
@@ -40,11 +40,11 @@ class CatalogueReader:
         return CatalogueDelta(since, rows[0][0], changes)
 
     async def live(self, scope: TenantScope, ids: list[str]) -> set[str]:
-        """Those of the ids that may be shown."""
+        """The ids of the items that exist and are active."""
         return await self._live.load((scope, tuple(ids)))
 
     async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool]:
-        """The catalogue's version, and whether there is such an item, active or not. Raises TenantGone."""
+        """The catalogue's version, and whether the item exists, active or not. Raises TenantGone."""
         found = await self._items.load((scope, id_))
         if found is None:
             raise TenantGone

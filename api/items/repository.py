@@ -1,4 +1,4 @@
-"""The rows of items. A deleted item keeps a row without metadata, which no read here returns."""
+"""Reads and writes items. A deleted item keeps a row without metadata; no read here returns it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.base import Table
 from api.database.scope import TenantScope
-from api.items.tables import Catalogue, Item
+from api.items.tables import CatalogueState, Item
 from api.tenants.problems import TenantGone
 
 items = Table.metadata.tables[Item.__tablename__]
-catalogues = Table.metadata.tables[Catalogue.__tablename__]
+catalogues = Table.metadata.tables[CatalogueState.__tablename__]
 SHOWN = [items.c[name] for name in ("tenant_id", "id", "metadata", "is_active", "created_at", "updated_at")]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """An item as the database has it."""
+    """An item as it is stored."""
 
     tenant_id: str
     id: str
@@ -34,19 +34,22 @@ class StoredItem:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search as the index is asked for it."""
+    """A search in the form in which the index can answer it."""
 
     query: str
-    """What an item must have: English words by their stems, parts of unspaced scripts by their pairs of characters."""
+    """What an item must contain: English words by their stems, unspaced scripts by pairs of characters."""
     phrases: str
-    """The parts of more than one pair, with the pairs in their order; empty where there are none."""
+    """The runs of unspaced script that are longer than one pair, as pairs in their order; empty without such runs."""
     runs: list[str]
-    """The parts themselves."""
+    """The runs of unspaced script themselves."""
 
     @property
     def condition(self) -> ColumnElement[bool]:
-        """The index finds items with all pairs. In nearly all of those they follow each other; in the rest of them,
-        and in texts so long that the index lost count, the text itself is looked at."""
+        """Items that contain all words and, in order, all pairs.
+
+        The index finds the items that contain all pairs. In nearly all of them the pairs follow each other, which the
+        index can check too. In the rest, and in texts so long that the index lost the positions, the text is compared.
+        """
         found: ColumnElement[bool] = items.c.search.bool_op("@@")(_tsquery(self.query))
         if not self.phrases:
             return found
@@ -67,7 +70,7 @@ class ItemRepository:
         self._live = (items.c.tenant_id == scope.tenant_id) & items.c.deleted_at.is_(None)
 
     async def next_version(self) -> int:
-        """A new version of the catalogue. Until the transaction ends, the tenant's other writers of items wait.
+        """Take a new version of the catalogue. The tenant's other writers of items wait until the transaction ends.
 
         Raises TenantGone.
         """
@@ -83,12 +86,12 @@ class ItemRepository:
         return version
 
     async def count(self) -> int:
-        """How many items there are, active or not. A trigger keeps their number."""
+        """The number of items, active or not. A trigger maintains it."""
         counted = select(catalogues.c.live_items).where(catalogues.c.tenant_id == self._tenant_id)
         return (await self._execute(counted)).scalar_one_or_none() or 0
 
     async def existing(self, ids: Sequence[str]) -> set[str]:
-        """Those of the ids that are items, active or not."""
+        """The ids of the items that exist, active or not."""
         return set((await self._execute(select(items.c.id).where(self._live, items.c.id.in_(ids)))).scalars())
 
     async def find(self, id_: str) -> StoredItem | None:
@@ -96,7 +99,10 @@ class ItemRepository:
         return None if found is None else _item(found)
 
     async def add(self, new: Sequence[tuple[str, dict[str, Any], bool]], version: int) -> list[StoredItem]:
-        """Add (id, metadata, active) with distinct ids; those that exist are left out. A deleted id comes back new."""
+        """Add items (id, metadata, active) with distinct ids, and return those that were added.
+
+        Ids of existing items are left out. A deleted item's id becomes a new item.
+        """
         if not new:
             return []
         rows = [
@@ -136,21 +142,21 @@ class ItemRepository:
         """A page of items by id, or those that match the search by rank; and how many there are in all."""
         condition = self._live
         order: list[ColumnElement[Any]] = [items.c.id]
-        # A trigger keeps the number of all of them: counting a large catalogue takes longer than reading a page of it.
+        # A trigger maintains the number of all items: counting a large catalogue takes longer than reading a page.
         counted = select(catalogues.c.live_items).where(catalogues.c.tenant_id == self._tenant_id)
         if search and not search.isspace():
-            wanted = await self._read(search)
-            if not wanted.query:
+            parsed = await self._parse(search)
+            if not parsed.query:
                 return [], 0
-            condition &= wanted.condition
-            order = [wanted.rank.desc(), items.c.id]
+            condition &= parsed.condition
+            order = [parsed.rank.desc(), items.c.id]
             counted = select(func.count()).select_from(items).where(condition)
         total = (await self._execute(counted)).scalar_one_or_none() or 0
         statement = select(*SHOWN).where(condition).order_by(*order).offset(offset).limit(limit)
         return [_item(row) for row in (await self._execute(statement)).all()], total
 
-    async def _read(self, search: str) -> Search:
-        """What the search means, by the rules that items were indexed by: they are in the database (revision 0007)."""
+    async def _parse(self, search: str) -> Search:
+        """Parse a search by the functions that items are indexed with, which revision 0007 of the database defines."""
         query = cast(func.search_query(search), Text).label("query")
         phrases = cast(func.search_phrases(search), Text).label("phrases")
         runs = func.search_runs(search).label("runs")

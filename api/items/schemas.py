@@ -1,4 +1,4 @@
-"""Items as clients send and get them."""
+"""Items as clients send and receive them."""
 
 from typing import Annotated, Any
 
@@ -34,7 +34,7 @@ class ItemOut(Schema):
 
 
 class ItemReplacement(Schema):
-    """The whole of an item but its id."""
+    """All of an item except its id."""
 
     metadata: Metadata
     is_active: StrictBool = Field(default=True, description="An inactive item is in no answer")

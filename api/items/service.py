@@ -1,4 +1,4 @@
-"""What can be done with items. Each change is one step of the catalogue's version."""
+"""Creates, reads, changes and deletes items. Each change takes a new version of the catalogue."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ TAKEN = "There is an item with this id already"
 
 
 async def create_item(session: AsyncSession, scope: TenantScope, plan: Plan, new: NewItem) -> StoredItem:
-    """Raises Conflict where the id is taken, QuotaExceeded where the plan takes no more items."""
+    """Raises Conflict where the id is taken, and QuotaExceeded at the plan's limit of items."""
     repository = ItemRepository(session, scope)
     version = await repository.next_version()
     added = await repository.add([(new.id or str(uuid4()), new.metadata, new.is_active)], version)
@@ -31,7 +31,10 @@ async def create_item(session: AsyncSession, scope: TenantScope, plan: Plan, new
 
 
 async def create_items(session: AsyncSession, scope: TenantScope, plan: Plan, rows: list[Any]) -> BatchOut:
-    """Each row as `create_item` would have it: 201, 400, 402, or 409 where the id is taken, by an earlier row too."""
+    """Create many. Each row gets the status that `create_item` would give it: 201, 400, 402 or 409.
+
+    A row is also a conflict where an earlier row of the batch has its id.
+    """
     valid, results = read_rows(NewItem, rows)
     first: dict[str, int] = {}
     for index, row in valid.items():
@@ -43,7 +46,7 @@ async def create_items(session: AsyncSession, scope: TenantScope, plan: Plan, ro
     if first:
         repository = ItemRepository(session, scope)
         version = await repository.next_version()
-        refused = await _without_room(repository, plan, list(first))
+        refused = await _beyond_limit(repository, plan, list(first))
         new = [(id_, valid[index].metadata, valid[index].is_active) for id_, index in first.items()]
         added = {item.id for item in await repository.add([row for row in new if row[0] not in refused], version)}
         for id_, index in first.items():
@@ -55,13 +58,13 @@ async def create_items(session: AsyncSession, scope: TenantScope, plan: Plan, ro
     return BatchOut.of(results)
 
 
-async def _without_room(repository: ItemRepository, plan: Plan, ids: list[str]) -> set[str]:
-    """Of these ids, in their order, the new ones that the plan has no room for. The catalogue is held."""
+async def _beyond_limit(repository: ItemRepository, plan: Plan, ids: list[str]) -> set[str]:
+    """The new ids of these, in their order, that are beyond the plan's limit. Other writers of items are waiting."""
     if plan.item_limit is None:
         return set()
     taken = await repository.existing(ids)
-    room = max(0, plan.item_limit - await repository.count())
-    return set([id_ for id_ in ids if id_ not in taken][room:])
+    free = max(0, plan.item_limit - await repository.count())
+    return set([id_ for id_ in ids if id_ not in taken][free:])
 
 
 async def get_item(session: AsyncSession, scope: TenantScope, id_: str) -> StoredItem:
@@ -86,7 +89,7 @@ async def replace_item(session: AsyncSession, scope: TenantScope, id_: str, item
 async def patch_item(session: AsyncSession, scope: TenantScope, id_: str, patch: ItemPatch) -> StoredItem:
     """Raises NotFound, and Invalid where the merged metadata cannot be stored."""
     repository = ItemRepository(session, scope)
-    version = await repository.next_version()  # first: it holds other writers off what is read next
+    version = await repository.next_version()  # before the read: other writers then wait until the change is committed
     item = _found(await repository.find(id_))
     metadata = merge_patch(item.metadata, patch.metadata)
     if (problem := metadata_problem(metadata) or size_problem(metadata)) is not None:

@@ -10,12 +10,12 @@ from sqlmodel import Field
 from api.database.base import ONE_ROW_PER_TENANT, Table, flag, text_column, timestamptz
 
 
-class Catalogue(Table, table=True):
-    """One row per tenant.
+class CatalogueState(Table, table=True):
+    """The version counter of a tenant's catalogue; one row per tenant.
 
     A transaction that writes items first runs `UPDATE catalogues SET version = version + 1 ... RETURNING version`.
-    The row lock holds back the tenant's other writers until commit, so versions appear in the order of commits and a
-    reader at version v misses nothing up to v.
+    The row lock makes the tenant's other writers wait until commit. So versions appear in the order of commits, and a
+    reader at version v has seen every change up to v.
     """
 
     __tablename__ = "catalogues"
@@ -23,12 +23,12 @@ class Catalogue(Table, table=True):
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
     version: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
-    # Items that are not deleted, inactive ones too. A trigger keeps it, under the lock that writers hold anyway.
+    # The number of items that are not deleted, inactive ones included. A trigger maintains it under the writers' lock.
     live_items: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
 
 
 class Item(Table, table=True):
-    """A deleted item keeps its row, with empty metadata, so that a delta of the catalogue can say that it is gone."""
+    """One item. A deleted item keeps its row, with empty metadata, so that catalogue deltas can report the deletion."""
 
     __tablename__ = "items"
     __table_args__ = (
@@ -39,7 +39,7 @@ class Item(Table, table=True):
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")
     id: str = text_column(primary_key=True)
-    # SQLModel keeps the name `metadata` for itself; the column has it.
+    # The column is named `metadata`; SQLModel reserves that name for itself.
     attributes: dict[str, Any] = Field(sa_column=Column("metadata", JSONB, nullable=False))
     is_active: bool = flag()
     version: int = Field(sa_column=Column(BigInteger, nullable=False))

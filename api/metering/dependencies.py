@@ -1,4 +1,8 @@
-"""How requests are metered: a route lets itself be admitted, counts what it did, and pays if its answer is a 2xx."""
+"""Metering of requests, as dependencies of routes.
+
+A metered request is admitted if the tenant's budget allows it. The route counts the units of what it did, and they are
+added to the tenant's usage if the response is a 2xx.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -19,8 +23,8 @@ REPLAYED = b"idempotent-replayed"
 PAYMENT_REQUIRED: dict[int | str, dict[str, Any]] = {402: {"description": "The plan or its budget allows no more"}}
 
 
-class Usage:
-    """What one request has used."""
+class MeteredRequest:
+    """The units of one request."""
 
     __slots__ = ("_meter", "_terms", "_units")
 
@@ -31,20 +35,23 @@ class Usage:
 
     @property
     def scope(self) -> TenantScope:
-        """Whose rows the caller may touch."""
+        """The tenant whose rows the caller may read and write."""
         return TenantScope(self._terms.tenant_id)
 
     @property
     def plan(self) -> Plan:
-        """The plan by which the request is served."""
+        """The tenant's plan in force."""
         return self._terms.plan
 
     def count(self, units: int = 1) -> None:
-        """Add units to what the request costs if it is answered with a 2xx."""
+        """Add units to what the request costs if its response is a 2xx."""
         self._units += units
 
     def settle(self, answer: Message) -> None:
-        """Put the units on the tenant's account, once, where the answer that begins so is a success and a first one."""
+        """Add the units to the tenant's usage, once, if the response is a 2xx and not an idempotent replay.
+
+        answer: the ASGI message that starts the response.
+        """
         if self._units and _is_first_success(answer):
             units, self._units = self._units, 0
             self._meter.count(self._terms, units)
@@ -54,61 +61,61 @@ def _is_first_success(answer: Message) -> bool:
     return 200 <= answer["status"] < 300 and all(name != REPLAYED for name, _ in answer["headers"])
 
 
-def use(request: Request, usage: Usage) -> None:
-    """Have the request pay for this usage."""
+def meter_request(request: Request, usage: MeteredRequest) -> None:
+    """Meter the request: its units are added when the response starts."""
     request.scope["state"][ANSWERED] = usage.settle
 
 
-async def metered(request: Request) -> Usage:
-    """Admit the request of whoever calls. Raises Unauthorized, QuotaExceeded, TenantGone."""
-    meter, tenant_id = _asked(request)
-    return _begun(request, meter, await meter.admit(tenant_id))
+async def metered(request: Request) -> MeteredRequest:
+    """Admit the caller's request. Raises Unauthorized, QuotaExceeded, TenantGone."""
+    meter, tenant_id = _caller(request)
+    return _start(request, meter, await meter.admit(tenant_id))
 
 
-Metered = Annotated[Usage, Depends(metered)]
-"""A route's parameter, after that of its credential: 402 where the tenant's budget is spent."""
+Metered = Annotated[MeteredRequest, Depends(metered)]
+"""A parameter of a route, after that of its credential: 402 where the tenant's budget is spent."""
 
 
-def metered_key(scope: principal.Scope) -> Callable[[Request], Awaitable[Usage]]:
-    """The credential and the metering of a hot route in one dependency: a second would cost a hundredth of it."""
+def metered_key(scope: principal.Scope) -> Callable[[Request], Awaitable[MeteredRequest]]:
+    """Credential and metering in one dependency, for the busiest routes: a second dependency costs 1 % of a request."""
 
-    async def metered_by_key(request: Request) -> Usage:
+    async def metered_by_key(request: Request) -> MeteredRequest:
         key = require_key(principal_of(request), scope)
-        return metered_at_once(request, key.tenant.id) or await metered(request)
+        return meter_without_waiting(request, key.tenant.id) or await metered(request)
 
     return lets_in(metered_by_key, API_KEY)
 
 
-def metered_at_once(request: Request, tenant_id: str) -> Usage | None:
-    """As `metered`; None for a tenant whose standing must be read first."""
+def meter_without_waiting(request: Request, tenant_id: str) -> MeteredRequest | None:
+    """As `metered`, without waiting. Returns None where the tenant's usage must be read from the database first."""
     meter: Meter = request.app.state.meter
-    terms = meter.admit_at_once(tenant_id)
-    return None if terms is None else _begun(request, meter, terms)
+    terms = meter.admit_without_waiting(tenant_id)
+    return None if terms is None else _start(request, meter, terms)
 
 
-def _begun(request: Request, meter: Meter, terms: Entitlement) -> Usage:
-    usage = Usage(meter, terms)
-    use(request, usage)
+def _start(request: Request, meter: Meter, terms: Entitlement) -> MeteredRequest:
+    usage = MeteredRequest(meter, terms)
+    meter_request(request, usage)
     return usage
 
 
-MeteredRead = Annotated[Usage, Depends(metered_key("read"))]
+MeteredRead = Annotated[MeteredRequest, Depends(metered_key("read"))]
 """`ReadKey` and `Metered` in one."""
 
-MeteredWrite = Annotated[Usage, Depends(metered_key("write"))]
+MeteredWrite = Annotated[MeteredRequest, Depends(metered_key("write"))]
 """`WriteKey` and `Metered` in one."""
 
 
 async def _plan(request: Request) -> Plan:
-    meter, tenant_id = _asked(request)
+    meter, tenant_id = _caller(request)
     return (await meter.terms_of(tenant_id)).plan
 
 
 CurrentPlan = Annotated[Plan, Depends(_plan)]
-"""The plan in force of the caller's tenant, as of at most a second ago. A parameter after that of the credential."""
+"""The plan in force of the caller's tenant, at most a second old. A parameter of a route, after its credential's."""
 
 
-def _asked(request: Request) -> tuple[Meter, str]:
+def _caller(request: Request) -> tuple[Meter, str]:
     principal = principal_of(request)
     if principal is None:
         raise Unauthorized

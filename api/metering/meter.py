@@ -1,8 +1,8 @@
-"""The meter of an API process: who may go on, and how much was used.
+"""The meter of an API process: it admits requests by their tenant's budget, and counts the units used.
 
-A request asks and counts in memory. Every `TICK_SECONDS` what was counted goes to the database in one statement, and
-what the other processes counted comes back in another, with the terms as they are by then: what one process learns, the
-others know within a second, and no request waits for it but a tenant's first.
+Requests are admitted and counted in memory. Every `TICK_SECONDS` the counts are written to the database in one
+statement, and another reads the current terms and totals of the tenants in use, with what other processes counted. So a
+process knows of the others' counts within a second, and only a tenant's first request waits for the database.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from api.metering.terms import Entitlement
 TICK_SECONDS = 0.4
 GENERATIONS_SECONDS = 1.0
 IN_USE = timedelta(seconds=30)
-"""For how long after a tenant's last request its standing is kept up."""
+"""How long after a tenant's last request its standing is still refreshed."""
 
 log = structlog.get_logger(__name__)
 
 
 class _Account:
-    """A tenant in use."""
+    """The cached standing of a tenant in use."""
 
     __slots__ = ("ends", "key", "refused_from", "standing", "used_at")
 
@@ -44,7 +44,7 @@ class _Account:
 
 
 class Meter:
-    """One per process. Counts are lost where the process is killed: those of the last tick, in the tenant's favour."""
+    """One per process. Where the process is killed, the counts since the last tick are lost, in the tenant's favour."""
 
     def __init__(self, pool: Pool, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._pool = pool
@@ -54,27 +54,27 @@ class Meter:
         self._accounts: dict[str, _Account] = {}
         self._loading: dict[str, asyncio.Task[_Account]] = {}
         self._waiting: dict[CycleKey, Count] = {}
-        self._sending: dict[CycleKey, Count] = {}  # of the last sequence, until the database has confirmed it
-        self._turn = asyncio.Lock()  # so that no standing is read between a flush and its confirmation
+        self._sending: dict[CycleKey, Count] = {}  # sent under the last sequence number, not confirmed yet
+        self._turn = asyncio.Lock()  # no standing is read between a flush and its confirmation
 
-    async def admit(self, tenant_id: str, beside: int = 0) -> Entitlement:
-        """The terms of the tenant's cycle. Raises QuotaExceeded where its budget is spent, TenantGone.
+    async def admit(self, tenant_id: str, pending: int = 0) -> Entitlement:
+        """The terms of the tenant's cycle, if it has budget left. Raises QuotaExceeded where it has none, TenantGone.
 
-        beside: units that the request has been admitted for before.
+        pending: units that the same request was admitted for before and that are not counted yet.
         """
-        return self._admit(await self._account(tenant_id), beside)
+        return self._admit(await self._account(tenant_id), pending)
 
-    def admit_at_once(self, tenant_id: str) -> Entitlement | None:
-        """As `admit`; None where the tenant's standing must be read first."""
+    def admit_without_waiting(self, tenant_id: str) -> Entitlement | None:
+        """As `admit`. Returns None where the tenant's standing must be read from the database first."""
         account = self._in_use(tenant_id)
         return None if account is None else self._admit(account, 0)
 
     async def terms_of(self, tenant_id: str) -> Entitlement:
-        """The terms of the tenant's cycle, whatever it has used. Raises TenantGone."""
+        """The terms of the tenant's cycle, whether or not budget is left. Raises TenantGone."""
         return (await self._account(tenant_id)).standing.terms
 
     def count(self, terms: Entitlement, units: int) -> None:
-        """Add units to the cycle of these terms, which `admit` gave."""
+        """Add units to the cycle of these terms, which `admit` returned."""
         key = (terms.tenant_id, terms.cycle.start)
         if (count := self._waiting.get(key)) is None:
             count = self._waiting[key] = Count(terms, 0, None)
@@ -83,18 +83,18 @@ class Meter:
         count.last_request_at = self.now()
 
     async def flush(self) -> None:
-        """What was counted so far is in the database when this returns. Raises what keeps it from there."""
+        """Write everything counted so far to the database. Raises where the database fails."""
         async with self._turn:
             if self._sending:
                 await self._send()
-            # Once: under load something waits again whenever an answer comes, and that is for the next tick.
+            # Only once: under load new counts wait whenever the write returns, and the next tick writes those.
             if self._waiting:
                 self._sequence += 1
                 self._sending, self._waiting = self._waiting, {}
                 await self._send()
 
     async def _send(self) -> None:
-        # Where the answer is lost, the same counts go again under the same number, and are added once.
+        # Where the reply is lost, the same counts are sent again under the same number, and are added only once.
         added = await repository.add_counts(self._pool, self._process, self._sequence, self._sending.values())
         sent, self._sending = self._sending, {}
         for key, count in sent.items():
@@ -102,7 +102,7 @@ class Meter:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Meter"]:
-        """Inside the block, counts go to the database and standings come from it; leaving it writes the rest."""
+        """Inside the block, counts are written and standings are refreshed. On leaving, the rest is written."""
         try:
             async with (
                 PeriodicTask("usage", self._tick, TICK_SECONDS, expected=UNREACHABLE),
@@ -115,7 +115,7 @@ class Meter:
                 await repository.forget_process(self._pool, self._process)
             except (psycopg.Error, *UNREACHABLE) as error:
                 lost = sum(count.units for count in (*self._sending.values(), *self._waiting.values()))
-                log.error("usage was lost: the database does not take it", units=lost, error=repr(error))
+                log.error("usage lost: the database does not answer", units=lost, error=repr(error))
 
     async def _tick(self) -> None:
         if self._sending or self._waiting:
@@ -126,25 +126,25 @@ class Meter:
         await repository.add_generated(self._pool, self.now())
 
     async def _refresh(self) -> None:
-        """Read the standings of the tenants in use, and forget the others."""
+        """Refresh the standings of the tenants in use, and drop the others."""
         now = self.now()
         for tenant_id in [id_ for id_, account in self._accounts.items() if account.used_at < now - IN_USE]:
             del self._accounts[tenant_id]
         if not self._accounts:
             return
         async with self._turn:
-            asked = list(self._accounts)
-            standings = await repository.standings_of(self._pool, asked, now)
-        for tenant_id in asked:
+            in_use = list(self._accounts)
+            standings = await repository.standings_of(self._pool, in_use, now)
+        for tenant_id in in_use:
             if (standing := standings.get(tenant_id)) is None:
                 self._accounts.pop(tenant_id, None)
             elif (known := self._accounts.get(tenant_id)) is not None:
                 self._accounts[tenant_id] = _Account(standing, known.used_at)
 
-    def _admit(self, account: _Account, beside: int) -> Entitlement:
+    def _admit(self, account: _Account, pending: int) -> Entitlement:
         refused_from = account.refused_from
         if refused_from is not None:
-            units = account.standing.units + self._unconfirmed(account.key) + beside
+            units = account.standing.units + self._unconfirmed(account.key) + pending
             if units >= refused_from:
                 raise budget_refusal(account.standing.terms)
         return account.standing.terms
@@ -152,7 +152,7 @@ class Meter:
     async def _account(self, tenant_id: str) -> _Account:
         if (account := self._in_use(tenant_id)) is not None:
             return account
-        # Shielded: a client that goes away must not take the load from the others who wait for it.
+        # Shielded, because a client that disconnects must not cancel the load that others wait for.
         return await asyncio.shield(self._load(tenant_id))
 
     def _in_use(self, tenant_id: str) -> _Account | None:
@@ -193,4 +193,4 @@ class Meter:
 
 def _retrieve(task: "asyncio.Task[_Account]") -> None:
     if not task.cancelled():
-        task.exception()  # whoever waited has it; where all of them went away, nobody need be told
+        task.exception()  # marks it as retrieved: those who waited have got it, and perhaps nobody waits any more

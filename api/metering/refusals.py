@@ -1,4 +1,4 @@
-"""402: what a plan allows no more, and what to do about it."""
+"""402 problems: what the plan does not allow, and what the tenant can do about it."""
 
 from api.http.problems import QuotaExceeded
 from api.http.schemas import rfc3339
@@ -21,12 +21,12 @@ def budget_refusal(terms: Entitlement) -> QuotaExceeded:
 
 
 def user_refusal(plan: Plan) -> QuotaExceeded:
-    """A new user comes where the plan takes no more. Only for plans with a limit."""
+    """A new user beyond the plan's limit. Only for plans with a limit."""
     return QuotaExceeded(
         f"The plan {plan.name} takes {plan.user_limit:,} users, and this one would be new: {UPGRADE}, or delete users"
     )
 
 
 def item_refusal(plan: Plan) -> QuotaExceeded:
-    """A new item comes where the plan takes no more. Only for plans with a limit."""
+    """A new item beyond the plan's limit. Only for plans with a limit."""
     return QuotaExceeded(f"The plan {plan.name} takes {plan.item_limit:,} items: {UPGRADE}, or delete items")

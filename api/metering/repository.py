@@ -1,4 +1,4 @@
-"""The rows of usage. Queries start from the tenants in use instead of one, and answer for all of them at once."""
+"""Reads and writes usage. Queries answer for many tenants at once."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ from api.metering.terms import Entitlement, SubscriptionState, entitlement, high
 from api.tenants.problems import TenantGone
 
 CycleKey = tuple[str, datetime]
-"""Tenant, and start of the cycle."""
+"""Tenant and start of the cycle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a tenant stands in its current cycle."""
+    """A tenant's terms and usage in its current cycle."""
 
     terms: Entitlement
     units: int
@@ -28,7 +28,7 @@ class Standing:
 
 @dataclass(slots=True)
 class Count:
-    """Units that are to be added to a cycle."""
+    """Units to add to a cycle."""
 
     terms: Entitlement
     units: int
@@ -36,7 +36,7 @@ class Count:
 
 
 async def standing_of(source: Pool | AsyncSession, tenant_id: str, now: datetime) -> Standing:
-    """How the tenant stands, as the database has it. Raises TenantGone."""
+    """The tenant's standing in the database. Raises TenantGone."""
     pool = OneConnection(source) if isinstance(source, AsyncSession) else source
     async with pool.connection() as connection:
         found = _standings(*await _read(connection, [tenant_id], now))
@@ -46,15 +46,17 @@ async def standing_of(source: Pool | AsyncSession, tenant_id: str, now: datetime
 
 
 async def note_terms(session: AsyncSession, scope: TenantScope, now: datetime) -> None:
-    """Have the current cycle remember the plan that is in force now: its limit counts if it is the highest, and its
-    price if none comes after it. To be called in the transaction of a change of plan, before it and after it.
+    """Record the plan that is in force now in the current cycle. Of the plans of a cycle, the highest limit counts and
+    the last price.
+
+    Call it in the transaction that changes the plan, before the change and after it.
     """
     async with OneConnection(session).connection() as connection:
         await _note_terms(connection, scope.tenant_id, now)
 
 
 async def standings_of(pool: Pool, tenant_ids: Sequence[str], now: datetime) -> dict[str, Standing]:
-    """By tenant; not those that are gone. A cycle that remembers another plan than is in force is corrected."""
+    """Standings by tenant, without deleted tenants. Corrects cycles that record another plan than the one in force."""
     async with pool.connection() as connection:
         terms, used = await _read(connection, tenant_ids, now)
         for tenant_id, cycle in used.items():
@@ -65,9 +67,9 @@ async def standings_of(pool: Pool, tenant_ids: Sequence[str], now: datetime) -> 
 
 
 async def add_counts(pool: Pool, process: UUID, sequence: int, counts: Iterable[Count]) -> dict[CycleKey, int]:
-    """Add a process's counts to their cycles, once however often the same sequence is sent; what these come to.
+    """Add a process's counts to their cycles, and return the cycles' new totals.
 
-    Empty where the sequence was added before. Tenants that are gone are left out.
+    A sequence number that is sent again is not added again, and returns nothing. Deleted tenants are left out.
     """
     async with pool.connection() as connection:
         cursor = await connection.execute(_ADD_ONCE, {"process": process, "sequence": sequence, **_columns(counts)})
@@ -75,9 +77,10 @@ async def add_counts(pool: Pool, process: UUID, sequence: int, counts: Iterable[
 
 
 async def add_generated(pool: Pool, now: datetime) -> int:
-    """Add the users that generations have scored since the last time, each once; how many there were.
+    """Add the users that generation jobs have scored since the last call; returns how many.
 
-    What is added and what is noted as added are one transaction. Jobs that somebody else is at are left for next time.
+    The units and the jobs' `users_metered` change in one transaction. Jobs that another process holds are left for the
+    next call.
     """
     async with pool.connection() as connection, connection.transaction():
         jobs = await (await connection.execute(_UNMETERED)).fetchall()
@@ -95,7 +98,7 @@ async def add_generated(pool: Pool, now: datetime) -> int:
 
 
 async def forget_process(pool: Pool, process: UUID) -> None:
-    """Of a process that has ended, and of those that were killed long ago, nothing need be known."""
+    """Delete the sequence numbers of a process that ends, and of processes that were killed long ago."""
     async with pool.connection() as connection:
         await connection.execute(_FORGET, [process])
 
@@ -121,7 +124,7 @@ async def _read(
 
 
 async def _note_terms(connection: Connection, tenant_id: str, now: datetime) -> None:
-    await connection.execute(_HOLD, [tenant_id])  # the plan read next is the one that stands
+    await connection.execute(_HOLD, [tenant_id])  # the plan that is read next cannot change before the commit
     terms, _ = await _read(connection, [tenant_id], now)
     counts = [Count(own, 0, None) for own in terms.values()]
     await connection.execute(_ADD + ", plan_id = excluded.plan_id", _columns(counts))
@@ -154,7 +157,8 @@ def _columns(counts: Iterable[Count]) -> dict[str, list[Any]]:
 _N_TERMS = 8
 _FIGURES = ("units", "request_limit", "plan_id", "last_request_at")
 
-# Of a tenant whose cycles were the calendar's before it subscribed, two are not over: the terms say which is current.
+# A tenant that has just subscribed has two cycles that are not over, the calendar month and its own. The terms decide
+# which is current.
 TERMS = """
 SELECT tenants.id, tenants.plan, subscriptions.customer_id, subscriptions.plan_id, subscriptions.status,
     subscriptions.billing_cycle_anchor, subscriptions.past_due_since, billing_settings.overage_cap_cents,
@@ -169,8 +173,8 @@ WHERE tenants.id = ANY(%(tenants)s::text[]) AND tenants.deleted_at IS NULL
 
 _HOLD = "SELECT FROM subscriptions WHERE tenant_id = %s FOR SHARE"
 
-# In the order of tenants, so that two processes never wait for each other in a circle. The plan stays: who adds counts
-# may not have heard of the newest yet.
+# In the order of tenants, so that two processes cannot deadlock. The plan is not updated, since a process that adds
+# counts may not know the newest yet.
 _ADD = """
 INSERT INTO usage_cycles AS cycle (tenant_id, cycle_start, cycle_end, units, request_limit, plan_id, last_request_at)
 SELECT count.tenant_id, count.cycle_start, count.cycle_end, count.units, count.request_limit, count.plan_id, count.last

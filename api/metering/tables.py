@@ -1,4 +1,4 @@
-"""What tenants have used. Units are metered requests; cycles are months."""
+"""Usage of tenants. A unit is a metered request; a cycle is a month."""
 
 from datetime import datetime
 from uuid import UUID
@@ -10,7 +10,7 @@ from api.database.base import Table, text_column, timestamptz
 
 
 class UsageCycle(Table, table=True):
-    """One tenant's units of one billing cycle, and the terms under which they were used."""
+    """One tenant's units of one billing cycle, and the terms they were used under."""
 
     __tablename__ = "usage_cycles"
     __table_args__ = (
@@ -23,15 +23,15 @@ class UsageCycle(Table, table=True):
     cycle_start: datetime = timestamptz(primary_key=True)
     cycle_end: datetime = timestamptz()
     units: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
-    # The highest limit that was in force in the cycle; null is none.
+    # The highest limit that was in force in the cycle. Null means no limit.
     request_limit: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
-    # The plan that was in force last, whose price counts.
+    # The plan that was in force last; its price counts.
     plan_id: str = text_column()
     last_request_at: datetime | None = timestamptz(nullable=True)
 
 
 class UsageFlush(Table, table=True):
-    """How far the counts of an API process have come: a batch whose answer was lost is sent again, and counts once."""
+    """The last sequence number that an API process has written. A batch that is sent again is then ignored."""
 
     __tablename__ = "usage_flushes"
     __table_args__ = (Index("usage_flushes_flushed_at_idx", "flushed_at"),)

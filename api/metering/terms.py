@@ -1,4 +1,4 @@
-"""What a tenant may use and what it pays for more: pure rules, in integer cents."""
+"""What a tenant may use, and what it pays for overage: pure functions, in integer cents."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,16 +7,16 @@ from typing import NamedTuple
 from api.metering.cycles import Cycle, cycle_of
 from configs.plans import FREE, Plan, plan
 
-PATIENCE = timedelta(days=7)
-"""How long service goes on while a payment is past due."""
+GRACE_PERIOD = timedelta(days=7)
+"""How long a tenant keeps its plan while a payment is past due."""
 SERVING = ("active", "trialing")
 NOT_BEGUN = (None, "incomplete", "incomplete_expired")
-"""Status of a subscription whose first payment has not come: it changes nothing."""
+"""The statuses before the first payment. Such a subscription has no effect yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionState:
-    """What of a subscription decides about service. `status` is in Stripe's words."""
+    """The part of a subscription that decides the plan in force. `status` is Stripe's."""
 
     plan_id: str | None
     status: str | None
@@ -25,7 +25,7 @@ class SubscriptionState:
 
 
 class InForce(NamedTuple):
-    """A plan, and the anchor of its cycles; None: the calendar's."""
+    """A plan, and the anchor of its cycles; None for calendar months."""
 
     plan: Plan
     anchor: datetime | None
@@ -38,39 +38,39 @@ class Entitlement:
     tenant_id: str
     plan: Plan
     cycle: Cycle
-    request_limit: int | None  # the highest of the cycle; None: no limit
+    request_limit: int | None  # the highest that was in force in the cycle; None: no limit
     cap_cents: int
 
     @property
     def refused_from(self) -> int | None:
-        """With so many units used, the cost of overage has reached the cap; None: never."""
+        """The number of units at which the cost of overage reaches the cap; None where that never happens."""
         if self.request_limit is None:
             return None
         if self.plan.overage is None:
             return self.request_limit
-        # The first whole unit whose cost, rounded down, is the cap.
+        # The first whole unit whose cost, rounded down, equals the cap.
         return self.request_limit + -(
             -self.cap_cents * self.plan.overage.unit_size // self.plan.overage.unit_price_cents
         )
 
 
 def plan_in_force(tenant_plan: str, subscription: SubscriptionState | None, now: datetime) -> InForce:
-    """The plan by which a tenant is served. A subscription wins over the plan that the tenant was made with.
+    """The plan in force. A subscription takes precedence over the plan that the tenant was created with.
 
-    A past due one goes on for `PATIENCE`; one that has ended or is not paid leaves the tenant on the plan `free`.
-    Raises LookupError for a plan that is none.
+    A past due subscription keeps its plan for `GRACE_PERIOD`. One that has ended or is unpaid puts the tenant on the
+    plan `free`. Raises LookupError for an unknown plan.
     """
     if subscription is None or subscription.status in NOT_BEGUN or subscription.plan_id is None:
         return InForce(plan(tenant_plan), None)
     if subscription.status in SERVING or (
-        subscription.status == "past_due" and not _out_of_patience(subscription, now)
+        subscription.status == "past_due" and not _grace_period_over(subscription, now)
     ):
         return InForce(plan(subscription.plan_id), subscription.billing_cycle_anchor)
     return InForce(plan(FREE), None)
 
 
 def entitlement(tenant_id: str, in_force: InForce, now: datetime, cap_cents: int | None) -> Entitlement:
-    """The terms by the plan alone. cap_cents: what the tenant has set, if anything."""
+    """The terms of the current cycle by the plan alone. cap_cents: the cap that the tenant has set, if any."""
     chosen = in_force.plan
     return Entitlement(
         tenant_id, chosen, cycle_of(in_force.anchor, now), chosen.request_limit, effective_cap(chosen, cap_cents)
@@ -85,19 +85,19 @@ def effective_cap(chosen: Plan, cap_cents: int | None) -> int:
 
 
 def higher_limit(one: int | None, other: int | None) -> int | None:
-    """None is no limit, and the highest."""
+    """The higher of two limits; None, which means no limit, is the highest."""
     return None if one is None or other is None else max(one, other)
 
 
 def overage_units(units: int, request_limit: int | None) -> int:
-    """Of so many units, those past the limit."""
+    """The number of units beyond the limit."""
     return 0 if request_limit is None else max(0, units - request_limit)
 
 
 def overage_cents(chosen: Plan, units: int) -> int:
-    """What so many units past the limit cost on this plan, in proportion to its unit size.
+    """What so many units beyond the limit cost on this plan, in proportion to its unit size.
 
-    Of a fraction of a cent the tenant is charged nothing: the sum is rounded down, once.
+    The sum is rounded down once, so a fraction of a cent is not charged.
     """
     if chosen.overage is None:
         return 0
@@ -105,12 +105,12 @@ def overage_cents(chosen: Plan, units: int) -> int:
 
 
 def charged_cents(chosen: Plan, units: int, request_limit: int | None, cap_cents: int) -> int:
-    """What the overage of a cycle comes to on its invoice: never more than the cap, however many units there were.
+    """What the overage of a cycle costs on its invoice, at most the cap.
 
     chosen: the plan in force at the cycle's end. cap_cents: the effective one.
     """
     return min(cap_cents, overage_cents(chosen, overage_units(units, request_limit)))
 
 
-def _out_of_patience(subscription: SubscriptionState, now: datetime) -> bool:
-    return subscription.past_due_since is not None and now >= subscription.past_due_since + PATIENCE
+def _grace_period_over(subscription: SubscriptionState, now: datetime) -> bool:
+    return subscription.past_due_since is not None and now >= subscription.past_due_since + GRACE_PERIOD

@@ -1,4 +1,4 @@
-"""Usage as the API shows it. Money is in units of the currency."""
+"""Usage in the API's responses. Money is in whole units of the currency."""
 
 from pydantic import Field
 

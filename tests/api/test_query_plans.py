@@ -15,7 +15,7 @@ from api.analytics import service as analytics
 from api.database.engine import Database, Pool
 from api.database.scope import TenantScope
 from api.database.session import transaction
-from api.interactions.repository import Happened, InteractionRepository
+from api.interactions.repository import InteractionRepository, InteractionRow
 from api.items import service as items
 from api.items.catalogue import CatalogueReader
 from api.recommendations.fallback import Fallback
@@ -128,13 +128,15 @@ def test_the_fallback(plans: Plans, pooled: Any, filter_: dict[str, Any] | None)
 
 
 def test_recording_an_interaction(plans: Plans, pooled: Any) -> None:
-    happened = Happened(uuid4(), "user-7", "item-7", "click", None, datetime.now(UTC), None)
+    happened = InteractionRow(uuid4(), "user-7", "item-7", "click", None, datetime.now(UTC), None)
     assert pooled(lambda pool: InteractionRepository(pool, SCOPE, plan("unlimited")).add(happened))
     assert plans.indexes("items") == {"items_pkey"}
 
 
 def test_recording_a_batch(plans: Plans, pooled: Any) -> None:
-    rows = [Happened(uuid4(), f"user-{n}", f"item-{n}", "click", None, datetime.now(UTC), None) for n in range(200)]
+    rows = [
+        InteractionRow(uuid4(), f"user-{n}", f"item-{n}", "click", None, datetime.now(UTC), None) for n in range(200)
+    ]
     assert len(pooled(lambda pool: InteractionRepository(pool, SCOPE, plan("unlimited")).add_all(rows)).ids) == 200
     assert plans.indexes("items") == {"items_pkey"}
 

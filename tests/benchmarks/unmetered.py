@@ -12,12 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.asgi import application as metered
 from api.http.principal import KeyPrincipal, principal_of
-from api.metering import dependencies as gate
+from api.metering import dependencies
 from configs.plans import plan
 
 
 class Free:
-    """Usage that nobody counts."""
+    """A metered request whose units nobody counts."""
 
     plan = plan("unlimited")
 
@@ -29,25 +29,25 @@ class Free:
 
 
 def free(request: Request, tenant_id: str) -> Any:
-    """In place of `gate.metered_at_once`."""
+    """In place of `dependencies.meter_without_waiting`."""
     key = principal_of(request)
     assert isinstance(key, KeyPrincipal)
     return Free(key)
 
 
 class Switch:
-    """ASGI application: that of the product, or the same whose routes neither ask whether they may nor count."""
+    """ASGI application: the product's, or the same without admission and counting."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._states = {"/metered": gate.metered_at_once, "/unmetered": free}
+        self._states = {"/metered": dependencies.meter_without_waiting, "/unmetered": free}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = self._states.get(scope.get("path", ""))
         if state is None:
             await self._app(scope, receive, send)
         else:
-            gate.metered_at_once = state
+            dependencies.meter_without_waiting = state
             await PlainTextResponse("switched")(scope, receive, send)
 
 

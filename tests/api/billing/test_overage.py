@@ -12,7 +12,7 @@ import pytest
 
 from api.billing.gateway import Gateway
 from api.billing.overage import report_overage
-from api.billing.problems import StripeAway
+from api.billing.problems import StripeUnavailable
 from api.database.engine import Database
 from tests.fixtures.desk import Desk, Shop
 from tests.fixtures.live import api_process
@@ -181,7 +181,7 @@ def test_an_answer_that_was_lost_is_found_again(days: int, desk: Desk, subscribe
     """Stripe made the item and we never heard: days later it has forgotten the idempotency key, and not the item."""
     used(subscribed, 11_000)
     lost = {"method": "POST", "path": ITEMS, "status": 500, "after": True, "times": 2}  # the library asks twice
-    with desk.standin.faulty(**lost), pytest.raises(StripeAway):
+    with desk.standin.faulty(**lost), pytest.raises(StripeUnavailable):
         report(desk)
     assert len(overage(subscribed)) == 1
     assert charges(subscribed) == [(1_000, 600, False)]
@@ -209,7 +209,7 @@ def test_a_process_that_died_before_its_mark_is_followed_by_one_that_finds_the_i
 
 def test_while_stripe_is_down_the_charge_waits(desk: Desk, subscribed: Shop) -> None:
     used(subscribed, 11_000)
-    with desk.standin.faulty(path="/v1/", status=500), pytest.raises(StripeAway):
+    with desk.standin.faulty(path="/v1/", status=500), pytest.raises(StripeUnavailable):
         report(desk)
     assert charges(subscribed) == [(1_000, 600, False)]
     assert report(desk) == 1
@@ -240,7 +240,7 @@ def test_the_cap_is_that_of_the_cycles_end(desk: Desk, subscribed: Shop) -> None
 
 def test_a_later_cap_and_plan_do_not_change_what_was_fixed(desk: Desk, subscribed: Shop) -> None:
     used(subscribed, 50_000)
-    with desk.standin.faulty(path="/v1/", status=500), pytest.raises(StripeAway):
+    with desk.standin.faulty(path="/v1/", status=500), pytest.raises(StripeUnavailable):
         report(desk)
     assert subscribed.ask("PUT", "/overage-cap", {"capAmount": 0}).status_code == 200
     report(desk)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from api.app import create_app
-from api.billing.events import forget_handled, handle_waiting
+from api.billing.events import delete_old_events, handle_pending
 from api.billing.gateway import Gateway
 from api.database.engine import Database
 from configs.settings import LimitSettings
@@ -301,7 +301,7 @@ def test_several_processes_share_what_waits(desk: Desk, shop: Shop) -> None:
         )
 
     async def both() -> list[int]:
-        return list(await asyncio.gather(*(in_process(desk, handle_waiting) for _ in range(2))))
+        return list(await asyncio.gather(*(in_process(desk, handle_pending) for _ in range(2))))
 
     asyncio.run(both())
     wait_until(
@@ -316,5 +316,5 @@ def test_what_was_handled_long_ago_is_forgotten(desk: Desk) -> None:
     assert send(desk, *signed(event("evt_old", "charge.updated"))).status_code == 200
     assert send(desk, *signed(event("evt_new", "charge.updated"))).status_code == 200
     desk.sql("UPDATE stripe_events SET handled_at = now() - interval '91 days' WHERE id = 'evt_old'")
-    asyncio.run(in_process(desk, lambda database, _: forget_handled(database)))
+    asyncio.run(in_process(desk, lambda database, _: delete_old_events(database)))
     assert (stored(desk, "evt_old"), stored(desk, "evt_new") is not None) == (None, True)
