@@ -35,9 +35,8 @@ class Subscription(Table, table=True):
     billing_cycle_anchor: datetime | None = timestamptz(nullable=True)
     cancel_at_period_end: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     past_due_since: datetime | None = timestamptz(nullable=True)
-    as_of: datetime | None = timestamptz(
-        nullable=True
-    )  # when this state was fetched; a state fetched earlier is not stored
+    # When this state was fetched. A state that was fetched earlier is not stored.
+    as_of: datetime | None = timestamptz(nullable=True)
 
 
 class TenantBilling(Table, table=True):

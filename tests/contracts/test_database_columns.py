@@ -8,7 +8,7 @@ from sqlmodel import SQLModel
 
 from api.erasure.tables import Tombstone
 from api.interactions.tables import Interaction
-from api.items.tables import Catalogue, Item
+from api.items.tables import CatalogueState, Item
 from api.tenants.tables import Tenant
 from feature_store import columns as c
 from feature_store import sources
@@ -47,7 +47,7 @@ def test_arrow_types_of_the_lake_are_those_that_the_database_sends(database_url:
     [
         (Interaction, {"tenant_id", "xid", "ingested_at", "id"}),
         (Item, {"tenant_id", "deleted_at", "id"}),
-        (Catalogue, {"tenant_id", "version"}),
+        (CatalogueState, {"tenant_id", "version"}),
         (Tenant, {"id", "deleted_at", "exclude_seen"}),
         (Tombstone, {"tenant_id", "user_id", "erased_at", "xid"}),
     ],
