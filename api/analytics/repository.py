@@ -1,4 +1,4 @@
-"""What the pipeline counted up to a transaction, and the rows that came after it."""
+"""A tenant's figures: what the pipeline has counted up to a transaction, plus the rows written since."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -13,7 +13,7 @@ from api.tenants.problems import TenantGone
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How much there is of a tenant at one moment."""
+    """The totals of a tenant at one moment."""
 
     users: int
     items: int
@@ -24,7 +24,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class DayCounts:
-    """One day in UTC."""
+    """The figures of one day in UTC."""
 
     day: date
     recommendations: int
@@ -34,7 +34,7 @@ class DayCounts:
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """A model of the newest release."""
+    """A champion in the newest release."""
 
     family: str
     version: str
@@ -44,7 +44,7 @@ class Champion:
 
 
 class AnalyticsRepository:
-    """The figures of one tenant, all of one moment. Made before anything else is asked in the session."""
+    """The figures of one tenant, all of one snapshot of the database. Create it before the session's first query."""
 
     def __init__(self, session: AsyncSession, scope: TenantScope) -> None:
         self._session = session
@@ -74,10 +74,10 @@ class AnalyticsRepository:
         return [Champion(**row._mapping) for row in await self._rows(_CHAMPIONS)]
 
     async def _rolled_up(self) -> tuple[str, Totals]:
-        """The transaction up to which the pipeline has counted, and what it found."""
+        """The transaction up to which the pipeline has counted, and its totals."""
         if self._counted is None:
-            # Between the queries the pipeline may move the bound: they must all see the same.
-            await (await self._session.connection()).execute(_ONE_MOMENT)
+            # The pipeline may move the bound between two queries. In one snapshot they all see the same.
+            await (await self._session.connection()).execute(_ONE_SNAPSHOT)
             rows = await self._rows(_ROLLED_UP)
             if not rows:
                 raise TenantGone
@@ -91,7 +91,7 @@ class AnalyticsRepository:
         return list((await connection.execute(statement, {"tenant": self._tenant_id, **parameters})).all())
 
 
-_ONE_MOMENT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+_ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 _ROLLED_UP = text(
     """
@@ -107,7 +107,7 @@ _ROLLED_UP = text(
     """
 )
 
-# The bound comes as a value: of a bound that is a subquery the planner would expect a third of the table.
+# The bound is passed as a value. For a subquery the planner would assume that a third of the table matches.
 _TAIL = text(
     """
     SELECT
@@ -120,8 +120,8 @@ _TAIL = text(
     """
 )
 
-# With the limit, each active user of the tail is looked up by key, however many were active before. Whatever the
-# planner expects of a tail that its statistics do not know yet, each part is made once.
+# `LIMIT 1` makes the planner look up each active user of the tail by key, however many were active before.
+# `MATERIALIZED` makes it compute each part once, although its statistics do not cover the newest rows yet.
 _DAYS = text(
     """
     WITH acting AS (

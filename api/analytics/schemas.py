@@ -1,4 +1,4 @@
-"""The figures of a tenant."""
+"""Statistics in responses."""
 
 from datetime import date
 from typing import Literal
@@ -11,7 +11,7 @@ Period = Literal["7d", "30d", "90d"]
 
 
 class Stats(Schema):
-    """A snapshot of the whole tenant."""
+    """Statistics of the whole tenant at one moment."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -1,4 +1,4 @@
-"""The figures of a tenant."""
+"""Statistics of a tenant: totals, and day by day."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +13,7 @@ ACCURACY_DIGITS = 4
 
 
 async def stats(session: AsyncSession, scope: TenantScope) -> Stats:
-    """The whole tenant at this moment."""
+    """Statistics of the whole tenant now."""
     repository = AnalyticsRepository(session, scope)
     today = datetime.now(UTC).date()
     totals = await repository.totals()
@@ -32,7 +32,7 @@ async def stats(session: AsyncSession, scope: TenantScope) -> Stats:
 
 
 async def series(session: AsyncSession, scope: TenantScope, period: Period) -> list[Day]:
-    """The days of the period, the last of which is today, oldest first; quiet ones are zeros."""
+    """The days of the period, oldest first, ending today. Days without traffic are zeros."""
     today = datetime.now(UTC).date()
     first = today - timedelta(days=DAYS[period] - 1)
     return [

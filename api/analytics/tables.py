@@ -1,4 +1,4 @@
-"""What the pipeline has counted and measured for the figures of a tenant. The pipeline writes, the API reads."""
+"""Counts and measurements for a tenant's statistics. The pipeline writes them, the API reads them."""
 
 from datetime import date, datetime
 from typing import Any
@@ -20,9 +20,9 @@ def _tenant() -> Any:
 
 
 class AnalyticsTotals(Table, table=True):
-    """Rows written by transactions before `next_xid` are counted here, all others are counted live.
+    """A tenant's totals over the rows that transactions before `next_xid` wrote. The API counts the later rows itself.
 
-    Whoever counts, and whoever takes back what was deleted (triggers do), holds the lock of this row.
+    The pipeline holds this row's lock while it counts, and so do the triggers that subtract deleted rows.
     """
 
     __tablename__ = "analytics_totals"
@@ -35,7 +35,7 @@ class AnalyticsTotals(Table, table=True):
 
 
 class AnalyticsDay(Table, table=True):
-    """The same for one day in UTC: of the event for interactions, of the answer for what was shown."""
+    """The same counts for one day in UTC: the event's day for interactions, the answer's day for impressions."""
 
     __tablename__ = "analytics_days"
 
@@ -46,7 +46,7 @@ class AnalyticsDay(Table, table=True):
 
 
 class ActiveUser(Table, table=True):
-    """Who is counted in a day's `active_users`, for as long as the day can be asked for."""
+    """A user who is counted in a day's `active_users`. The row is kept as long as the day can be requested."""
 
     __tablename__ = "analytics_active_users"
 
@@ -56,7 +56,7 @@ class ActiveUser(Table, table=True):
 
 
 class Attribution(Table, table=True):
-    """An interaction that followed from an answer. It goes with the interaction."""
+    """An interaction that followed from an answer. It is deleted with the interaction."""
 
     __tablename__ = "attributions"
 
@@ -66,7 +66,7 @@ class Attribution(Table, table=True):
 
 
 class ReleaseModel(Table, table=True):
-    """A champion in a release, with its held-out AUC; null where the held-out window could not tell."""
+    """A champion in a release, with its held-out AUC; null where it could not be measured."""
 
     __tablename__ = "release_models"
     __table_args__ = (CheckConstraint("auc BETWEEN 0 AND 1", name="auc"),)
@@ -80,7 +80,7 @@ class ReleaseModel(Table, table=True):
 
 
 class DailyAccuracy(Table, table=True):
-    """AUC of one model on the interactions of one day that came while its release served."""
+    """The AUC of one model on one day's interactions while its release was served."""
 
     __tablename__ = "daily_accuracy"
     __table_args__ = (CheckConstraint("auc BETWEEN 0 AND 1", name="auc"),)

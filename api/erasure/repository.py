@@ -1,4 +1,4 @@
-"""The rows that an erasure takes with it."""
+"""Deletes the rows of an erased user, and looks up who was erased."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -12,17 +12,17 @@ from api.database.scope import TenantScope
 
 
 class ErasureRepository:
-    """What one tenant's users left behind, beside what goes with their own row by foreign key."""
+    """The rows of one tenant's users that no foreign key deletes with the user's own row."""
 
     def __init__(self, session: AsyncSession, scope: TenantScope) -> None:
         self._session = session
         self._tenant_id = scope.tenant_id
 
     async def erase(self, user_id: str) -> None:
-        """Delete what the user did and was shown, and write the tombstone.
+        """Delete the user's interactions and impressions, and write the tombstone.
 
-        The user's own row is deleted before, in this transaction: whoever brings an interaction of the user waits for
-        it, and begins a new user afterwards.
+        Delete the user's own row before, in the same transaction. A concurrent insert of an interaction waits for that
+        row, and creates a new user after the commit.
         """
         connection = await self._session.connection()
         for statement in _ERASE:
@@ -32,9 +32,10 @@ class ErasureRepository:
 async def erased(
     connection: AsyncConnection[Any], users: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], datetime | None]:
-    """Those of these (tenant, user) that were erased: when, or None where nobody of the id came since.
+    """The erased ones of these (tenant, user) pairs.
 
-    Until the transaction ends, no user is erased anywhere.
+    The value is the time of the erasure where a new user with this id has come since, and None where none has. No user
+    is erased anywhere until the transaction ends.
     """
     await connection.execute(_NO_ERASURE_MEANWHILE)
     tenants, ids = ([*part] for part in zip(*users, strict=True))
@@ -42,14 +43,14 @@ async def erased(
     return {(tenant, user): erased_at for tenant, user, erased_at in await cursor.fetchall()}
 
 
-# What the log of answers writes is not in the way of other rows: only this lock makes it come before or after.
+# Impressions are written without a lock on other rows. This lock orders them before or after an erasure.
 _LOCK = "hashtextextended('erasure', 0)"
 _NO_ERASURE_MEANWHILE = f"SELECT pg_advisory_xact_lock_shared({_LOCK})"
 
 _OF_THE_USER = "tenant_id = :tenant AND user_id = :user"
 
 _ERASE = (
-    # An interaction's own time of arrival is that of the database's clock, which may have been set back since.
+    # The tombstone is never earlier than an `ingested_at`, even where the database's clock was set back since.
     text(
         f"""
         WITH gone AS (DELETE FROM interactions WHERE {_OF_THE_USER} RETURNING ingested_at)

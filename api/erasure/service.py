@@ -1,4 +1,4 @@
-"""Erasure: of a user that is deleted nothing stays but the tombstone."""
+"""Erasure of a deleted user: only the tombstone stays."""
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -9,9 +9,10 @@ from api.idempotency.repository import IdempotencyRepository
 
 
 async def erase_user(session: AsyncSession, scope: TenantScope, user_id: str) -> None:
-    """Erase what the user did, was shown and was answered, in the transaction that deletes the user's row.
+    """Erase the user's interactions, impressions and idempotency records.
 
-    Call it after that row is deleted. Files follow with the tenant's next export to the lake.
+    Call it after the user's row is deleted, in the same transaction. The tenant's next export erases the user from the
+    files of the lake.
     """
     await IdempotencyRepository(session, scope).delete_of_user(user_id)
     await BillingRepository(session, scope).forget_user(user_id)

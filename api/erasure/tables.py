@@ -1,4 +1,4 @@
-"""Tombstones: who was erased, and when."""
+"""Tombstones: which users were erased, and when."""
 
 from datetime import datetime
 
@@ -8,9 +8,9 @@ from api.database.base import Table, text_column, timestamptz, xid_column
 
 
 class Tombstone(Table, table=True):
-    """What the user did up to `erased_at` is gone here, and goes from files with the next export.
+    """One erased user. The rows up to `erased_at` are deleted here; the next export deletes them from the lake's files.
 
-    What comes under the same id later is another user's. `xid` tells an export which tombstones are new to it.
+    Later rows under the same id belong to a new user. `xid` tells an export which tombstones are new to it.
     """
 
     __tablename__ = "tombstones"

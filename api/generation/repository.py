@@ -1,4 +1,4 @@
-"""The rows of generation jobs."""
+"""Reads and writes generation jobs."""
 # ruff: noqa: S608 -- the numbers in queries are of this code base
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from api.tenants.problems import TenantGone
 from feature_store import columns as c
 
 SAMPLE = 1_000
-"""Users that are looked at to estimate how many are new: counting them all would read everybody's interactions."""
+"""The sample of users that estimates how many are new. Counting all would read the interactions of every user."""
 EARLIER_JOBS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """What the tenant's latest completed jobs took: seconds until one starts, and for each user."""
+class JobSpeed:
+    """The speed of the tenant's latest completed jobs: seconds until a job starts, and seconds per user."""
 
     wait_seconds: float
     user_seconds: float
@@ -46,17 +46,17 @@ class GenerationRepository:
         return await self._session.get(GenerationJob, (self._tenant_id, id_))
 
     async def expected_users(self, segment: str) -> int:
-        """How many users a job for the segment would find now, about."""
+        """About how many users are in the segment now."""
         return await self._number(_EXPECTED[segment])
 
     async def users_ahead(self) -> int:
-        """Users that the tenant's unfinished jobs have still to do."""
+        """The number of users that are left in the tenant's unfinished jobs."""
         return await self._number(_AHEAD)
 
-    async def speed(self, algorithm: str) -> Speed | None:
-        """The speed of the latest jobs of this family, or of any where there is none; None before the first."""
+    async def speed(self, algorithm: str) -> JobSpeed | None:
+        """The speed of the latest jobs of this family, else of any family; None before the first job."""
         row = await self._row(_SPEED, algorithm=algorithm, jobs=EARLIER_JOBS)
-        return None if row is None else Speed(float(row[0]), float(row[1]))
+        return None if row is None else JobSpeed(float(row[0]), float(row[1]))
 
     async def _number(self, query: str) -> int:
         row = await self._row(query)
@@ -97,7 +97,7 @@ SELECT coalesce(sum(users_total - users_done), 0)::bigint FROM generation_jobs
 WHERE tenant_id = :tenant AND status = 'processing'
 """
 
-# The families are told apart, for one may take a hundred times as long as another.
+# By family, since one may take a hundred times as long as another.
 _SPEED = """
 WITH earlier AS (
     SELECT algorithm = :algorithm AS same, users_done,

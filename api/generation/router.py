@@ -1,4 +1,4 @@
-"""`/api/recommendations/generate` and the jobs it makes."""
+"""`/api/recommendations/generate`, and its jobs."""
 
 from typing import Any
 from uuid import UUID
@@ -25,9 +25,9 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "Not Found"}
 async def generate(
     body: GenerateRequest, admin: CurrentAdmin, _: Metered, session: Session, response: Response
 ) -> GenerationAccepted:
-    """A job is taken on; the pipeline scores the segment's users and writes a record for each recommendation.
+    """Creates a job. The pipeline scores the segment's users and writes a record for each recommendation.
 
-    What it costs is counted while it is worked off: one unit for each user who was scored.
+    The job costs one unit for each user who is scored, counted while it runs.
     """
     accepted = await service.generate(session, admin.scope, body)
     response.headers["Location"] = f"{router.prefix}/jobs/{accepted.job_id}"
@@ -41,5 +41,5 @@ async def generate(
     responses=_FORBIDDEN | _NOT_FOUND,
 )
 async def get_job(job_id: UUID, admin: CurrentAdmin, session: Session) -> GenerationStatus:
-    """How far the job has come, and why it failed where it did."""
+    """The progress of the job, and why it failed if it did."""
     return await service.job_status(session, admin.scope, job_id)

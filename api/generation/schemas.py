@@ -1,4 +1,4 @@
-"""Generation jobs as clients ask for them and look at them."""
+"""Generation jobs in requests and responses."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -13,7 +13,7 @@ UserSegment = Literal["all", "active", "new"]
 
 
 class GenerateRequest(Schema):
-    """Whom to generate recommendations for, how many each, and by which family of models."""
+    """The users to generate recommendations for, how many each, and the family of models."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"algorithm": "hybrid", "userSegment": "all", "count": 10}]}
@@ -31,7 +31,7 @@ class GenerateRequest(Schema):
 
 
 class GenerationAccepted(Schema):
-    """A job that was taken on."""
+    """A job that was created."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -51,7 +51,7 @@ class GenerationAccepted(Schema):
 
 
 class GenerationStatus(Schema):
-    """How far a job has come."""
+    """The progress of a job."""
 
     model_config = ConfigDict(
         json_schema_extra={

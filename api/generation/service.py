@@ -1,23 +1,26 @@
-"""Asking for recommendations in bulk. The pipeline does the work; a job's row is all that passes between."""
+"""Generation jobs: recommendations for many users at once.
+
+The API writes a job's row; the pipeline does the work and updates the row. Nothing else passes between them.
+"""
 
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.scope import TenantScope
-from api.generation.repository import GenerationRepository, Speed
+from api.generation.repository import GenerationRepository, JobSpeed
 from api.generation.schemas import GenerateRequest, GenerationAccepted, GenerationStatus
 from api.generation.tables import GenerationJob
 from api.http.problems import NotFound
 
-UNMEASURED = Speed(wait_seconds=10.0, user_seconds=0.002)
-"""Taken for a tenant's first job. On two cores a run starts within 10 s, and linear families take 1 to 2 ms a user."""
+DEFAULT_SPEED = JobSpeed(wait_seconds=10.0, user_seconds=0.002)
+"""Assumed for a tenant's first job. On two cores a run starts within 10 s; linear families take 1 to 2 ms a user."""
 
 
 async def generate(session: AsyncSession, scope: TenantScope, request: GenerateRequest) -> GenerationAccepted:
-    """Take on a job."""
+    """Create a job and estimate when it will be done."""
     jobs = GenerationRepository(session, scope)
-    speed = await jobs.speed(request.algorithm) or UNMEASURED
+    speed = await jobs.speed(request.algorithm) or DEFAULT_SPEED
     users = await jobs.expected_users(request.user_segment)
     seconds = speed.wait_seconds + speed.user_seconds * (users + await jobs.users_ahead())
     id_ = await jobs.add(request.algorithm, request.user_segment, request.count, users)

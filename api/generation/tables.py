@@ -1,4 +1,4 @@
-"""Generation jobs: written here, worked off by the pipeline, which keeps their progress."""
+"""Generation jobs: the API creates them, the pipeline runs them and records their progress."""
 
 from datetime import datetime
 from uuid import UUID
@@ -13,7 +13,7 @@ SEGMENTS = "user_segment IN ('all', 'active', 'new')"
 
 
 class GenerationJob(Table, table=True):
-    """Recommendations of `count` items by one family for the users of a segment. The row holds no user's id."""
+    """A job: `count` recommendations by one family for each user of a segment. The row holds no user's id."""
 
     __tablename__ = "generation_jobs"
     __table_args__ = (
@@ -35,15 +35,15 @@ class GenerationJob(Table, table=True):
     user_segment: str = text_column()
     count: int = Field()
     status: str = text_column(sa_column_kwargs={"server_default": "processing"}, default="processing")
-    # Expected when the job is asked for, counted when it starts.
+    # An estimate when the job is created, counted when it starts.
     users_total: int = Field(sa_column=Column(BigInteger, nullable=False))
     users_done: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     recommendations_written: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
-    # Users that were scored, once more where a process died before it stored anything for them, and how many of the
-    # done have been counted into the tenant's usage.
+    # The users that were scored; one counts twice where a process died after scoring and before storing. Then the users
+    # that have been added to the tenant's usage.
     users_scored: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     users_metered: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
-    # Starts since the last progress: a job that cannot get on is given up, one that is cut off goes on.
+    # The starts since the last progress. A job that makes no progress fails after some; one that was cut off goes on.
     attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     release: str | None = text_column(default=None, nullable=True)
     error: str | None = text_column(default=None, nullable=True)

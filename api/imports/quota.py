@@ -1,4 +1,4 @@
-"""Whether a plan has room for what an import brings. An import is all or nothing, so it is refused as a whole."""
+"""The plan's limits on items and users, for an import. An import is all or nothing, so it is refused as a whole."""
 
 from datetime import UTC, datetime
 
@@ -12,8 +12,8 @@ from configs.plans import Plan
 from feature_store.loaders.problems import ImportRefusedError
 
 
-class Room:
-    """Asked in the transaction of the import, which holds the tenant's row."""
+class PlanQuota:
+    """The limits of a tenant's plan. Use it in the transaction of the import, which locks the tenant's row."""
 
     def __init__(self, connection: Connection[TupleRow], scope: TenantScope) -> None:
         self._connection = connection
@@ -25,12 +25,12 @@ class Room:
         self._plan: Plan = terms_of(row, now).plan
 
     def hold(self) -> None:
-        """Have new users of elsewhere wait until the import ends. Writers of items wait for it anyway."""
+        """Make other writers of new users wait until the import ends. Writers of items wait anyway."""
         if self._plan.user_limit is not None:
             self._connection.execute(LOCK, [self._tenant])
 
     def check(self, items_added: int, users_added: int) -> None:
-        """After they were added. Raises ImportRefusedError where they are more than the plan takes."""
+        """Check the limits after the rows were added. Raises ImportRefusedError where one is exceeded."""
         if items_added:
             self._check("items", self._plan.item_limit, "SELECT live_items FROM catalogues WHERE tenant_id = %s")
         if users_added:

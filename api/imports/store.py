@@ -1,4 +1,4 @@
-"""Prepared rows into PostgreSQL: copied into temporary tables, then merged, all in the caller's transaction."""
+"""Writes prepared rows to PostgreSQL: copies them into temporary tables, and merges them in the same transaction."""
 # ruff: noqa: S608 -- names are this package's own or quoted, and a mapping is as trusted as the command line
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Rows that an import added or changed; what was there already counts for neither."""
+class ImportCounts:
+    """The numbers of rows that an import added or changed. Rows that existed unchanged count for neither."""
 
     items_added: int = 0
     items_changed: int = 0
@@ -27,14 +27,14 @@ class Counts:
 
 
 class ImportStore:
-    """Bulk reads and writes of one tenant."""
+    """Bulk reads and writes of one tenant's rows."""
 
     def __init__(self, connection: Connection[TupleRow], scope: TenantScope) -> None:
         self._connection = connection
         self._tenant = scope.tenant_id
 
     def require_tenant(self) -> None:
-        """Hold the tenant's row, so that it is not deleted meanwhile. Raises ImportRefusedError where there is none."""
+        """Lock the tenant's row, so that it is not deleted meanwhile. Raises ImportRefusedError where there is none."""
         query = "SELECT FROM tenants WHERE id = %s AND deleted_at IS NULL FOR KEY SHARE"
         if self._connection.execute(query, [self._tenant]).fetchone() is None:
             raise ImportRefusedError(
@@ -45,7 +45,7 @@ class ImportStore:
         self._connection.execute("UPDATE tenants SET exclude_seen = %s WHERE id = %s", [value, self._tenant])
 
     def read_known_items(self, db: duckdb.DuckDBPyConnection, folder: Path) -> None:
-        """Make KNOWN_ITEMS of the catalogue's live items."""
+        """Create the DuckDB table KNOWN_ITEMS from the catalogue's items."""
         path = folder / "known.csv"
         query = "COPY (SELECT id FROM items WHERE tenant_id = {} AND deleted_at IS NULL) TO STDOUT (FORMAT csv)"
         with (
@@ -61,11 +61,11 @@ class ImportStore:
             db.execute(f"INSERT INTO {KNOWN_ITEMS} SELECT id FROM read_csv(?, {columns})", [str(path)])
 
     def merge_items(self, db: duckdb.DuckDBPyConnection, folder: Path) -> tuple[int, int, int]:
-        """Write ITEMS; (added, changed, catalogue version). One step of the version, and none where nothing changed."""
+        """Write ITEMS; returns (added, changed, catalogue version). The version grows by one if anything changed."""
         with self._connection.cursor() as cursor:
             cursor.execute("CREATE TEMP TABLE staged_items (id text, metadata jsonb, is_active boolean) ON COMMIT DROP")
             _copy(db, cursor, folder, f"SELECT id, metadata, is_active FROM {ITEMS}", "staged_items")
-            # The row lock holds back the tenant's other writers of items, as the version's meaning demands.
+            # The row lock makes the tenant's other writers of items wait: see `api.items.tables.CatalogueState`.
             cursor.execute("SELECT version FROM catalogues WHERE tenant_id = %s FOR UPDATE", [self._tenant])
             row = cursor.fetchone()
             if row is None:
@@ -79,7 +79,7 @@ class ImportStore:
         return added, changed, version
 
     def merge_interactions(self, db: duckdb.DuckDBPyConnection, folder: Path) -> tuple[int, int]:
-        """Write INTERACTIONS and their users; (users added, interactions added)."""
+        """Write INTERACTIONS and their users; returns (users added, interactions added)."""
         with self._connection.cursor() as cursor:
             cursor.execute(
                 "CREATE TEMP TABLE staged_interactions (id uuid, user_id text, item_id text, interaction_type text, "
@@ -97,7 +97,7 @@ class ImportStore:
             return users, cursor.rowcount
 
     def refresh_statistics(self) -> None:
-        """Let the planner know the new sizes, and index-only scans the new pages. Outside a transaction."""
+        """Update planner statistics, and the visibility map for index-only scans. Call it outside a transaction."""
         self._connection.execute("VACUUM (ANALYZE) items, users, interactions")
 
 
@@ -131,7 +131,7 @@ SELECT count(*) FILTER (WHERE added) FROM merged
 
 
 def _copy(db: duckdb.DuckDBPyConnection, cursor: Cursor[TupleRow], folder: Path, query: str, table: str) -> None:
-    """Rows of the DuckDB query into the PostgreSQL table, as CSV that no row-by-row Python touches."""
+    """Copy the rows of a DuckDB query into a PostgreSQL table, as CSV and without per-row Python."""
     path = folder / f"{table}.csv"
     db.execute(f"COPY ({query}) TO '{path}' (FORMAT csv, HEADER false, NULLSTR '')")
     with path.open("rb") as file, cursor.copy(f"COPY {table} FROM STDIN (FORMAT csv)") as copy:

@@ -1,4 +1,4 @@
-"""The rows of recommendation records. Those whose item is hidden or deleted are in no answer."""
+"""Reads and writes recommendation records. Records of inactive or deleted items are never returned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +14,23 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.database.base import Table
 from api.database.scope import TenantScope
 from api.items.tables import Item
-from api.records.tables import Recommendation
+from api.records.tables import RecommendationRecord
 from serving.contracts.messages import RankedItem
 
-recommendations = Table.metadata.tables[Recommendation.__tablename__]
+recommendations = Table.metadata.tables[RecommendationRecord.__tablename__]
 items = Table.metadata.tables[Item.__tablename__]
 SHOWN = [recommendations.c[name] for name in ("id", "user_id", "item_id", "score", "reason", "created_at", "algorithm")]
 SAME_ITEM = (items.c.tenant_id == recommendations.c.tenant_id) & (items.c.id == recommendations.c.item_id)
 LIVE = SAME_ITEM & items.c.is_active & items.c.deleted_at.is_(None)
-# Counted so, a million records take half as long: every item has a row, and few are hidden.
+# Counting the records without a hidden item takes half as long for a million records as counting those with a live one:
+# every item has a row, and few are hidden.
 HIDDEN = select(items.c.id).where(SAME_ITEM, ~items.c.is_active | items.c.deleted_at.is_not(None)).exists()
 ORDER = (recommendations.c.created_at.desc(), recommendations.c.user_id, recommendations.c.rank, recommendations.c.id)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record, with its item's metadata of this moment."""
+    """A record with the present metadata of its item."""
 
     id: UUID
     user_id: str
@@ -52,7 +53,7 @@ class RecordRepository:
     async def page(
         self, user_id: str | None, algorithm: str | None, offset: int, limit: int
     ) -> tuple[list[StoredRecord], int]:
-        """A page of records, newest first and best first within a list; and how many there are in all."""
+        """A page of records, newest first and best first within a list, and the number of all records."""
         conditions: list[ColumnElement[bool]] = [self._own]
         if user_id is not None:
             conditions.append(recommendations.c.user_id == user_id)
@@ -68,16 +69,16 @@ class RecordRepository:
         return None if found is None else _record(found)
 
     async def delete(self, id_: UUID) -> bool:
-        """False where there is none."""
+        """Returns False where there is no such record."""
         statement = delete(recommendations).where(self._own, recommendations.c.id == id_)
         return (await self._execute(statement)).rowcount == 1
 
     async def add_shown(
         self, user_id: str, algorithm: str, release: str | None, recommendation_id: UUID, ranked: Sequence[RankedItem]
     ) -> list[StoredRecord]:
-        """Store what an answer shows and return it, best first, without items that were hidden this moment.
+        """Store a record for each item of an answer and return the records, best first.
 
-        Nothing is stored for a user who was deleted this moment.
+        Items that were hidden a moment ago are left out. Nothing is stored for a user who was deleted a moment ago.
         """
         parameters = {
             "tenant": self._tenant_id,

@@ -1,4 +1,4 @@
-"""`/api/recommendations`: the records, and what is recommended to whoever asks for themselves."""
+"""`/api/recommendations`: recommendation records, and live recommendations for the caller."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -29,7 +29,7 @@ async def list_recommendations(
         Query(description="Only those that this family was asked for, or `popularity` of fallbacks"),
     ] = None,
 ) -> Page[RecordOut]:
-    """Records of what was generated or shown to people, newest first. Items that are hidden or gone are left out."""
+    """Records of what was generated or shown, newest first. Inactive and deleted items are left out."""
     found, total = await service.list_records(session, admin.scope, user_id, algorithm, paging.offset, paging.page_size)
     data = [RecordOut.model_validate(record) for record in found]
     return Page[RecordOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
@@ -47,7 +47,7 @@ async def my_recommendations(
         int, Query(alias="pageSize", ge=1, le=100, description="Number of recommendations wanted")
     ] = 10,
 ) -> Page[ShownOut]:
-    """Recommended live to the token's user, by the tenant's `hybrid` model; what is shown here is recorded."""
+    """Live recommendations for the token's user, by the tenant's `hybrid` model. What is shown is recorded."""
     shown, outcome = await service.recommend_to(session, recommendations, user, page_size, shown=page == 1)
     usage.count()
     response.headers.update(answer_headers(outcome))
@@ -69,6 +69,6 @@ async def get_recommendation(recommendation_id: UUID, user: CurrentUser, session
     responses=_FORBIDDEN | _NOT_FOUND,
 )
 async def delete_recommendation(recommendation_id: UUID, admin: CurrentAdmin, session: Session) -> Response:
-    """The record goes; what was shown stays counted."""
+    """Deletes the record. The analytics still count what was shown."""
     await service.delete_record(session, admin.scope, recommendation_id)
     return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""Recommendation records as clients get them."""
+"""Recommendation records in responses."""
 
 from typing import Any, Literal
 from uuid import UUID
@@ -36,7 +36,7 @@ class ShownOut(Schema):
 
 
 class RecordOut(ShownOut):
-    """A record of an item recommended to a user, with the family of models that was asked."""
+    """A record of an item recommended to a user, with the family of models that was requested."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**_EXAMPLE, "algorithm": "hybrid"}]})
 

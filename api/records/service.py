@@ -1,4 +1,4 @@
-"""Recommendation records: what was generated in bulk, and what was shown live to who is logged in."""
+"""Recommendation records: generated in bulk, or shown live to a user who is logged in."""
 
 from uuid import UUID
 
@@ -15,12 +15,12 @@ from api.records.repository import RecordRepository, StoredRecord
 async def list_records(
     session: AsyncSession, scope: TenantScope, user_id: str | None, algorithm: str | None, offset: int, limit: int
 ) -> tuple[list[StoredRecord], int]:
-    """A page of the tenant's records, newest first, and how many there are."""
+    """A page of the tenant's records, newest first, and the number of all records."""
     return await RecordRepository(session, scope).page(user_id, algorithm, offset, limit)
 
 
 async def get_record(session: AsyncSession, user: UserPrincipal, id_: UUID) -> StoredRecord:
-    """Raises NotFound, and Forbidden where it is another user's and the caller is no administrator."""
+    """Raises NotFound, and Forbidden where the record is another user's and the caller is no administrator."""
     record = await RecordRepository(session, user.scope).find(id_)
     if record is None:
         raise NotFound("There is no such recommendation")
@@ -43,7 +43,7 @@ async def recommend_to(
     *,
     shown: bool = True,
 ) -> tuple[list[StoredRecord], Recommendations]:
-    """What is recommended to the caller at this moment, recorded; nothing of it where it is not to be shown."""
+    """Live recommendations for the caller, with a record of each item. Nothing is recorded unless it is shown."""
     request = RecommendRequest(user_id=user.user_id, count=count)
     outcome = await recommendations.recommend(user.scope, request, None, shown=shown)
     if not shown:

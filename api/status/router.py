@@ -1,4 +1,4 @@
-"""`GET /api/status`: what an administrator wants to know about the own tenant's models."""
+"""`GET /api/status`: the releases of the administrator's own tenant."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +23,6 @@ router = APIRouter(prefix="/api/status", tags=["status"], lifespan=_lifespan)
 
 @router.get("", summary="Releases of the tenant's models", responses={403: {"description": "Forbidden"}})
 async def get_status(admin: CurrentAdmin, session: Session, request: Request) -> Status:
-    """The release per family and its age; before the first one, how many interactions it waits for."""
+    """The release per family and its age. Before the first release: how many interactions are missing."""
     state = request.app.state
     return await status(session, admin.scope, state.serving, state.first_model_after)

@@ -1,4 +1,4 @@
-"""What serves a tenant."""
+"""The status of a tenant's models in responses."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from api.http.schemas import Instant, Schema
 
 
 class FamilyStatus(Schema):
-    """One family of models, and the release that answers by it."""
+    """A family of models and the release that serves it."""
 
     family: str
     release: str | None = Field(description="Null where no model of the family has passed promotion yet")
@@ -19,7 +19,7 @@ class FamilyStatus(Schema):
 
 
 class Status(Schema):
-    """The releases of the tenant, as the model server holds them, or as published where it is away."""
+    """The tenant's releases: as loaded by the model server, or as published where the server does not answer."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -1,4 +1,4 @@
-"""What serves a tenant, and what it waits for where nothing does."""
+"""The status of a tenant's models."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -11,19 +11,19 @@ from api.status.schemas import FamilyStatus, Status
 from serving.client import ServingClient
 from serving.contracts.messages import ALGORITHMS, ReleaseInfo, ServingUnavailable
 
-PATIENCE_SECONDS = 1.0
+SERVING_TIMEOUT_SECONDS = 1.0
 
 
 async def status(session: AsyncSession, scope: TenantScope, serving: ServingClient, first_model_after: int) -> Status:
     """The release per family.
 
-    first_model_after: interactions that a tenant's first training waits for.
+    first_model_after: the number of interactions at which a tenant's first training starts.
     """
     repository = AnalyticsRepository(session, scope)
     totals = await repository.totals()
     published = await repository.champions()
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(SERVING_TIMEOUT_SECONDS):
             loaded = (await serving.releases()).get(scope.tenant_id)
         state = "up" if loaded is not None else "degraded"
     except (ServingUnavailable, TimeoutError):

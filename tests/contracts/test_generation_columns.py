@@ -12,7 +12,7 @@ from api.generation.schemas import UserSegment
 from api.generation.tables import GenerationJob
 from api.recommendations.fallback import ALGORITHM as POPULARITY
 from api.records.schemas import RecordAlgorithm
-from api.records.tables import Recommendation
+from api.records.tables import RecommendationRecord
 from feature_store import columns as c
 from feature_store import generation_sinks
 from feature_store.schemas import RECOMMENDATIONS
@@ -30,7 +30,7 @@ def test_records_are_written_with_every_column_that_has_no_default() -> None:
     match = re.search(r"INSERT INTO recommendations \(([^)]*)\)", generation_sinks._WRITE)
     assert match is not None
     written = set(match[1].split(", "))
-    columns = Recommendation.__table__.columns
+    columns = RecommendationRecord.__table__.columns
     assert written <= set(columns.keys())
     needed = {column.name for column in columns if not column.nullable and column.server_default is None}
     assert needed <= written
@@ -38,7 +38,7 @@ def test_records_are_written_with_every_column_that_has_no_default() -> None:
 
 @pytest.mark.parametrize("name", [c.USER_ID, c.ITEM_ID, c.RANK, c.SCORE, c.REASON])
 def test_arrow_types_of_records_are_those_of_the_table(name: str) -> None:
-    column = Recommendation.__table__.columns[name]
+    column = RecommendationRecord.__table__.columns[name]
     assert RECOMMENDATIONS.field(name).type == TYPES[column.type.compile(postgresql.dialect())]
     assert RECOMMENDATIONS.field(name).nullable == column.nullable is False
 

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.generation.service import UNMEASURED
+from api.generation.service import DEFAULT_SPEED
 from tests.fixtures.backend import Backend
 from tests.fixtures.people import person
 
@@ -146,7 +146,7 @@ def test_a_failed_job_says_why(backend: Backend, admin: Any) -> None:
 
 def test_the_estimate_is_the_speed_of_earlier_jobs(backend: Backend, admin: Any) -> None:
     add_users(backend, *[f"u{number}" for number in range(9)])  # ten with the administrator
-    unmeasured = UNMEASURED.wait_seconds + 10 * UNMEASURED.user_seconds
+    unmeasured = DEFAULT_SPEED.wait_seconds + 10 * DEFAULT_SPEED.user_seconds
     assert generate(admin)["estimatedCompletionMs"] == round(unmeasured * 1000)
     backend.sql("DELETE FROM generation_jobs")
     add_job(backend)  # 4 s of waiting, 20 ms a user
@@ -170,7 +170,9 @@ def test_the_estimate_prefers_jobs_of_the_family_and_forgets_failed_ones(backend
 def test_another_tenants_jobs_are_no_measure(backend: Backend, admin: Any, tenants: Any) -> None:
     tenants.create("rival")
     add_job(Backend(backend.client, backend.url, "rival"))
-    assert generate(admin)["estimatedCompletionMs"] == round((UNMEASURED.wait_seconds + UNMEASURED.user_seconds) * 1000)
+    assert generate(admin)["estimatedCompletionMs"] == round(
+        (DEFAULT_SPEED.wait_seconds + DEFAULT_SPEED.user_seconds) * 1000
+    )
 
 
 @pytest.mark.parametrize(("segment", "users"), [("all", 4), ("active", 2), ("new", 3)])
