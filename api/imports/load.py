@@ -16,10 +16,10 @@ import duckdb
 import psycopg
 
 from api.database.scope import TenantScope
-from api.imports.datasets import locate
 from api.imports.quota import PlanQuota
 from api.imports.store import ImportCounts, ImportStore
 from feature_store.loaders import prepare
+from feature_store.loaders.datasets import locate
 from feature_store.loaders.mapping import DatasetMapping, Mapping
 from feature_store.loaders.problems import ImportRefusedError, Reject, Rejects
 from feature_store.loaders.readers import PLACE, Staged, describe, literal, quoted, stage

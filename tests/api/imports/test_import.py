@@ -4,17 +4,13 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from feature_store.loaders import readers
-from feature_store.loaders.mapping import InteractionMapping, TimestampSource, read_mapping
-from feature_store.loaders.prepare import INTERACTIONS, KNOWN_ITEMS, prepare_interactions
-from feature_store.loaders.prepare import ITEMS as ITEMS_TABLE
-from feature_store.loaders.problems import ImportRefusedError, Rejects
-from feature_store.loaders.readers import PLACE, describe
+from feature_store.loaders.mapping import read_mapping
+from feature_store.loaders.problems import ImportRefusedError
 from tests.api.imports.conftest import Importer
 from tests.fixtures.platform import ROOT
 
@@ -95,38 +91,6 @@ def test_parquet_is_read_by_its_own_types(importer: Importer) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "timestamp"),
-    [
-        ("2025-01-01T10:00:00Z", {}),
-        ("2025-01-01 12:00:00+02:00", {}),
-        ("2025-01-01 12:00:00 +0200", {}),
-        ("2025-01-01T10:00Z", {}),
-        ("1735725600", {}),
-        ("1735725600.0", {}),
-        ("1735725600000", {}),
-        ("1735725600000000", {}),
-        ("1735725600", {"unit": "s"}),
-        ("2025-01-01 10:00:00", {"timezone": "UTC"}),
-        ("2025-01-01 11:00:00", {"timezone": "Europe/Berlin"}),
-        ("2025-01-01T10:00:00Z", {"timezone": "Europe/Berlin"}),
-    ],
-)
-def test_times_are_absolute_however_they_are_written(text: str, timestamp: dict[str, str]) -> None:
-    with duckdb.connect() as db:
-        db.execute("SET TimeZone = 'UTC'")
-        Rejects(db)
-        db.execute(f"CREATE TABLE {ITEMS_TABLE} AS SELECT 'a' AS id")
-        db.execute(f"CREATE TABLE {KNOWN_ITEMS} (id VARCHAR)")
-        columns = f"1 AS {PLACE}, 'ann' AS userId, 'a' AS itemId, 'like' AS interactionType, '{text}' AS timestamp"
-        db.execute(f"CREATE TABLE raw AS SELECT {columns}")
-        source = TimestampSource.model_validate({"column": "timestamp", **timestamp})
-        staged = describe(db, "events.csv", "raw", "csv")
-        prepare_interactions(db, staged, InteractionMapping(timestamp=source), "shop")
-        instants = db.execute(f"SELECT epoch_us(occurred_at) FROM {INTERACTIONS}").fetchall()
-    assert instants == [(1_735_725_600_000_000,)]
-
-
 def test_words_of_types_are_translated(importer: Importer) -> None:
     rows = "ann,a,buy,1735725600\nann,a,like,1735725600\n"
     events = importer.write("events.csv", f"userId,itemId,event,timestamp\n{rows}")
@@ -198,24 +162,6 @@ def test_expressions_of_a_mapping_reach_no_file(importer: Importer, tmp_path: Pa
             mapping={"items": {"metadata": {"x": {"sql": f"(SELECT max(x) FROM read_csv('{secret}'))"}}}},
         )
     assert importer.counts() == (0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("items: {id: {column: a, sql: b}}", "exactly one of column, sql, constant"),
-        ("itemz: {}", "itemz"),
-        ("interactions: {timestamp: {column: t, timezone: Mars/Olympus}}", "IANA"),
-        ("exclude_seen: some", "exclude_seen"),
-        ("a: [", "no YAML"),
-    ],
-)
-def test_a_bad_mapping_is_named_by_file_and_field(tmp_path: Path, text: str, words: str) -> None:
-    path = tmp_path / "mapping.yaml"
-    path.write_text(text)
-    with pytest.raises(ImportRefusedError) as caught:
-        read_mapping(path)
-    assert str(path) in str(caught.value) and words in str(caught.value)
 
 
 def test_a_file_larger_than_a_chunk_is_read_to_its_end(importer: Importer, monkeypatch: pytest.MonkeyPatch) -> None:

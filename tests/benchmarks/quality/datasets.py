@@ -5,10 +5,10 @@ from pathlib import Path
 
 import duckdb
 
-from api.imports.datasets import locate
 from feature_store import columns as c
 from feature_store.interaction_types import SeenPolicy
 from feature_store.loaders import prepare
+from feature_store.loaders.datasets import locate
 from feature_store.loaders.mapping import read_dataset
 from feature_store.loaders.problems import ImportRefusedError, Rejects
 from feature_store.loaders.readers import PLACE, describe, literal, quoted
