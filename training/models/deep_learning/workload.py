@@ -9,14 +9,15 @@ _BACKWARD = 3
 """A step forward and back costs three times the step forward."""
 _PADDED = 1.1
 """Places of a batch for each event in it."""
-_SOFTMAX_PASSES = 16
+_SOFTMAX_PASSES = 10
 """How often an entry of the logits is read and written: trends, masks, exponentials and their gradient."""
-_OPTIMISER_PASSES = 20
+_OPTIMISER_PASSES = 12
 """The same of a parameter in a step: its gradient, two moments, decay, clipping and the average of weights."""
 _MATRICES = 13
 """Multiply-adds of one place in the matrices of a block, over `dimensions` squared."""
-_MEASURED_HISTORIES = 2_000
-"""Histories whose gradients and scores judge the attribution after each fit, as many at once as `_EXPLAINED`."""
+_JUDGED_USERS, _JUDGED_SCORINGS = 100, 60
+"""Users on whom the attribution is judged after each fit, and the histories that are scored for each of them: with and
+without each of three events, for each of ten items."""
 _EXPLAINED, _ATTENTIONS = 400, 6
 """Histories that are explained at once, and the arrays of attention weights that are held of each."""
 
@@ -41,7 +42,9 @@ def deep_learning_workload(sizes: DataSizes, config: DeepLearningConfig, refit: 
     epochs = config.refit_epochs if refit else config.epochs + config.refit_epochs
     fit = Workload(
         parameters,
-        epochs * epoch + (0 if refit else config.epochs * validation) + _MEASURED_HISTORIES * length * place,
+        epochs * epoch
+        + (0 if refit else config.epochs * validation)
+        + min(_JUDGED_USERS, sizes.users) * _JUDGED_SCORINGS * scoring,
         _peak_bytes(sizes, config, length, parameters, candidates),
         scoring_seconds=scoring,
         stops_in_time=True,
