@@ -1,5 +1,6 @@
 """`python -m pipelines`: run the pipeline, tell it of a tenant, or serve its UI."""
 
+import getpass
 import os
 import signal
 import socket
@@ -76,6 +77,36 @@ def add_tenant(tenant: Annotated[str, typer.Argument(help="Id of a tenant in the
     _refuse_unknown(installation.database_url(), tenant)
     with open_instance(installation.paths) as instance:
         _add_partition(instance, tenant)
+
+
+@app.command()
+def promote(
+    tenant: Tenant,
+    family: Annotated[str, typer.Option(help="Name of the model family.")],
+    version: Annotated[str, typer.Option(help="Number of the registered version in MLflow.")],
+    reason: Annotated[str, typer.Option(help="Why the promotion rule is overridden; kept as a tag in MLflow.")],
+    by: Annotated[str, typer.Option(help="Who decides; default: the user of this system.")] = "",
+) -> None:
+    """Make a version the champion of its family, past the promotion rule; the next run publishes it.
+
+    This is the way out where a run says that a promotion is blocked, and the way back to an earlier version.
+    """
+    from pipelines.defs.training.steps import tracking_of
+    from pipelines.resources import Installation
+    from training.tracking.mlflow_store import UnknownVersionError
+
+    installation = Installation()
+    _refuse_unknown(installation.database_url(), tenant)
+    if not reason.strip():
+        _fail("--reason is empty: say why the version is promoted without a comparison")
+    tracking = tracking_of(installation)
+    before = tracking.champion(tenant, family)
+    try:
+        ref = tracking.promote_by_hand(tenant, family, version, by=by or getpass.getuser(), reason=reason.strip())
+    except UnknownVersionError as error:
+        _fail(str(error))
+    earlier = "there was no champion" if before is None else f"version {before.version} was"
+    console.print(f"version {ref.version} of {family} is the champion now; {earlier}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from training.data.loaders import LoadedDataset
     from training.data.splits import Split
     from training.models.contract import RuntimeOptions
-    from training.tracking.mlflow_store import StudyRun
-    from training.tuning.ensembles import Fit  # a second that `--help` need not take
+    from training.tracking.study_run import StudyRun
+    from training.tuning.ensembles import FitFunction  # importing it takes a second, which `--help` need not wait for
     from training.tuning.results import TrialResult
     from training.tuning.search_space import SearchSpace
 
@@ -32,9 +32,11 @@ app = typer.Typer(
 )
 messages = Console(stderr=True)
 BAD_INPUT = 2
-TUNING_EXPERIMENT = "tuning"  # the experiment that holds them
+TUNING_EXPERIMENT = "tuning"
+"""The MLflow experiment that holds all studies."""
 CORES = os.cpu_count() or 1
-PAPER = 180  # characters of a line where no terminal says how many
+PLAIN_WIDTH = 180
+"""Characters of a line where the output is no terminal."""
 
 
 class Protocol(StrEnum):
@@ -81,7 +83,7 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Train families before a window of the data, and measure how they rank what users chose within it.
+    """Fit families on the data before a test window, and measure how they rank what users chose within the window.
 
     Every item of the catalogue is ranked for every user; figures come with 95 % bootstrap intervals.
     """
@@ -91,22 +93,22 @@ def evaluate(
     from training.terminal import EvaluationProgress, print_comparison, print_paired_comparisons
 
     try:
-        tables, split = _load(interactions, items, protocol, exclude_seen)
+        loaded, split = _load(interactions, items, protocol, exclude_seen)
         names = _names(models) if models is not None else FAMILIES
         options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
-        field = EvaluationSetup(split, options, any(tables.dataset.items.metadata), configs, keep)
+        setup = EvaluationSetup(split, options, any(loaded.dataset.items.metadata), configs, keep)
         outcomes, comparison = [], None
         with EvaluationProgress(messages, len(names)) as bars:
-            for outcome in evaluate_families(names, field, bars):
+            for outcome in evaluate_families(names, setup, bars):
                 outcomes.append(outcome)
                 comparison = as_comparison(split, seed, outcomes)
-                if out is not None:  # after each: what took an hour is not lost to what comes next
+                if out is not None:  # after each family, so that a later failure does not lose hours of work
                     write_text(out, comparison.model_dump_json(indent=2))
     except (ValueError, KeyError, OSError) as error:
         _fail(error)
-    console = Console(width=None if sys.stdout.isatty() else PAPER)
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     print_comparison(console, split, outcomes)
-    print_paired_comparisons(console, comparison.differences if comparison is not None else [])
+    print_paired_comparisons(console, comparison.paired_comparisons if comparison is not None else [])
     if not any(outcome for outcome in outcomes if hasattr(outcome, "report")):
         _fail(ValueError("no model could be fitted"))
 
@@ -119,7 +121,7 @@ def tune(
     protocol: How = Protocol.TEMPORAL,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the winner here: configs/models/<data set>/<family>.yaml.", dir_okay=False),
+        typer.Option(help="Write the best one here: configs/models/<data set>/<family>.yaml.", dir_okay=False),
     ] = None,
     configs: Configs = None,
     exclude_seen: ExcludeSeen = "all",
@@ -135,8 +137,8 @@ def tune(
 ) -> None:
     """Look for better hyper-parameters of a family with Optuna, on the validation window alone.
 
-    The search begins with the configuration that is in use, so the winner is never worse than it on that window. The
-    base models of an ensemble are fitted before it, once for all trials, with the configurations that are in use.
+    The first trial is the configuration in use, so the result is never worse than it on that window. The base models
+    of an ensemble are fitted before the search, once for all trials, with the configurations in use.
     """
     _limit_threads(threads)
     from training.config import load_config
@@ -144,24 +146,26 @@ def tune(
     from training.models.registry import family_class
     from training.terminal import StudyProgress
     from training.tuning.search_space import load_space
-    from training.tuning.study import as_yaml
-    from training.tuning.study import tune as search
+    from training.tuning.study import as_yaml, run_study
 
     uri = tracking or TrackingSettings().uri
     try:
         base = load_config(family, folder=configs)
         space = load_space(family)
-        tables, split = _load(interactions, items, protocol, exclude_seen)
+        loaded, split = _load(interactions, items, protocol, exclude_seen)
         options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
-        fit = _blended(family, tables, split, configs, options)
-        with StudyProgress(messages, minutes) as bar, _sweep(uri, family, interactions, split, seed, space) as sweep:
+        fit = _ensemble_fit(family, loaded, split, configs, options)
+        with (
+            StudyProgress(messages, minutes) as bar,
+            _tracked_study(uri, family, interactions, split, seed, space) as run,
+        ):
 
-            def log(tried: "TrialResult") -> None:
-                bar.log(tried)
-                if sweep is not None:
-                    sweep.log(tried)
+            def on_trial(trial: "TrialResult") -> None:
+                bar.show_trial(trial)
+                if run is not None:
+                    run.log_trial(trial)
 
-            tuned = search(
+            result = run_study(
                 family_class(family),
                 split,
                 space,
@@ -169,12 +173,12 @@ def tune(
                 options=options,
                 minutes=minutes,
                 trials=trials,
-                log=log,
+                on_trial=on_trial,
                 fit=fit,
             )
-            text = as_yaml(family, split, tuned, seed)
-            if sweep is not None:
-                sweep.found(tuned, text)
+            text = as_yaml(family, split, result, seed)
+            if run is not None:
+                run.log_result(result, text)
         if out is not None:
             write_text(out, text)
     except (ValueError, KeyError, OSError) as error:
@@ -182,10 +186,10 @@ def tune(
     print(text, end="")
 
 
-def _blended(
-    family: str, tables: "LoadedDataset", split: "Split", configs: Path | None, options: "RuntimeOptions"
-) -> "Fit | None":
-    """How an ensemble is fitted, its base models having been; None for any other family."""
+def _ensemble_fit(
+    family: str, loaded: "LoadedDataset", split: "Split", configs: Path | None, options: "RuntimeOptions"
+) -> "FitFunction | None":
+    """How a trial fits an ensemble, whose base models are fitted here; None for any other family."""
     from training.config import load_config
     from training.evaluation.comparison import ENSEMBLE_MEMBERS
     from training.models.contract import Ensemble
@@ -195,54 +199,55 @@ def _blended(
     ensemble = family_class(family)
     if not issubclass(ensemble, Ensemble):
         return None
-    names = [name for name in ENSEMBLE_MEMBERS if name != "content-based" or any(tables.dataset.items.metadata)]
+    names = [name for name in ENSEMBLE_MEMBERS if name != "content-based" or any(loaded.dataset.items.metadata)]
     messages.print(f"fitting {', '.join(names)} twice, for all trials", style="dim")
     return ensemble_fit(ensemble, split, {name: load_config(name, folder=configs) for name in names}, options)
 
 
 @contextmanager
-def _sweep(
+def _tracked_study(
     uri: str | None, family: str, interactions: Path, split: "Split", seed: int, space: "SearchSpace"
 ) -> "Iterator[StudyRun | None]":
-    """The run of a sweep at a tracking server; None where there is none."""
+    """The run of a study at a tracking server; None where no server is given."""
     if uri is None:
         yield None
         return
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where the winner is printed
+    # MLflow would print its address to standard output, where only the best configuration belongs.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from training.tracking.mlflow_store import Tracking
+    from training.tracking.study_run import study_run
 
     data = "/".join(interactions.absolute().parts[-2:])
-    facts = {"family": family, "data": data, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
+    tags = {"family": family, "data": data, "split_hash": split.hash, "protocol": split.protocol, "seed": str(seed)}
     name = f"{family}, {split.protocol.partition(':')[0]}, {data}"
-    with Tracking(uri).sweep(TUNING_EXPERIMENT, name, facts, list(space.root)) as found:
+    with study_run(Tracking(uri), TUNING_EXPERIMENT, name, tags, list(space.root)) as run:
         if uri.startswith("http"):
-            messages.print(
-                f"{uri}/#/experiments/{found.experiment_id}/runs/{found.run_id}", style="dim", soft_wrap=True
-            )
-        yield found
+            messages.print(f"{uri}/#/experiments/{run.experiment_id}/runs/{run.run_id}", style="dim", soft_wrap=True)
+        yield run
 
 
 def _load(
     interactions: Path, items: Path | None, protocol: Protocol, exclude_seen: SeenPolicy
 ) -> "tuple[LoadedDataset, Split]":
+    """The data set of the files, cut by the protocol. Prints what one should know about how the files were read."""
     from training.data.loaders import load_dataset_files
     from training.data.splits import leave_one_out_split, temporal_split
 
-    tables = load_dataset_files(interactions, items, HistorySettings().max_events)
-    remarks = list(tables.remarks)
+    loaded = load_dataset_files(interactions, items, HistorySettings().max_events)
+    remarks = list(loaded.remarks)
     if protocol is Protocol.TEMPORAL:
-        split = temporal_split(tables.dataset, exclude_seen)
-        asked = "an event in the test window"
-        if not tables.clock:
-            remarks.append("one cut by positions compares users at unlike moments; --protocol leave-one-out does not")
+        split = temporal_split(loaded.dataset, exclude_seen)
+        needed = "an event in the test window"
+        if not loaded.has_dates:
+            remarks.append("one cut by positions compares users at different times; --protocol leave-one-out does not")
     else:
-        split = leave_one_out_split(tables.dataset, exclude_seen)
-        asked = "three events"
+        split = leave_one_out_split(loaded.dataset, exclude_seen)
+        needed = "three events"
     if not len(split.test):
-        raise ValueError(f"there is nothing to ask: no user has {asked} with an item that is still to be ranked")
+        raise ValueError(f"there is no query: no user has {needed} with an item that is still to be ranked")
     for remark in remarks:
         messages.print(remark, style="dim", markup=False, highlight=False, soft_wrap=True)
-    return tables, split
+    return loaded, split
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -257,7 +262,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _limit_threads(threads: int) -> None:
-    """Libraries of linear algebra read their bound when they are loaded, which is after this."""
+    """Bound the threads of linear algebra. The libraries read these variables when they are loaded, which is later."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
 

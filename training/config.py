@@ -1,4 +1,4 @@
-"""Hyper-parameters from `configs/models/<family>.yaml`, and the promotion rule's from `configs/promotion.yaml`."""
+"""Hyper-parameters from `configs/models/<family>.yaml`."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -13,7 +13,7 @@ from training.models.registry import family_class
 
 
 def load_config(family: str, overrides: Mapping[str, Any] | None = None, folder: Path | None = None) -> ModelConfig:
-    """The family's frozen configuration. A family without a file, as a plug-in may be, has its own defaults.
+    """The family's configuration. A family without a file, such as a plug-in, has the defaults of its class.
 
     Args:
         family: its name.
@@ -38,7 +38,7 @@ def _read(path: Traversable) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds no keys")
+        raise ValueError(f"{path}: holds no mapping of keys")
     return values

@@ -1,4 +1,4 @@
-"""What a piece of work took: seconds of the clock and of the processor, and the peak of this process's memory."""
+"""The resource usage of a piece of work: wall-clock and processor seconds, and the peak memory of this process."""
 
 import platform
 import resource

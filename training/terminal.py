@@ -1,4 +1,4 @@
-"""What a person sees at the terminal: bars while models are fitted, and a table of what they reached."""
+"""Terminal output: progress bars while models are fitted, and tables of their metrics."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _WITH_INTERVALS = 25
 
 
 class _Live:
-    """EvaluationProgress that stand in the terminal for as long as the block lasts."""
+    """Progress bars that are shown for as long as the block lasts."""
 
     progress: Progress
 
@@ -42,7 +42,7 @@ class _Live:
 
 
 class EvaluationProgress(_Live):
-    """One bar for all families, and one for what is being done to the family at hand."""
+    """One bar for all families, and one for the family that is being evaluated."""
 
     def __init__(self, console: Console, families: int) -> None:
         self.console = console
@@ -59,18 +59,18 @@ class EvaluationProgress(_Live):
         self.own = self.progress.add_task("", total=None, state="", visible=False)
         self.family = ""
 
-    def start(self, family: str) -> None:
+    def family_started(self, family: str) -> None:
         self.family = family
         self.progress.reset(self.own, total=None, description=family, state="fitting", visible=True)
 
-    def stepped(self, step: int, total: int, figure: float | None) -> None:
+    def step_ended(self, step: int, total: int, figure: float | None) -> None:
         reached = "" if figure is None else f", held-out figure {figure:.4f}"
         self.progress.update(self.own, completed=step, total=total, state=f"epoch {step} of at most {total}{reached}")
 
-    def answered(self, done: int, total: int) -> None:
-        self.progress.update(self.own, completed=done, total=total, state=f"{done} of {total} users asked")
+    def queries_ranked(self, done: int, total: int) -> None:
+        self.progress.update(self.own, completed=done, total=total, state=f"{done} of {total} queries ranked")
 
-    def end(self, family: str, outcome: EvaluatedModel | SkippedFamily) -> None:
+    def family_ended(self, family: str, outcome: EvaluatedModel | SkippedFamily) -> None:
         if isinstance(outcome, SkippedFamily):
             said, style = f"{family}: skipped: {outcome.reason}", "yellow"
         else:
@@ -83,7 +83,7 @@ class EvaluationProgress(_Live):
 
 
 class StudyProgress(_Live):
-    """The time of a search that has gone by, and its best figure so far."""
+    """The time that a study has taken, and the best value so far."""
 
     def __init__(self, console: Console, minutes: float) -> None:
         self.console, self.best, self.began = console, 0.0, time.perf_counter()
@@ -92,11 +92,11 @@ class StudyProgress(_Live):
         )
         self.task = self.progress.add_task("trials", total=60 * minutes)
 
-    def log(self, tried: TrialResult) -> None:
-        reached = tried.reason if tried.value is None else f"{METRIC} {tried.value:.4f}"
-        style = "green" if tried.value is not None and tried.value > self.best else "dim"
-        self.best = max(self.best, tried.value or 0.0)
-        said = f"trial {tried.number}: {tried.state}: {reached}, {tried.seconds:.1f} s"
+    def show_trial(self, trial: TrialResult) -> None:
+        reached = trial.reason if trial.value is None else f"{METRIC} {trial.value:.4f}"
+        style = "green" if trial.value is not None and trial.value > self.best else "dim"
+        self.best = max(self.best, trial.value or 0.0)
+        said = f"trial {trial.number}: {trial.state}: {reached}, {trial.seconds:.1f} s"
         self.console.print(said, style=style, markup=False, highlight=False, soft_wrap=True)
         elapsed = time.perf_counter() - self.began
         self.progress.update(self.task, completed=elapsed, description=f"trials, best {self.best:.4f}")
@@ -120,25 +120,25 @@ def print_comparison(console: Console, split: Split, outcomes: Sequence[Evaluate
     console.print(f"split: {split.hash}", markup=False, highlight=False)
 
 
-def print_paired_comparisons(console: Console, found: Sequence[PairedComparison]) -> None:
+def print_paired_comparisons(console: Console, comparisons: Sequence[PairedComparison]) -> None:
     """A line for each pair of models, a column for each segment."""
-    if not found:
+    if not comparisons:
         return
-    sizes = {each.segment: each.n_users for each in found}
-    title = f"{found[0].metric}, the first less the second on the same users, with 95 % intervals"
+    sizes = {each.segment: each.n_users for each in comparisons}
+    title = f"{comparisons[0].metric}, the first less the second on the same users, with 95 % intervals"
     table = Table("", title=title, title_justify="left")
     for segment, users in sizes.items():
         table.add_column(f"{segment} ({users})", justify="right")
-    told = {(each.one, each.other, each.segment): each for each in found}
-    for one, other in dict.fromkeys((each.one, each.other) for each in found):
-        cells = (told.get((one, other, segment)) for segment in sizes)
-        table.add_row(f"{one} - {other}", *("" if each is None else _judged(each) for each in cells))
+    by_key = {(each.one, each.other, each.segment): each for each in comparisons}
+    for one, other in dict.fromkeys((each.one, each.other) for each in comparisons):
+        cells = (by_key.get((one, other, segment)) for segment in sizes)
+        table.add_row(f"{one} - {other}", *("" if each is None else _difference_cell(each) for each in cells))
     console.print(table)
 
 
-def _judged(found: PairedComparison) -> str:
-    estimate = found.difference
-    return f"{estimate.mean:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f}) {found.verdict}"
+def _difference_cell(comparison: PairedComparison) -> str:
+    estimate = comparison.difference
+    return f"{estimate.mean:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f}) {comparison.verdict}"
 
 
 def _table(segment: str, results: Sequence[SegmentResult], width: int) -> Table:
@@ -147,7 +147,7 @@ def _table(segment: str, results: Sequence[SegmentResult], width: int) -> Table:
     table = Table("", title=size, title_justify="left")
     for result in results:
         table.add_column(result.model, justify="right")
-    show = _with_interval if width >= _WITH_INTERVALS * (len(results) + 1) else _alone
+    show = _with_interval if width >= _WITH_INTERVALS * (len(results) + 1) else _mean_only
     for name in SHOWN:
         table.add_row(name, *(show(result.metrics.get(name)) for result in results))
     for name, costs in (
@@ -159,11 +159,11 @@ def _table(segment: str, results: Sequence[SegmentResult], width: int) -> Table:
     return table
 
 
-def _alone(estimate: Estimate | None) -> str:
+def _mean_only(estimate: Estimate | None) -> str:
     return "" if estimate is None else f"{estimate.mean:.4f}"
 
 
 def _with_interval(estimate: Estimate | None) -> str:
     if estimate is None or estimate.low is None or estimate.high is None:
-        return _alone(estimate)
+        return _mean_only(estimate)
     return f"{estimate.mean:.4f} ({estimate.low:.4f}-{estimate.high:.4f})"

@@ -1,14 +1,14 @@
-"""The use case of training: one family, one snapshot, one recorded protocol.
+"""Training of one family on one snapshot: fit, evaluate, and refit for serving.
 
 A family is fitted three times, each time on more of the data:
 
-    tuned      on the events before the validation window; what an ensemble learns its weights with, out of time
+    validated  on the events before the validation window; an ensemble learns its weights with this one
     evaluated  on the events before the test window; every figure of the report is of this one
     model      on all events; this one serves
 
-A linear family fits anew each time. The sequential one fits once, with early stopping, and goes on from there; since
-`evaluated` comes out of the same steps as `model`, one window earlier, the report judges the procedure that made the
-model that serves. The served model itself is never scored on the window: it has learned from it.
+A linear family fits anew each time. The sequential family fits once, with early stopping, and the later fits go on
+from there. `evaluated` is made by the same steps as `model`, one window earlier, so the report judges the procedure
+that made the served model. The served model itself is never scored on the test window, because it has learned from it.
 """
 
 import json
@@ -38,21 +38,22 @@ FIT_PROTOCOL = (
     "the evaluated model was fitted on the events before the test window, the served one on all events "
     "with the same hyper-parameters"
 )
-REPORT_FILE = "report.json"
-_FIT_SHARE, _REFIT_SHARE = 0.6, 0.2  # of max_seconds: one fit, two refits
+_REPORT_FILE = "report.json"
+_FIT_SHARE, _REFIT_SHARE = 0.6, 0.2
+"""Shares of `max_seconds` for the first fit and for each of the two refits."""
 
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """The two models that judge a configuration, and what was measured."""
+    """The two models that a configuration is judged by, with the report on it."""
 
-    tuned: Recommender
+    validated: Recommender
     evaluated: Recommender
     report: EvaluationReport
     seed: int
     usage: ResourceUsage  # of all fits together
-    answers: HoldoutRankings | None = field(default=None, kw_only=True, repr=False)
-    """Of the evaluated model to the questions of the test window; None where it was loaded, or nobody was asked."""
+    rankings: HoldoutRankings | None = field(default=None, kw_only=True, repr=False)
+    """Of the evaluated model for the test queries; None where the model was loaded or the test window has no query."""
 
     @property
     def family(self) -> str:
@@ -63,15 +64,15 @@ class EvaluatedModel:
         return self.evaluated.config
 
     def save(self, folder: Path) -> None:
-        """Write the models and the report, so that a later step can take over."""
-        save_model(self.tuned, folder / "tuned")
+        """Write the models and the report, so that another process can go on from there."""
+        save_model(self.validated, folder / "validated")
         save_model(self.evaluated, folder / "evaluated")
         facts = {
             "report": self.report.model_dump(mode="json"),
             "seed": self.seed,
             "usage": asdict(self.usage),
         }
-        (folder / REPORT_FILE).write_text(json.dumps(facts))
+        (folder / _REPORT_FILE).write_text(json.dumps(facts))
 
     @classmethod
     def load(cls, folder: Path, base_models: Mapping[str, "EvaluatedModel"] | None = None) -> Self:
@@ -81,7 +82,7 @@ class EvaluatedModel:
 
 @dataclass(frozen=True)
 class TrainedModel(EvaluatedModel):
-    """What `train_family` returns: the served model beside the two earlier ones."""
+    """The served model beside the two models that it was judged by."""
 
     model: Recommender
     score_map: ScoreMap
@@ -144,7 +145,7 @@ def train_family(
         else:
             model = found.evaluated.refit(dataset, _share(options, _REFIT_SHARE))
     return TrainedModel(
-        tuned=found.tuned,
+        validated=found.validated,
         evaluated=found.evaluated,
         report=found.report,
         seed=options.seed,
@@ -161,13 +162,13 @@ def evaluate_family(
     options: RuntimeOptions,
     config: ModelConfig | None = None,
     base_models: Mapping[str, EvaluatedModel] | None = None,
-    tick: ProgressCallback | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> EvaluatedModel:
-    """What a configuration reaches on this window: fitted before it, measured on it.
+    """What a configuration reaches on the test window: fitted before the window, measured on it.
 
-    This is the command `python -m training evaluate`, the first part of a training, and how an earlier champion is
-    compared on a new window without a leak: its weights may have learned from the window's events, its
-    hyper-parameters have not.
+    The command `python -m training evaluate` and the first part of a training call this. So does the comparison with
+    an earlier champion on a new window: the champion's weights may have learned from the window's events, but its
+    hyper-parameters have not, so a new fit with them leaks nothing.
 
     Args:
         family: a name of `registry.families()`.
@@ -175,7 +176,7 @@ def evaluate_family(
         options: `max_seconds` bounds the fits together.
         config: hyper-parameters; default those of `configs/models/<family>.yaml`.
         base_models: the models that the ensemble weighs, measured on the same split.
-        tick: told how many questions are answered.
+        on_progress: called while the test queries are ranked.
 
     Raises:
         KeyError: no such family.
@@ -183,7 +184,7 @@ def evaluate_family(
     """
     config = config or load_config(family)
     expected = _forecast(family, config, split, options, base_models or {})
-    return _fit_and_evaluate(family, config, split, options, base_models or {}, expected, tick)
+    return _fit_and_evaluate(family, config, split, options, base_models or {}, expected, on_progress)
 
 
 def _forecast(
@@ -200,7 +201,7 @@ def _forecast(
     data += [] if served is None else [(served, _REFIT_SHARE)]
     queries = len(split.validation)
     fits = [PlannedFit(DataSizes.of(dataset, queries), share * options.max_seconds) for dataset, share in data]
-    fitted = {name: one.tuned for name, one in base_models.items()}
+    fitted = {name: one.validated for name, one in base_models.items()}
     found = forecast(family, config, fits, options.threads, fitted, past)
     log.info("forecast", family=family, **found.notes())
     return found
@@ -213,29 +214,29 @@ def _fit_and_evaluate(
     options: RuntimeOptions,
     base_models: Mapping[str, EvaluatedModel],
     expected: Forecast,
-    tick: ProgressCallback | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> EvaluatedModel:
     with measure_usage() as usage:
-        tuned, evaluated = _fit_before_test(family, config, split, options, base_models)
+        validated, evaluated = _fit_before_test(family, config, split, options, base_models)
     log.info("fitted", family=family, **asdict(usage.result))
-    answers = _asked(evaluated, split, tick)
-    report = _report(evaluated, split, options, usage.result, answers)
+    rankings = _rank_test_queries(evaluated, split, on_progress)
+    report = _report(evaluated, split, options, usage.result, rankings)
     return EvaluatedModel(
-        tuned,
+        validated,
         evaluated,
         report.model_copy(update={"notes": {**report.notes, **expected.notes()}}),
         options.seed,
         usage.result,
-        answers=answers,
+        rankings=rankings,
     )
 
 
-def reevaluate(found: EvaluatedModel, split: Split, tick: ProgressCallback | None = None) -> EvaluatedModel:
-    """The same models on the same split, measured by today's definitions; what their fits took is kept."""
+def reevaluate(found: EvaluatedModel, split: Split, on_progress: ProgressCallback | None = None) -> EvaluatedModel:
+    """The same models on the same split, measured by today's definitions. The cost and notes of the fits stay."""
     options = RuntimeOptions(seed=found.seed)
-    answers = _asked(found.evaluated, split, tick)
-    report = _report(found.evaluated, split, options, found.usage, answers)
-    return replace(found, report=report.model_copy(update={"notes": found.report.notes}), answers=answers)
+    rankings = _rank_test_queries(found.evaluated, split, on_progress)
+    report = _report(found.evaluated, split, options, found.usage, rankings)
+    return replace(found, report=report.model_copy(update={"notes": found.report.notes}), rankings=rankings)
 
 
 def _fit_before_test(
@@ -244,10 +245,10 @@ def _fit_before_test(
     """The model fitted before the validation window and the one fitted before the test window."""
     found = family_class(family)
     if not issubclass(found, Ensemble):
-        tuned = found(config).fit(split.train, _share(options, _FIT_SHARE))
-        return tuned, tuned.refit(split.before_test, _share(options, _REFIT_SHARE))
-    earlier = {name: one.tuned for name, one in base_models.items()}
-    if split.known_until is None:  # positions are no clock: it learns from the very events that validate
+        validated = found(config).fit(split.train, _share(options, _FIT_SHARE))
+        return validated, validated.refit(split.before_test, _share(options, _REFIT_SHARE))
+    earlier = {name: one.validated for name, one in base_models.items()}
+    if split.known_until is None:  # no time parts the windows, so the ensemble learns from the validation queries
         ensemble = found(config, earlier, queries=split.validation).fit(split.train, options)
     else:
         ensemble = found(config, earlier, split.known_until).fit(split.before_test, options)
@@ -257,11 +258,11 @@ def _fit_before_test(
 
 
 def _load(folder: Path, base_models: Mapping[str, EvaluatedModel]) -> dict[str, Any]:
-    """The fields of `EvaluatedModel`."""
-    facts = json.loads((folder / REPORT_FILE).read_text())
+    """The fields of `EvaluatedModel`, from the folder that its `save` wrote."""
+    facts = json.loads((folder / _REPORT_FILE).read_text())
     stages = {
         stage: load_model(folder / stage, {name: getattr(one, stage) for name, one in base_models.items()})
-        for stage in ("tuned", "evaluated")
+        for stage in ("validated", "evaluated")
     }
     return {
         **stages,
@@ -271,14 +272,20 @@ def _load(folder: Path, base_models: Mapping[str, EvaluatedModel]) -> dict[str, 
     }
 
 
-def _asked(evaluated: Recommender, split: Split, tick: ProgressCallback | None) -> HoldoutRankings | None:
-    return rank_test_queries(evaluated, split, tick=tick) if len(split.test) else None
+def _rank_test_queries(
+    evaluated: Recommender, split: Split, on_progress: ProgressCallback | None
+) -> HoldoutRankings | None:
+    return rank_test_queries(evaluated, split, on_progress=on_progress) if len(split.test) else None
 
 
 def _report(
-    evaluated: Recommender, split: Split, options: RuntimeOptions, usage: ResourceUsage, answers: HoldoutRankings | None
+    evaluated: Recommender,
+    split: Split,
+    options: RuntimeOptions,
+    usage: ResourceUsage,
+    rankings: HoldoutRankings | None,
 ) -> EvaluationReport:
-    notes: dict[str, Any] = {"config": evaluated.config.model_dump(mode="json"), **evaluated.record()}
+    notes = evaluated.record()
     if isinstance(evaluated, Ensemble):
         notes["kept_base_model"] = evaluated.kept_base_model
     report = evaluate_model(
@@ -288,9 +295,9 @@ def _report(
         fit_seconds=usage.seconds,
         peak_mb=usage.peak_mb,
         notes=notes,
-        answers=answers,
+        rankings=rankings,
     )
-    return report.model_copy(update={"protocol": f"{report.protocol}; {FIT_PROTOCOL}"})
+    return report.model_copy(update={"config": evaluated.config, "protocol": f"{report.protocol}; {FIT_PROTOCOL}"})
 
 
 def _share(options: RuntimeOptions, share: float) -> RuntimeOptions:

@@ -117,7 +117,7 @@ def test_it_is_tracked_with_its_figures_and_passes_the_gate(platform_with_it: In
     reached, floor = report.estimate("ndcg@10", "warm"), popularity.metric("ndcg@10", "warm")
     assert reached is not None and floor is not None and reached.high is not None
     assert reached.high > floor
-    assert report.notes["config"]["factors"] == 32
+    assert report.config is not None and report.config.model_dump()["factors"] == 32
 
 
 def test_the_api_answers_through_it_with_evidence(backend: Backend) -> None:

@@ -14,6 +14,7 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from api.database.scope import TenantScope
 from api.imports.load import load_files
@@ -21,7 +22,9 @@ from api.tenants.service import delete_tenant
 from configs.settings import DatabaseSettings, PathSettings, PipelineSettings, TrackingSettings
 from feature_store.lake import TenantLake
 from feature_store.loaders.mapping import Mapping
+from pipelines.__main__ import app as pipelines
 from pipelines.definitions import build_definitions
+from pipelines.defs.training.steps import TrainingRun, tracking_of
 from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
@@ -206,6 +209,80 @@ def test_a_second_run_compares_with_the_champions_and_serves_a_new_item(
     assert "a-new-drama" in [item.item_id for item in answer]
     work = trained.installation.paths.models / f"tenant={TENANT}"
     assert [folder.name for folder in work.iterdir()] == [second.output_for_node("feature_snapshot")["snapshot_id"]]
+
+
+def decide_again(trained: Trained) -> dg.ExecuteInProcessResult:
+    """The last run's comparison and decisions once more, over the models that it trained."""
+    job = build_definitions(trained.installation).resolve_job_def(RETRAIN)
+    result = job.execute_in_process(
+        instance=trained.instance,
+        partition_key=TENANT,
+        asset_selection=[dg.AssetKey("evaluation"), dg.AssetKey("champions")],
+    )
+    assert result.success
+    return result
+
+
+def value_of(trained: Trained, asset: str) -> dict[str, Any]:
+    """What an asset handed on last."""
+    path = trained.installation.paths.dagster / "values" / asset / f"{TENANT}.json"
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value
+
+
+def test_a_renamed_key_in_the_champion_blocks_its_family_until_a_person_decides(
+    trained: Trained, module_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking = tracking_of(trained.installation)
+    run_on_snapshot = TrainingRun.on(trained.installation, value_of(trained, "feature_snapshot"))
+    newer = tracking.log(run_on_snapshot.load("collaborative"), TENANT)
+    champion = tracking.champion(TENANT, "collaborative")
+    assert champion is not None and champion != newer
+    report = tracking.report(champion).model_dump(mode="json")
+    key = next(iter(report["config"]))
+    report["config"]["a_name_of_yesterday"] = report["config"].pop(key)
+    tracking.client.log_text(champion.run_id, json.dumps(report), "evaluation.json")
+
+    blocked = decide_again(trained)
+    decisions = blocked.output_for_node("champions")
+    assert [family for family, decision in decisions.items() if decision["blocked"]] == ["collaborative"]
+    reason = decisions["collaborative"]["reason"]
+    assert "a_name_of_yesterday: Extra inputs are not permitted" in reason and "pipelines promote" in reason
+    assert tracking.champion(TENANT, "collaborative") == champion
+    (event,) = blocked.asset_materializations_for_node("champions")
+    assert event.metadata["blocked"].value == "collaborative"
+    assert reason in [row.data["reason"] for row in event.metadata["decisions"].records]
+    (event,) = blocked.asset_materializations_for_node("evaluation")
+    shown = {row.data["family"]: row.data for row in event.metadata["champions_on_this_window"].records}
+    assert "a_name_of_yesterday" in shown["collaborative"]["cannot_be_compared"]
+    tags = tracking.client.get_run(value_of(trained, "collaborative")["run_id"]).data.tags
+    assert (tags["promotion_blocked"], tags["promoted"], tags["promotion_reason"]) == ("true", "false", reason)
+
+    monkeypatch.setenv("DATABASE_URL", module_database_url)
+    monkeypatch.setenv("RECOMMENDAI_STATE_DIR", str(trained.installation.paths.root))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    command = ["promote", "--tenant", TENANT, "--family", "collaborative", "--by", "ann"]
+    because = ["--reason", "checked by hand on the new window"]
+    assert CliRunner().invoke(pipelines, [*command, "--version", "999", *because]).exit_code == 1
+    assert CliRunner().invoke(pipelines, [*command, "--version", newer.version, "--reason", " "]).exit_code == 1
+    assert tracking.champion(TENANT, "collaborative") == champion
+    assert CliRunner().invoke(pipelines, [*command, "--version", newer.version, *because]).exit_code == 0
+    assert tracking.champion(TENANT, "collaborative") == newer
+    tags = tracking.client.get_model_version(newer.name, newer.version).tags
+    assert (tags["promotion_overridden_by"], tags["promotion_override_reason"]) == ("ann", because[1])
+    assert tags["promotion_overridden_at"]
+    assert not decide_again(trained).output_for_node("champions")["collaborative"]["blocked"]
+
+
+def test_a_family_whose_alias_was_removed_is_not_promoted_as_if_it_were_new(trained: Trained) -> None:
+    tracking = tracking_of(trained.installation)
+    champion = tracking.champion(TENANT, "item-knn")
+    assert champion is not None
+    tracking.client.delete_registered_model_alias(champion.name, "champion")
+    decision = decide_again(trained).output_for_node("champions")["item-knn"]
+    assert decision["blocked"] and "the alias `champion` was removed" in decision["reason"]
+    assert tracking.champion(TENANT, "item-knn") is None
+    tracking.client.set_registered_model_alias(champion.name, "champion", champion.version)
 
 
 def test_a_failing_check_stops_the_features(

@@ -84,7 +84,7 @@ def test_figures_are_written_and_printed_with_intervals_for_every_segment(world:
     result = evaluate(world, "--items", str(world / "items.parquet"), models=QUICK + ",content-based")
     assert result.exit_code == 0, result.output
     found = written(world)
-    assert set(found) == {"protocol", "split_hash", "seed", "results", "skipped", "differences"}
+    assert set(found) == {"protocol", "split_hash", "seed", "results", "skipped", "paired_comparisons"}
     assert found["skipped"] == [] and found["protocol"].startswith("temporal") and found["split_hash"] in result.stdout
     for row in found["results"]:
         assert set(row) == {"model", "segment", "metrics", "fit_seconds", "recommend_seconds", "peak_mb"}
@@ -99,7 +99,9 @@ def test_figures_are_written_and_printed_with_intervals_for_every_segment(world:
 
 def test_it_says_who_beats_the_baselines_and_whether_the_users_tell(world: Path) -> None:
     result = evaluate(world)
-    found = {(each["one"], each["other"]): each for each in written(world)["differences"] if each["segment"] == "all"}
+    found = {
+        (each["one"], each["other"]): each for each in written(world)["paired_comparisons"] if each["segment"] == "all"
+    }
     assert set(found) == {("item-knn", "popularity"), ("collaborative", "popularity"), ("collaborative", "item-knn")}
     reached = {
         row["model"]: row["metrics"]["ndcg@10"]["mean"] for row in written(world)["results"] if row["segment"] == "all"
@@ -131,7 +133,7 @@ def test_without_items_what_reads_metadata_is_skipped_and_the_blend_goes_on(worl
     assert [each["model"] for each in found["skipped"]] == ["content-based"]
     assert "metadata" in found["skipped"][0]["reason"]
     assert {row["model"] for row in found["results"]} == {"collaborative", "hybrid"}
-    told = {(each["one"], each["other"], each["segment"]) for each in found["differences"]}
+    told = {(each["one"], each["other"], each["segment"]) for each in found["paired_comparisons"]}
     assert told == {("hybrid", "collaborative", "all")}  # its best component, and nobody is cold
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.training.catalogue import build_dataset
 from training.data.splits import Split, temporal_split
-from training.evaluation import comparison
+from training.evaluation import kept_models
 from training.evaluation.code_version import code_version
 from training.evaluation.comparison import EvaluationSetup, SkippedFamily, evaluate_families
 from training.evaluation.intervals import Estimate
@@ -23,16 +23,16 @@ class Watch:
     def __init__(self, until: tuple[int, int] | None = None) -> None:
         self.until, self.steps = until, list[tuple[int, int]]()
 
-    def start(self, family: str) -> None: ...
+    def family_started(self, family: str) -> None: ...
 
-    def stepped(self, step: int, total: int, figure: float | None) -> None:
+    def step_ended(self, step: int, total: int, figure: float | None) -> None:
         self.steps.append((step, total))
         if (step, total) == self.until:
             raise KeyboardInterrupt
 
-    def answered(self, done: int, total: int) -> None: ...
+    def queries_ranked(self, done: int, total: int) -> None: ...
 
-    def end(self, family: str, outcome: EvaluatedModel | SkippedFamily) -> None: ...
+    def family_ended(self, family: str, outcome: EvaluatedModel | SkippedFamily) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def split() -> Split:
     return temporal_split(build_dataset())
 
 
-def field(split: Split, folder: Path, keep: Path | None) -> EvaluationSetup:
+def setup_in(split: Split, folder: Path, keep: Path | None) -> EvaluationSetup:
     (folder / "deep-learning.yaml").write_text(
         "{dimensions: 8, heads: 1, blocks: 1, max_length: 10, epochs: 4, patience: 4, refit_epochs: 2}"
     )
@@ -57,22 +57,22 @@ def measure(where: EvaluationSetup, watch: Watch) -> EvaluatedModel:
 @pytest.mark.parametrize("broken_off", [(3, 4), (1, 2)])
 def test_an_interrupted_fit_goes_on_where_it_was(split: Split, tmp_path: Path, broken_off: tuple[int, int]) -> None:
     """Within the validated epochs, and within the pass over all events that follows."""
-    where = field(split, tmp_path, tmp_path / "kept")
+    where = setup_in(split, tmp_path, tmp_path / "kept")
     first, second, whole = Watch(until=broken_off), Watch(), Watch()
     with pytest.raises(KeyboardInterrupt):
         measure(where, first)
-    assert [folder.suffix for folder in (tmp_path / "kept").iterdir()] == [comparison.UNFINISHED]
-    resumed, straight = measure(where, second), measure(field(split, tmp_path, None), whole)
+    assert [folder.suffix for folder in (tmp_path / "kept").iterdir()] == [kept_models.UNFINISHED]
+    resumed, straight = measure(where, second), measure(setup_in(split, tmp_path, None), whole)
     assert first.steps + second.steps == whole.steps  # no epoch twice
     assert resumed.report.results[0].metrics == straight.report.results[0].metrics
     (folder,) = (tmp_path / "kept").iterdir()
-    assert (folder / comparison.KEY_FILE).is_file()  # and no checkpoint beside it
+    assert (folder / kept_models.KEY_FILE).is_file()  # and no checkpoint beside it
 
 
 def test_a_model_of_other_code_is_not_taken(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = EvaluationSetup(split, RuntimeOptions(threads=1), keep=tmp_path)
     for version in ("one", "one", "other"):
-        monkeypatch.setattr(comparison, "code_version", lambda *modules, version=version: version)
+        monkeypatch.setattr(kept_models, "code_version", lambda *modules, version=version: version)
         list(evaluate_families(["popularity"], where, Watch()))
     assert len(list(tmp_path.iterdir())) == 2
 

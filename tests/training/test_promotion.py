@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from training.evaluation.promotion import Floor, PromotionPolicy, decide, load_policy
+from training.evaluation.promotion import Floor, IncomparableChampion, PromotionPolicy, decide, load_policy
 from training.evaluation.report import Estimate, EvaluationReport, SegmentResult
 
 POLICY = PromotionPolicy(metric="ndcg@10", segments=("warm", "all"), min_users=10, floors={})
@@ -20,6 +20,7 @@ def report(
 ) -> EvaluationReport:
     rows = [(model, figure), ("random", 0.01)] if figure is not None else []
     return EvaluationReport(
+        family=model,
         protocol="p",
         split_hash=split,
         snapshot_id="s",
@@ -63,6 +64,20 @@ def test_a_challenger_must_not_be_worse_than_the_champion() -> None:
     assert decide(report(0.3), report(0.3), BASE, FLOOR, POLICY).promote
     refused = decide(report(0.3), report(0.31), BASE, FLOOR, POLICY)
     assert not refused.promote and "champion reaches 0.3100" in refused.reason
+
+
+def test_a_champion_that_cannot_be_compared_blocks_the_promotion_and_says_why() -> None:
+    lost = IncomparableChampion(version="version 3", reason="its report is gone")
+    for floor, baselines, challenger in ((FLOOR, BASE, report(0.9)), (Floor(), {}, report(None))):
+        decision = decide(challenger, lost, baselines, floor, POLICY)
+        assert decision.blocked and not decision.promote
+        assert "version 3" in decision.reason and "its report is gone" in decision.reason
+        assert "python -m pipelines promote" in decision.reason
+
+
+def test_a_champion_without_the_figure_that_decides_blocks_the_promotion() -> None:
+    decision = decide(report(0.9), report(None), BASE, FLOOR, POLICY)
+    assert decision.blocked and not decision.promote and "has no ndcg@10 of warm" in decision.reason
 
 
 def test_the_floor_holds_for_a_challenger_that_beats_its_champion_too() -> None:

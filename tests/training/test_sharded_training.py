@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tests.training.catalogue import N_ITEMS, build_dataset
 from tests.training.test_command_line import frame_of, items_of
 from training.cli import app
-from training.evaluation.comparison import KEY_FILE
+from training.evaluation.kept_models import KEY_FILE
 from training.models.deep_learning.model import DeepLearning
 from training.models.deep_learning.network import N_TYPES
 from training.models.deep_learning.sharding import check_divisible

@@ -45,7 +45,7 @@ def read(folder: Path, body: str, items: Path | None = None) -> LoadedDataset:
 )
 def test_moments_are_understood_in_every_unit_and_as_text(tmp_path: Path, moment: object) -> None:
     tables = read(tmp_path, f"{HEAD}\nu,a,{moment}\n")
-    assert tables.dataset.interactions.timestamps.tolist() == [MICROS] and tables.clock
+    assert tables.dataset.interactions.timestamps.tolist() == [MICROS] and tables.has_dates
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_day_is_a_moment_too(tmp_path: Path) -> None:
 def test_small_numbers_are_positions_and_that_is_said(tmp_path: Path) -> None:
     tables = read(tmp_path, f"{HEAD}\nu,a,0\nu,b,1\nu,c,2\n")
     assert tables.dataset.interactions.timestamps.tolist() == [0, 1, 2]
-    assert not tables.clock and "positions" in tables.remarks[0]
+    assert not tables.has_dates and "positions" in tables.remarks[0]
     halves = read(tmp_path, f"{HEAD}\nu,a,0.5\nu,b,0.25\n").dataset.interactions
     assert halves.items.tolist() == [1, 0]  # fractions keep their order
 

@@ -1,5 +1,7 @@
 """MLflow as a data scientist sees it: runs with figures, versions with an alias, models that load without pickle."""
 
+import importlib
+import json
 import os
 import socket
 import subprocess
@@ -13,16 +15,18 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow.exceptions import MlflowException
 
 from feature_store import columns as c
 from tests.fixtures.mlflow_store import mlflow_store
 from tests.training.catalogue import build_dataset
 from training.evaluation.calibration import ScoreMap
 from training.evaluation.promotion import Decision
+from training.evaluation.report import EvaluationReport
+from training.evaluation.stored_config import UnreadableConfig
 from training.models.contract import RuntimeOptions
 from training.models.registry import load_model
-from training.tracking.mlflow_store import Tracking
+from training.tracking import stored_names
+from training.tracking.mlflow_store import Tracking, UnknownVersionError, UnreadableReportError
 from training.train import TrainedModel, train_family
 
 OPTIONS = RuntimeOptions(threads=1, seed=5)
@@ -77,6 +81,10 @@ def frame_of(user: int) -> pd.DataFrame:
             "timestamps": [past.timestamps],
         }
     )
+
+
+def scores_of(trained: TrainedModel, user: int) -> np.ndarray:
+    return trained.model.score(DATASET.histories(np.array([user], np.int32)))
 
 
 def test_a_run_holds_parameters_metrics_protocol_and_the_report(store: Tracking, trained: TrainedModel) -> None:
@@ -134,21 +142,88 @@ def test_the_alias_moves_by_decision_only_and_can_be_moved_back(store: Tracking,
     assert store.champion("shop", "collaborative") is None
     first, second = store.log(trained, "shop"), store.log(trained, "shop")
     assert store.champion("shop", "collaborative") is None
-    store.decided(first, Decision(True, "good"))
-    store.decided(second, Decision(False, "worse"))
+    store.record_decision(first, Decision(True, "good"))
+    store.record_decision(second, Decision(False, "worse"))
     assert store.champion("shop", "collaborative") == first
     refused = store.client.get_model_version(second.name, second.version)
-    assert refused.tags["promotion"] == "worse"
+    assert refused.tags["promotion_reason"] == "worse"
     assert refused.tags["warm/ndcg_at_10"] == f"{trained.report.metric('ndcg@10', 'warm'):.4f}"
-    assert store.rollback("shop", "collaborative", second.version) == second
+    by_hand = {"by": "ann", "reason": "the first one shows sold-out items"}
+    assert store.promote_by_hand("shop", "collaborative", second.version, **by_hand) == second
     assert store.champion("shop", "collaborative") == second
-    with pytest.raises(MlflowException):
-        store.rollback("shop", "collaborative", "99")
+    chosen = store.client.get_model_version(second.name, second.version).tags
+    assert (chosen["promotion_overridden_by"], chosen["promotion_override_reason"]) == ("ann", by_hand["reason"])
+    for unknown in ("99", "newest"):
+        with pytest.raises(UnknownVersionError):
+            store.promote_by_hand("shop", "collaborative", unknown, **by_hand)
+
+
+def test_a_family_that_lost_its_champion_is_told_from_one_that_never_had_one(
+    store: Tracking, trained: TrainedModel
+) -> None:
+    assert store.last_promoted("lost", "collaborative") is None
+    ref, refused = store.log(trained, "lost"), store.log(trained, "lost")
+    store.record_decision(ref, Decision(True, "good"))
+    store.record_decision(refused, Decision(False, "worse"))
+    store.client.delete_registered_model_alias(ref.name, "champion")
+    assert store.champion("lost", "collaborative") is None
+    assert store.last_promoted("lost", "collaborative") == "version 1"
+    assert store.last_promoted("lost", "popularity") is None
+    store.client.delete_model_version(ref.name, ref.version)
+    assert store.last_promoted("lost", "collaborative") == f"a deleted version of run {ref.run_id}"
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"results": 3}'])
+def test_a_report_that_is_missing_or_damaged_is_an_error_of_its_own(
+    store: Tracking, trained: TrainedModel, content: str | None
+) -> None:
+    ref = store.log(trained, "damaged")
+    if content is None:
+        folder = store.client.get_run(ref.run_id).info.artifact_uri.removeprefix("file://")
+        (Path(folder) / "evaluation.json").unlink()
+    else:
+        store.client.log_text(ref.run_id, content, "evaluation.json")
+    with pytest.raises(UnreadableReportError, match=r"evaluation\.json cannot be read"):
+        store.report(ref)
+
+
+def test_what_earlier_versions_logged_is_read_under_todays_names(store: Tracking, trained: TrainedModel) -> None:
+    """Tags, the report with an untyped configuration in its notes, and the loader that their models name."""
+    ref = store.log(trained, "earlier")
+    store.client.set_tag(ref.run_id, "promotion", "good")
+    report = trained.report.model_dump(mode="json")
+    report["notes"]["config"] = report.pop("config")
+    del report["family"]
+    store.client.log_text(ref.run_id, json.dumps(report), "evaluation.json")
+    assert store.tags(ref)["promotion_reason"] == "good"
+    assert store.report(ref) == trained.report
+    assert stored_names.current({"components": {"popularity": "1"}}, stored_names.RENAMED_METADATA) == {
+        "base_models": {"popularity": "1"}
+    }
+    logged = Path(mlflow.artifacts.download_artifacts(f"models:/{ref.name}/{ref.version}", tracking_uri=store.uri))
+    loader = importlib.import_module("training.tracking")  # what every logged model names
+    assert np.array_equal(loader._load_pyfunc(str(logged / "model")).predict(frame_of(3)), scores_of(trained, 3))
+
+
+def test_todays_name_wins_where_both_spellings_are_there() -> None:
+    found = {"gain": 1.0, "improvement": 2.0, "other": 3.0}
+    assert stored_names.current(found, stored_names.RENAMED_METRICS) == {"improvement": 2.0, "other": 3.0}
+
+
+def test_a_configuration_that_todays_code_cannot_build_stays_in_its_report(trained: TrainedModel) -> None:
+    values = trained.report.model_dump(mode="json")
+    values["config"] = {**values["config"], "renamed_away": 1}
+    report = EvaluationReport.model_validate(values)
+    assert isinstance(report.config, UnreadableConfig)
+    assert "renamed_away: Extra inputs are not permitted" in report.config.reason
+    assert report.model_dump(mode="json") == values
+    gone = EvaluationReport.model_validate({**values, "family": "oracle"})
+    assert isinstance(gone.config, UnreadableConfig) and "'oracle' is not installed" in gone.config.reason
 
 
 def test_tenants_do_not_see_each_other(store: Tracking, trained: TrainedModel) -> None:
     ref = store.log(trained, "left")
-    store.decided(ref, Decision(True, "good"))
+    store.record_decision(ref, Decision(True, "good"))
     assert store.champion("right", "collaborative") is None
     assert store.champion("left", "collaborative") == ref
 
@@ -196,7 +271,7 @@ def test_a_server_keeps_the_same_promises_and_a_log_is_quick(
     began = time.perf_counter()
     ref = server.log(trained, "remote")
     assert time.perf_counter() - began < 10  # 0.4 s on an idle machine
-    server.decided(ref, Decision(True, "good"))
+    server.record_decision(ref, Decision(True, "good"))
     assert server.champion("remote", "collaborative") == ref != first
     assert server.report(ref) == trained.report
     folder = server.download(ref, tmp_path / "model")

@@ -24,7 +24,7 @@ def base_models() -> dict[str, TrainedModel]:
 
 def test_each_stage_knows_exactly_the_events_before_its_moment(base_models: dict[str, TrainedModel]) -> None:
     trained, split = base_models["popularity"], temporal_split(DATASET)
-    for stage, data in (("tuned", split.train), ("evaluated", split.before_test), ("model", DATASET)):
+    for stage, data in (("validated", split.train), ("evaluated", split.before_test), ("model", DATASET)):
         expected = Popularity(load_config("popularity")).fit(data, OPTIONS)  # type: ignore[arg-type]
         assert np.array_equal(getattr(trained, stage).values, expected.values)
 
@@ -35,7 +35,7 @@ def test_the_report_is_of_the_evaluated_model_and_says_how(base_models: dict[str
     assert trained.report.protocol.startswith(split.protocol)
     assert "fitted on the events before the test window, the served one on all events" in trained.report.protocol
     assert trained.report.seed == 5
-    assert trained.report.notes["config"] == trained.config.model_dump(mode="json")
+    assert trained.report.config == trained.config
     assert trained.report.results[0].fit_seconds is not None
 
 
@@ -59,14 +59,14 @@ def test_a_training_is_taken_over_from_disk(base_models: dict[str, TrainedModel]
     loaded = {name: TrainedModel.load(tmp_path / name) for name in base_models}
     again = TrainedModel.load(tmp_path / "hybrid", loaded)
     histories = DATASET.histories()
-    for stage in ("tuned", "evaluated", "model"):
+    for stage in ("validated", "evaluated", "model"):
         assert np.array_equal(getattr(again, stage).score(histories), getattr(ensemble, stage).score(histories))
     assert (again.report, again.score_map, again.usage) == (ensemble.report, ensemble.score_map, ensemble.usage)
 
 
 def test_a_blend_learns_from_the_past_and_serves_with_the_present(base_models: dict[str, TrainedModel]) -> None:
     ensemble = train_family("hybrid", DATASET, options=OPTIONS, base_models=base_models)
-    for stage in ("tuned", "evaluated", "model"):
+    for stage in ("validated", "evaluated", "model"):
         assert getattr(ensemble, stage).base_models == {name: getattr(one, stage) for name, one in base_models.items()}
     assert "kept_base_model" in ensemble.report.notes
 

@@ -29,7 +29,7 @@ from training.models.registry import families, family_class
 from training.tuning.ensembles import WINDOW, ensemble_fit
 from training.tuning.results import COMPLETE, FAILED, PRUNED, TrialResult
 from training.tuning.search_space import SearchSpace, load_space
-from training.tuning.study import as_yaml, tune
+from training.tuning.study import as_yaml, run_study
 
 OPTIONS = RuntimeOptions(threads=1, seed=3)
 SPLIT = temporal_split(build_dataset())
@@ -38,9 +38,9 @@ SPLIT = temporal_split(build_dataset())
 @pytest.mark.parametrize("family", families())
 def test_every_family_has_a_space_of_valid_configurations_around_its_own(family: str) -> None:
     base, space = load_config(family), load_space(family)
-    assert set(space.place(base)) == set(space.root)  # what is in use lies in it
+    assert set(space.encode(base)) == set(space.root)  # what is in use lies in it
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    study.enqueue_trial(space.place(base))
+    study.enqueue_trial(space.encode(base))
     assert space.suggest(study.ask(), base) == base
     others = [space.suggest(study.ask(), base) for _ in range(20)]
     assert all(isinstance(each, family_class(family).Config) for each in others) and len(set(map(repr, others))) == 20
@@ -56,10 +56,10 @@ def test_a_blend_is_tuned_over_components_that_are_fitted_once_and_know_nothing_
     asked: list[Dataset] = []
     whole = Hybrid.fit
     monkeypatch.setattr(Hybrid, "fit", lambda self, data, options: asked.append(data) or whole(self, data, options))
-    found = tune(
+    found = run_study(
         Hybrid, SPLIT, load_space("hybrid"), load_config("hybrid"), options=OPTIONS, minutes=5, trials=3, fit=learned
     )
-    assert [tried.state for tried in found.tried] == [COMPLETE] * 3 and isinstance(found.config, HybridConfig)
+    assert [trial.state for trial in found.trials] == [COMPLETE] * 3 and isinstance(found.config, HybridConfig)
     assert len(asked) == 3 and all(data is SPLIT.train for data in asked)
     earlier, later = fitted  # before the ensemble's questions, and for what it is judged on; neither per trial
     assert later is SPLIT.train
@@ -79,12 +79,12 @@ def test_a_blend_over_positions_learns_from_each_users_event_before_those_that_j
 
 def test_a_blend_needs_components_and_a_space_names_what_there_is() -> None:
     with pytest.raises(ValueError, match="say how"):
-        tune(Hybrid, SPLIT, load_space("hybrid"), load_config("hybrid"), options=OPTIONS, minutes=5, trials=1)
+        run_study(Hybrid, SPLIT, load_space("hybrid"), load_config("hybrid"), options=OPTIONS, minutes=5, trials=1)
     with pytest.raises(ValueError, match="none of the families"):
         ensemble_fit(Hybrid, SPLIT, {}, OPTIONS)
     space = SearchSpace.model_validate({"half_lives": {"low": 1.0, "high": 2.0}})
     with pytest.raises(ValueError, match="half_lives"):
-        space.place(PopularityConfig())
+        space.encode(PopularityConfig())
 
 
 @pytest.mark.parametrize("option", [{"low": 2, "high": 1}, {"low": 0.0, "high": 1.0, "log": True}, {"choices": []}])
@@ -96,18 +96,18 @@ def test_an_option_without_room_is_refused(option: dict[str, object]) -> None:
 def test_the_winner_does_best_on_validation_and_never_worse_than_the_start() -> None:
     told: list[TrialResult] = []
     base = PopularityConfig(half_life_days=0.5)
-    found = tune(
-        Popularity, SPLIT, load_space("popularity"), base, options=OPTIONS, minutes=5, trials=8, log=told.append
+    found = run_study(
+        Popularity, SPLIT, load_space("popularity"), base, options=OPTIONS, minutes=5, trials=8, on_trial=told.append
     )
-    assert [tried.number for tried in told] == list(range(8)) and found.tried == tuple(told)
-    assert told[0].config == base and found.started_from == told[0].value
-    assert found.value == max(tried.value for tried in told if tried.value is not None)
+    assert [trial.number for trial in told] == list(range(8)) and found.trials == tuple(told)
+    assert told[0].config == base and found.baseline == told[0].value
+    assert found.value == max(trial.value for trial in told if trial.value is not None)
     model = Popularity(found.config).fit(SPLIT.train, OPTIONS)  # type: ignore[arg-type]
     figures = rank_queries(model, SPLIT.validation).per_user["ndcg@10"]
     assert found.value == pytest.approx(figures.mean())
     start = rank_queries(Popularity(base).fit(SPLIT.train, OPTIONS), SPLIT.validation)
-    assert found.gain == paired_difference(figures, start.per_user["ndcg@10"])
-    assert f"# {found.gain.mean:+.4f} (" in as_yaml("popularity", SPLIT, found, 3)
+    assert found.improvement == paired_difference(figures, start.per_user["ndcg@10"])
+    assert f"# {found.improvement.mean:+.4f} (" in as_yaml("popularity", SPLIT, found, 3)
 
 
 @settings(max_examples=5, deadline=None)
@@ -120,7 +120,7 @@ def test_the_test_window_has_no_say(seed: int) -> None:
         before_test=SPLIT.train.where(rng.random(len(SPLIT.train.interactions)) < 0.5),
     )
     found = [
-        tune(Popularity, split, load_space("popularity"), PopularityConfig(), options=OPTIONS, minutes=5, trials=4)
+        run_study(Popularity, split, load_space("popularity"), PopularityConfig(), options=OPTIONS, minutes=5, trials=4)
         for split in (SPLIT, other)
     ]
     assert (found[0].config, found[0].value) == (found[1].config, found[1].value)
@@ -139,22 +139,24 @@ class Learner(Popularity):
 
 def test_hopeless_fits_are_cut_off_and_impossible_ones_do_not_end_the_search() -> None:
     space = SearchSpace.model_validate({"half_life_days": {"low": 0.1, "high": 120.0}})
-    found = tune(Learner, SPLIT, space, PopularityConfig(), options=OPTIONS, minutes=5, trials=25)
-    by_state = {state: [tried for tried in found.tried if tried.state == state] for state in (COMPLETE, PRUNED, FAILED)}
+    found = run_study(Learner, SPLIT, space, PopularityConfig(), options=OPTIONS, minutes=5, trials=25)
+    by_state = {
+        state: [trial for trial in found.trials if trial.state == state] for state in (COMPLETE, PRUNED, FAILED)
+    }
     assert all(by_state.values())
-    assert all(2 <= len(tried.curve) < 6 and tried.value is None for tried in by_state[PRUNED])
-    assert all(tried.reason == "too long a life" for tried in by_state[FAILED])
-    assert found.config in [tried.config for tried in by_state[COMPLETE]]
+    assert all(2 <= len(trial.curve) < 6 and trial.value is None for trial in by_state[PRUNED])
+    assert all(trial.reason == "too long a life" for trial in by_state[FAILED])
+    assert found.config in [trial.config for trial in by_state[COMPLETE]]
 
 
 def test_a_search_without_an_end_says_why() -> None:
     space = SearchSpace.model_validate({"half_life_days": {"low": 100.0, "high": 120.0}})
     base = PopularityConfig(half_life_days=110)
     with pytest.raises(ValueError, match="too long a life"):
-        tune(Learner, SPLIT, space, base, options=OPTIONS, minutes=5, trials=2)
+        run_study(Learner, SPLIT, space, base, options=OPTIONS, minutes=5, trials=2)
     nobody = replace(SPLIT, validation=SPLIT.validation.take(np.empty(0, np.int64)))
-    with pytest.raises(ValueError, match="no question"):
-        tune(Learner, nobody, space, base, options=OPTIONS, minutes=5, trials=2)
+    with pytest.raises(ValueError, match="no query"):
+        run_study(Learner, nobody, space, base, options=OPTIONS, minutes=5, trials=2)
 
 
 def test_the_command_writes_a_configuration_that_loads_and_logs_nested_runs(tmp_path: Path) -> None:
@@ -176,11 +178,13 @@ def test_the_command_writes_a_configuration_that_loads_and_logs_nested_runs(tmp_
     assert parent.data.params["neighbours"] == str(config.model_dump()["neighbours"])
     assert parent.info.run_name == f"item-knn, temporal, {tmp_path.name}/events.parquet"
     assert out.read_text() in parent.data.tags["mlflow.note.content"]
-    (winner,) = [run for run in trials if run.data.tags.get("winner") == "true"]
+    (winner,) = [run for run in trials if run.data.tags.get("best_trial") == "true"]
     assert winner.data.metrics["ndcg_at_10"] == parent.data.metrics["ndcg_at_10"]
     for run in trials:  # what was searched and nothing else, for as long as it took
         assert set(run.data.params) == set(load_space("item-knn").root)
-        assert run.info.end_time - run.info.start_time == pytest.approx(1_000 * run.data.metrics["seconds"], abs=2)
+        assert run.info.end_time - run.info.start_time == pytest.approx(
+            1_000 * run.data.metrics["trial_seconds"], abs=2
+        )
     best = [each.value for each in client.get_metric_history(parent.info.run_id, "ndcg_at_10")]
     assert best == sorted(best) and len(best) == 3
 

@@ -1,4 +1,4 @@
-"""What models train on: the events and the item table of one feature snapshot, by position."""
+"""What models are trained on: the events and the item table of one feature snapshot, by position."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -53,7 +53,7 @@ class ItemTable:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Events of `n_users` users with the items of one catalogue. Users are positions; no id of a person is here."""
+    """Events of `n_users` users with the items of one catalogue. Users are positions: it holds no user id."""
 
     interactions: Interactions
     items: ItemTable

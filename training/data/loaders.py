@@ -1,6 +1,6 @@
-"""A data set from a person's files: CSV, TSV or Parquet, checked so that nothing of them surprises a fit.
+"""Loaders: a data set from CSV, TSV or Parquet files, checked before anything is fitted on it.
 
-Every complaint is one line that names the file, the row and what to do.
+Every error is one line that names the file, the row and the remedy.
 """
 
 import math
@@ -24,17 +24,17 @@ from training.data.dataset import Dataset, from_events
 TEXT_FORMATS = {".csv": ",", ".tsv": "\t"}
 PARQUET_FORMATS = (".parquet", ".pq")
 _UNITS = ((1e17, "nanoseconds", 1e-3), (1e14, "microseconds", 1), (1e11, "milliseconds", 1e3), (1e8, "seconds", 1e6))
-"""Numbers from so large on are moments of this unit since 1970, and so many microseconds each. 1e8 s is in 1973."""
+"""(least value, unit, microseconds per unit). A number from the least value on is a time since 1970 in this unit."""
 _LARGEST = 8e18
-"""Microseconds that an int64 holds with room to spare."""
+"""The largest time in microseconds that is accepted; int64 ends at 9.2e18."""
 
 
 @dataclass(frozen=True)
 class LoadedDataset:
-    """What was read, and what one should know about how it was read."""
+    """A data set from files, with remarks on how the files were read."""
 
     dataset: Dataset
-    clock: bool  # whether timestamps are moments; else they only say what came after what
+    has_dates: bool  # whether timestamps are dates; otherwise they are positions, which only give an order
     remarks: tuple[str, ...]
 
 
@@ -53,11 +53,11 @@ def load_dataset_files(interactions: Path, items: Path | None, max_events: int =
     """
     table = _read(interactions, (c.USER_ID, c.ITEM_ID))
     remarks: list[str] = []
-    micros, unit = _moments(table, interactions)
+    micros, unit = _timestamps(table, interactions)
     if unit is None:
-        remarks.append(f"{interactions}: timestamps are no moments but positions, which only say what came after what")
+        remarks.append(f"{interactions}: timestamps are no dates but positions, which only give an order")
     elif unit:
-        remarks.append(f"{interactions}: timestamps are taken for {unit} since 1970")
+        remarks.append(f"{interactions}: timestamps are read as {unit} since 1970")
     events = pd.DataFrame(
         {
             c.USER_ID: _ids(table, c.USER_ID, interactions),
@@ -82,12 +82,14 @@ def load_dataset_files(interactions: Path, items: Path | None, max_events: int =
 
 
 def _read(path: Path, ids: tuple[str, ...]) -> pa.Table:
-    """The file as a table that has these columns and a row. Their text in a CSV stays text: 007 is no 7."""
+    """The file as a table with at least one row and these columns, which a CSV gives as text: 007 is not 7."""
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file")
     suffix = path.suffix.lower()
     if suffix not in TEXT_FORMATS and suffix not in PARQUET_FORMATS:
-        raise ValueError(f"{path}: is of no known kind; name it {', '.join((*TEXT_FORMATS, *PARQUET_FORMATS))}")
+        raise ValueError(
+            f"{path}: has an unknown extension; known ones are {', '.join((*TEXT_FORMATS, *PARQUET_FORMATS))}"
+        )
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: is empty")
     try:
@@ -123,8 +125,8 @@ def _ids(table: pa.Table, name: str, path: Path) -> "pd.Series[Any]":
     return found
 
 
-def _moments(table: pa.Table, path: Path) -> tuple[npt.NDArray[np.int64], str | None]:
-    """Microseconds [n], and the unit that numbers were taken for: "" for date-times, None for positions."""
+def _timestamps(table: pa.Table, path: Path) -> tuple[npt.NDArray[np.int64], str | None]:
+    """Microseconds [n], and the unit that numbers were read in: "" for date-times, None for positions."""
     if c.TIMESTAMP not in table.column_names:
         raise ValueError(f"{path}: lacks the column {c.TIMESTAMP}; it has {', '.join(table.column_names)}")
     column = table[c.TIMESTAMP]
@@ -138,13 +140,13 @@ def _moments(table: pa.Table, path: Path) -> tuple[npt.NDArray[np.int64], str | 
     if numbers is not None and numbers.notna().all():
         return _numbers(numbers.to_numpy(dtype=np.float64), numbers, path)
     try:
-        moments = pd.to_datetime(times, utc=True, format="ISO8601", errors="coerce")
+        times_read = pd.to_datetime(times, utc=True, format="ISO8601", errors="coerce")
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {c.TIMESTAMP} cannot be read: {error}") from error
-    if numbers is not None:  # "now" and "today" are moments to pandas, other ones each time they are read
-        moments = moments.where(times.str.match(r"\s*[+-]?\d"))
-    _refuse(moments.isna(), path, f"{c.TIMESTAMP} is neither an ISO 8601 date-time nor a number", times)
-    return moments.dt.as_unit("us").astype("int64").to_numpy(), ""
+    if numbers is not None:  # pandas reads "now" and "today" as the current time, which changes with every read
+        times_read = times_read.where(times.str.match(r"\s*[+-]?\d"))
+    _refuse(times_read.isna(), path, f"{c.TIMESTAMP} is neither an ISO 8601 date-time nor a number", times)
+    return times_read.dt.as_unit("us").astype("int64").to_numpy(), ""
 
 
 def _numbers(
@@ -154,12 +156,12 @@ def _numbers(
     largest = float(np.abs(values).max())
     for least, unit, factor in _UNITS:
         if largest >= least:
-            _refuse(pd.Series(np.abs(values) * factor > _LARGEST), path, f"{c.TIMESTAMP} is past all calendars", exact)
+            _refuse(pd.Series(np.abs(values) * factor > _LARGEST), path, f"{c.TIMESTAMP} is past all dates", exact)
             whole = pd.api.types.is_integer_dtype(exact)
             if whole and factor >= 1:
                 return exact.to_numpy(dtype=np.int64) * int(factor), unit
             return (exact.to_numpy(dtype=np.int64) // 1_000 if whole else values * factor).astype(np.int64), unit
-    # Fractions of a position are kept apart, for they say what came first.
+    # Positions with fractions are scaled, so that the conversion to whole numbers keeps their order.
     whole_positions = np.equal(np.mod(values, 1), 0).all()
     return (values if whole_positions else values * 1e6).astype(np.int64), None
 
@@ -212,7 +214,7 @@ def _object(value: Any, path: Path, number: int) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON holds it; None where it is unknown: null, NaN, infinite or blank."""
+    """A value as JSON holds it; None where it is missing: null, NaN, infinite or blank."""
     if isinstance(value, dict):
         return {key: each for key, inner in value.items() if (each := _plain(inner)) is not None}
     if isinstance(value, list | tuple):
@@ -229,7 +231,7 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse(wrong: "pd.Series[Any]", path: Path, reason: str, values: "pd.Series[Any] | None" = None) -> None:
-    """Raise for the first row under the mask; rows count from 1, below the header."""
+    """Raise ValueError for the first row under the mask `wrong`. Rows count from 1, without the header."""
     places = np.flatnonzero(wrong.to_numpy(dtype=bool))
     if len(places):
         shown = "" if values is None else f": {str(values.iloc[places[0]])[:80]!r}"

@@ -1,4 +1,4 @@
-"""The map from a model's raw scores to the [0, 1] of an answer: fixed per model, strictly monotone."""
+"""The map from a model's raw scores to the [0, 1] of a response: fixed per model, strictly monotone."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from training.models.contract import Recommender
 
 FILE = "score_map.json"
 TOP_SCORE = 0.9
-"""Where the best item of a typical list lands."""
+"""The mapped score of the best item of a typical list."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which code a result depends on, told from the sources: what was kept by another version is not taken for today's."""
+"""A hash of the code that a result depends on, so that a kept result of other code is not taken again."""
 
 import ast
 from collections.abc import Collection, Iterator
@@ -11,9 +11,9 @@ _ROOTS = ("training", "feature_store")
 
 
 def code_version(*modules: str) -> str:
-    """A word for the sources of these modules and of all they import, within their own packages and within ours.
+    """A hash of the sources of these modules and of everything that they import from their own packages and from ours.
 
-    Libraries are left out: who changes their versions knows. Raises ModuleNotFoundError for a module without source.
+    Libraries are left out. Raises ModuleNotFoundError for a module without source.
     """
     roots = {*_ROOTS, *(module.partition(".")[0] for module in modules)}
     found: dict[str, Path] = {}
@@ -38,7 +38,7 @@ def _source(module: str) -> Path:
 
 
 def _imports(module: str, source: Path, roots: Collection[str]) -> Iterator[str]:
-    """The modules that a source imports, wherever in it; those that packages of `roots` hold by name too."""
+    """The modules that a source imports, inside functions too. `from package import module` counts where in `roots`."""
     package = module if source.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

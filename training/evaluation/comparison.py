@@ -1,36 +1,29 @@
-"""Several families measured on one split, each with a report of its own; what cannot be measured says why."""
+"""Several families evaluated on one split, each with its own report. A family that fails is skipped with a reason."""
 
-import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 from pydantic import BaseModel, ConfigDict
 
 from training.config import load_config
 from training.data.splits import Split
-from training.evaluation.code_version import code_version
 from training.evaluation.intervals import Estimate
-from training.evaluation.paired_comparison import BASELINES, PairedComparison, differences
+from training.evaluation.kept_models import kept_or_new
+from training.evaluation.paired_comparison import BASELINES, PairedComparison, compare_families
 from training.evaluation.report import RANDOM
 from training.evaluation.segments import protocol_of
 from training.models.contract import ModelConfig, RuntimeOptions
-from training.models.registry import family_class, is_ensemble
-from training.train import EvaluatedModel, evaluate_family, reevaluate
+from training.models.registry import is_ensemble
+from training.train import EvaluatedModel, evaluate_family
 
 log = structlog.get_logger(__name__)
 
 ENSEMBLE_MEMBERS = ("collaborative", "content-based", "deep-learning")
 """Base models of an ensemble."""
 FAMILIES = (*BASELINES, *ENSEMBLE_MEMBERS, "hybrid")
-KEY_FILE = "key.json"
-UNFINISHED = ".unfinished"
-"""Ends the name of a folder with the checkpoints of a fit that has not come to its end."""
 
 
 class _Record(BaseModel):
@@ -61,39 +54,41 @@ class Comparison(_Record):
     seed: int
     results: list[ComparisonRow]
     skipped: list[SkippedFamily]
-    differences: list[PairedComparison]
+    paired_comparisons: list[PairedComparison]
 
 
 class ProgressListener(Protocol):
-    """Is told how far the work is."""
+    """Called while families are evaluated."""
 
-    def start(self, family: str) -> None: ...
+    def family_started(self, family: str) -> None: ...
 
-    def stepped(self, step: int, total: int, figure: float | None) -> None: ...
+    def step_ended(self, step: int, total: int, figure: float | None) -> None:
+        """A step of a long fit, as an epoch is. figure: on held-out data, where the family measures one."""
 
-    def answered(self, done: int, total: int) -> None: ...
+    def queries_ranked(self, done: int, total: int) -> None: ...
 
-    def end(self, family: str, outcome: EvaluatedModel | SkippedFamily) -> None: ...
+    def family_ended(self, family: str, outcome: EvaluatedModel | SkippedFamily) -> None: ...
 
 
 @dataclass(frozen=True)
 class EvaluationSetup:
-    """What families are measured on, and how."""
+    """What families are evaluated on, and how."""
 
     split: Split
     options: RuntimeOptions
     has_metadata: bool = True
-    configs: Path | None = None  # files <family>.yaml that win over `configs/models`
-    keep: Path | None = None  # where measured models lie for the next run with the same split and configuration
+    configs: Path | None = None  # folder whose <family>.yaml files win over `configs/models`
+    keep: Path | None = None  # folder of evaluated models, which a later run takes again
 
 
 def evaluate_families(
     families: Sequence[str], setup: EvaluationSetup, progress: ProgressListener
 ) -> Iterator[EvaluatedModel | SkippedFamily]:
-    """The families in this order, ensembles last; an ensemble's base models are fitted even if nobody asked for them.
+    """Evaluate the families in this order, with ensembles last.
 
-    A family whose fit raises ValueError or MemoryError is skipped with the words of the error. Any other exception is
-    a mistake of the code: it is logged with its traceback, and the family is skipped with it.
+    The base models of an ensemble are fitted even where they are not among the families, but they are not returned
+    then. A family whose fit raises ValueError or MemoryError is skipped with the message of the error. Any other
+    exception is a bug: it is logged with its traceback, and the family is skipped too, so that the others still run.
 
     Raises:
         KeyError: a name of no family.
@@ -102,20 +97,20 @@ def evaluate_families(
     ensembles = [family for family in families if is_ensemble(family)]
     others = [family for family in families if family not in ensembles]
     base_models: dict[str, EvaluatedModel] = {}
-    unasked = [family for family in ENSEMBLE_MEMBERS if ensembles and family not in others]
-    for family in [*others, *unasked]:
+    additional = [family for family in ENSEMBLE_MEMBERS if ensembles and family not in others]
+    for family in [*others, *additional]:
         config = configs.get(family) or load_config(family, folder=setup.configs)
-        outcome = _measure(family, config, setup, {}, progress)
+        outcome = _evaluate(family, config, setup, {}, progress)
         if family in ENSEMBLE_MEMBERS and isinstance(outcome, EvaluatedModel):
             base_models[family] = outcome
         if family in others:
             yield outcome
     for family in ensembles:
-        yield _measure(family, configs[family], setup, base_models, progress)
+        yield _evaluate(family, configs[family], setup, base_models, progress)
 
 
 def as_comparison(split: Split, seed: int, outcomes: Sequence[EvaluatedModel | SkippedFamily]) -> Comparison:
-    """What was found, in the form that is written and printed. The figures of a random order are left out."""
+    """The outcomes in the form that is written and printed. The figures of a random order are left out."""
     models = [outcome for outcome in outcomes if isinstance(outcome, EvaluatedModel)]
     return Comparison(
         protocol=protocol_of(split),
@@ -135,87 +130,60 @@ def as_comparison(split: Split, seed: int, outcomes: Sequence[EvaluatedModel | S
             if result.model != RANDOM
         ],
         skipped=[outcome for outcome in outcomes if isinstance(outcome, SkippedFamily)],
-        differences=differences(split, models, seed),
+        paired_comparisons=compare_families(split, models, seed),
     )
 
 
-def _measure(
+def _evaluate(
     family: str,
     config: ModelConfig,
     setup: EvaluationSetup,
     base_models: Mapping[str, EvaluatedModel],
     progress: ProgressListener,
 ) -> EvaluatedModel | SkippedFamily:
-    progress.start(family)
+    progress.family_started(family)
     outcome: EvaluatedModel | SkippedFamily
     try:
         if family == "content-based" and not setup.has_metadata:
             raise ValueError("it reads metadata of items, and none was given (--items)")
         if is_ensemble(family) and not base_models:
-            raise ValueError("none of the families it combines could be fitted")
-        outcome = _kept_or_new(family, config, setup, base_models, progress)
+            raise ValueError("none of its base models could be fitted")
+        outcome = _evaluate_or_load(family, config, setup, base_models if is_ensemble(family) else {}, progress)
     except (ValueError, MemoryError) as error:
         outcome = SkippedFamily(model=family, reason=str(error) or type(error).__name__)
-    except Exception as error:  # the other families are worth their hours, and the reason reaches the reader
-        log.exception("a family failed", family=family)
+    except Exception as error:
+        log.exception("evaluation of a family failed", family=family)
         outcome = SkippedFamily(model=family, reason=f"failed with {type(error).__name__}: {error}")
-    progress.end(family, outcome)
+    progress.family_ended(family, outcome)
     return outcome
 
 
-def _kept_or_new(
+def _evaluate_or_load(
     family: str,
     config: ModelConfig,
     setup: EvaluationSetup,
     base_models: Mapping[str, EvaluatedModel],
     progress: ProgressListener,
 ) -> EvaluatedModel:
-    blended = dict(base_models) if is_ensemble(family) else {}
-
-    def fresh(workdir: Path | None) -> EvaluatedModel:
+    def evaluate(workdir: Path | None) -> EvaluatedModel:
         return evaluate_family(
             family,
             setup.split,
-            options=replace(setup.options, progress=progress.stepped, workdir=workdir),
+            options=replace(setup.options, progress=progress.step_ended, workdir=workdir),
             config=config,
-            base_models=blended,
-            tick=progress.answered,
+            base_models=base_models,
+            on_progress=progress.queries_ranked,
         )
 
     if setup.keep is None:
-        return fresh(None)
-    key = _key(family, config, setup, blended)
-    folder = setup.keep / f"{family}-{_digest(key)}"
-    if (folder / KEY_FILE).exists():
-        return reevaluate(EvaluatedModel.load(folder, blended), setup.split, progress.answered)
-    checkpoints = folder.with_suffix(UNFINISHED)
-    found = fresh(checkpoints)
-    setup.keep.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=setup.keep) as work:
-        found.save(Path(work) / "model")
-        (Path(work) / "model" / KEY_FILE).write_text(json.dumps(key, indent=2))
-        (Path(work) / "model").rename(folder)
-    shutil.rmtree(checkpoints, ignore_errors=True)  # few families write any
-    return found
-
-
-def _key(
-    family: str, config: ModelConfig, setup: EvaluationSetup, base_models: Mapping[str, EvaluatedModel]
-) -> dict[str, Any]:
-    """What decides what a fit finds."""
-    return {
-        **_recipe(family, config),
-        "split_hash": setup.split.hash,
-        "seed": setup.options.seed,
-        "max_seconds": setup.options.max_seconds,
-        "components": {name: _recipe(name, one.config) for name, one in sorted(base_models.items())},
-    }
-
-
-def _recipe(family: str, config: ModelConfig) -> dict[str, Any]:
-    code = code_version(evaluate_family.__module__, family_class(family).__module__)
-    return {"family": family, "config": config.model_dump(mode="json"), "code": code}
-
-
-def _digest(key: Mapping[str, Any]) -> str:
-    return blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=6).hexdigest()
+        return evaluate(None)
+    return kept_or_new(
+        family,
+        config,
+        setup.split,
+        setup.options,
+        base_models,
+        keep=setup.keep,
+        evaluate=evaluate,
+        on_progress=progress.queries_ranked,
+    )

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 Floats = npt.NDArray[np.float64]
 QUANTILES = (0.025, 0.975)
 _CELLS = 4_000_000
-"""Numbers held at once; bounds the memory of the draws."""
+"""Numbers held at once, which bounds the memory of the resamples."""
 
 
 class Estimate(BaseModel):
@@ -40,16 +40,16 @@ def mean_estimates(columns: dict[str, Floats], n_resamples: int, seed: int) -> d
 
 
 def paired_difference(one: Floats, other: Floats, n_resamples: int = 2_000, seed: int = 0) -> Estimate:
-    """How much more the first model reaches than the second, by users who were asked of both.
+    """How much more the first model reaches than the second, on users that both were evaluated on.
 
-    Each draw of users counts for both models, so that what makes a user hard for either cancels out. An interval
-    above 0 says that the first is better, one below 0 that it is worse, one around 0 that the users do not tell.
+    Each resample of users is used for both models, so the difficulty of a user cancels out. An interval above 0 says
+    that the first model is better, an interval below 0 that it is worse, and one that contains 0 decides nothing.
 
     Args:
         one, other: float64 [n_users], a metric of the same users in the same order, NaN where a user has none.
 
     Raises:
-        ValueError: other users, or none that has the metric under both.
+        ValueError: different numbers of users, or no user has the metric under both models.
     """
     (found,) = paired_differences([(one, other)], n_resamples, seed)
     return found
@@ -58,7 +58,7 @@ def paired_difference(one: Floats, other: Floats, n_resamples: int = 2_000, seed
 def paired_differences(
     pairs: Sequence[tuple[Floats, Floats]], n_resamples: int = 2_000, seed: int = 0
 ) -> list[Estimate]:
-    """`paired_difference` of each pair, all pairs by the same draws of users."""
+    """`paired_difference` of each pair, with the same resamples of users for all pairs."""
     columns = {}
     for place, (one, other) in enumerate(pairs):
         if one.shape != other.shape:
@@ -73,16 +73,16 @@ def paired_differences(
 def aggregate_estimates(
     listed: sp.csr_array, statistics: Mapping[str, Callable[[Floats, int], Floats]], n_resamples: int, seed: int
 ) -> dict[str, Estimate]:
-    """Figures of all lists together, which are no means over users.
+    """Metrics of all lists together, which are no means over users: aggregate diversity is one.
 
-    A resample names only about 63 % of the users, and fewer users list fewer items: every resample is off to one side
-    by about as much. The quantiles are therefore moved by what the resamples miss the figure by on average, and kept
-    within [0, 1].
+    A resample holds only about 63 % of the distinct users, and fewer users list fewer items, so every resample is
+    biased by about the same amount. The quantiles are therefore shifted by the mean difference between the figure and
+    the resamples, and clipped to [0, 1].
 
     Args:
         listed: float64 [n_users, n_items], 1 where an item is in a user's list.
-        statistics: how often items are listed, [n_listed, n_resamples], and the size of the catalogue to a figure
-            [n_resamples].
+        statistics: name to a function of how often items are listed, [n_listed, n_resamples], and the size of the
+            catalogue. It returns the metric of each resample, [n_resamples].
     """
     n_users, n_items = listed.shape
     by_item = sp.csr_array(listed[:, np.unique(listed.indices)].T)  # [n_listed, n_users]
@@ -91,7 +91,7 @@ def aggregate_estimates(
     drawn: dict[str, list[Floats]] = {name: [] for name in statistics}
     for weights in _draws(n_users, n_resamples, seed, max(by_item.shape)):
         counts = by_item @ weights.T
-        # A draw may name none but users with empty lists, which hold no places to share.
+        # A resample may hold only users with empty lists, for which no metric is defined.
         counts = counts[:, counts.any(axis=0)]
         for name, statistic in statistics.items():
             drawn[name].append(statistic(counts, n_items))
@@ -117,7 +117,7 @@ def bootstrap_means(values: Floats, n_resamples: int, seed: int) -> Floats:
 
 
 def _draws(n_users: int, n_resamples: int, seed: int, width: int) -> Iterator[Floats]:
-    """How often each user is drawn, float64 [<= n_resamples, n_users] a piece. width: columns that bound a piece."""
+    """How often each user is drawn, float64 [<= n_resamples, n_users] a block. width: columns that bound its rows."""
     rng = np.random.default_rng(seed)
     size = max(1, _CELLS // max(width, 1))
     for start in range(0, n_resamples, size):

@@ -1,6 +1,9 @@
-"""Metrics of the lists themselves, whatever was chosen from them. Lists are int32 [n_users, k], padded with NO_ITEM.
+"""Metrics of the lists themselves, which do not depend on what users chose.
 
-    coverage             distinct items in any list, over the catalogue (Ge, Delgado-Battenfeld and Jannach, 2010)
+Lists are int32 [n_users, k], padded with NO_ITEM.
+
+    coverage             distinct items in all lists, over the catalogue: aggregate diversity as a share (Ge,
+                         Delgado-Battenfeld and Jannach, 2010)
     gini                 1 / (n - 1) * sum over items j, least listed first, of (2 j - n - 1) * p(j), with p(j) the
                          share of all places that item j holds: 0 where all are listed alike, 1 where one item holds
                          every place (Shani and Gunawardana, 2011)
@@ -30,9 +33,9 @@ def listings(top: Positions, n_items: int) -> sp.csr_array:
 
 
 def coverage(counts: Floats, n_items: int) -> Floats:
-    """The share of the catalogue that is listed at all, [...].
+    """The share of the catalogue that is in any list, [...].
 
-    counts: [n_listed, ...] how often each item is listed, of a catalogue of n_items; the rest never is.
+    counts: [n_listed, ...] how often each listed item is listed. The other items of n_items are in no list.
     """
     return (counts > 0).sum(axis=0) / n_items
 
@@ -58,8 +61,8 @@ def novelty(top: Positions, seen: sp.csr_array) -> Floats:
 def intra_list_diversity(top: Positions, seen: sp.csr_array) -> Floats:
     """float64 [n_users]; NaN for a list of fewer than two items. seen: as in `novelty`.
 
-    The cosines of all pairs add up to half of what the squared length of the sum of the unit vectors exceeds the
-    number of vectors by: no pair is ever formed.
+    No pair is formed: the cosines of all pairs add up to half of (the squared length of the sum of the unit vectors
+    minus the number of vectors).
     """
     known_by = _known_by(seen)
     scale = np.divide(1.0, np.sqrt(known_by), out=np.zeros(len(known_by)), where=known_by > 0)

@@ -7,10 +7,10 @@ Ranks are stable: by score descending, then item position ascending. For a user 
     recall@k   targets with rank <= k, over P
     hit_rate@k 1 where any target has rank <= k
     mrr        1 / rank of the best target, at any depth (Voorhees, 1999)
-    auc        chance that a target outranks an item that is none, ties counting half; NaN where all items are targets
+    auc        chance that a target outranks another item, with ties counted half; NaN where all items are targets
 
-No library that is at hand computes these: scikit-learn and torchmetrics share NDCG out among equal scores and take one
-dense row of labels at a time; none masks. The tests hold every figure to theirs on rankings without ties.
+scikit-learn and torchmetrics do not compute these: they average NDCG over equal scores, take dense labels, and mask no
+items. The tests compare every metric with theirs on rankings without ties.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ METRICS = (*(f"{name}@{k}" for name, ks in CUTOFFS.items() for k in ks), "mrr", 
 
 @dataclass(frozen=True)
 class TargetRanks:
-    """Where the targets of a batch of users ended in their full rankings."""
+    """The ranks of all targets of a batch of users in their full rankings."""
 
     rows: npt.NDArray[np.int64]  # [n_targets] the user of each target, ascending
     items: npt.NDArray[np.int64]  # [n_targets] positions
@@ -51,7 +51,7 @@ class TargetRanks:
 
 
 def concatenate(parts: Sequence[TargetRanks]) -> TargetRanks:
-    """The users of all batches, one batch after the other."""
+    """The ranks of all batches as one, in order of the batches."""
     starts = np.cumsum([0, *(len(part) for part in parts)])
     return TargetRanks(
         np.concatenate([part.rows + start for part, start in zip(parts, starts[:-1], strict=True)]),
@@ -90,7 +90,7 @@ def target_ranks(scores: npt.NDArray[np.float32], targets: sp.csr_array, masked:
         above[start:end] = scores.shape[1] - np.searchsorted(ascending[row], found, side="right")
         equal[start:end] = scores.shape[1] - above[start:end] - np.searchsorted(ascending[row], found, side="left")
     ranks = above + 1
-    for index in np.flatnonzero(equal > 1):  # ties are rare: only they need a look at positions
+    for index in np.flatnonzero(equal > 1):  # only ties, which are rare, need the positions
         ranks[index] += np.count_nonzero(scores[rows[index], : items[index]] == values[index])
     n_ranked = scores.shape[1] - np.bincount(mask.row, minlength=len(scores))
     return TargetRanks(rows, items, ranks, above + (equal + 1) / 2, n_ranked.astype(np.int64))
@@ -99,13 +99,13 @@ def target_ranks(scores: npt.NDArray[np.float32], targets: sp.csr_array, masked:
 def leave_out(
     found: TargetRanks, scores: npt.NDArray[np.float32], masked: sp.csr_array, left_out: sp.csr_array
 ) -> TargetRanks:
-    """The ranks that the targets get where more items are not ranked; a target among these items is none any more.
+    """The ranks that the targets have where more items are left out of the ranking. Targets among those are dropped.
 
     Args:
-        found: what `target_ranks` found for these scores and masks.
+        found: the result of `target_ranks` for these scores and masks.
         scores: float32 [n_users, n_items].
         masked: bool [n_users, n_items], as in `target_ranks`.
-        left_out: bool [n_users, n_items], items that are not ranked either.
+        left_out: bool [n_users, n_items], further items that are not ranked.
     """
     gone = [
         np.setdiff1d(left_out.indices[slice(*left_out.indptr[row : row + 2])], masked.indices[slice(*ends)])

@@ -1,4 +1,4 @@
-"""How well a model that serves ranks what users went on to choose."""
+"""Online accuracy: how well a model that serves ranks what users chose while it served."""
 
 from dataclasses import dataclass
 
@@ -19,19 +19,19 @@ class OnlineAccuracy:
 def measure_online_accuracy(
     model: Recommender, holdout: Holdout, catalogue: Positions, batch_users: int = 256
 ) -> OnlineAccuracy | None:
-    """The AUC of a model on questions that it was not fitted on; None where no question has an answer.
+    """The AUC of a model on queries that it was not fitted on; None where no query has a target.
 
     Args:
-        holdout: histories by the model's item positions; targets and masks by place in `catalogue`.
-        catalogue: int32 [n], ascending positions of the items that may be shown.
-        batch_users: users scored at once; bounds memory to a few matrices of [batch_users, n].
+        model: scores the catalogue.
+        holdout: its histories hold the model's item positions; its targets and masks hold places in `catalogue`.
+        catalogue: int32 [n], ascending positions of the items that may be recommended.
+        batch_users: queries scored at once; bounds memory to a few matrices of [batch_users, n].
     """
-    parts: list[npt.NDArray[np.float64]] = []
-    for start in range(0, len(holdout), batch_users):
-        batch = holdout.take(np.arange(start, min(start + batch_users, len(holdout))))
-        scores = model.score(batch.histories, catalogue)
-        found = metrics.target_ranks(scores, batch.targets, batch.masked)
-        parts.append(metrics.per_user_metrics(found)["auc"])
-    values = np.concatenate(parts) if parts else np.empty(0)
+    batches: list[npt.NDArray[np.float64]] = []
+    for rows in holdout.batches(batch_users):
+        batch = holdout.take(rows)
+        ranks = metrics.target_ranks(model.score(batch.histories, catalogue), batch.targets, batch.masked)
+        batches.append(metrics.per_user_metrics(ranks)["auc"])
+    values = np.concatenate(batches) if batches else np.empty(0)
     values = values[~np.isnan(values)]
     return OnlineAccuracy(float(values.mean()), len(values)) if len(values) else None

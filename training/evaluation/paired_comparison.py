@@ -1,4 +1,4 @@
-"""Which family ranks better than which, told by the users who were asked of both."""
+"""Paired comparisons: which family ranks better than which, judged on the queries that both were evaluated on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -16,7 +16,6 @@ from training.train import EvaluatedModel
 
 METRIC = "ndcg@10"
 BASELINES = ("popularity", "item-knn")
-SEGMENTS = (ALL, WARM)
 
 
 class ComparisonVerdict(StrEnum):
@@ -26,7 +25,7 @@ class ComparisonVerdict(StrEnum):
 
 
 class PairedComparison(BaseModel):
-    """How much more `one` reaches than `other` on the same questions; each interval holds 95 % for itself."""
+    """How much more `one` reaches than `other` on the same queries. Each interval holds 95 % for itself alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +38,7 @@ class PairedComparison(BaseModel):
 
     @property
     def verdict(self) -> ComparisonVerdict:
-        """Undecided where the interval holds 0."""
+        """Undecided where the interval contains 0."""
         if self.difference.low is not None and self.difference.low > 0:
             return ComparisonVerdict.BETTER
         if self.difference.high is not None and self.difference.high < 0:
@@ -47,31 +46,31 @@ class PairedComparison(BaseModel):
         return ComparisonVerdict.UNDECIDED
 
 
-def differences(split: Split, models: Sequence[EvaluatedModel], seed: int) -> list[PairedComparison]:
-    """Every family against the baselines, and an ensemble against the best of its base models that were measured.
+def compare_families(split: Split, models: Sequence[EvaluatedModel], seed: int) -> list[PairedComparison]:
+    """Every family against the baselines, and an ensemble against the best of its base models.
 
     Args:
-        split: what all of them were measured on.
-        models: in the order of the report; those without answers are left out.
+        split: what all models were evaluated on.
+        models: in the order of the report. Models without rankings are left out.
         seed: of the bootstrap.
     """
-    found: list[PairedComparison] = []
-    gains = {model.family: model.answers.per_user[METRIC] for model in models if model.answers is not None}
-    for segment, users in _askers(split):
-        reached = {family: values[users] for family, values in gains.items()}
+    comparisons: list[PairedComparison] = []
+    per_query = {model.family: model.rankings.per_user[METRIC] for model in models if model.rankings is not None}
+    for segment, users in _compared_segments(split):
+        reached = {family: values[users] for family, values in per_query.items()}
         pairs = list(_pairs(models, reached))
         estimates = paired_differences([(reached[one], reached[other]) for one, other in pairs], seed=seed)
-        found += [
+        comparisons += [
             PairedComparison(
                 one=one, other=other, segment=segment, metric=METRIC, n_users=int(users.sum()), difference=estimate
             )
             for (one, other), estimate in zip(pairs, estimates, strict=True)
         ]
-    return found
+    return comparisons
 
 
-def _askers(split: Split) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
-    """The segments that are compared; warm users only where there are others beside them."""
+def _compared_segments(split: Split) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """The segments that are compared: all users, and warm users where there are cold ones too."""
     warm = split.test.histories.lengths > 0
     yield ALL, np.ones(len(warm), dtype=bool)
     if warm.any() and not warm.all():
@@ -79,7 +78,7 @@ def _askers(split: Split) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
 
 
 def _pairs(models: Sequence[EvaluatedModel], reached: Mapping[str, Floats]) -> Iterator[tuple[str, str]]:
-    """Who is held against whom: later baselines against earlier ones, all others against the baselines."""
+    """The compared pairs of families. A baseline is compared with the baselines that come before it in BASELINES."""
     for model in models:
         if isinstance(model.evaluated, Ensemble):
             base_models = [name for name in model.evaluated.base_models if name in reached]

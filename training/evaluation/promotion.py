@@ -1,4 +1,8 @@
-"""The rule that moves the alias `champion`: figures of one window in, a decision with its reason out."""
+"""The rule that decides whether a challenger becomes champion. It compares reports of one window.
+
+No comparison, no promotion: a family whose champion cannot be compared keeps its champion until a person overrides the
+rule. Only the first champion of a family is promoted without a comparison.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +11,7 @@ from importlib.resources import files
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.evaluation.intervals import Estimate
 from training.evaluation.report import RANDOM, EvaluationReport
 
 DEFAULT = "default"
@@ -17,10 +22,11 @@ class _Policy(BaseModel):
 
 
 class Floor(_Policy):
-    """The challenger must not be shown to fall short of `factor` times what `model` reaches; no model, no floor.
+    """A challenger is refused where it is shown to reach less than `factor` times what `model` reaches.
 
-    Shown means by the 95 % interval of its metric: windows of a hundred users move a mean by a sixth, and a
-    rule on means would drop a family from the API by chance.
+    It is shown where the 95 % interval of the challenger's metric ends at or below the floor. A rule on means would
+    drop a family from the API by chance, because a mean over a hundred users varies by a sixth. Without a model there
+    is no floor.
     """
 
     model: str | None = Field(default=None, description="a baseline's family, or `random` for the expected figure")
@@ -39,10 +45,19 @@ class PromotionPolicy(_Policy):
         return self.floors.get(family, self.floors.get(DEFAULT, Floor()))
 
 
+class IncomparableChampion(_Policy):
+    """A champion that exists and that cannot be measured on the challenger's window."""
+
+    version: str  # as a person finds it in the registry
+    reason: str
+
+
 @dataclass(frozen=True)
 class Decision:
     promote: bool
     reason: str  # a sentence for a person, with the figures
+    blocked: bool = False
+    """The rule cannot be applied, because the champion cannot be compared. Only a person can promote past it."""
 
 
 def load_policy() -> PromotionPolicy:
@@ -51,7 +66,7 @@ def load_policy() -> PromotionPolicy:
 
 def decide(
     challenger: EvaluationReport,
-    champion: EvaluationReport | None,
+    champion: EvaluationReport | IncomparableChampion | None,
     baselines: Mapping[str, EvaluationReport],
     floor: Floor,
     policy: PromotionPolicy,
@@ -60,15 +75,17 @@ def decide(
 
     Args:
         challenger: its report.
-        champion: what the champion reaches on the same window; None where there is none, or none comparable.
+        champion: what the champion reaches on the same window; None where the family never had one.
         baselines: reports of the baselines on the same window, by family.
         floor: of the challenger's family.
         policy: metric and segments.
 
     Raises:
-        ValueError: a report is of another window, whose figures would not compare.
+        ValueError: a report is of another window, so its figures cannot be compared.
         KeyError: the floor names a baseline that was not given.
     """
+    if isinstance(champion, IncomparableChampion):
+        return _blocked(f"the champion, {champion.version}, cannot be compared: {champion.reason}")
     for other in [*baselines.values(), *([champion] if champion else [])]:
         if other.split_hash != challenger.split_hash:
             raise ValueError(f"reports of the windows {challenger.split_hash} and {other.split_hash} do not compare")
@@ -77,27 +94,59 @@ def decide(
     segment = next((s for s in policy.segments if challenger.n_users(s) >= policy.min_users), None)
     estimate = challenger.estimate(policy.metric, segment) if segment else None
     if segment is None or estimate is None:
-        measured = max((challenger.n_users(s) for s in policy.segments), default=0)
-        if floor.model is None:
-            return Decision(True, f"a baseline on newer data; only {measured} users in the window, too few to compare")
-        return Decision(
-            False, f"only {measured} users in the test window, {policy.min_users} are needed to tell models apart"
-        )
-    figure, reached = f"{policy.metric} of {segment}", estimate.mean
+        return _too_few_users(challenger, floor, policy)
+    above, passed = _compare_with_floor(challenger, estimate, baselines, floor, policy.metric, segment)
+    if not above:
+        return Decision(False, passed)
+    return _compare_with_champion(estimate, champion, policy.metric, segment, passed)
+
+
+def _too_few_users(challenger: EvaluationReport, floor: Floor, policy: PromotionPolicy) -> Decision:
+    """Only a baseline is renewed where the window cannot tell models apart."""
+    evaluated = max((challenger.n_users(s) for s in policy.segments), default=0)
+    if floor.model is None:
+        return Decision(True, f"a baseline on newer data; only {evaluated} users in the window, too few to compare")
+    return Decision(
+        False, f"only {evaluated} users in the test window, {policy.min_users} are needed to tell models apart"
+    )
+
+
+def _compare_with_floor(
+    challenger: EvaluationReport,
+    estimate: Estimate,
+    baselines: Mapping[str, EvaluationReport],
+    floor: Floor,
+    metric: str,
+    segment: str,
+) -> tuple[bool, str]:
+    """Whether the challenger passes the floor, and the sentence about it."""
+    if floor.model is None:
+        return True, "no floor"
+    figure, reached = f"{metric} of {segment}", estimate.mean
+    base = (challenger if floor.model == RANDOM else baselines[floor.model]).metric(metric, segment, floor.model)
+    if base is None:
+        raise ValueError(f"{floor.model} has no {figure} on this window")
+    least = floor.factor * base
+    words = f"the floor {least:.4f} ({floor.factor:g} x {floor.model})"
     at_best = reached if estimate.high is None else estimate.high
-    passed = "no floor"
-    if floor.model is not None:
-        source = challenger if floor.model == RANDOM else baselines[floor.model]
-        base = source.metric(policy.metric, segment, floor.model)
-        if base is None:
-            raise ValueError(f"{floor.model} has no {figure} on this window")
-        passed = f"the floor {floor.factor * base:.4f} ({floor.factor:g} x {floor.model})"
-        if not at_best > floor.factor * base:
-            return Decision(False, f"{figure} is {reached:.4f}, at best {at_best:.4f}, not above {passed}")
-        passed = f"above {passed}" if reached > floor.factor * base else f"not shown to be below {passed}"
-    if champion is not None:
-        held = champion.metric(policy.metric, segment)
-        if held is not None and reached < held:
-            return Decision(False, f"{figure} is {reached:.4f}, the champion reaches {held:.4f} on the same window")
-    rival = "no champion to compare" if champion is None else "not worse than the champion on the same window"
-    return Decision(True, f"{figure} is {reached:.4f}; {passed}; {rival}")
+    if not at_best > least:
+        return False, f"{figure} is {reached:.4f}, at best {at_best:.4f}, not above {words}"
+    return True, f"above {words}" if reached > least else f"not shown to be below {words}"
+
+
+def _compare_with_champion(
+    estimate: Estimate, champion: EvaluationReport | None, metric: str, segment: str, passed: str
+) -> Decision:
+    figure, reached = f"{metric} of {segment}", estimate.mean
+    if champion is None:
+        return Decision(True, f"{figure} is {reached:.4f}; {passed}; no champion to compare")
+    held = champion.metric(metric, segment)
+    if held is None:
+        return _blocked(f"the champion has no {figure} on the same window")
+    if reached < held:
+        return Decision(False, f"{figure} is {reached:.4f}, the champion reaches {held:.4f} on the same window")
+    return Decision(True, f"{figure} is {reached:.4f}; {passed}; not worse than the champion on the same window")
+
+
+def _blocked(reason: str) -> Decision:
+    return Decision(False, f"blocked: {reason}; a person decides with `python -m pipelines promote`", blocked=True)

@@ -1,9 +1,9 @@
-"""Exact evaluation of one model on one hold-out, as a report that can be read and compared later."""
+"""The evaluation of one model on one test window, as a report that can be stored and compared later."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_serializer, model_validator
 
 from training.data.splits import Split
 from training.evaluation import list_metrics as lists
@@ -17,11 +17,12 @@ from training.evaluation.rankings import (
     rank_test_queries,
 )
 from training.evaluation.segments import Segment, protocol_of, segments
-from training.models.contract import Recommender
+from training.evaluation.stored_config import UnreadableConfig, read_config
+from training.models.contract import ModelConfig, Recommender
 
 RANDOM = "random"
-"""The name under which the expected figures of a random order stand in a report."""
-_OF_LISTS = {f"coverage@{LIST_LENGTH}": lists.coverage, "gini": lists.gini}
+"""The model name of the expected figures of a random order, which every report holds for comparison."""
+_AGGREGATE_METRICS = {f"coverage@{LIST_LENGTH}": lists.coverage, "gini": lists.gini}
 
 
 class _Record(BaseModel):
@@ -29,7 +30,7 @@ class _Record(BaseModel):
 
 
 class SegmentResult(_Record):
-    """One model on one segment of the questions (`training.evaluation.segments`)."""
+    """One model on one segment of the queries (`training.evaluation.segments`)."""
 
     model: str
     segment: str
@@ -42,23 +43,48 @@ class SegmentResult(_Record):
 
 
 class EvaluationReport(_Record):
-    """Figures with everything one must know to compare them: protocol, data, split and seed."""
+    """Figures with everything one must know to compare or repeat them: protocol, data, split, seed, configuration."""
 
+    family: str
+    config: ModelConfig | UnreadableConfig | None = None  # None: the model was not fitted by this package
     protocol: str
     split_hash: str
     snapshot_id: str
     seed: int
     results: list[SegmentResult]
-    notes: dict[str, Any] = {}
+    notes: dict[str, Any] = {}  # what the fit recorded about itself
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_config(cls, values: Any) -> Any:
+        """Build the family's own configuration class. Reports of earlier versions hold the values in the notes."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        notes = dict(values.get("notes") or {})
+        if "config" in notes and "config" not in values:
+            values |= {"config": notes.pop("config"), "notes": notes}
+        if "family" not in values and values.get("results"):
+            first = values["results"][0]
+            values["family"] = first["model"] if isinstance(first, dict) else first.model
+        if isinstance(values.get("config"), dict):
+            values["config"] = read_config(values.get("family", ""), values["config"])
+        return values
+
+    @field_serializer("config")
+    def _write_config(self, config: ModelConfig | UnreadableConfig | None) -> dict[str, Any] | None:
+        if isinstance(config, UnreadableConfig):
+            return config.values
+        return None if config is None else config.model_dump(mode="json")
 
     def metric(self, name: str, segment: str = "all", model: str | None = None) -> float | None:
-        """The mean of a metric, or None where the segment held nobody. Default model: the report's first."""
+        """The mean of a metric, or None where the segment held nobody. Default model: the report's own."""
         found = self.estimate(name, segment, model)
         return None if found is None else found.mean
 
     def estimate(self, name: str, segment: str = "all", model: str | None = None) -> Estimate | None:
-        """A metric with its interval, or None where the segment held nobody. Default model: the report's first."""
-        model = model or self.results[0].model
+        """A metric with its interval, or None where the segment held nobody. Default model: the report's own."""
+        model = model or self.family
         for result in self.results:
             if result.model == model and result.segment == segment and name in result.metrics:
                 return result.metrics[name]
@@ -79,34 +105,35 @@ def evaluate_model(
     fit_seconds: float | None = None,
     peak_mb: float | None = None,
     notes: dict[str, Any] | None = None,
-    tick: ProgressCallback | None = None,
-    answers: HoldoutRankings | None = None,
+    on_progress: ProgressCallback | None = None,
+    rankings: HoldoutRankings | None = None,
 ) -> EvaluationReport:
-    """Rank the full catalogue for every question of the test window and measure where the targets ended.
+    """Rank the whole catalogue for every query of the test window, and measure at which ranks the targets are.
 
     Args:
-        model: fitted on `split.before_test` or less; that is the caller's promise.
-        split: names the protocol and the training data, which tells cold items.
+        model: fitted on `split.before_test` or less, which the caller has to ensure.
+        split: gives the test window, the protocol, and the training data that decides which items are cold.
         seed: of the bootstrap.
         batch_users: users scored at once; bounds memory to a few matrices of [batch_users, n_items].
         n_resamples: of the bootstrap intervals.
-        fit_seconds, peak_mb: what the fit took, copied into the report.
-        notes: whatever else belongs beside the figures.
-        tick: told of the progress.
-        answers: what `rank_test_queries` says of the model, where it has been asked already.
+        fit_seconds, peak_mb: cost of the fit, copied into the report.
+        notes: what the fit recorded about itself.
+        on_progress: called while the queries are ranked.
+        rankings: the result of `rank_test_queries`, where the caller has it already.
     """
     results: list[SegmentResult] = []
     if len(split.test):
-        found = answers or rank_test_queries(model, split, batch_users, tick)
+        found = rankings or rank_test_queries(model, split, batch_users, on_progress)
         usage = {
             "fit_seconds": fit_seconds,
             "recommend_seconds": 1_000 * found.seconds / len(split.test),
             "peak_mb": peak_mb,
         }
-        for size, reached, chance in _figures(split, found, n_resamples, seed):
+        for size, reached, expected in _figures(split, found, n_resamples, seed):
             results.append(SegmentResult(model=model.family, metrics=reached, **size, **usage))
-            results.append(SegmentResult(model=RANDOM, metrics=chance, **size))
+            results.append(SegmentResult(model=RANDOM, metrics=expected, **size))
     return EvaluationReport(
+        family=model.family,
         protocol=protocol_of(split),
         split_hash=split.hash,
         snapshot_id=split.before_test.snapshot_id,
@@ -119,27 +146,27 @@ def evaluate_model(
 def _figures(
     split: Split, found: HoldoutRankings, n_resamples: int, seed: int
 ) -> Iterator[tuple[dict[str, Any], dict[str, Estimate], dict[str, Estimate]]]:
-    """For each segment its name and size, what the model reaches there, and what a random order would."""
-    described = {id(one): _describe(one, split) for one in (found, found.unseen) if one is not None}
+    """For each segment: its name and size, the model's metrics, and the expected metrics of a random order."""
+    list_metrics = {id(each): _list_metrics(each, split) for each in (found, found.unseen) if each is not None}
     for segment in segments(split, found):
         users = segment.users
         ranked = found.per_user if segment.ranks is found.ranks else metrics.per_user_metrics(segment.ranks)
-        columns = {**ranked, **described[id(segment.lists)]}
+        columns = {**ranked, **list_metrics[id(segment.lists)]}
         listed = lists.listings(segment.lists.top[users], split.before_test.n_items)
         reached = {
             **mean_estimates({name: column[users] for name, column in columns.items()}, n_resamples, seed),
-            **aggregate_estimates(listed, _OF_LISTS, n_resamples, seed),
+            **aggregate_estimates(listed, _AGGREGATE_METRICS, n_resamples, seed),
         }
         size = {
             "segment": segment.name,
             "n_users": int(users.sum()),
             "n_targets": int(segment.ranks.n_targets[users].sum()),
         }
-        yield size, reached, mean_estimates(_chance(segment), n_resamples, seed)
+        yield size, reached, mean_estimates(_expected_of_random(segment), n_resamples, seed)
 
 
-def _describe(ranked: RankedQueries, split: Split) -> dict[str, metrics.Floats]:
-    """What each user's list is like, whatever was chosen from it; float64 [n_users]."""
+def _list_metrics(ranked: RankedQueries, split: Split) -> dict[str, metrics.Floats]:
+    """Metrics of each user's list that do not depend on what the user chose, float64 [n_users] each."""
     seen = split.before_test.seen
     return {
         "novelty": lists.novelty(ranked.top, seen),
@@ -147,7 +174,8 @@ def _describe(ranked: RankedQueries, split: Split) -> dict[str, metrics.Floats]:
     }
 
 
-def _chance(segment: Segment) -> dict[str, metrics.Floats]:
+def _expected_of_random(segment: Segment) -> dict[str, metrics.Floats]:
+    """The expected metrics of a ranking in random order, float64 [n_users] each."""
     n_ranked = segment.ranks.n_ranked[segment.users]
     n_targets = segment.ranks.n_targets[segment.users]
     return {

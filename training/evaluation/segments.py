@@ -1,15 +1,16 @@
-"""Whom and what a figure is about: the questions of a hold-out, told apart by what was known before them.
+"""Segments: the users and targets that a figure is about.
 
-    all         every user asked
+    all         every evaluated user
     warm        users who have a history at the time of the query
     cold_users  users who have none
-    cold_items  targets without an event before the test window, ranked among all items that the user has not had
+    cold_items  targets without an event before the test window, ranked among the items that the user has not seen
     repeat      targets that their user had before, ranked among all items that may be recommended
-    new         targets that their user had not, ranked among all items that the user has not had
+    new         targets that their user had not, ranked among the items that the user has not seen
 
-The last two are there where the ranking leaves items in that users had before. There a list fills with what its user
-has every week: what is new to somebody is looked for with a request that leaves out what was seen (`excludeSeen`), so
-such targets are judged on its lists, and chance is that of the fewer items. A target that is cold is new to everybody.
+The last two exist only where the ranking leaves seen items in. There, lists fill with what the user chooses again and
+again. A request that looks for something new leaves out seen items (`excludeSeen`), so new targets are judged on the
+lists of such a request, and the expected figures of a random order are those of the fewer items. A cold target is new
+to every user.
 """
 
 from collections.abc import Iterator
@@ -25,15 +26,15 @@ from training.evaluation.rankings import HoldoutRankings, RankedQueries
 ALL, WARM, COLD_USERS, COLD_ITEMS, REPEAT, NEW = "all", "warm", "cold_users", "cold_items", "repeat", "new"
 
 UNSEEN_WORDS = "targets new to their user are ranked among what the user has not had"
-"""What a protocol says of the segments where it leaves seen items in."""
+"""Added to the protocol where the ranking leaves seen items in."""
 
 
 @dataclass(frozen=True)
 class Segment:
     name: str
-    users: npt.NDArray[np.bool_]  # [n_users] who is asked
-    ranks: TargetRanks  # of all users, with the targets that count
-    lists: RankedQueries  # what they were found in
+    users: npt.NDArray[np.bool_]  # [n_users] who is in the segment
+    ranks: TargetRanks  # of all users, with the targets of the segment
+    lists: RankedQueries  # the recommended lists that the targets are judged on
 
 
 def protocol_of(split: Split) -> str:
@@ -41,21 +42,21 @@ def protocol_of(split: Split) -> str:
     return split.protocol if split.mask == "all" else f"{split.protocol}; {UNSEEN_WORDS}"
 
 
-def segments(split: Split, answers: HoldoutRankings) -> Iterator[Segment]:
-    """The segments that hold anybody. answers: to `split.test`, by `rank_test_queries`."""
+def segments(split: Split, rankings: HoldoutRankings) -> Iterator[Segment]:
+    """The segments that are not empty. rankings: of `split.test`, by `rank_test_queries`."""
     holdout, past = split.test, split.before_test
-    unseen = answers.unseen or answers
+    unseen = rankings.unseen or rankings
     warm = holdout.histories.lengths > 0
     for name, users in ((ALL, np.ones(len(holdout), dtype=bool)), (WARM, warm), (COLD_USERS, ~warm)):
         if users.any():
-            yield Segment(name, users, answers.ranks, answers)
+            yield Segment(name, users, rankings.ranks, rankings)
     cold = np.bincount(past.interactions.items, minlength=past.n_items) == 0
     parts = [(COLD_ITEMS, unseen, unseen.ranks.where(cold[unseen.ranks.items]))]
     if split.mask != "all":
         had = past.seen[holdout.users].tocoo()
-        keys = answers.ranks.rows * past.n_items + answers.ranks.items
+        keys = rankings.ranks.rows * past.n_items + rankings.ranks.items
         known = np.isin(keys, had.row.astype(np.int64) * past.n_items + had.col)
-        parts += [(REPEAT, answers, answers.ranks.where(known)), (NEW, unseen, unseen.ranks)]
+        parts += [(REPEAT, rankings, rankings.ranks.where(known)), (NEW, unseen, unseen.ranks)]
     for name, lists, found in parts:
         users = found.n_targets > 0
         if users.any():

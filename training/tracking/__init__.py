@@ -1,0 +1,22 @@
+"""Trainings in MLflow. No other package imports mlflow.
+
+`experiments` writes runs, `mlflow_store` logs trainings and keeps the registry, `study_run` logs searches for
+hyper-parameters, `flavor` lays out a logged model, `payload` turns a training into flat metrics and parameters, and
+`stored_names` reads names that earlier versions wrote.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from training.tracking.flavor import HistoryScorer
+
+
+def _load_pyfunc(path: str) -> "HistoryScorer":
+    """The model of a logged model. `mlflow.pyfunc.load_model` calls this with the model folder.
+
+    Every logged model names this module as its loader, those of earlier versions too. The imports are inside, because
+    whoever imports a light module of this package must not pay for MLflow.
+    """
+    from training.tracking.mlflow_store import load_logged_model
+
+    return load_logged_model(path)

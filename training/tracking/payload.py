@@ -1,4 +1,4 @@
-"""A training as flat figures and words, the form in which a tracking server keeps and plots them."""
+"""The MLflow payload of a training: flat metrics and parameters."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from training.train import TrainedModel
 
 
 def metrics(trained: TrainedModel) -> dict[str, list[float]]:
-    """Names to values; more than one value is a curve over epochs."""
+    """Metric names to values. Several values are a curve over epochs."""
     found: dict[str, list[float]] = {
         "fit_seconds": [trained.usage.seconds],
         "fit_cpu_seconds": [trained.usage.cpu_seconds],
@@ -41,9 +41,9 @@ def past_training(metrics: Mapping[str, float], params: Mapping[str, str]) -> Pa
 
 
 def params(trained: TrainedModel) -> dict[str, Any]:
-    """Hyper-parameters by dotted path, and what words a fit left about itself."""
-    words = {f"fit.{name}": value for name, value in trained.report.notes.items() if isinstance(value, str)}
-    return {**dotted(trained.config.model_dump(mode="json")), **words, "seed": trained.seed}
+    """Hyper-parameters by dotted path, and the texts among the notes of the fit."""
+    texts = {f"fit.{name}": value for name, value in trained.report.notes.items() if isinstance(value, str)}
+    return {**dotted(trained.config.model_dump(mode="json")), **texts, "seed": trained.seed}
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -58,14 +58,14 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def summary(report: EvaluationReport) -> dict[str, str]:
-    """The figures that a person wants beside a version in the registry."""
+    """The metrics that are shown beside a version in the registry, by tag name."""
     names = [(name, segment) for segment in ("all", "warm") for name in ("ndcg@10", "recall@10", "auc")]
     found = {_key(segment, name): report.metric(name, segment) for name, segment in names if report.results}
     return {name: f"{value:.4f}" for name, value in found.items() if value is not None}
 
 
 def metric_name(metric: str) -> str:
-    """A tracking server takes no @ in a name."""
+    """The name under which MLflow keeps a metric, since it takes no @ in a name."""
     return metric.replace("@", "_at_")
 
 

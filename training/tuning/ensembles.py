@@ -1,8 +1,12 @@
-"""Fits of an ensemble for a search: its base models are fitted once, one window earlier than for a report.
+"""How an ensemble is fitted during a search: its base models are fitted once, not in every trial.
 
-before the base models' last window    base models that the ensemble learns over, on questions of that window
-`split.train`                         base models that it then ranks with
-`split.validation`                    judges; nothing here has learned from it
+The base models are fitted one window earlier than for a report, so that neither they nor the ensemble have learned
+from the window that judges the trials:
+
+    events before WINDOW      fit the base models whose scores the ensemble learns to weigh
+    WINDOW of `split.train`   holds the queries that the ensemble learns from
+    `split.train`             fits the base models that the ensemble then ranks with
+    `split.validation`        judges the trial
 """
 
 from collections.abc import Callable, Mapping
@@ -21,24 +25,25 @@ log = structlog.get_logger(__name__)
 WINDOW = 0.125
 """Share of the events of `split.train`, the newest ones, that an ensemble learns from: as many as validate."""
 
-Fit = Callable[[ModelConfig, RuntimeOptions], Recommender]
+FitFunction = Callable[[ModelConfig, RuntimeOptions], Recommender]
+"""Fits a model with a configuration."""
 
 
 def ensemble_fit(
     family: type[Ensemble], split: Split, base_models: Mapping[str, ModelConfig], options: RuntimeOptions
-) -> Fit:
-    """Fit the base models; what comes back fits an ensemble over them to a configuration, quickly.
+) -> FitFunction:
+    """Fit the base models now, and return a function that fits an ensemble over them in each trial.
 
     Args:
         family: the ensemble's class.
         split: its `train` is learned from.
-        base_models: families to combine, with their configurations; one that the data cannot carry is left out.
-        options: of the base models' fits; `max_seconds` bounds each.
+        base_models: configurations of the base models by family. A family that the data cannot carry is left out.
+        options: of the base models' fits; `max_seconds` bounds each fit.
 
     Raises:
-        ValueError: the data carry none of the families, or do not part in time.
+        ValueError: the data can carry none of the families, or cannot be cut in time.
     """
-    past, since, questions = _window(split)
+    past, since, queries = _window(split)
     earlier: dict[str, Recommender] = {}
     later: dict[str, Recommender] = {}
     for name, config in base_models.items():
@@ -46,27 +51,30 @@ def ensemble_fit(
             earlier[name] = family_class(name)(config).fit(past, options)
             later[name] = earlier[name].refit(split.train, options)
         except ValueError as error:
-            log.warning("left out of the ensemble", family=name, reason=str(error))
+            log.warning("base model left out of the ensemble", family=name, reason=str(error))
             earlier.pop(name, None)
     if not earlier:
         raise ValueError(f"the data carry none of the families to combine: {', '.join(base_models)}")
 
     def fit(config: ModelConfig, fit_options: RuntimeOptions) -> Recommender:
-        ensemble = family(config, earlier, since, questions)
-        ensemble.fit(split.train if questions is None else past, replace(fit_options, progress=None))
+        ensemble = family(config, earlier, since, queries)
+        ensemble.fit(split.train if queries is None else past, replace(fit_options, progress=None))
         return ensemble.with_refitted(later, split.train)
 
     return fit
 
 
 def _window(split: Split) -> tuple[Dataset, int | None, Holdout | None]:
-    """The data set before the window, and the moment that begins it or the questions about it."""
-    if split.known_until is None:  # positions are no clock
+    """The events before the window, with the time at which it begins (microseconds) or with its queries.
+
+    A leave-one-out split has no such time, so each user's last training event becomes a query.
+    """
+    if split.known_until is None:
         inner = leave_one_out_split(split.train, split.mask)
         return inner.before_test, None, inner.test
     times = split.train.interactions.timestamps
     since = int(np.quantile(times, 1 - WINDOW, method="higher"))
     past = split.train.where(times < since)
     if not len(past.interactions):
-        raise ValueError("an ensemble needs events before and after a moment; most share one")
+        raise ValueError("an ensemble needs events at different times; most share one timestamp")
     return past, since, None

@@ -1,4 +1,4 @@
-"""What a search for hyper-parameters tried, and what it found."""
+"""What a search for hyper-parameters found: the result of every trial, and of the study as a whole."""
 
 from dataclasses import dataclass, field
 
@@ -6,41 +6,43 @@ from training.evaluation.intervals import Estimate, Floats, paired_difference
 from training.models.contract import ModelConfig
 
 METRIC = "ndcg@10"
+"""What a study maximises, as a mean over the queries of the validation window."""
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One configuration and how it ended."""
+    """One configuration and how its trial ended."""
 
     number: int
-    config: ModelConfig | None  # None: the values do not make a configuration
-    value: float | None  # mean of METRIC over the questions of the validation window; None where it was not reached
-    curve: tuple[float, ...]  # what the fit reported on the way
+    config: ModelConfig | None  # None: the suggested values do not make a valid configuration
+    value: float | None  # METRIC; None where the trial did not complete
+    curve: tuple[float, ...]  # the held-out figure after each step of the fit, where the family reports one
     state: str  # COMPLETE, PRUNED or FAILED
-    reason: str
+    reason: str  # empty for a complete trial
     seconds: float
-    figures: Floats | None = field(default=None, compare=False, repr=False)  # METRIC of each question
+    per_query: Floats | None = field(default=None, compare=False, repr=False)  # float64 [n_queries], METRIC of each
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    best: int  # the number of the trial that won
-    config: ModelConfig  # its configuration
-    value: float  # what it reached
-    tried: tuple[TrialResult, ...]  # in order; the first is what the search began with
+    """All trials, and the best of them."""
+
+    best: int  # number of the best trial
+    config: ModelConfig  # of the best trial
+    value: float  # METRIC of the best trial
+    trials: tuple[TrialResult, ...]  # in order; the first is the configuration that the search began with
 
     @property
-    def started_from(self) -> float | None:
-        """What the configuration that the search began with reached."""
-        return self.tried[0].value
+    def baseline(self) -> float | None:
+        """METRIC of the configuration that the search began with; None where its trial did not complete."""
+        return self.trials[0].value
 
     @property
-    def gain(self) -> Estimate | None:
-        """How much more the winner reaches than the start, paired by question.
+    def improvement(self) -> Estimate | None:
+        """How much more the best trial reaches than the first, paired by query; None where the first did not complete.
 
-        The best of many trials is lucky too: an interval that barely leaves 0 out says little. None where the start
-        did not come to its end.
+        The best of many trials is partly luck, so an interval that barely excludes 0 says little.
         """
-        start, best = self.tried[0].figures, self.tried[self.best].figures
-        return None if start is None or best is None else paired_difference(best, start)
+        first, best = self.trials[0].per_query, self.trials[self.best].per_query
+        return None if first is None or best is None else paired_difference(best, first)

@@ -1,4 +1,4 @@
-"""Search spaces: which values of a family's configuration are tried, from `configs/search/<family>.yaml`."""
+"""Search spaces: the values that a study tries for each hyper-parameter, from `configs/search/<family>.yaml`."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -15,28 +15,31 @@ if TYPE_CHECKING:
 Value = int | float | str | bool | None
 
 
-class _Option(BaseModel):
+class _Domain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Choice(_Option):
-    """One of these."""
+class Choice(_Domain):
+    """A categorical hyper-parameter: one of these values."""
 
     choices: tuple[Value, ...] = Field(min_length=1)
 
     def suggest(self, trial: "Trial", path: str) -> Value:
         return self.choices[trial.suggest_categorical(path, range(len(self.choices)))]
 
-    def place(self, value: Any) -> Value:
-        """What stands for the value in a trial."""
+    def encode(self, value: Any) -> Value:
+        """What Optuna stores for the value: its index among the choices."""
         return self.choices.index(value)
 
-    def holds(self, value: Any) -> bool:
+    def contains(self, value: Any) -> bool:
         return value in self.choices
 
 
-class Range(_Option):
-    """From low to high, both included; whole numbers where both are whole; log: as likely per doubling."""
+class Range(_Domain):
+    """A numerical hyper-parameter from low to high, both included.
+
+    Whole numbers are drawn where both bounds are whole. With `log`, every doubling is equally likely.
+    """
 
     low: int | float
     high: int | float
@@ -53,37 +56,37 @@ class Range(_Option):
             return trial.suggest_int(path, self.low, self.high, log=self.log)
         return trial.suggest_float(path, self.low, self.high, log=self.log)
 
-    def place(self, value: Any) -> Value:
-        """What stands for the value in a trial: itself."""
-        found: Value = value
-        return found
+    def encode(self, value: Any) -> Value:
+        """What Optuna stores for the value: the value itself."""
+        number: Value = value
+        return number
 
-    def holds(self, value: Any) -> bool:
+    def contains(self, value: Any) -> bool:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
 class SearchSpace(RootModel[dict[str, Choice | Range]]):
-    """Options by key of the configuration; dots lead into what is nested: `encoder.text_weight`."""
+    """The domain of each searched hyper-parameter, by its dotted path in the configuration: `encoder.text_weight`."""
 
     def suggest(self, trial: "Trial", base: ModelConfig) -> ModelConfig:
-        """`base` with a value from every option. Raises ValidationError for a key that it does not have."""
+        """`base` with a suggested value for every searched path. Raises ValidationError for a path that it lacks."""
         values = base.model_dump()
-        for path, option in self.root.items():
-            _put(values, path, option.suggest(trial, path))
+        for path, domain in self.root.items():
+            _put(values, path, domain.suggest(trial, path))
         return type(base).model_validate(values)
 
-    def place(self, config: ModelConfig) -> dict[str, Value]:
-        """Where a configuration lies in the space; what lies outside of it is left out.
+    def encode(self, config: ModelConfig) -> dict[str, Value]:
+        """The configuration's values as Optuna stores them, by path. A value outside of its domain is left out.
 
-        Raises ValueError for a key that the configuration does not have.
+        Raises ValueError for a path that the configuration does not have.
         """
         values = config.model_dump()
         found = {path: _get(values, path) for path in self.root}
-        return {path: self.root[path].place(value) for path, value in found.items() if self.root[path].holds(value)}
+        return {path: self.root[path].encode(value) for path, value in found.items() if self.root[path].contains(value)}
 
 
 def load_space(family: str) -> SearchSpace:
-    """Raises ValueError for a family that is not tuned."""
+    """The search space of a family. Raises ValueError for a family without one."""
     path = files("configs") / "search" / f"{family}.yaml"
     if not path.is_file():
         raise ValueError(f"{family} has no search space: write configs/search/{family}.yaml")

@@ -24,7 +24,7 @@ def forget_tenant(installation: Installation, tenant_id: str) -> None:
 
     paths = installation.paths
     paths.mlflow.mkdir(parents=True, exist_ok=True)
-    Tracking(installation.tracking.resolve(paths), paths.mlflow / "artifacts").forget(tenant_id)
+    Tracking(installation.tracking.resolve(paths), paths.mlflow / "artifacts").delete_experiment(tenant_id)
     for path in left_by(paths, tenant_id):
         if path.is_dir():
             shutil.rmtree(path)

@@ -7,14 +7,21 @@ schedules do without.
 from typing import Any
 
 import dagster as dg
+from pydantic import TypeAdapter
 
 from pipelines.defs.training.families import asset_name, base_models_of
 from pipelines.defs.training.presentation import comparison, curves, model_links
 from pipelines.partitions import tenants
 from pipelines.presentation import SUMMARY, interval_plot, table
 from pipelines.resources import Installation
+from training.evaluation.promotion import IncomparableChampion
 from training.evaluation.report import EvaluationReport
 from training.models.registry import families, is_ensemble
+
+_CHAMPION: TypeAdapter[EvaluationReport | IncomparableChampion | None] = TypeAdapter(
+    EvaluationReport | IncomparableChampion | None
+)
+"""Reads what the asset `evaluation` wrote about a champion."""
 
 
 def training_assets() -> list[dg.AssetsDefinition]:
@@ -82,15 +89,15 @@ def _evaluation_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
 
         run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])
         reports = {name: steps.report_of(run, name) for name in names}
-        champions = {name: steps.champion_report(run, name, report) for name, report in reports.items()}
+        champions = {name: steps.champion_on_window(run, name, report) for name, report in reports.items()}
         shown = {name: steps.figures(report) for name, report in reports.items()}
         best = max(shown, key=lambda name: shown[name].get("ndcg@10", 0.0))
         return dg.MaterializeResult(
             value={
                 "reports": {name: report.model_dump(mode="json") for name, report in reports.items()},
                 "champions": {
-                    name: None if report is None else report.model_dump(mode="json")
-                    for name, report in champions.items()
+                    name: None if champion is None else champion.model_dump(mode="json")
+                    for name, champion in champions.items()
                 },
             },
             metadata={
@@ -98,14 +105,7 @@ def _evaluation_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
                 "comparison": table(comparison(reports.values())),
                 "ndcg_at_10": _ndcg_plot(reports, {name: found["segment"] for name, found in shown.items()}),
                 "champions_on_this_window": table(
-                    [
-                        {
-                            "family": name,
-                            "champion": report is not None,
-                            **({} if report is None else steps.figures(report)),
-                        }
-                        for name, report in champions.items()
-                    ]
+                    [{"family": name, **_champion_row(champion)} for name, champion in champions.items()]
                 ),
                 "protocol": next(iter(reports.values())).protocol,
                 "split": next(iter(reports.values())).split_hash,
@@ -140,25 +140,27 @@ def _champions_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
             run,
             versions,
             {name: EvaluationReport.model_validate(report) for name, report in found["reports"].items()},
-            {
-                name: None if report is None else EvaluationReport.model_validate(report)
-                for name, report in found["champions"].items()
-            },
+            {name: _CHAMPION.validate_python(champion) for name, champion in found["champions"].items()},
         )
         refs = {name: run.tracking.champion(run.tenant, name) for name in names}
         promoted = [name for name, decision in decisions.items() if decision.promote]
+        blocked = [name for name, decision in decisions.items() if decision.blocked]
         return dg.MaterializeResult(
             value={
-                name: {"promoted": decision.promote, "reason": decision.reason} for name, decision in decisions.items()
+                name: {"promoted": decision.promote, "blocked": decision.blocked, "reason": decision.reason}
+                for name, decision in decisions.items()
             },
             metadata={
-                SUMMARY: f"{len(promoted)} of {len(names)} new versions promoted: {', '.join(promoted) or 'none'}",
+                SUMMARY: f"{len(promoted)} of {len(names)} new versions promoted: {', '.join(promoted) or 'none'}"
+                + (f"; blocked until a person decides: {', '.join(blocked)}" if blocked else ""),
+                "blocked": ", ".join(blocked) or "none",
                 "decisions": table(
                     [
                         {
                             "family": name,
                             "new_version": versions[name],
                             "promoted": decision.promote,
+                            "blocked": decision.blocked,
                             "champion": "" if (ref := refs[name]) is None else ref.version,
                             "reason": decision.reason,
                         }
@@ -169,6 +171,15 @@ def _champions_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
         )
 
     return champions
+
+
+def _champion_row(champion: EvaluationReport | IncomparableChampion | None) -> dict[str, Any]:
+    """What the table of champions says of one family."""
+    from pipelines.defs.training import steps
+
+    if isinstance(champion, IncomparableChampion):
+        return {"champion": True, "cannot_be_compared": f"{champion.version}: {champion.reason}"}
+    return {"champion": champion is not None, **({} if champion is None else steps.figures(champion))}
 
 
 def _ndcg_plot(reports: dict[str, EvaluationReport], segments: dict[str, str]) -> dg.MetadataValue:

@@ -7,8 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ValidationError
-
 from feature_store.interaction_types import SeenPolicy, seen_policy
 from feature_store.lake import tenant_folder
 from feature_store.snapshots import Manifest, snapshot_folder
@@ -16,16 +14,23 @@ from pipelines.defs.training.families import base_models_of
 from pipelines.resources import Installation
 from training.data.dataset import Dataset, load_snapshot
 from training.data.splits import Split, temporal_split
-from training.evaluation.promotion import Decision, decide, load_policy
+from training.evaluation.promotion import Decision, IncomparableChampion, decide, load_policy
 from training.evaluation.report import EvaluationReport
-from training.models.contract import RuntimeOptions
-from training.models.registry import family_class
-from training.tracking.mlflow_store import ModelRef, Tracking
+from training.evaluation.stored_config import UnreadableConfig
+from training.models.contract import ModelConfig, RuntimeOptions
+from training.tracking.mlflow_store import ModelRef, Tracking, UnreadableReportError
 from training.train import TrainedModel, evaluate_family, train_family
 
 POSITIONS_TAG = "positions_id"
 SNAPSHOT_TAG = "snapshot_id"
 CATALOGUE_TAG = "catalogue_version"
+
+
+def tracking_of(installation: Installation) -> Tracking:
+    """The installation's MLflow server, or its own store where no server is configured."""
+    paths = installation.paths
+    paths.mlflow.mkdir(parents=True, exist_ok=True)
+    return Tracking(installation.tracking.resolve(paths), paths.mlflow / "artifacts")
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,7 @@ class TrainingRun:
 
     @property
     def tracking(self) -> Tracking:
-        paths = self.installation.paths
-        paths.mlflow.mkdir(parents=True, exist_ok=True)
-        return Tracking(self.installation.tracking.resolve(paths), paths.mlflow / "artifacts")
+        return tracking_of(self.installation)
 
     @property
     def options(self) -> RuntimeOptions:
@@ -113,30 +116,57 @@ def report_of(run: TrainingRun, family: str) -> EvaluationReport:
     return run.load(family).report
 
 
-def champion_report(run: TrainingRun, family: str, challenger: EvaluationReport) -> EvaluationReport | None:
-    """What the champion's configuration reaches on the challenger's window, or None without a comparable champion.
+def champion_on_window(
+    run: TrainingRun, family: str, challenger: EvaluationReport
+) -> EvaluationReport | IncomparableChampion | None:
+    """What the champion's configuration reaches on the challenger's window; None where the family never had one.
 
-    A champion with the challenger's configuration ties with it: fitted before the same window, it is the same model.
-    One whose configuration today's code does not know, or whose item positions are of another feature store, cannot
-    be built or served again and does not compare.
+    The configuration is fitted again, before the same window as the challenger. A champion with the challenger's
+    configuration ties with it, because the same fit would give the same model. Where the champion cannot be measured,
+    the reason is returned in its place, so that nothing is promoted without a comparison.
     """
-    champion = servable_champion(run, family)
+    champion = run.tracking.champion(run.tenant, family)
     if champion is None:
-        return None
-    values = run.tracking.report(champion).notes["config"]
-    if values == challenger.notes["config"]:
-        return challenger
+        earlier = run.tracking.last_promoted(run.tenant, family)
+        if earlier is None:
+            return None
+        return IncomparableChampion(version=earlier, reason="the alias `champion` was removed")
     try:
-        config = family_class(family).Config.model_validate(values)
-    except ValidationError:
-        return None
+        config = _config_of(run, champion)
+        return challenger if config == challenger.config else _report_on_window(run, family, config)
+    except _NotComparableError as error:
+        return IncomparableChampion(version=f"version {champion.version}", reason=str(error))
+
+
+class _NotComparableError(Exception):
+    """Why a champion cannot be measured on today's window."""
+
+
+def _config_of(run: TrainingRun, champion: ModelRef) -> ModelConfig:
+    try:
+        config = run.tracking.report(champion).config
+    except UnreadableReportError as error:
+        raise _NotComparableError(str(error)) from error
+    if config is None:
+        raise _NotComparableError("its report holds no configuration")
+    if isinstance(config, UnreadableConfig):
+        raise _NotComparableError(config.reason)
+    return config
+
+
+def _report_on_window(run: TrainingRun, family: str, config: ModelConfig) -> EvaluationReport:
     _, split = run.data()
     base_models = {name: run.load(name) for name in base_models_of(family)}
-    return evaluate_family(family, split, options=run.options, config=config, base_models=base_models).report
+    try:
+        return evaluate_family(family, split, options=run.options, config=config, base_models=base_models).report
+    except (ValueError, MemoryError) as error:
+        raise _NotComparableError(
+            f"its configuration cannot be fitted on this data: {error or type(error).__name__}"
+        ) from error
 
 
 def servable_champion(run: TrainingRun, family: str) -> ModelRef | None:
-    """The champion, where its item positions are those of this snapshot."""
+    """The champion, where it knows items by the positions of this snapshot; another one cannot be served with it."""
     champion = run.tracking.champion(run.tenant, family)
     if champion is None:
         return None
@@ -148,21 +178,21 @@ def promote(
     run: TrainingRun,
     versions: Mapping[str, str],
     reports: Mapping[str, EvaluationReport],
-    champions: Mapping[str, EvaluationReport | None],
+    champions: Mapping[str, EvaluationReport | IncomparableChampion | None],
 ) -> dict[str, Decision]:
     """Apply the promotion rule to every family's new version, and move the aliases that it moves.
 
     Args:
         versions: the challengers' registered versions, by family.
         reports: the challengers' reports, by family.
-        champions: the champions' reports on the same window, by family.
+        champions: what `champion_on_window` found of each family.
     """
     policy, tracking = load_policy(), run.tracking
     decisions = {}
     for family, version in versions.items():
         others = {name: report for name, report in reports.items() if name != family}
         decision = decide(reports[family], champions[family], others, policy.floor(family), policy)
-        tracking.decided(tracking.version(run.tenant, family, version), decision)
+        tracking.record_decision(tracking.version(run.tenant, family, version), decision)
         decisions[family] = decision
     return decisions
 
