@@ -75,7 +75,7 @@ def test_items_that_nobody_touched_are_ranked_and_count_in_the_catalogue(tmp_pat
     [
         ([("u", "a", 1), ("u", "b", 2)], (), "at least 3 events"),
         ([(f"u{n}", f"i{n % 3}", 1) for n in range(30)], (), "different times"),
-        ([("u", "only", n) for n in range(20)], (), "nothing to ask"),
+        ([("u", "only", n) for n in range(20)], (), "there is no query"),
         ([("u", "a", 1), ("v", "b", 2)], ("--protocol", "leave-one-out"), "no user has three events"),
     ],
 )

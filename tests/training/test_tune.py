@@ -78,7 +78,7 @@ def test_a_blend_over_positions_learns_from_each_users_event_before_those_that_j
 
 
 def test_a_blend_needs_components_and_a_space_names_what_there_is() -> None:
-    with pytest.raises(ValueError, match="say how"):
+    with pytest.raises(ValueError, match="pass ensemble_fit"):
         run_study(Hybrid, SPLIT, load_space("hybrid"), load_config("hybrid"), options=OPTIONS, minutes=5, trials=1)
     with pytest.raises(ValueError, match="none of the families"):
         ensemble_fit(Hybrid, SPLIT, {}, OPTIONS)
