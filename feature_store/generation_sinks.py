@@ -23,13 +23,13 @@ class JobGoneError(Exception):
 
 
 @dataclass(frozen=True)
-class GenerationJob:
-    """What is to be generated: `count` recommendations of a family for each user of a segment."""
+class ClaimedJob:
+    """A generation job that this process runs: `count` recommendations by a family for each user of a segment."""
 
     id: str
     algorithm: str
     count: int
-    attempt: int  # 1 for the first start since the job got on
+    attempt: int  # 1 for the first start since the job made progress
 
 
 class Generation:
@@ -39,22 +39,22 @@ class Generation:
         self._connection = connection
         self._tenant_id = tenant_id
 
-    def next_job(self) -> GenerationJob | None:
+    def next_job(self) -> ClaimedJob | None:
         """Start the tenant's oldest unfinished job, or go on with it. Gives up the one that never gets on."""
         while True:
             row = self._change(_START)
             if row is None:
                 return None
-            job = GenerationJob(*row)
+            job = ClaimedJob(*row)
             if job.attempt <= MAX_ATTEMPTS:
                 return job
             self.fail(job, f"it broke off {MAX_ATTEMPTS} times without getting on; the pipeline's log has the reasons")
 
-    def begin(self, job: GenerationJob, release: str, users_left: int) -> None:
+    def begin(self, job: ClaimedJob, release: str, users_left: int) -> None:
         """Note how many users there are left to do, and by which release. Raises JobGoneError."""
         self._require(self._change(_BEGIN, job.id, release, users_left))
 
-    def write(self, job: GenerationJob, release: str, recommendations: pa.Table, users: int) -> int:
+    def write(self, job: ClaimedJob, release: str, recommendations: pa.Table, users: int) -> int:
         """Store recommendations (RECOMMENDATIONS) for so many users together with the job's progress.
 
         Left out are those of users and items that went meanwhile. Returns how many were stored. Raises JobGoneError.
@@ -71,11 +71,11 @@ class Generation:
             self._require(_row(cursor, _WRITTEN, self._tenant_id, job.id, written))
         return written
 
-    def complete(self, job: GenerationJob) -> None:
+    def complete(self, job: ClaimedJob) -> None:
         """Raises JobGoneError."""
         self._require(self._change(_FINISH, job.id, "completed", None))
 
-    def fail(self, job: GenerationJob, reason: str) -> None:
+    def fail(self, job: ClaimedJob, reason: str) -> None:
         """End the job with words for whoever asked for it. Raises JobGoneError."""
         self._require(self._change(_FINISH, job.id, "failed", reason))
 

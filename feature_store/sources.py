@@ -50,7 +50,7 @@ class NewInteractions:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class CatalogueExport:
     """Every item that is not deleted, at one catalogue version."""
 
     version: int
@@ -89,7 +89,7 @@ def new_interactions(url: str, tenant_id: str, lower_xid: int) -> Iterator[NewIn
 
 
 @contextmanager
-def catalogue(url: str, tenant_id: str) -> Iterator[Catalogue]:
+def catalogue(url: str, tenant_id: str) -> Iterator[CatalogueExport]:
     """The tenant's items and the catalogue version they are at, read in one snapshot."""
     with repeatable_read(url) as cursor:
         version = int(
@@ -99,7 +99,7 @@ def catalogue(url: str, tenant_id: str) -> Iterator[Catalogue]:
             f"SELECT {_select(ITEM_COLUMNS)} FROM items "  # noqa: S608
             'WHERE tenant_id = $1 AND deleted_at IS NULL ORDER BY id COLLATE "C"'
         )
-        yield Catalogue(version, _stream(cursor, query, (tenant_id,), LAKE_ITEMS))
+        yield CatalogueExport(version, _stream(cursor, query, (tenant_id,), LAKE_ITEMS))
 
 
 def tenants(url: str) -> list[str]:

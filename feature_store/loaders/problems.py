@@ -1,4 +1,4 @@
-"""What an import refuses: the whole of it, or single rows."""
+"""The failures of an import: it is refused as a whole, or rejects single rows."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import duckdb
 import msgspec
 
 SHOWN = 20
-"""Rejected rows that are printed; the file has all of them."""
+"""The number of rejected rows that are printed. The rejects file has all of them."""
 CHUNK = 10_000
 
 
@@ -32,7 +32,7 @@ class Reject:
 
 
 class Rejects:
-    """The rejected rows of one import, kept in its DuckDB, so that a file of bad rows alone fits as well."""
+    """The rejected rows of one import. They are stored in DuckDB, so that they need not fit in memory."""
 
     def __init__(self, db: duckdb.DuckDBPyConnection) -> None:
         self._db = db
@@ -57,7 +57,7 @@ class Rejects:
         return [Reject(*row) for row in rows]
 
     def write(self, path: Path) -> None:
-        """One JSON object a line, readable by the owner alone, since the rows may name people."""
+        """Write one JSON object a line. Only the owner can read the file, since the rows may name people."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         result = self._db.execute("SELECT * FROM rejects ORDER BY file, place")

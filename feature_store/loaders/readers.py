@@ -1,4 +1,4 @@
-"""Files into DuckDB: one table per file, with the line or row number of every record."""
+"""Reads files into DuckDB: one table per file, with the line or row number of every record."""
 # ruff: noqa: S608 -- column names are quoted, and a mapping is as trusted as the command line it comes from
 
 import csv
@@ -33,7 +33,7 @@ csv.field_size_limit(16 * 1024 * 1024)
 
 @dataclass
 class Staged:
-    """A file's records in the table `table`; `unread` are those that no record could be made of."""
+    """A file whose records are in the table `table`. `unread` are the lines that could not be read as records."""
 
     file: str
     table: str
@@ -48,7 +48,7 @@ class Staged:
 
 
 def stage(db: duckdb.DuckDBPyConnection, path: Path, table: str, delimiter: str = "") -> Staged:
-    """Read the file into `table`. Raises ImportRefusedError where it holds no table of records at all."""
+    """Read the file into `table`. Raises ImportRefusedError where the file holds no records."""
     if path.suffix.lower() not in FORMATS:
         raise ImportRefusedError(f"{path}: is of no known kind; name it {', '.join(FORMATS)}")
     try:
@@ -81,18 +81,18 @@ def _stage_parquet(db: duckdb.DuckDBPyConnection, path: Path, table: str) -> Sta
         )
     except duckdb.Error as error:
         raise ImportRefusedError(f"{path}: is no readable Parquet file: {error}") from error
-    return describe(db, str(path), table, "parquet")
+    return describe_table(db, str(path), table, "parquet")
 
 
-def describe(db: duckdb.DuckDBPyConnection, file: str, table: str, kind: str) -> Staged:
-    """What is in a table that is already there."""
+def describe_table(db: duckdb.DuckDBPyConnection, file: str, table: str, kind: str) -> Staged:
+    """The description of a table that exists already."""
     columns = {name: str(type_) for name, type_, *_ in db.execute(f"DESCRIBE {table}").fetchall() if name != PLACE}
     rows = db.execute(f"SELECT count(*) FROM {table}").fetchone()
     return Staged(file, table, kind, columns, rows[0] if rows else 0)
 
 
 def _stage_csv(db: duckdb.DuckDBPyConnection, path: Path, table: str, delimiter: str) -> Staged:
-    # Python's reader, because it alone knows the line of every record where fields span lines and rows are broken.
+    # Python's CSV reader, because DuckDB's does not report the line of each record where fields span lines.
     unread: list[Reject] = []
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         lines = _Lines(file)
@@ -106,13 +106,13 @@ def _stage_csv(db: duckdb.DuckDBPyConnection, path: Path, table: str, delimiter:
             db.register("chunk", chunk)
             db.execute(f"INSERT INTO {table} SELECT * FROM chunk")
             db.unregister("chunk")
-    staged = describe(db, str(path), table, "csv")
+    staged = describe_table(db, str(path), table, "csv")
     staged.unread = unread
     return staged
 
 
 class _Lines:
-    """A file's lines for a reader of CSV, those of a record that went wrong once more."""
+    """The lines of a file for a CSV reader, which can go back to the lines of a broken record."""
 
     def __init__(self, file: Iterator[str]) -> None:
         self._file = file
@@ -130,7 +130,7 @@ class _Lines:
         return line
 
     def only_first(self) -> str:
-        """The record's first line; the others will be read again, since a stray quote may have swallowed them."""
+        """The first line of the broken record. The others are read again: a stray quote may have joined them to it."""
         first, *others = self.record
         self._again.extendleft(reversed(others))
         self.number -= len(others)
@@ -213,7 +213,7 @@ def _stage_jsonl(db: duckdb.DuckDBPyConnection, path: Path, table: str) -> Stage
     columns = [f"document -> {literal(pointer)} AS {quoted(key)}" for key, pointer in pointers.items()]
     db.execute(f"CREATE TABLE {table} AS SELECT {', '.join([*columns, PLACE])} FROM {table}_documents")
     db.execute(f"DROP TABLE {table}_documents")
-    staged = describe(db, str(path), table, "jsonl")
+    staged = describe_table(db, str(path), table, "jsonl")
     staged.unread = unread
     return staged
 
@@ -239,7 +239,7 @@ def _json_rows(
             unread.append(Reject(str(path), "line", number, "", reason, text.decode("utf-8", "replace")[:1_000]))
             continue
         keys.update(dict.fromkeys(document))
-        # Encoded again: numbers in their shortest form, as the API would have stored them.
+        # Encoded again, so that numbers have their shortest form, which the API stores too.
         yield number, msgspec.json.encode(document).decode()
 
 
@@ -263,10 +263,10 @@ def _shown(row: list[str]) -> str:
 
 
 def quoted(name: str) -> str:
-    """An identifier of SQL."""
+    """The text as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
-    """A string literal of SQL."""
+    """The text as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""Which columns of a staged file a mapping, or its defaults, speak of."""
+"""Resolves the sources of a mapping, or its defaults, to columns of a staged file."""
 # ruff: noqa: S608 -- column names are quoted, and a mapping is as trusted as the command line it comes from
 
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = {
     "interactions.value": ("value",),
     "interactions.timestamp": ("timestamp",),
 }
-"""Columns that are taken where the mapping names none: the API's own names, and their spelling in SQL."""
+"""The columns that are used where the mapping names none: the API's names, in camelCase and snake_case."""
 
 
 class Resolver:
-    """Reads sources of one file and remembers which columns they used."""
+    """Resolves the sources of one file, and records which columns they use."""
 
     def __init__(self, db: duckdb.DuckDBPyConnection, staged: Staged) -> None:
         self._db = db
@@ -53,7 +53,7 @@ class Resolver:
         return Raw(where, literal(value), "VARCHAR") if isinstance(value, str) else Raw(where, str(value), "DOUBLE")
 
     def looks_like(self, source: Raw) -> str:
-        """The type of metadata that a text column holds, by a look at all of it."""
+        """The metadata type of a text column, inferred from all of its values."""
         row = self._db.execute(f"SELECT {metadata_type(source)} FROM {self._staged.table}").fetchone()
         return str(row[0]) if row else "text"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_store import columns as c
-from feature_store.generation_sinks import Generation, GenerationJob, JobGoneError, generating
+from feature_store.generation_sinks import ClaimedJob, Generation, JobGoneError, generating
 from feature_store.generation_sources import GenerationSource, generation_source
 from feature_store.interaction_types import SEEN_TYPES
 from feature_store.schemas import RECOMMENDATIONS
@@ -70,7 +70,7 @@ class _Work:
         tenant_id: str,
         source: GenerationSource,
         generation: Generation,
-        job: GenerationJob,
+        job: ClaimedJob,
     ) -> None:
         self._bounds = installation.history
         self._home = installation.paths.bentoml

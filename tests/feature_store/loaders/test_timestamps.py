@@ -7,7 +7,7 @@ from feature_store.loaders.mapping import InteractionMapping, TimestampSource
 from feature_store.loaders.prepare import INTERACTIONS, KNOWN_ITEMS, prepare_interactions
 from feature_store.loaders.prepare import ITEMS as ITEMS_TABLE
 from feature_store.loaders.problems import Rejects
-from feature_store.loaders.readers import PLACE, describe
+from feature_store.loaders.readers import PLACE, describe_table
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_times_are_absolute_however_they_are_written(text: str, timestamp: dict[
         columns = f"1 AS {PLACE}, 'ann' AS userId, 'a' AS itemId, 'like' AS interactionType, '{text}' AS timestamp"
         db.execute(f"CREATE TABLE raw AS SELECT {columns}")
         source = TimestampSource.model_validate({"column": "timestamp", **timestamp})
-        staged = describe(db, "events.csv", "raw", "csv")
+        staged = describe_table(db, "events.csv", "raw", "csv")
         prepare_interactions(db, staged, InteractionMapping(timestamp=source), "shop")
         instants = db.execute(f"SELECT epoch_us(occurred_at) FROM {INTERACTIONS}").fetchall()
     assert instants == [(1_735_725_600_000_000,)]
