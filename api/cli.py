@@ -26,12 +26,12 @@ def commands() -> None:
 def postgres() -> None:
     """Run the bundled PostgreSQL in the foreground; its URL is in the state folder once it answers."""
     from configs.local import postgres_server as server
-    from configs.local.os_user import ClusterError
+    from configs.local.os_user import BundledPostgresError
 
     logging.configure("postgres")
     try:
-        raise typer.Exit(server.run(PathSettings(), PortSettings(), PostgresSettings()))
-    except ClusterError as error:
+        raise typer.Exit(server.run_server(PathSettings(), PortSettings(), PostgresSettings()))
+    except BundledPostgresError as error:
         _fail(error)
 
 

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, with the trace id of the request that caused it."""
+"""Structured logs: one JSON object per line, with the trace id of the request that caused it."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import structlog
 from configs.settings import LogSettings
 
 CHATTY = ("alembic.runtime.plugins",)
-"""Loggers that announce each of their own parts on import."""
+"""Loggers that write a line for each of their own modules on import; only their warnings are shown."""
 
 
 def configure(program: str, settings: LogSettings | None = None) -> None:
@@ -35,7 +35,7 @@ def configure(program: str, settings: LogSettings | None = None) -> None:
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     stderr = _Stderr()
-    # Our own lines go straight to stderr: through the standard library each takes four times as long.
+    # Our own lines go directly to stderr. Through the standard library's loggers each takes four times as long.
     structlog.configure(
         processors=[*shared, renderer, cast(structlog.typing.Processor, _as_bytes)],
         logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, stderr)),
@@ -57,7 +57,7 @@ def configure(program: str, settings: LogSettings | None = None) -> None:
 
 
 class _Stderr:
-    """What stderr is at the moment: those who write here keep their stream for good."""
+    """Writes to what `sys.stderr` is at the time of writing, since loggers keep their stream for good."""
 
     def write(self, line: bytes | str) -> int:
         return sys.stderr.buffer.write(line) if isinstance(line, bytes) else sys.stderr.write(line)
@@ -77,7 +77,7 @@ def _add_program(program: str) -> structlog.typing.Processor:
 def _as_json(event: structlog.typing.EventDict, **_options: object) -> str:
     try:
         return msgspec.json.encode(event, enc_hook=repr).decode()
-    except (UnicodeEncodeError, TypeError):  # half a surrogate pair, a key of no kind
+    except (UnicodeEncodeError, TypeError):  # half a surrogate pair, or a key that is no JSON key
         return json.dumps(event, default=repr, skipkeys=True)
 
 

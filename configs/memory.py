@@ -1,14 +1,14 @@
-"""Keep the garbage collector away from what a server holds for as long as it lives.
+"""Excludes a server's long-lived objects from garbage collection.
 
-A full collection walks every container of the process. Libraries and models are a million of them that never go away,
-and a busy server is made to walk them about once a second: measured, 130 ms in which nothing is answered.
+A full collection visits every container of the process. Libraries and models are a million containers that live as
+long as the process, and a busy server collects about once a second. Each collection stopped it for 130 ms (measured).
 """
 
 import gc
 
 
 def settle() -> None:
-    """Collect once, then take all that is left out of later collections. To be called again after a large load."""
+    """Collect once, and exclude all remaining objects from later collections. Call it again after a large load."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""The subscription plans of `plans.yaml`: what each costs and what it limits."""
+"""The subscription plans of `plans.yaml`: prices and limits."""
 
 from functools import cache
 from pathlib import Path
@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 FREE = "free"
-"""The plan of who pays for none."""
+"""The plan of tenants without a subscription."""
 PLANS_FILE = Path(__file__).with_name("plans.yaml")
 
 
@@ -16,15 +16,15 @@ class _Frozen(BaseModel):
 
 
 class Overage(_Frozen):
-    """What requests past a plan's limit cost."""
+    """The price of requests past a plan's limit."""
 
-    unit_price_cents: int = Field(alias="unitPriceCents", gt=0, description="of `unit_size` requests")
+    unit_price_cents: int = Field(alias="unitPriceCents", gt=0, description="price of `unit_size` requests")
     unit_size: int = Field(alias="unitSize", gt=0)
-    cap: int = Field(ge=0, description="in whole units of the currency, where the tenant has set none")
+    cap: int = Field(ge=0, description="default bound on a cycle's overage, in whole units of the currency")
 
 
 class Plan(_Frozen):
-    """One plan. A limit of None is no limit; prices are whole units of the currency."""
+    """One plan. A limit of None means unlimited. Prices are in whole units of the currency."""
 
     id: str
     name: str
@@ -39,13 +39,13 @@ class Plan(_Frozen):
 
 @cache
 def plans() -> dict[str, Plan]:
-    """Every plan by id, in the order of the file."""
+    """All plans by id, in the order of the file."""
     document = yaml.safe_load(PLANS_FILE.read_text())
     return {each.id: each for each in map(Plan.model_validate, document["plans"])}
 
 
 def plan(id_: str) -> Plan:
-    """Raises LookupError: a plan that somebody is on must stay in the file, unlisted."""
+    """The plan with this id. Raises LookupError: a plan with subscribers must stay in the file, unlisted."""
     if (found := plans().get(id_)) is None:
         raise LookupError(f"somebody is on the plan {id_!r}, which {PLANS_FILE.name} does not have")
     return found

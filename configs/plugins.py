@@ -1,4 +1,4 @@
-"""Model families of other packages: which there are, by their entry points. Imports none of them."""
+"""Model families that other packages provide through entry points. Lists them without importing them."""
 
 import re
 from functools import cache
@@ -7,12 +7,12 @@ from importlib.metadata import entry_points
 ENTRY_POINT_GROUP = "recommendai.models"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _TAKEN = {"random", "similar", "evaluation", "champions", "release"}
-"""Words that stand beside families: in reports, in messages and in the asset graph."""
+"""Names that reports, messages and the asset graph use beside families."""
 
 
 @cache
 def plugged_in() -> dict[str, str]:
-    """Family -> `module:Class`. Raises ValueError where a name cannot be one of a path, a model and an algorithm."""
+    """`module:Class` by family. Raises ValueError for a name that cannot be used in paths, models and requests."""
     found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
     for family, location in found.items():
         if not _NAME.fullmatch(family) or family in _TAKEN:

@@ -1,4 +1,13 @@
-"""Settings: one frozen class per concern, read from the environment when constructed and never on import."""
+"""Settings: one frozen class per concern, which reads the environment when it is constructed and never on import.
+
+The modules of this package:
+
+    settings    all settings, by concern                 issuers     external identity providers (part of settings)
+    plans       subscription plans (`plans.yaml`)        plugins     model families of other packages
+    logging     structured logs                          files       files and folders that appear whole or not at all
+    memory      garbage collection of servers            local/      the processes of one machine: demo, PostgreSQL
+    models/, search/, datasets/                          YAML: hyper-parameters, search spaces, data sets
+"""
 
 import os
 from pathlib import Path
@@ -14,17 +23,17 @@ Words = Annotated[
     NoDecode,
     BeforeValidator(lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value),
 ]
-"""Several words in one variable, between commas or spaces."""
+"""Several words in one variable, separated by commas or spaces."""
 
 
 class Settings(BaseSettings):
-    """Base of every settings class: frozen, strict about its own fields, blind to other variables."""
+    """Base of every settings class: frozen, validates its own fields, ignores other variables."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
 class PathSettings(Settings):
-    """Where the platform keeps its state. Every path below is derived, so that one variable moves them all."""
+    """Where the platform keeps its state. Every path is derived from one folder, so that one variable moves all."""
 
     state_dir: Path = Field(default=Path(".recommendai"), alias="RECOMMENDAI_STATE_DIR")
 
@@ -39,12 +48,12 @@ class PathSettings(Settings):
 
     @property
     def features(self) -> Path:
-        """Feature snapshots that models train on, by tenant."""
+        """Feature snapshots by tenant, which models train on."""
         return self.root / "features"
 
     @property
     def models(self) -> Path:
-        """Work folder of training runs: checkpoints, never the registry."""
+        """The work folder of training runs. Registered models are in MLflow."""
         return self.root / "models"
 
     @property
@@ -65,7 +74,7 @@ class PathSettings(Settings):
 
     @property
     def database_url_file(self) -> Path:
-        """Written (mode 0600) by the process that owns the bundled PostgreSQL."""
+        """The file (mode 0600) in which the bundled PostgreSQL's process writes its URL."""
         return self.root / "database.url"
 
     @property
@@ -74,12 +83,12 @@ class PathSettings(Settings):
 
     @property
     def rejects(self) -> Path:
-        """Rows that an import refused, one file per import."""
+        """Rows that imports rejected, one file per import."""
         return self.root / "rejects"
 
 
 class DatabaseSettings(Settings):
-    """PostgreSQL. Without `DATABASE_URL` the bundled server's address is read from the state folder."""
+    """PostgreSQL. Without `DATABASE_URL`, the bundled server's URL is read from the state folder."""
 
     url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
     pool_min: int = Field(default=2, alias="DATABASE_POOL_MIN", ge=1)
@@ -112,19 +121,21 @@ class PortSettings(Settings):
     serving: int = Field(default=3000, alias="SERVING_PORT")
     dagster: int = Field(default=3001, alias="DAGSTER_PORT")
     mlflow: int = Field(default=5000, alias="MLFLOW_PORT")
-    stripe: int = Field(default=3002, alias="STRIPE_PORT", description="of the stand-in for Stripe, in the demo")
-    postgres: int | None = Field(default=None, alias="POSTGRES_PORT", description="None: a free port, kept once chosen")
+    stripe: int = Field(default=3002, alias="STRIPE_PORT", description="of the demo's stand-in for Stripe")
+    postgres: int | None = Field(
+        default=None, alias="POSTGRES_PORT", description="None: a free port, which is chosen once and kept"
+    )
 
 
 class HistorySettings(Settings):
-    """The bound on a user's history, one for training and for requests."""
+    """Bounds on a user's history, the same for training and for requests."""
 
     max_events: int = Field(default=200, alias="HISTORY_MAX_EVENTS", ge=1, description="newest events a model sees")
     max_seen: int = Field(default=2_000, alias="HISTORY_MAX_SEEN", ge=1, description="newest items `excludeSeen` drops")
 
     @property
-    def looked_at(self) -> int:
-        """Newest events that are read to find the seen items: bounds the read of the busiest user."""
+    def max_scanned(self) -> int:
+        """Newest events that are read to find a user's seen items. It bounds the read of the busiest user."""
         return max(self.max_events, self.max_seen * 10)
 
 
@@ -147,7 +158,7 @@ class TrackingSettings(Settings):
 
 
 class PipelineSettings(Settings):
-    """When the pipeline runs itself, and what a model must reach before it may serve."""
+    """When the pipeline runs by itself, and the resources of a training."""
 
     retrain_after: int = Field(default=5_000, alias="RETRAIN_AFTER_INTERACTIONS", ge=1)
     first_model_after: int = Field(default=1_000, alias="FIRST_MODEL_AFTER_INTERACTIONS", ge=1)
@@ -157,9 +168,11 @@ class PipelineSettings(Settings):
         alias="ERASE_AFTER_HOURS",
         ge=0,
         le=23,
-        description="an erasure that waited for so long for a lake run starts one",
+        description="an erasure that has waited for so long starts an export",
     )
-    automation: bool = Field(default=False, alias="PIPELINE_AUTOMATION", description="schedules and sensors start on")
+    automation: bool = Field(
+        default=False, alias="PIPELINE_AUTOMATION", description="schedules and sensors start switched on"
+    )
     train_seconds: float = Field(default=600.0, alias="TRAIN_MAX_SECONDS", gt=0, description="per model family")
     train_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, alias="TRAIN_THREADS", ge=1)
     train_device: str = Field(default="cpu", alias="TRAIN_DEVICE", description="cpu, cuda or cuda:<n>")
@@ -169,20 +182,22 @@ class ApiSettings(Settings):
     """The API process itself."""
 
     cors_origins: Words = Field(
-        default=(), alias="CORS_ORIGINS", description="none: browsers of other sites are shut out"
+        default=(), alias="CORS_ORIGINS", description="empty: browsers refuse requests from other sites"
     )
-    graphiql: bool = Field(default=False, alias="GRAPHIQL", description="development only: an editor at GET /graphql")
-    benchmark_routes: bool = Field(default=False, alias="BENCHMARK_ROUTES", description="a no-op to measure against")
+    graphiql: bool = Field(default=False, alias="GRAPHIQL", description="for development: an editor at GET /graphql")
+    benchmark_routes: bool = Field(
+        default=False, alias="BENCHMARK_ROUTES", description="adds a no-op route to measure against"
+    )
 
 
 class AuthSettings(Settings):
-    """Secrets of the API. Outside the demo there is no default: the API refuses to start."""
+    """Secrets and tokens of the API. The JWT secret has no default: without one, the API does not start."""
 
     jwt_secret: SecretStr | None = Field(default=None, alias="JWT_SECRET")
     jwt_issuer: str = Field(default="recommendai", alias="JWT_ISSUER")
     token_seconds: int = Field(default=3_600, alias="JWT_SECONDS", ge=60, description="life of an access token")
     session_seconds: int = Field(
-        default=30 * 86_400, alias="SESSION_SECONDS", ge=60, description="life of a refresh token that is not used"
+        default=30 * 86_400, alias="SESSION_SECONDS", ge=60, description="life of an unused refresh token"
     )
     registration_tenant: str | None = Field(default=None, alias="REGISTRATION_TENANT")
     external_issuers: tuple[ExternalIssuer, ...] = Field(
@@ -213,16 +228,19 @@ class BillingSettings(Settings):
     return_url: str = Field(
         default="http://localhost:8080/docs",
         alias="BILLING_RETURN_URL",
-        description="the page to which Stripe's checkout and portal send people back",
+        description="the page to which Stripe's checkout and portal return",
     )
     timeout_seconds: float = Field(
         default=5.0,
         alias="STRIPE_TIMEOUT_SECONDS",
         gt=0,
-        description="patience for Stripe, for all that a request asks of it",
+        description="bound on all calls to Stripe during one request",
     )
     poll_seconds: float = Field(
-        default=5.0, alias="BILLING_POLL_SECONDS", gt=0, description="between looks for events that were not handled"
+        default=5.0,
+        alias="BILLING_POLL_SECONDS",
+        gt=0,
+        description="between two polls for events that were not handled",
     )
     retry_seconds: float = Field(
         default=20.0,
@@ -231,10 +249,12 @@ class BillingSettings(Settings):
         description="after which an event that was not handled is tried again; doubles each time",
     )
     overage_seconds: float = Field(
-        default=60.0, alias="OVERAGE_SECONDS", gt=0, description="between looks for cycles that have ended"
+        default=60.0, alias="OVERAGE_SECONDS", gt=0, description="between two polls for billing cycles that have ended"
     )
 
 
 class LogSettings(Settings):
+    """Logs of all processes."""
+
     level: str = Field(default="INFO", alias="LOG_LEVEL", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$")
     format: str = Field(default="json", alias="LOG_FORMAT", pattern="^(json|console)$")

@@ -1,4 +1,4 @@
-"""Reads for the figures of a tenant: what to measure releases on, and how their answers are followed."""
+"""Reads for a tenant's analytics: when each release served, which events to evaluate it on, and its online metrics."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -7,16 +7,16 @@ from itertools import pairwise
 import pyarrow as pa
 
 from feature_store import columns as c
-from feature_store.interaction_types import EVENT_WEIGHT_SQL, TYPE_CODE_SQL
-from feature_store.schemas import ONLINE_METRICS, QUESTIONS
-from feature_store.sources import repeatable_read
+from feature_store.schemas import EVALUATION_EVENTS, ONLINE_METRICS
+from feature_store.sources import EVENT_SQL, repeatable_read
 
 ONLINE_DAYS = 30
+"""Days, up to now, that online metrics cover."""
 
 
 @dataclass(frozen=True)
-class Service:
-    """The part of a day (UTC) during which one release served: `start <= moment < end`."""
+class ServingPeriod:
+    """The part of a day (UTC) during which one release served: `start <= time < end`."""
 
     release: str
     day: date
@@ -24,10 +24,10 @@ class Service:
     end: datetime
 
 
-def services(url: str, tenant_id: str, now: datetime, days: int) -> list[Service]:
-    """Which release served when, on each of the last days with today, by time.
+def serving_periods(url: str, tenant_id: str, now: datetime, days: int) -> list[ServingPeriod]:
+    """The serving periods of the last `days` days, today included, in the order of time.
 
-    A release serves from its publication until that of the next one.
+    A release serves from its publication until the publication of the next one.
     """
     with repeatable_read(url) as cursor:
         cursor.execute(
@@ -36,83 +36,84 @@ def services(url: str, tenant_id: str, now: datetime, days: int) -> list[Service
             (tenant_id,),
         )
         rows = cursor.fetch_arrow_table()
-    moments = [(release, at.astimezone(UTC)) for release, at in zip(*rows.to_pydict().values(), strict=True)]
+    published = [(release, at.astimezone(UTC)) for release, at in zip(*rows.to_pydict().values(), strict=True)]
     found = []
     first = datetime.combine(now.date() - timedelta(days=days - 1), time(), UTC)
-    for (release, start), (_, end) in pairwise([*moments, ("", now)]):
+    for (release, start), (_, end) in pairwise([*published, ("", now)]):
         day = max(start, first).date()
         while (midnight := datetime.combine(day, time(), UTC)) < end:
-            part = Service(release, day, max(start, midnight), min(end, midnight + timedelta(days=1)))
+            part = ServingPeriod(release, day, max(start, midnight), min(end, midnight + timedelta(days=1)))
             if part.start < part.end:
                 found.append(part)
             day += timedelta(days=1)
     return found
 
 
-def measured(url: str, tenant_id: str) -> set[tuple[str, date]]:
-    """The releases and days that have an accuracy."""
+def days_with_accuracy(url: str, tenant_id: str) -> set[tuple[str, date]]:
+    """The pairs of release and day whose accuracy is stored."""
     with repeatable_read(url) as cursor:
         cursor.execute("SELECT DISTINCT release, day FROM daily_accuracy WHERE tenant_id = $1", (tenant_id,))
         return set(zip(*cursor.fetch_arrow_table().to_pydict().values(), strict=True))
 
 
-def awaits_measuring(url: str, tenant_id: str) -> bool:
-    """Whether interactions came under the newest release since its accuracy was last measured."""
+def accuracy_is_outdated(url: str, tenant_id: str) -> bool:
+    """Whether the newest release got interactions since its accuracy was last measured."""
     with repeatable_read(url) as cursor:
-        cursor.execute(_AWAITS, (tenant_id,))
-        return bool(cursor.fetch_arrow_table()["awaits"][0].as_py())
+        cursor.execute(_ACCURACY_IS_OUTDATED, (tenant_id,))
+        return bool(cursor.fetch_arrow_table()["outdated"][0].as_py())
 
 
-def questions(url: str, tenant_id: str, start: datetime, end: datetime, users: int, events: int) -> pa.Table:
-    """What users had done before a moment, and what they did from it until another (QUESTIONS).
+def evaluation_events(
+    url: str, tenant_id: str, start: datetime, end: datetime, max_users: int, max_events: int
+) -> pa.Table:
+    """Events of users who acted in `start <= time < end`: those inside are targets, those before are history.
 
     Args:
-        users: at most so many of those who did something, always the same ones of the same users.
-        events: at most so many of each user's newest events before `start`.
+        max_users: bound on the users. Which ones are taken depends on their ids alone, so a repeated call takes the
+            same users.
+        max_events: bound on each user's history: the newest events before `start`.
+
+    Returns:
+        EVALUATION_EVENTS.
     """
     with repeatable_read(url) as cursor:
-        cursor.execute(_QUESTIONS, (tenant_id, start, end, users, events))
-        return cursor.fetch_arrow_table().cast(QUESTIONS)
+        cursor.execute(_EVALUATION_EVENTS, (tenant_id, start, end, max_users, max_events))
+        return cursor.fetch_arrow_table().cast(EVALUATION_EVENTS)
 
 
 def online_metrics(url: str, tenant_id: str) -> pa.Table:
-    """How the answers of the last ONLINE_DAYS were followed (ONLINE_METRICS), newest release first."""
+    """Impressions of the last ONLINE_DAYS and the interactions attributed to them (ONLINE_METRICS), by release."""
     with repeatable_read(url) as cursor:
         cursor.execute(_ONLINE_METRICS, (tenant_id,))
         return cursor.fetch_arrow_table().cast(ONLINE_METRICS)
 
 
-_EVENT = f"""
-    item_id, ({TYPE_CODE_SQL})::smallint AS type, {EVENT_WEIGHT_SQL}::real AS weight,
-    (extract(epoch FROM occurred_at) * 1000000)::bigint AS timestamp
-"""
-
-_QUESTIONS = f"""
-WITH asked AS MATERIALIZED (
-    SELECT user_id, (row_number() OVER (ORDER BY md5(user_id), user_id) - 1)::int AS place
+_EVALUATION_EVENTS = f"""
+WITH evaluated AS MATERIALIZED (
+    SELECT user_id, (row_number() OVER (ORDER BY md5(user_id), user_id) - 1)::int AS user_index
     FROM (
         SELECT DISTINCT user_id FROM interactions
         WHERE tenant_id = $1 AND occurred_at >= $2::timestamptz AND occurred_at < $3::timestamptz
     ) AS acting
-    ORDER BY place LIMIT $4::bigint
+    ORDER BY user_index LIMIT $4::bigint
 )
-SELECT asked.place AS "{c.USER}", event.item_id AS {c.ITEM_ID}, event.type AS {c.TYPE}, event.weight AS {c.WEIGHT},
-    event.timestamp AS {c.TIMESTAMP}, event.chosen AS {c.CHOSEN}
-FROM asked CROSS JOIN LATERAL (
+SELECT evaluated.user_index AS "{c.USER}", event.item_id AS {c.ITEM_ID}, event.type AS {c.TYPE},
+    event.weight AS {c.WEIGHT}, event.timestamp AS {c.TIMESTAMP}, event.is_target AS {c.IS_TARGET}
+FROM evaluated CROSS JOIN LATERAL (
     (
-        SELECT {_EVENT}, true AS chosen FROM interactions
-        WHERE tenant_id = $1 AND user_id = asked.user_id
+        SELECT {EVENT_SQL}, true AS is_target FROM interactions
+        WHERE tenant_id = $1 AND user_id = evaluated.user_id
             AND occurred_at >= $2::timestamptz AND occurred_at < $3::timestamptz
     ) UNION ALL (
-        SELECT {_EVENT}, false FROM interactions
-        WHERE tenant_id = $1 AND user_id = asked.user_id AND occurred_at < $2::timestamptz
+        SELECT {EVENT_SQL}, false FROM interactions
+        WHERE tenant_id = $1 AND user_id = evaluated.user_id AND occurred_at < $2::timestamptz
         ORDER BY occurred_at DESC, item_id COLLATE "C" DESC LIMIT $5::bigint
     )
 ) AS event
-ORDER BY asked.place, event.timestamp, event.item_id COLLATE "C"
-"""  # noqa: S608 - the numbers are of this code base
+ORDER BY evaluated.user_index, event.timestamp, event.item_id COLLATE "C"
+"""  # noqa: S608 - constants of this code base
 
-_AWAITS = """
+_ACCURACY_IS_OUTDATED = """
 WITH newest AS (
     SELECT release, min(published_at) AS published_at FROM release_models WHERE tenant_id = $1
     GROUP BY release ORDER BY release DESC LIMIT 1
@@ -123,20 +124,21 @@ SELECT EXISTS (
         WHERE tenant_id = $1 AND occurred_at >= greatest(newest.published_at, (
             SELECT max(measured_at) FROM daily_accuracy WHERE tenant_id = $1 AND daily_accuracy.release = newest.release
         )) LIMIT 1
-    ) AS came ON true
-) AS awaits
+    ) AS unmeasured ON true
+) AS outdated
 """
 
 _ONLINE_METRICS = f"""
-WITH answer AS (
+WITH shown AS (
     SELECT recommendation_id, coalesce(release, '') AS release, algorithm, cardinality(item_ids) AS items
     FROM impressions WHERE tenant_id = $1 AND created_at >= now() - interval '{ONLINE_DAYS} days'
-), followed AS (
+), attributed AS (
     SELECT recommendation_id, count(*) AS interactions
     FROM attributions WHERE tenant_id = $1 GROUP BY recommendation_id
 )
-SELECT release AS {c.RELEASE}, algorithm AS {c.ALGORITHM}, count(*) AS {c.ANSWERS}, sum(items)::bigint AS {c.SHOWN},
-    count(interactions) AS {c.ANSWERS_FOLLOWED}, coalesce(sum(interactions), 0)::bigint AS {c.INTERACTIONS}
-FROM answer LEFT JOIN followed USING (recommendation_id)
+SELECT release AS {c.RELEASE}, algorithm AS {c.ALGORITHM}, count(*) AS {c.IMPRESSIONS},
+    sum(items)::bigint AS {c.ITEMS_SHOWN}, count(interactions) AS {c.ATTRIBUTED_IMPRESSIONS},
+    coalesce(sum(interactions), 0)::bigint AS {c.ATTRIBUTED_INTERACTIONS}
+FROM shown LEFT JOIN attributed USING (recommendation_id)
 GROUP BY release, algorithm ORDER BY release DESC, algorithm
-"""  # noqa: S608
+"""  # noqa: S608 - constants of this code base

@@ -1,4 +1,4 @@
-"""The names of columns, in one place. Files, queries and frames spell them through here."""
+"""Column names and the values that columns share. Files, queries and data frames take their names from here."""
 
 TENANT_ID = "tenant_id"
 USER_ID = "user_id"
@@ -22,27 +22,28 @@ ALGORITHM = "algorithm"
 REASON = "reason"
 RELEASE = "release"
 
-CHOSEN = "chosen"
-ANSWERS = "answers"
-ANSWERS_FOLLOWED = "answers_followed"
-SHOWN = "shown"
-INTERACTIONS = "interactions"
+# Online metrics. An impression is one response of `recommend` and the items it showed.
+IMPRESSIONS = "impressions"
+ITEMS_SHOWN = "items_shown"
+ATTRIBUTED_IMPRESSIONS = "attributed_impressions"
+ATTRIBUTED_INTERACTIONS = "attributed_interactions"
 
-# Inside a feature snapshot users and items are positions, so that no id of a person reaches a model.
+# A feature snapshot holds users and items as positions, so that no person's id reaches a model.
 USER = "user"
 ITEM = "item"
 TYPE = "type"
 WEIGHT = "weight"
+IS_TARGET = "is_target"
 
 INTERACTION_TYPES = ("view", "click", "like", "purchase")
-"""Order matters: a type's code in arrays is its index here, and intent grows with it."""
+"""By growing intent. The order is part of stored data: a type's code in arrays is its index here."""
 
 USER_SEGMENTS = ("all", "active", "new")
-"""Whom a generation is for: every active account, those seen in the last `ACTIVE_DAYS`, or those hardly known yet."""
+"""Users that a generation is for: every enabled user, those active within `ACTIVE_DAYS`, or those with few events."""
 
 ACTIVE_DAYS = 30
 NEW_BELOW = 5
-"""A user with fewer interactions than this is new."""
+"""A user with fewer interactions than this belongs to the segment `new`."""
 
 MICROS_PER_DAY = 86_400_000_000
 """Microseconds in a day: timestamps are microseconds since the epoch, UTC."""

@@ -1,4 +1,7 @@
-"""Files forget erased users: the rows that came up to a tombstone's moment go, later ones are another user's."""
+"""Deletes the rows of erased users from files.
+
+A tombstone deletes the rows that were ingested up to its time. Later rows under the same id are those of a new user.
+"""
 
 import json
 import re
@@ -18,38 +21,39 @@ _WRITTEN_AT = re.compile(r"(?P<tenant>.+)-(?P<moment>\d{8}T\d{12})\.jsonl")
 """Name of a file of rejected rows: `<tenant>-<YYYYMMDDTHHMMSSffffff>.jsonl`, in UTC."""
 
 
-def without(batches: Iterable[pa.RecordBatch], tombstones: pa.Table) -> Iterator[pa.RecordBatch]:
+def without_erased(batches: Iterable[pa.RecordBatch], tombstones: pa.Table) -> Iterator[pa.RecordBatch]:
     """The batches (LAKE_INTERACTIONS) without the rows of erased users.
 
     tombstones: TOMBSTONES, each user once.
     """
     for batch in batches:
-        yield batch.filter(pc.invert(_gone(batch, tombstones))) if tombstones.num_rows else batch
+        yield batch.filter(pc.invert(_is_erased(batch, tombstones))) if tombstones.num_rows else batch
 
 
 def holds_erased(file: Path, tombstones: pa.Table) -> bool:
-    """Whether a Parquet file with the columns of LAKE_INTERACTIONS has a row that must go."""
+    """Whether a Parquet file with the columns of LAKE_INTERACTIONS holds a row of an erased user."""
     with pq.ParquetFile(file) as parquet:
         batches = parquet.iter_batches(columns=[c.USER_ID, c.INGESTED_AT])
-        return any(pc.any(_gone(batch, tombstones)).as_py() for batch in batches)
+        return any(pc.any(_is_erased(batch, tombstones)).as_py() for batch in batches)
 
 
 def erase_rejects(folder: Path, tenant_id: str, tombstones: pa.Table) -> int:
-    """Drop, from the tenant's files of rows that imports refused, those that name an erased user. Returns how many.
+    """Delete rows that name an erased user from the tenant's files of rejected rows. Returns how many.
 
-    Rows are whatever somebody's file held: one goes where the id is a value of it, or a word of what could not be read.
+    A rejected row holds whatever the imported file held. It is deleted where the user's id is one of its values, or a
+    word of a text that could not be parsed.
     """
     erased = dict(zip(*(tombstones[name].to_pylist() for name in tombstones.schema.names), strict=True))
-    dropped = 0
+    deleted = 0
     for moment, file in rejects_of(folder, tenant_id).items():
         users = [user for user, erased_at in erased.items() if moment <= erased_at]
         if users:
-            dropped += _drop_lines(file, users)
-    return dropped
+            deleted += _delete_lines(file, users)
+    return deleted
 
 
 def rejects_of(folder: Path, tenant_id: str) -> dict[datetime, Path]:
-    """The tenant's files of rejected rows, by the moment of the import."""
+    """The tenant's files of rejected rows, by the time of the import."""
     found = {}
     for file in sorted(folder.glob(f"{tenant_id}-*.jsonl")):
         match = _WRITTEN_AT.fullmatch(file.name)
@@ -58,15 +62,15 @@ def rejects_of(folder: Path, tenant_id: str) -> dict[datetime, Path]:
     return found
 
 
-def _gone(batch: pa.RecordBatch, tombstones: pa.Table) -> pa.Array:
-    place = pc.index_in(batch.column(c.USER_ID), value_set=tombstones[c.USER_ID].combine_chunks())
-    erased_at = pc.take(tombstones[c.ERASED_AT].combine_chunks(), place)
+def _is_erased(batch: pa.RecordBatch, tombstones: pa.Table) -> pa.Array:
+    index = pc.index_in(batch.column(c.USER_ID), value_set=tombstones[c.USER_ID].combine_chunks())
+    erased_at = pc.take(tombstones[c.ERASED_AT].combine_chunks(), index)
     return pc.fill_null(pc.less_equal(batch.column(c.INGESTED_AT), erased_at), fill_value=False)
 
 
-def _drop_lines(file: Path, users: list[str]) -> int:
+def _delete_lines(file: Path, users: list[str]) -> int:
     named = re.compile("|".join(rf"(?<!\w){re.escape(user)}(?!\w)" for user in users))
-    remove_unfinished_copies(file)  # a copy that a killed erasure left may hold rows of this one's users
+    remove_unfinished_copies(file)  # left by a killed erasure; they may hold rows of these users
     lines = file.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if not _names(json.loads(line), set(users), named)]
     if len(kept) < len(lines):
@@ -76,7 +80,7 @@ def _drop_lines(file: Path, users: list[str]) -> int:
 
 
 def _names(value: Any, users: set[str], named: re.Pattern[str]) -> bool:
-    """Whether a value of a decoded JSON document is, or where it is text holds, the id of one of the users."""
+    """Whether a decoded JSON value is the id of one of the users, or holds it as an element or a word."""
     if isinstance(value, dict):
         return any(_names(each, users, named) for pair in value.items() for each in pair)
     if isinstance(value, list):

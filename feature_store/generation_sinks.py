@@ -1,6 +1,6 @@
-"""Writes of a generation: its jobs' state and its recommendations, Arrow in.
+"""Writes of a generation: the state of its jobs, and its recommendations as Arrow.
 
-Statements name tables and columns as text; a contract test holds them against the tables of the API.
+The SQL names tables and columns as text, which a contract test holds against the API's tables.
 """
 
 from collections.abc import Iterator
@@ -15,32 +15,32 @@ from feature_store import columns as c
 from feature_store.schemas import RECOMMENDATIONS
 
 MAX_ATTEMPTS = 3
-"""Starts of a generation job without any progress before it is given up."""
+"""Starts of a generation job without any progress before it fails."""
 
 
 class JobGoneError(Exception):
-    """The job is not there any more, or not to be worked on: its tenant was deleted, say."""
+    """The job is not there any more or not active, as after the deletion of its tenant."""
 
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """A generation job that this process runs: `count` recommendations by a family for each user of a segment."""
+    """A generation job that this process works on: `count` recommendations of a family for each user of a segment."""
 
     id: str
     algorithm: str
     count: int
-    attempt: int  # 1 for the first start since the job made progress
+    attempt: int  # 1 for the first start since the job last made progress
 
 
 class Generation:
-    """A tenant's turn to generate: its jobs' state, and their recommendations. See `generating`."""
+    """Writes the state and the recommendations of a tenant's jobs, during the tenant's turn: see `generating`."""
 
     def __init__(self, connection: dbapi.Connection, tenant_id: str) -> None:
         self._connection = connection
         self._tenant_id = tenant_id
 
     def next_job(self) -> ClaimedJob | None:
-        """Start the tenant's oldest unfinished job, or go on with it. Gives up the one that never gets on."""
+        """Start or continue the tenant's oldest unfinished job. Fails a job that made no progress in MAX_ATTEMPTS."""
         while True:
             row = self._change(_START)
             if row is None:
@@ -51,16 +51,21 @@ class Generation:
             self.fail(job, f"it broke off {MAX_ATTEMPTS} times without getting on; the pipeline's log has the reasons")
 
     def begin(self, job: ClaimedJob, release: str, users_left: int) -> None:
-        """Note how many users there are left to do, and by which release. Raises JobGoneError."""
+        """Store the release and how many users are left. Raises JobGoneError."""
         self._require(self._change(_BEGIN, job.id, release, users_left))
 
     def write(self, job: ClaimedJob, release: str, recommendations: pa.Table, users: int) -> int:
-        """Store recommendations (RECOMMENDATIONS) for so many users together with the job's progress.
+        """Store recommendations (RECOMMENDATIONS) and the job's progress in one transaction.
 
-        Left out are those of users and items that went meanwhile. Returns how many were stored. Raises JobGoneError.
+        Recommendations of users and items that were deleted meanwhile are left out.
+
+        Args:
+            users: how many users they are for, those without any included.
+
+        Returns how many recommendations were stored. Raises JobGoneError.
         """
         with self._transaction() as cursor:
-            # The row is locked first: whoever deletes the tenant waits for this transaction, or is waited for.
+            # The job's row is locked first, so that this transaction and a deletion of the tenant run in turn.
             self._require(_row(cursor, _PROGRESS, self._tenant_id, job.id, users))
             cursor.execute(_STAGE)
             if recommendations.num_rows:
@@ -72,11 +77,11 @@ class Generation:
         return written
 
     def complete(self, job: ClaimedJob) -> None:
-        """Raises JobGoneError."""
+        """Mark the job as completed. Raises JobGoneError."""
         self._require(self._change(_FINISH, job.id, "completed", None))
 
     def fail(self, job: ClaimedJob, reason: str) -> None:
-        """End the job with words for whoever asked for it. Raises JobGoneError."""
+        """Mark the job as failed, with a reason for the user of the API. Raises JobGoneError."""
         self._require(self._change(_FINISH, job.id, "failed", reason))
 
     def _change(self, statement: str, *parameters: Any) -> tuple[Any, ...] | None:
@@ -101,11 +106,11 @@ class Generation:
 
 @contextmanager
 def generating(url: str, tenant_id: str) -> Iterator[Generation | None]:
-    """The tenant's turn, held until the block ends or this process does; None where another process has it."""
+    """Hold the tenant's turn until the block or this process ends. None where another process holds it."""
     with dbapi.connect(url) as connection:
         with connection.cursor() as cursor:
             row = _row(cursor, "SELECT pg_try_advisory_lock(hashtextextended('generation ' || $1, 0))", tenant_id)
-        connection.commit()  # the lock is of the session, and goes with the connection
+        connection.commit()  # the lock belongs to the session and ends with the connection
         yield Generation(connection, tenant_id) if row is not None and row[0] else None
 
 
@@ -123,7 +128,7 @@ WHERE tenant_id = $1 AND status = 'processing' AND id = (
 RETURNING id::text, algorithm, count, attempts
 """
 
-# The first time a job begins, its total is but what was expected.
+# Before a job's first start, its total is only an estimate.
 _BEGIN = """
 UPDATE generation_jobs AS job SET
     release = $3,
@@ -159,7 +164,8 @@ CREATE TEMP TABLE staged_recommendations (
 ) ON COMMIT DROP
 """
 
-# A user that is being erased is waited for, and then missed; one whose id came back is another user.
+# The lock waits for a running erasure of a user, whose row is then missing. A user with another `created_at` is a new
+# user with the same id.
 _WRITE = f"""
 WITH owner AS (
     SELECT id, created_at FROM users

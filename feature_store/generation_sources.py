@@ -1,4 +1,4 @@
-"""Reads for a generation: which tenants wait for one, for whom it is, and what they did lately. Part of `sources`."""
+"""Reads for a generation: the tenants with waiting jobs, a job's users and their recent events."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,12 +9,13 @@ import pyarrow as pa
 from adbc_driver_postgresql import dbapi
 
 from feature_store import columns as c
-from feature_store.interaction_types import EVENT_WEIGHT_SQL, TYPE_CODE_SQL, SeenPolicy, seen_policy
+from feature_store.interaction_types import SeenPolicy, seen_policy
 from feature_store.schemas import AUDIENCE, CATALOGUE_CHANGES, RECENT_EVENTS
+from feature_store.sources import EVENT_SQL
 
 
 class GenerationSource:
-    """What a generation reads of one tenant, over one connection: see `generation_source`."""
+    """The reads of one tenant's generation over one connection: see `generation_source`."""
 
     def __init__(self, connection: dbapi.Connection, tenant_id: str) -> None:
         self._connection = connection
@@ -28,7 +29,7 @@ class GenerationSource:
     def audience(self, job_id: str) -> pa.Table:
         """The users (AUDIENCE) of a job's segment that have none of its recommendations yet, by id.
 
-        Those that came after the job are left out, so that it ends.
+        Users who were created after the job are left out, so that the job ends.
         """
         return self._read(_AUDIENCE, job_id).cast(AUDIENCE)
 
@@ -39,8 +40,8 @@ class GenerationSource:
     def catalogue_changes(self, since: int) -> tuple[int, pa.Table]:
         """The catalogue's version, and the items that changed after version `since` (CATALOGUE_CHANGES).
 
-        An item may be newer than the version, and is then in the next changes too. A tenant that is being deleted has
-        no catalogue, and so no changes.
+        An item may be newer than the version, and is then among the next changes again. A tenant that is being deleted
+        has no catalogue, and so no changes.
         """
         query = "SELECT coalesce(max(version), $2::bigint) AS version FROM catalogues WHERE tenant_id = $1"
         version: int = self._read(query, since)["version"][0].as_py()
@@ -54,13 +55,13 @@ class GenerationSource:
 
 @contextmanager
 def generation_source(url: str, tenant_id: str) -> Iterator[GenerationSource]:
-    """The reads of a tenant's generation. Connecting takes longer than most of them, so they share a connection."""
+    """The reads of a tenant's generation. They share a connection, since connecting takes longer than most reads."""
     with dbapi.connect(url, autocommit=True) as connection:
         yield GenerationSource(connection, tenant_id)
 
 
 def tenants_to_generate(url: str) -> list[str]:
-    """Ids of the tenants that have a generation job to work off, the longest waiting first."""
+    """Ids of the tenants with an unfinished generation job, the longest waiting first."""
     with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT job.tenant_id AS id FROM generation_jobs AS job "
@@ -89,26 +90,22 @@ WHERE job.tenant_id = $1 AND job.id = $2::text::uuid AND users.is_active AND use
         WHERE written.tenant_id = job.tenant_id AND written.job_id = job.id AND written.user_id = users.id
     )
 ORDER BY users.id
-"""  # noqa: S608 - the numbers are of this code base
+"""  # noqa: S608 - constants of this code base
 
-
-# The order of events within a user is that of a request's history, newest first.
+# A user's events have the order of a request's history, newest first.
 _RECENT_EVENTS = f"""
-SELECT (asked.place - 1)::int AS "{c.USER}", event.{c.ITEM_ID}, event.type::smallint AS {c.TYPE}, event.{c.WEIGHT},
+SELECT (users.place - 1)::int AS "{c.USER}", event.{c.ITEM_ID}, event.type AS {c.TYPE}, event.{c.WEIGHT},
     event.{c.TIMESTAMP}
-FROM jsonb_array_elements_text($2::text::jsonb) WITH ORDINALITY AS asked (id, place)
+FROM jsonb_array_elements_text($2::text::jsonb) WITH ORDINALITY AS users (id, place)
 CROSS JOIN LATERAL (
     SELECT
-        item_id,
-        {TYPE_CODE_SQL} AS type,
-        {EVENT_WEIGHT_SQL}::real AS weight,
-        (extract(epoch FROM occurred_at) * 1000000)::bigint AS timestamp,
+        {EVENT_SQL},
         row_number() OVER (ORDER BY occurred_at DESC, item_id COLLATE "C" DESC) AS age
-    FROM interactions WHERE tenant_id = $1 AND user_id = asked.id
+    FROM interactions WHERE tenant_id = $1 AND user_id = users.id
     ORDER BY occurred_at DESC, item_id COLLATE "C" DESC LIMIT $3::bigint
 ) AS event
-ORDER BY asked.place, event.age
-"""  # noqa: S608 - the numbers are of this code base
+ORDER BY users.place, event.age
+"""  # noqa: S608 - constants of this code base
 
 _CATALOGUE_CHANGES = f"""
 SELECT id AS {c.ITEM_ID}, version AS {c.CATALOGUE_VERSION}, is_active AND deleted_at IS NULL AS {c.IS_ACTIVE},

@@ -1,11 +1,12 @@
-"""The lake: what the database recorded, as immutable Parquet files by tenant and day of ingestion.
+"""The lake: the database's interactions and items as Parquet files, by tenant and day of ingestion.
 
     <lake>/tenant=<t>/cursor.json
     <lake>/tenant=<t>/interactions/ingested_day=YYYY-MM-DD/<lower>-<upper>.parquet
     <lake>/tenant=<t>/items/<catalogue version>.parquet
 
-A file covers the transaction ids `lower <= xid < upper`. Readers see only files below the cursor, which is replaced
-after the files of an export are in place; what a crash left above it is removed by the next export.
+A file of interactions covers the transaction ids `lower <= xid < upper`. Files are written once and rewritten only
+to delete erased users. Readers see the files below the cursor, which an export moves after its files are in place. The
+next export removes files above the cursor, which a crash has left.
 """
 
 import json
@@ -24,15 +25,14 @@ import pyarrow.parquet as pq
 
 from configs.files import atomic_file, locked, remove_unfinished, write_text
 from feature_store import columns as c
-from feature_store.erasure import holds_erased, without
+from feature_store.erasure import holds_erased, without_erased
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
 
 TENANT_ID = re.compile(r"[a-z][a-z0-9-]{1,31}")
 KEPT_CATALOGUES = 10
-"""Versions of a catalogue that stay in the lake: each is whole, so a change of one item makes a new file of all."""
+"""Catalogue versions that stay in the lake. Each has a file of all items, also where one item changed."""
 
 _COVERS = re.compile(r"(\d+)-(\d+)\.parquet")
-_DAY_MICROS = 86_400_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -45,7 +45,7 @@ def tenant_folder(root: Path, tenant_id: str) -> Path:
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far the exports of a tenant have come."""
+    """How far a tenant's exports have come."""
 
     next_xid: int = 0  # lower bound of the next export; every committed row below it is in the lake
     rows: int = 0  # interactions in the lake
@@ -81,16 +81,18 @@ class TenantLake:
 
     @contextmanager
     def exporting(self) -> Iterator[None]:
-        """Hold the tenant's export lock, and sweep what an export that died left behind. Waits for its turn."""
+        """Hold the tenant's export lock, waiting for it, and remove the files of an export that was cut off."""
         with locked(self.folder):
-            self._sweep()
+            self._remove_unfinished()
             yield
 
     def append_interactions(self, batches: Iterable[pa.RecordBatch], upper_xid: int) -> int:
         """Write the rows of `cursor <= xid < upper_xid` and move the cursor. Returns the number of rows.
 
-        batches: schema LAKE_INTERACTIONS, ordered by `ingested_at`, so that one day is open at a time.
-        Call within `exporting`.
+        Call it within `exporting`.
+
+        Args:
+            batches: schema LAKE_INTERACTIONS, ordered by `ingested_at`, so that one day's file is open at a time.
         """
         cursor = self.cursor()
         name = f"{cursor.next_xid}-{upper_xid}.parquet"
@@ -98,31 +100,34 @@ class TenantLake:
         for day, day_batches in _by_day(batches):
             folder = self.folder / "interactions" / f"ingested_day={day}"
             rows += write_parquet(folder / name, day_batches, LAKE_INTERACTIONS)
-        self._move(Cursor(upper_xid, cursor.rows + rows, datetime.now(UTC).isoformat()))
+        self._move_cursor(Cursor(upper_xid, cursor.rows + rows, datetime.now(UTC).isoformat()))
         return rows
 
     def erase(self, tombstones: pa.Table) -> int:
-        """Rewrite the files of finished exports without the rows of erased users. Returns how many files there were.
+        """Rewrite the files that hold rows of erased users, without these rows. Returns the number of rewritten files.
 
-        tombstones: TOMBSTONES. Cut off in the middle, it has to be called again with the same ones: the rows left are
-        counted anew. Call within `exporting`.
+        Call it within `exporting`. Where it is cut off, call it again with the same tombstones: it counts the
+        remaining rows anew.
+
+        Args:
+            tombstones: TOMBSTONES.
         """
         files = self.interaction_files()
         touched = [file for file in files if holds_erased(file, tombstones)]
         for file in touched:
             with pq.ParquetFile(file) as parquet:
-                write_parquet(file, without(parquet.iter_batches(), tombstones), LAKE_INTERACTIONS)
-        self._move(replace(self.cursor(), rows=sum(pq.read_metadata(file).num_rows for file in files)))
+                write_parquet(file, without_erased(parquet.iter_batches(), tombstones), LAKE_INTERACTIONS)
+        self._move_cursor(replace(self.cursor(), rows=sum(pq.read_metadata(file).num_rows for file in files)))
         return len(touched)
 
     def write_items(self, batches: Iterable[pa.RecordBatch], catalogue_version: int) -> int:
-        """Write the catalogue at one version (schema LAKE_ITEMS), keep a few earlier ones, return its size."""
+        """Write the catalogue at one version (LAKE_ITEMS) and delete old versions. Returns the number of items."""
         items = write_parquet(self._catalogue_file(catalogue_version), batches, LAKE_ITEMS)
         for version in self._catalogue_versions()[:-KEPT_CATALOGUES]:
             self._catalogue_file(version).unlink()
         return items
 
-    def _move(self, cursor: Cursor) -> None:
+    def _move_cursor(self, cursor: Cursor) -> None:
         write_text(self.folder / "cursor.json", json.dumps(asdict(cursor)))
 
     def _catalogue_versions(self) -> list[int]:
@@ -136,7 +141,7 @@ class TenantLake:
             if match := _COVERS.fullmatch(path.name):
                 yield path, int(match[2])
 
-    def _sweep(self) -> None:
+    def _remove_unfinished(self) -> None:
         bound = self.cursor().next_xid
         for path, upper in self._interaction_files():
             if upper > bound:
@@ -145,9 +150,9 @@ class TenantLake:
 
 
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
-    """Stream batches into one Parquet file that appears whole or not at all. Returns the number of rows.
+    """Stream batches into one Parquet file, which appears whole or not at all. Returns the number of rows.
 
-    Raises pa.ArrowInvalid where a batch does not fit the schema, null in a required column included.
+    Raises pa.ArrowInvalid where a batch does not fit the schema, as with a null in a required column.
     """
     rows = 0
     with atomic_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -160,7 +165,10 @@ def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
 
 
 def _by_day(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, Iterator[pa.RecordBatch]]]:
-    """Group a stream ordered by `ingested_at` into (YYYY-MM-DD, its batches), lazily: use each group up in turn."""
+    """Group batches ordered by `ingested_at` into pairs of YYYY-MM-DD and its batches.
+
+    It is lazy: exhaust each group before taking the next one.
+    """
     for day, pieces in groupby(_split_at_midnight(batches), key=itemgetter(0)):
         yield (_EPOCH + timedelta(days=day)).date().isoformat(), (batch for _, batch in pieces)
 
@@ -170,7 +178,7 @@ def _split_at_midnight(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int,
         if batch.num_rows == 0:
             continue
         micros = batch.column(c.INGESTED_AT).cast(pa.int64()).to_numpy(zero_copy_only=False)
-        days = micros // _DAY_MICROS
+        days = micros // c.MICROS_PER_DAY
         starts = [0, *(np.flatnonzero(np.diff(days)) + 1), len(days)]
         for start, end in pairwise(starts):
             yield int(days[start]), batch.slice(start, end - start)

@@ -1,4 +1,4 @@
-"""What an item's metadata may hold, one rule for the API and for imports."""
+"""The rule of what an item's metadata may hold, for the API and for imports."""
 
 import math
 import re
@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 
 MAX_BYTES = 256 * 1024
-"""Of the encoded JSON; its full-text vector then stays within PostgreSQL's megabyte."""
+"""Bound on the encoded JSON. It keeps the full-text vector within the megabyte that PostgreSQL allows."""
 MAX_DEPTH = 16
 MAX_NUMBER = int(1.7976931348623157e308)
-"""What a float64 holds; JSONB gives large floats back as whole numbers, so both have one bound."""
+"""The largest float64. JSONB returns large floats as whole numbers, so both kinds of number have this bound."""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def metadata_problem(value: Any, depth: int = 0) -> str | None:
-    """Why PostgreSQL and MessagePack could not hold this decoded JSON value, or None where they can."""
+    """Why PostgreSQL or MessagePack cannot hold this decoded JSON value, or None where both can."""
     problem: str | None = None
     match value:
         case bool() | None:
@@ -42,6 +42,6 @@ def metadata_problem(value: Any, depth: int = 0) -> str | None:
 
 
 def size_problem(value: dict[str, Any]) -> str | None:
-    """Whether storable metadata is too large to keep."""
+    """Why metadata is too large to be stored, or None where it is not."""
     size = len(msgspec.json.encode(value))
     return f"has {size} bytes; at most {MAX_BYTES} are kept" if size > MAX_BYTES else None

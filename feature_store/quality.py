@@ -1,4 +1,4 @@
-"""What must hold of a tenant's lake before features are built from it. Each check counts and says what it found."""
+"""Checks of a tenant's lake before features are built from it. Each check returns counts and a description."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _TYPES = ", ".join(f"'{name}'" for name in c.INTERACTION_TYPES)
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check: whether the promise holds, what was counted, and the same in words."""
+    """The outcome of one check: whether it passed, a description, and the counts behind it."""
 
     passed: bool
     description: str
@@ -31,13 +31,13 @@ class Finding:
 
 
 def check_lake(lake: TenantLake, at_least: int, now: datetime) -> dict[tuple[str, str], Finding]:
-    """Every check of one tenant's lake, by (what is checked, name of the check).
+    """Run every check of one tenant's lake. The keys are pairs of (`interactions` or `items`, name of the check).
 
-    Where a schema is another one, the rest cannot be read and has not passed.
+    Where a schema differs, the other checks cannot read the files and fail.
 
     Args:
-        at_least: interactions that training needs.
-        now: with a time zone.
+        at_least: the interactions that training needs.
+        now: the present time, with a time zone.
     """
     interactions, (_, items) = lake.interaction_files(), lake.items_file()
     schemas = {
@@ -65,11 +65,11 @@ CHECKS = {
     ("items", "schema"): "The catalogue's file has the columns and types of the lake.",
     ("items", "keys"): "Item ids are legal and unique, and metadata is a JSON object.",
 }
-"""What `check_lake` promises, for whoever lists the checks before they run."""
+"""The checks of `check_lake` with their descriptions, which Dagster lists before they run."""
 
 
 def check_schema(files: Sequence[Path], schema: pa.Schema) -> Finding:
-    """Every file has the schema of the lake: names, types and order of columns."""
+    """Whether every file has the schema of the lake: names, types and order of columns."""
     wrong = {file: _difference(pq.read_schema(file), schema) for file in files}
     wrong = {file: difference for file, difference in wrong.items() if difference}
     counts: dict[str, int | str] = {"files": len(files), "files_of_another_schema": len(wrong)}

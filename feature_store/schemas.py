@@ -1,4 +1,4 @@
-"""Arrow schemas of the tables that cross a boundary: database -> lake -> features."""
+"""Arrow schemas of the tables that cross a boundary: database -> lake -> features, and back to the database."""
 
 import pyarrow as pa
 
@@ -18,7 +18,7 @@ LAKE_INTERACTIONS = pa.schema(
         pa.field(c.RECOMMENDATION_ID, pa.string()),
     ]
 )
-"""One row per recorded interaction, as the API accepted it."""
+"""One row per recorded interaction, with the values that the API accepted."""
 
 TOMBSTONES = pa.schema(
     [
@@ -26,7 +26,8 @@ TOMBSTONES = pa.schema(
         pa.field(c.ERASED_AT, UTC_MICROS, nullable=False),
     ]
 )
-"""Users whose rows go, those that came up to `erased_at`. Each user once."""
+"""Erased users, each once. Their rows that were ingested up to `erased_at` are deleted; later ones are those of a new
+user with the same id."""
 
 LAKE_ITEMS = pa.schema(
     [
@@ -47,7 +48,7 @@ SNAPSHOT_INTERACTIONS = pa.schema(
         pa.field(c.TIMESTAMP, pa.int64(), nullable=False),  # microseconds since the epoch
     ]
 )
-"""Training events, sorted by (user, timestamp, item); users and items are dense positions."""
+"""Training events, sorted by (user, timestamp, item). Users and items are dense positions."""
 
 SNAPSHOT_ITEMS = pa.schema(
     [
@@ -68,28 +69,28 @@ AUDIENCE = pa.schema(
         pa.field(c.CREATED_AT, UTC_MICROS, nullable=False),
     ]
 )
-"""Users to recommend to. The moment of creation tells a user from an erased one whose id came back."""
+"""Users to generate recommendations for. `created_at` tells a user from an erased one with the same id."""
 
 RECENT_EVENTS = pa.schema(
     [
-        pa.field(c.USER, pa.int32(), nullable=False),  # place in the list of users that was asked about
+        pa.field(c.USER, pa.int32(), nullable=False),  # index in the list of users of the query
         pa.field(c.ITEM_ID, pa.string(), nullable=False),
         pa.field(c.TYPE, pa.int8(), nullable=False),
         pa.field(c.WEIGHT, pa.float32(), nullable=False),
         pa.field(c.TIMESTAMP, pa.int64(), nullable=False),  # microseconds since the epoch
     ]
 )
-"""The newest events of some users, by user and then newest first."""
+"""The newest events of some users, sorted by user and then newest first."""
 
 CATALOGUE_CHANGES = pa.schema(
     [
         pa.field(c.ITEM_ID, pa.string(), nullable=False),
         pa.field(c.CATALOGUE_VERSION, pa.int64(), nullable=False),
         pa.field(c.IS_ACTIVE, pa.bool_(), nullable=False),
-        pa.field(c.METADATA, pa.string()),  # JSON object; null where the item is gone
+        pa.field(c.METADATA, pa.string()),  # JSON object; null where the item is deleted
     ]
 )
-"""Items that changed after some version of the catalogue, in their state now."""
+"""Items that changed after some version of the catalogue, in their present state."""
 
 RECOMMENDATIONS = pa.schema(
     [
@@ -101,19 +102,23 @@ RECOMMENDATIONS = pa.schema(
         pa.field(c.REASON, pa.string(), nullable=False),
     ]
 )
-"""Generated recommendations on their way into the database."""
+"""Generated recommendations that are written to the database."""
 
-QUESTIONS = pa.schema([*RECENT_EVENTS, pa.field(c.CHOSEN, pa.bool_(), nullable=False)])
-"""What users had done before a moment, and what they chose after it, by user and then oldest first."""
+EVALUATION_EVENTS = pa.schema([*RECENT_EVENTS, pa.field(c.IS_TARGET, pa.bool_(), nullable=False)])
+"""Events of evaluated users, sorted by user and then oldest first.
+
+`is_target` is false for the events before a moment, which make the user's history, and true for those after it, which
+a model should rank high.
+"""
 
 ONLINE_METRICS = pa.schema(
     [
-        pa.field(c.RELEASE, pa.string(), nullable=False),  # empty where no model answered
+        pa.field(c.RELEASE, pa.string(), nullable=False),  # empty for the fallback, which no model served
         pa.field(c.ALGORITHM, pa.string(), nullable=False),
-        pa.field(c.ANSWERS, pa.int64(), nullable=False),
-        pa.field(c.SHOWN, pa.int64(), nullable=False),  # items in the answers
-        pa.field(c.ANSWERS_FOLLOWED, pa.int64(), nullable=False),  # by at least one interaction with an item of theirs
-        pa.field(c.INTERACTIONS, pa.int64(), nullable=False),  # that followed from the answers
+        pa.field(c.IMPRESSIONS, pa.int64(), nullable=False),
+        pa.field(c.ITEMS_SHOWN, pa.int64(), nullable=False),
+        pa.field(c.ATTRIBUTED_IMPRESSIONS, pa.int64(), nullable=False),  # with an interaction
+        pa.field(c.ATTRIBUTED_INTERACTIONS, pa.int64(), nullable=False),
     ]
 )
-"""How the answers of each release and algorithm were followed."""
+"""Impressions of each release and algorithm, and how many interactions are attributed to them."""

@@ -1,4 +1,5 @@
-"""Feature snapshots: the lake as models train on it, by position, under a name made from its content.
+"""Feature snapshots: what models train on. A snapshot is the lake with ids replaced by positions; its id is a hash of
+its content.
 
 <features>/tenant=<t>/<snapshot id>/{interactions.parquet, items.parquet, manifest.json}
 """
@@ -24,14 +25,14 @@ from feature_store.lake import TenantLake, tenant_folder, write_parquet
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
 
 POSITIONS = pa.schema([SNAPSHOT_ITEMS.field(c.ITEM), SNAPSHOT_ITEMS.field(c.ITEM_ID)])
-"""Every item that ever was in a snapshot of the tenant, by position."""
+"""Every item that was ever in a snapshot of the tenant, with its position."""
 
 POSITIONS_ID = b"positions_id"
 
 BATCH_ROWS = 122_880
-"""Rows held in Arrow at a time: the row group of DuckDB."""
+"""Rows held in Arrow at a time: the size of a DuckDB row group."""
 
-# New items are appended by id, so that in a first snapshot ties in a score, cut by position, are cut by id.
+# New items are appended in the order of ids: ranking breaks ties of scores by position, and so by id.
 _NEW_POSITIONS = f"""
 INSERT INTO positions
 SELECT (SELECT count(*) FROM positions) + row_number() OVER (ORDER BY {c.ITEM_ID}) - 1, {c.ITEM_ID}
@@ -48,7 +49,7 @@ FROM positions LEFT JOIN read_parquet(?) USING ({c.ITEM_ID})
 ORDER BY {c.ITEM}
 """  # noqa: S608
 
-# The order is total over the columns that are written, so that equal content is written in equal order.
+# The order is total over the written columns, so that equal content gives an equal file and hash.
 _INTERACTIONS = f"""
 WITH accepted AS (
     SELECT * FROM read_parquet(?)
@@ -70,12 +71,12 @@ ORDER BY "{c.USER}", {c.TIMESTAMP}, {c.ITEM}, {c.TYPE}, {c.WEIGHT}
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """What a snapshot holds. Times are RFC 3339 in UTC; None where there is no event."""
+class SnapshotManifest:
+    """Describes a snapshot. Timestamps are RFC 3339 in UTC, and None where there is no event."""
 
     snapshot_id: str
     tenant_id: str
-    positions_id: str  # equal ids: one item table is a prefix of the other
+    positions_id: str  # where two are equal, one item table is a prefix of the other
     catalogue_version: int
     n_users: int
     n_items: int
@@ -89,13 +90,15 @@ def snapshot_folder(features: Path, tenant_id: str, snapshot_id: str) -> Path:
     return tenant_folder(features, tenant_id) / snapshot_id
 
 
-def read_manifest(folder: Path) -> Manifest:
-    return Manifest(**json.loads((folder / "manifest.json").read_text()))
+def read_snapshot_manifest(folder: Path) -> SnapshotManifest:
+    return SnapshotManifest(**json.loads((folder / "manifest.json").read_text()))
 
 
 def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
-    """Delete all but the tenant's `keep` snapshots built last. Returns the ids that went."""
-    manifests = [read_manifest(path.parent) for path in tenant_folder(features, tenant_id).glob("*/manifest.json")]
+    """Delete all but the tenant's `keep` newest snapshots. Returns the ids of the deleted ones."""
+    manifests = [
+        read_snapshot_manifest(path.parent) for path in tenant_folder(features, tenant_id).glob("*/manifest.json")
+    ]
     newest_first = sorted(manifests, key=lambda manifest: manifest.created_at, reverse=True)
     dropped = [manifest.snapshot_id for manifest in newest_first[keep:]]
     for snapshot_id in dropped:
@@ -103,11 +106,12 @@ def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
     return dropped
 
 
-def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
-    """Write the snapshot of everything the tenant's lake holds, and return its manifest.
+def build_snapshot(lake: Path, features: Path, tenant_id: str) -> SnapshotManifest:
+    """Write a snapshot of the tenant's whole lake, and return its manifest.
 
-    Interactions are kept once by id and where their item is in the catalogue. The same lake gives the same
-    snapshot, of which then only the date is new. Raises FileNotFoundError where the lake has no catalogue.
+    An interaction is kept once per id, and only where its item is in the catalogue. The same lake gives the same
+    snapshot id; a snapshot that exists only gets a new `created_at`.
+    Raises FileNotFoundError where the lake has no catalogue or no interactions.
     """
     tenant = TenantLake(lake, tenant_id)
     version, items_file = tenant.items_file()
@@ -116,8 +120,8 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
         raise FileNotFoundError(f"no interactions of tenant {tenant_id} in {tenant.folder}: export them first")
     parent = tenant_folder(features, tenant_id)
     with locked(parent), _work_folder(parent) as work, _database(work) as database:
-        positions_id = _place(database, parent / "positions.parquet", items_file)
-        items, interactions = _Digest(), _Digest()
+        positions_id = _assign_positions(database, parent / "positions.parquet", items_file)
+        items, interactions = _ColumnHashes(), _ColumnHashes()
         built = work / "snapshot"
         rows = items.of(_batches(database.sql(_ITEMS, params=[str(items_file)])), SNAPSHOT_ITEMS)
         n_items = write_parquet(built / "items.parquet", rows, SNAPSHOT_ITEMS)
@@ -126,7 +130,7 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
         n_interactions = write_parquet(built / "interactions.parquet", rows, SNAPSHOT_INTERACTIONS)
         n_users, first, last = _summary(database, built / "interactions.parquet")
         content = f"{version} {items.hexdigest()} {interactions.hexdigest()}"
-        manifest = Manifest(
+        manifest = SnapshotManifest(
             snapshot_id=hashlib.sha256(content.encode()).hexdigest()[:16],
             tenant_id=tenant_id,
             positions_id=positions_id,
@@ -141,17 +145,17 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> Manifest:
         _write_manifest(built, manifest)
         folder = parent / manifest.snapshot_id
         if folder.exists():
-            manifest = replace(read_manifest(folder), created_at=manifest.created_at)
+            manifest = replace(read_snapshot_manifest(folder), created_at=manifest.created_at)
             _write_manifest(folder, manifest)
             return manifest
         publish_folder(built, folder)
         return manifest
 
 
-def _place(database: duckdb.DuckDBPyConnection, positions_file: Path, items_file: Path) -> str:
-    """Give every item of the catalogue that has none a position, and make the table `positions` of all.
+def _assign_positions(database: duckdb.DuckDBPyConnection, positions_file: Path, items_file: Path) -> str:
+    """Give new items of the catalogue a position, and create the table `positions` of all items.
 
-    Returns the id of this order of items, made with the first snapshot and kept.
+    Returns the id of this order of items, which is made with the tenant's first snapshot and kept.
     """
     if positions_file.exists():
         schema = pq.read_schema(positions_file)
@@ -191,7 +195,7 @@ def _summary(database: duckdb.DuckDBPyConnection, interactions: Path) -> tuple[i
     return n_users, _rfc3339(first), _rfc3339(last)
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
+def _write_manifest(folder: Path, manifest: SnapshotManifest) -> None:
     write_text(folder / "manifest.json", json.dumps(asdict(manifest), indent=1))
 
 
@@ -201,9 +205,9 @@ def _rfc3339(micros: int | None) -> str | None:
 
 @contextmanager
 def _work_folder(parent: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards, with whatever was not moved out of it. What a killed process left goes too.
+    """A temporary folder, deleted afterwards with whatever was not moved out of it.
 
-    Call it with the parent's lock held.
+    Also deletes what killed processes left. Call it with the parent's lock held.
     """
     remove_unfinished(parent)
     folder = unfinished_folder(parent)
@@ -213,8 +217,8 @@ def _work_folder(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-class _Digest:
-    """SHA-256 over the values that stream through, column by column, whatever the batches they come in."""
+class _ColumnHashes:
+    """SHA-256 of each column of a stream, independent of how the stream is cut into batches."""
 
     def __init__(self) -> None:
         self._columns: dict[str, hashlib._Hash] = {}

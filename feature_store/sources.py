@@ -1,6 +1,7 @@
-"""Reads of the product's database, as Arrow through ADBC. With `sinks`, the only way from here to the database.
+"""Reads of the product's database, as Arrow through ADBC.
 
-Queries name tables and columns as text; a contract test holds them against the tables of the API.
+The modules `*_sources` and `*_sinks` of this package are the only way from the pipeline to the database. Their SQL
+names tables and columns as text, which a contract test holds against the API's tables.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ import pyarrow as pa
 from adbc_driver_postgresql import StatementOptions, dbapi
 
 from feature_store import columns as c
-from feature_store.interaction_types import SeenPolicy, seen_policy
+from feature_store.interaction_types import EVENT_WEIGHT_SQL, TYPE_CODE_SQL, SeenPolicy, seen_policy
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS, TOMBSTONES
 
 INTERACTION_COLUMNS = {
@@ -36,33 +37,39 @@ ITEM_COLUMNS = {
 }
 """Column of the lake -> SQL over the table `items`."""
 
+EVENT_SQL = (
+    f"item_id, ({TYPE_CODE_SQL})::smallint AS type, {EVENT_WEIGHT_SQL}::real AS weight, "
+    "(extract(epoch FROM occurred_at) * 1000000)::bigint AS timestamp"
+)
+"""Columns of an event, from the table `interactions`. The timestamp is in microseconds since the epoch."""
+
 BATCH_ROWS = 100_000
 """Rows held in memory at a time."""
 
 
 @dataclass(frozen=True)
 class NewInteractions:
-    """The interactions of `lower <= xid < upper_xid`, once: `batches` reads while its transaction is open."""
+    """The interactions of `lower <= xid < upper_xid`. `batches` can be read once, while the transaction is open."""
 
     upper_xid: int
     batches: Iterator[pa.RecordBatch]  # LAKE_INTERACTIONS, ordered by (ingested_at, id)
-    tombstones: pa.Table  # TOMBSTONES: every one that no earlier export has seen, perhaps some that one has
+    tombstones: pa.Table  # TOMBSTONES: all that no earlier export has seen, perhaps others too
 
 
 @dataclass(frozen=True)
 class CatalogueExport:
-    """Every item that is not deleted, at one catalogue version."""
+    """All items that are not deleted, at one catalogue version. `batches` can be read once."""
 
     version: int
     batches: Iterator[pa.RecordBatch]  # LAKE_ITEMS, ordered by id
 
 
 @contextmanager
-def new_interactions(url: str, tenant_id: str, lower_xid: int) -> Iterator[NewInteractions]:
-    """The interactions that committed since the export that ended at `lower_xid`.
+def read_new_interactions(url: str, tenant_id: str, lower_xid: int) -> Iterator[NewInteractions]:
+    """The interactions that were committed since the export that ended at `lower_xid`.
 
-    The upper bound is the snapshot's xmin: every transaction below it has ended, so no row can appear there later,
-    and a transaction that is still open is left whole to a later export. Bound and rows are read in one snapshot.
+    The upper bound is the snapshot's xmin. All transactions below it have ended, so that no row can appear there
+    later; the rows of an open transaction are all left to a later export. Bound and rows are read in one snapshot.
     Raises ValueError where the database is behind the cursor, as after a restore or a change of database.
     """
     with repeatable_read(url) as cursor:
@@ -73,8 +80,8 @@ def new_interactions(url: str, tenant_id: str, lower_xid: int) -> Iterator[NewIn
                 "only: it is another database, or one restored from a backup. Move the tenant's folder out of the "
                 "lake to export everything anew"
             )
-        # A tombstone that an earlier export did not see was written by a transaction at or past its bound. There is
-        # no upper bound to them: an erasure waits for nobody's transaction.
+        # A tombstone that an earlier export did not see was written at or after its bound. Tombstones have no upper
+        # bound, so that an erasure waits for no other transaction.
         cursor.execute(
             "SELECT user_id, erased_at FROM tombstones WHERE tenant_id = $1 AND xid >= $2::text::xid8",
             (tenant_id, str(lower_xid)),
@@ -89,7 +96,7 @@ def new_interactions(url: str, tenant_id: str, lower_xid: int) -> Iterator[NewIn
 
 
 @contextmanager
-def catalogue(url: str, tenant_id: str) -> Iterator[CatalogueExport]:
+def read_catalogue(url: str, tenant_id: str) -> Iterator[CatalogueExport]:
     """The tenant's items and the catalogue version they are at, read in one snapshot."""
     with repeatable_read(url) as cursor:
         version = int(
@@ -110,14 +117,14 @@ def tenants(url: str) -> list[str]:
 
 
 def deleted_tenants(url: str) -> list[str]:
-    """Ids of the tenants that are deleted, sorted."""
+    """Ids of the deleted tenants, sorted."""
     with repeatable_read(url) as cursor:
         cursor.execute("SELECT id FROM tenants WHERE deleted_at IS NOT NULL ORDER BY id")
         return cursor.fetch_arrow_table().column("id").to_pylist()
 
 
 def oldest_erasure(url: str, tenant_id: str, lower_xid: int) -> datetime | None:
-    """When the longest waiting of the erasures was asked for that no export at or past `lower_xid` has seen, if any."""
+    """The time of the oldest erasure that no export has seen, where exports have come to `lower_xid`; None without."""
     with repeatable_read(url) as cursor:
         cursor.execute(
             "SELECT min(erased_at) AS oldest FROM tombstones WHERE tenant_id = $1 AND xid >= $2::text::xid8",
@@ -135,7 +142,7 @@ def exclude_seen(url: str, tenant_id: str) -> SeenPolicy:
 
 
 def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: int) -> int:
-    """Interactions at or past `lower_xid`, those of open transactions left out; counting stops at `at_most`."""
+    """The number of committed interactions from `lower_xid` on. Counting stops at `at_most`."""
     with repeatable_read(url) as cursor:
         return _value(
             cursor,
@@ -149,7 +156,7 @@ def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: in
 
 @contextmanager
 def repeatable_read(url: str) -> Iterator[dbapi.Cursor]:
-    """A cursor whose queries all see the database as it was at the first of them."""
+    """A cursor whose queries all see the same snapshot of the database."""
     with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
@@ -173,7 +180,7 @@ def _value(cursor: dbapi.Cursor, query: str, *parameters: Any) -> Any:
 def _stream(
     cursor: dbapi.Cursor, query: str, parameters: tuple[Any, ...], schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a query in batches: without a cursor, a query with parameters comes as one batch of any size."""
+    """The rows of a query in batches. Without a server-side cursor, ADBC returns them as one batch of any size."""
     cursor.execute(f"DECLARE rows NO SCROLL CURSOR FOR {query}", parameters)
     while True:
         cursor.adbc_statement.set_options(**{StatementOptions.USE_COPY.value: "false"})  # COPY cannot wrap a FETCH

@@ -1,4 +1,4 @@
-"""Summaries of the lake and of snapshots that people look at. None shows a user's id or any one user's events."""
+"""Summaries of the lake and of snapshots for Dagster's UI. None shows a user's id or the events of a single user."""
 
 from collections.abc import Sequence
 from datetime import date

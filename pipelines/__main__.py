@@ -1,4 +1,4 @@
-"""`python -m pipelines`: run the pipeline, tell it of a tenant, or serve its UI."""
+"""`python -m pipelines`: run the pipeline, add a tenant to it, or serve Dagster's UI."""
 
 import getpass
 import os
@@ -18,19 +18,20 @@ from configs.logging import configure
 from configs.settings import PathSettings, PortSettings
 
 if TYPE_CHECKING:
-    import dagster as dg  # two seconds that `--help` need not take
+    import dagster as dg  # takes two seconds, which `--help` need not spend
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console(file=sys.stderr)  # this stream, whatever a run redirects
+console = Console(file=sys.stderr)  # the stream of this moment: a run redirects sys.stderr
 
-Tenant = Annotated[str, typer.Option("--tenant", help="Id of a tenant in the database.")]
+TenantOption = Annotated[str, typer.Option("--tenant", help="Id of a tenant in the database.")]
 
 
-@app.command()
-def run(
-    tenant: Tenant, verbose: Annotated[bool, typer.Option(help="Show what Dagster and the libraries log.")] = False
+@app.command("run")
+def run_pipeline(
+    tenant: TenantOption,
+    verbose: Annotated[bool, typer.Option(help="Show what Dagster and the libraries log.")] = False,
 ) -> None:
-    """Run the whole pipeline of one tenant here and now; the run shows in Dagster's UI."""
+    """Run the whole pipeline of one tenant in this process; the run shows in Dagster's UI."""
     from pipelines.definitions import build_definitions
     from pipelines.instance import open_instance
     from pipelines.jobs import LAKE, RETRAIN
@@ -81,7 +82,7 @@ def add_tenant(tenant: Annotated[str, typer.Argument(help="Id of a tenant in the
 
 @app.command()
 def promote(
-    tenant: Tenant,
+    tenant: TenantOption,
     family: Annotated[str, typer.Option(help="Name of the model family.")],
     version: Annotated[str, typer.Option(help="Number of the registered version in MLflow.")],
     reason: Annotated[str, typer.Option(help="Why the promotion rule is overridden; kept as a tag in MLflow.")],
@@ -124,7 +125,7 @@ def ui() -> None:
             _fail(f"port {ports.dagster} is not free ({error.strerror}): stop what uses it or set DAGSTER_PORT")
     with open_instance(PathSettings()) as instance:
         for run_id in fail_abandoned(instance):
-            console.print(f"run {run_id} had been cut off and is marked failed")
+            console.print(f"run {run_id} was cut off earlier and is marked as failed")
     # A shell ignores SIGINT for what it starts in the background; Dagster would then ignore SIGTERM too.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions"]
@@ -135,7 +136,7 @@ def ui() -> None:
 
 @contextmanager
 def _libraries_to(log: Path, verbose: bool) -> Iterator[None]:
-    """Send what libraries print to a file, for it would run through the progress; to the terminal where verbose."""
+    """Send what libraries print to a file, since it would break the progress display; where verbose, leave it."""
     if verbose:
         yield
         return

@@ -1,4 +1,4 @@
-"""The Dagster instance of this installation, in the state folder."""
+"""The Dagster instance of this installation, whose storage is in the state folder."""
 
 import os
 from pathlib import Path
@@ -15,9 +15,9 @@ MAX_RUN_SECONDS = 6 * 3600
 
 
 def instance_settings() -> dict[str, object]:
-    """The content of dagster.yaml: nothing phones home, and a tenant has one training at a time.
+    """The content of dagster.yaml: no telemetry, and at most one training run per tenant.
 
-    A generation does not wait for trainings to end: it has a place of its own.
+    One more run than the trainings may be active, so that a generation does not wait for trainings to end.
     """
     trainings = max(1, (os.cpu_count() or 2) // 2)
     return {
@@ -39,7 +39,7 @@ def instance_settings() -> dict[str, object]:
 
 
 def prepare_home(paths: PathSettings) -> Path:
-    """Write dagster.yaml where it is not there yet, and point this process and its children at its folder."""
+    """Write dagster.yaml where there is none, and set DAGSTER_HOME for this process and its children."""
     home = paths.dagster
     home.mkdir(parents=True, exist_ok=True)
     target = home / "dagster.yaml"
@@ -50,6 +50,6 @@ def prepare_home(paths: PathSettings) -> Path:
 
 
 def open_instance(paths: PathSettings) -> dg.DagsterInstance:
-    """The instance that the UI shows. Close it, or use it as a context."""
+    """The instance that the UI shows. Close it, or use it as a context manager."""
     prepare_home(paths)
     return dg.DagsterInstance.get()

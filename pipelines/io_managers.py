@@ -1,4 +1,4 @@
-"""What assets hand to each other: small JSON documents. Arrays and models stay in files that these documents name."""
+"""How assets pass values to each other: as small JSON documents, which name the files of arrays and models."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,15 @@ from typing import Any
 import dagster as dg
 
 from configs.files import write_text
+from configs.settings import PathSettings
 
 
-class JsonFiles(dg.ConfigurableIOManager):
+def values_folder(paths: PathSettings) -> Path:
+    """Where the values of all assets lie: `<asset>/<tenant>.json`."""
+    return paths.dagster / "values"
+
+
+class JsonIOManager(dg.ConfigurableIOManager):
     """One JSON file per asset and tenant, `<folder>/<asset>/<tenant>.json`. Never pickle."""
 
     folder: str
@@ -17,11 +23,11 @@ class JsonFiles(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Raises TypeError for a value that JSON cannot hold."""
         if obj is None:
-            return  # an asset whose result is what it wrote elsewhere
-        text = json.dumps(obj, indent=1, allow_nan=False)
-        write_text(self._path(context), text)
+            return  # the asset's result is what it wrote elsewhere
+        write_text(self._path(context), json.dumps(obj, indent=1, allow_nan=False))
 
     def load_input(self, context: dg.InputContext) -> Any:
+        """Raises FileNotFoundError where the asset was never materialized for the tenant."""
         path = self._path(context)
         if not path.exists():
             raise FileNotFoundError(f"{context.asset_key.to_user_string()} has no value yet: materialize it first")

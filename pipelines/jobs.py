@@ -1,4 +1,7 @@
-"""The jobs by name, and the one that does everything, from the database to the release."""
+"""The names of all jobs, the tag that bounds concurrent runs, and the job that runs everything up to the release.
+
+Names of jobs, assets, sensors and schedules and the tags of runs are stored in Dagster's history: they stay.
+"""
 
 import dagster as dg
 
@@ -8,22 +11,14 @@ GENERATE = "generate"
 ANALYTICS = "analytics"
 
 WORK_TAG = "recommendai/work"
-"""What a run does, by which the instance bounds how many run at once: see `pipelines.instance`."""
+"""The kind of work of a run, by which the instance bounds how many run at once: see `pipelines.instance`."""
 TRAINING = "training"
 GENERATION = "generation"
 
 retrain = dg.define_asset_job(
     RETRAIN,
     selection=dg.AssetSelection.all(),
-    executor_def=dg.in_process_executor,  # a process for every step would load torch in every step
+    executor_def=dg.in_process_executor,  # a process per step would load torch in every step
     tags={WORK_TAG: TRAINING},
-    description="Exports what is new, checks it, trains every family, and releases the champions.",
-)
-
-lake = dg.define_asset_job(
-    LAKE,
-    selection=dg.AssetSelection.assets("lake_interactions").without_checks(),  # an erasure waits for no check
-    executor_def=dg.in_process_executor,
-    tags={WORK_TAG: TRAINING},
-    description="Exports what is new, and takes erased users out of every file.",
+    description="Exports new data, checks it, trains every family and releases the champions.",
 )

@@ -1,4 +1,4 @@
-"""Tenants are the only dimension of a partition: days are folders of the lake."""
+"""The tenant is the only partition dimension, for good: a second one would strand the history of the first."""
 
 import dagster as dg
 
@@ -6,7 +6,7 @@ TENANTS = "tenants"
 tenants = dg.DynamicPartitionsDefinition(name=TENANTS)
 
 TENANT_TAG = "dagster/partition"
-"""The tag by which Dagster marks a run with its partition, that is its tenant."""
+"""The tag with which Dagster marks a run with its partition, which is its tenant."""
 
 GENERATION_TENANT_TAG = "recommendai/tenant"
-"""The tag of a generation's run with its tenant. A partition would make it wait for the tenant's training to end."""
+"""The tag with the tenant of a generation run. With a partition it would wait for the tenant's training to end."""

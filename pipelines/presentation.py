@@ -1,4 +1,4 @@
-"""Metadata that people read in the UI: tables, and plots as pictures inside Markdown."""
+"""Asset metadata that people read in Dagster's UI: tables, and plots as images inside Markdown."""
 
 import base64
 import io
@@ -9,13 +9,13 @@ import dagster as dg
 import numpy.typing as npt
 
 SUMMARY = "summary"
-"""The metadata entry that says in one line what an asset came to; the command line prints it."""
+"""The metadata entry with an asset's result in one line, which the command line prints."""
 
 Cell = str | int | float | bool | None
 
 
 def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
-    """Rows as a table; a column that a row lacks, or has None in, is empty there."""
+    """Rows as a table. A cell is empty where the row lacks the column or holds None."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     filled = [{name: row.get(name) for name in columns} for row in rows]
     return dg.MetadataValue.table(
@@ -27,27 +27,27 @@ def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
 def line_plot(
     x: Sequence[Any] | npt.NDArray[Any], y: npt.NDArray[Any], *, xlabel: str, ylabel: str
 ) -> dg.MetadataValue:
-    """One line."""
+    """A line plot, from zero."""
     figure, axes = _axes(xlabel, ylabel)
     axes.plot(x, y, linewidth=1.2)
     axes.set_ylim(bottom=0)
     if figure.autofmt_xdate and len(x) and hasattr(x[0], "year"):
         figure.autofmt_xdate()
-    return _picture(figure)
+    return _image(figure)
 
 
 def rank_plot(values: npt.NDArray[Any], *, xlabel: str, ylabel: str) -> dg.MetadataValue:
-    """Values in falling order against their rank, both on logarithmic axes, where a power law is a straight line."""
+    """Values against their rank, largest first, both on logarithmic axes: a power law is a straight line there."""
     figure, axes = _axes(xlabel, ylabel)
     positive = values[values > 0]
     axes.loglog(range(1, len(positive) + 1), positive, linewidth=1.2)
-    return _picture(figure)
+    return _image(figure)
 
 
 def interval_plot(
     names: Sequence[str], means: Sequence[float], lows: Sequence[float], highs: Sequence[float], *, xlabel: str
 ) -> dg.MetadataValue:
-    """One bar a name, with its interval."""
+    """A horizontal bar per name, with its interval as an error bar."""
     figure, axes = _axes(xlabel, "")
     errors = [
         [mean - low for mean, low in zip(means, lows, strict=True)],
@@ -55,11 +55,11 @@ def interval_plot(
     ]
     axes.barh(names, means, xerr=errors, capsize=3, height=0.6)
     axes.invert_yaxis()
-    return _picture(figure)
+    return _image(figure)
 
 
 def _axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure  # half a second that loading the definitions need not pay
+    from matplotlib.figure import Figure  # takes half a second, which loading the definitions need not spend
 
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.add_subplot()
@@ -69,7 +69,7 @@ def _axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _picture(figure: Any) -> dg.MetadataValue:
+def _image(figure: Any) -> dg.MetadataValue:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})")

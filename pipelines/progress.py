@@ -1,4 +1,4 @@
-"""A run on the terminal: which step is at work, what each came to, and why one failed."""
+"""Shows a run on the terminal: the current step, the result of each step, and why one failed."""
 
 import time
 from types import TracebackType
@@ -13,7 +13,7 @@ from pipelines.presentation import SUMMARY
 
 
 class RunProgress:
-    """Prints one line a step as Dagster's events arrive, and keeps the messages of what failed."""
+    """Prints a line per step as Dagster's events arrive, and keeps the error messages of failed steps."""
 
     def __init__(self, console: Console) -> None:
         self.failures: dict[str, str] = {}  # step -> message
@@ -32,7 +32,7 @@ class RunProgress:
         self._status.stop()
 
     def __call__(self, entry: dg.EventLogEntry) -> None:
-        """Take one entry of the run's event log."""
+        """Show one entry of the run's event log."""
         event = entry.dagster_event
         if event is None or event.step_key is None:
             return

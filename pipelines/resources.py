@@ -1,16 +1,18 @@
-"""What assets need of the installation they run in."""
+"""The settings that assets, sensors and schedules work with."""
 
 from dataclasses import dataclass, field
+
+import dagster as dg
 
 from configs.settings import DatabaseSettings, HistorySettings, PathSettings, PipelineSettings, TrackingSettings
 
 
 @dataclass(frozen=True)
 class Installation:
-    """The settings of this installation, read from the environment when it is made.
+    """The settings of this installation, read from the environment when the object is made.
 
-    A plain object and no configurable resource: Dagster shows a resource's configuration to whoever opens its UI,
-    and the database's address holds a password.
+    A plain object instead of a `ConfigurableResource`: Dagster's UI shows a resource's configuration to everybody, and
+    the database's URL holds a password.
     """
 
     paths: PathSettings = field(default_factory=PathSettings)
@@ -20,5 +22,15 @@ class Installation:
     history: HistorySettings = field(default_factory=HistorySettings)
 
     def database_url(self) -> str:
-        """Where the database is at this moment: the bundled one may come back on another port."""
+        """The database's URL. Read anew each time, since the bundled server may come back on another port."""
         return self.database.resolve(self.paths)
+
+    @property
+    def sensor_status(self) -> dg.DefaultSensorStatus:
+        """Whether sensors that add tenants or start trainings are switched on at first."""
+        return dg.DefaultSensorStatus.RUNNING if self.pipeline.automation else dg.DefaultSensorStatus.STOPPED
+
+    @property
+    def schedule_status(self) -> dg.DefaultScheduleStatus:
+        """Whether schedules are switched on at first."""
+        return dg.DefaultScheduleStatus.RUNNING if self.pipeline.automation else dg.DefaultScheduleStatus.STOPPED

@@ -1,4 +1,4 @@
-"""Runs of a tenant: at most one at a time, and none that claims to go on after its process has ended."""
+"""The active run of a tenant, and runs that Dagster shows as active although their process has ended."""
 
 import os
 import socket
@@ -10,7 +10,9 @@ from pipelines.jobs import RETRAIN
 from pipelines.partitions import TENANT_TAG
 
 PROCESS_TAG = "recommendai/process"
-"""`host:pid:start time` of a run outside the daemon, or of one that notes it itself: tells whether the run lives."""
+"""`host:pid:start time` of the process that executes a run, by which others see whether the run is alive.
+
+Runs of the command line and of generations have this tag."""
 
 _ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
@@ -24,22 +26,22 @@ _ACTIVE = [
 def active_run(
     instance: dg.DagsterInstance, tenant_id: str, job: str = RETRAIN, tenant_tag: str = TENANT_TAG
 ) -> dg.DagsterRun | None:
-    """The tenant's run of a job that is queued or running, if any. Runs whose process died are marked failed first."""
+    """The tenant's queued or running run of a job, if any. Marks runs as failed whose process has ended."""
     runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=_ACTIVE, tags={tenant_tag: tenant_id}))
-    return next((run for run in runs if not _ended(instance, run)), None)
+    return next((run for run in runs if not _fail_if_ended(instance, run)), None)
 
 
 def fail_abandoned(instance: dg.DagsterInstance) -> list[str]:
-    """Mark failed what ran when the machine or the daemon was killed; call before a daemon starts. Returns run ids.
+    """Mark runs as failed that were cut off with the machine or the daemon. Call it before a daemon starts.
 
-    A run of the daemon cannot outlive it. Queued runs stay queued: the next daemon takes them up.
+    A run that the daemon started cannot outlive it. Queued runs stay queued, for the next daemon. Returns run ids.
     """
     failed = []
     for run in instance.get_runs(dg.RunsFilter(statuses=[each for each in _ACTIVE if each.value != "QUEUED"])):
         if PROCESS_TAG not in run.tags:
             instance.report_run_failed(run, "The daemon that ran this ended before the run did.")
             failed.append(run.run_id)
-        elif _ended(instance, run):
+        elif _fail_if_ended(instance, run):
             failed.append(run.run_id)
     return failed
 
@@ -49,7 +51,7 @@ def this_process() -> str:
     return _identity(os.getpid()) or f"{socket.gethostname()}:{os.getpid()}:0"
 
 
-def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+def _fail_if_ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     process = run.tags.get(PROCESS_TAG)
     if process is None:
         return False
@@ -61,7 +63,7 @@ def _ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def _identity(pid: int) -> str | None:
-    """`host:pid:start`; a pid alone comes back with another process."""
+    """`host:pid:start time`, or None where no such process runs. A pid alone may be reused by another process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

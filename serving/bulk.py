@@ -28,7 +28,7 @@ def recommend_users(
 
     Args:
         catalogue: the predictor's, or one with changes laid over it.
-        events: at least the newest `bounds.looked_at` of each user (RECENT_EVENTS), by user and then newest first.
+        events: at least the newest `bounds.max_scanned` of each user (RECENT_EVENTS), by user and then newest first.
         n_users: users are numbered 0 to n_users - 1. A user without events gets what a new user gets.
         exclude_seen: which of the items that a user had are left out.
     """
@@ -50,8 +50,8 @@ def recommend_users(
         n_users,
         bounds.max_events,
     )
-    looked_at = (ages < bounds.looked_at) & makes_seen(types, exclude_seen)
-    seen = _newest_distinct(users, codes, np.flatnonzero(looked_at), bounds.max_seen)
+    scanned = (ages < bounds.max_scanned) & makes_seen(types, exclude_seen)
+    seen = _newest_distinct(users, codes, np.flatnonzero(scanned), bounds.max_seen)
     seen = seen[positions[seen] != NO_ITEM]
     ends = np.searchsorted(users[seen], np.arange(n_users), side="right")
     excluded = [part.tolist() for part in np.split(positions[seen], ends[:-1])] if n_users else []

@@ -14,7 +14,7 @@ from api.database.scope import TenantScope
 from api.imports.load import Report, load_dataset, load_files
 from configs.settings import DatabaseSettings, PathSettings
 from feature_store.loaders.mapping import Mapping, read_dataset, read_mapping
-from feature_store.loaders.problems import SHOWN, ImportRefusedError
+from feature_store.loaders.problems import MAX_PRINTED, ImportRefusedError
 
 REFUSED = 2
 
@@ -97,7 +97,7 @@ def _print_report(console: Console, report: Report) -> None:
     for reject in report.rejected:
         say(str(reject))
     if report.n_rejected:
-        more = f"; the first {SHOWN} are above" if report.n_rejected > SHOWN else ""
+        more = f"; the first {MAX_PRINTED} are above" if report.n_rejected > MAX_PRINTED else ""
         say(f"{report.n_rejected:,} rows rejected{more}; all are in {report.rejects_file}")
     for file, records in report.records.items():
         say(f"{file}: {records:,} records read")

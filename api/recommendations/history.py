@@ -36,7 +36,7 @@ class HistoryReader:
         self._bounds = {
             "max_events": settings.max_events,
             "max_seen": settings.max_seen,
-            "looked_at": settings.looked_at,
+            "max_scanned": settings.max_scanned,
         }
         self._decode = msgspec.json.Decoder(list[HistoryEvent]).decode
         self._views = BatchLoader(self._read)
@@ -84,7 +84,7 @@ LEFT JOIN LATERAL (
         FROM interactions
         WHERE tenant_id = wanted.tenant_id AND user_id = wanted.user_id
         ORDER BY occurred_at DESC, item_id COLLATE "C" DESC
-        LIMIT (SELECT CASE exclude_seen WHEN 'none' THEN %(max_events)s ELSE %(looked_at)s END FROM setting)
+        LIMIT (SELECT CASE exclude_seen WHEN 'none' THEN %(max_events)s ELSE %(max_scanned)s END FROM setting)
     )
     SELECT
         version,

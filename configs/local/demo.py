@@ -1,6 +1,11 @@
-"""`make demo`: from an empty folder to a running platform with real data, trained models and a key to try it.
+"""`make demo`: from an empty folder to a running platform with real data, trained models and an API key.
 
-Every step is idempotent, so a second call, or a call after an interrupted one, goes on from what is there.
+Every step is idempotent, so that a later call continues an interrupted one. The modules of this package:
+
+    demo, demo_state, demo_stripe, demo_announcement    the demo's steps, what they keep, its Stripe, what it prints
+    processes, supervision, launch                      the programs of one machine, their supervisor, their start
+    postgres_server, postgres_cluster, os_user          the bundled PostgreSQL, its data, the user that it runs as
+    torch_index                                         the package index that `make install` takes torch from
 """
 
 import os
@@ -20,6 +25,8 @@ from pydantic import Field
 from rich.console import Console
 
 from configs.files import write_private
+from configs.local.demo_announcement import announcement
+from configs.local.demo_state import DemoState
 from configs.local.demo_stripe import DemoStripe
 from configs.local.processes import Program, programs, shared_environment, write_configuration
 from configs.local.supervision import Supervisor
@@ -42,10 +49,12 @@ console = Console(stderr=True)
 
 
 class DemoSettings(Settings):
-    """What the demo leaves to the environment beside ports and paths."""
+    """Settings of the demo beside ports and paths."""
 
     train_seconds: float = Field(default=60.0, alias="DEMO_TRAIN_SECONDS", gt=0, description="per model family")
-    start_seconds: float = Field(default=120.0, alias="DEMO_START_SECONDS", gt=0, description="patience for a server")
+    start_seconds: float = Field(
+        default=120.0, alias="DEMO_START_SECONDS", gt=0, description="bound on the start of a server"
+    )
 
 
 class Demo:
@@ -63,7 +72,7 @@ class Demo:
         self.supervisor = Supervisor(paths, ROOT)
 
     def run(self) -> int:
-        """Bring everything up, print how to use it, and stay until the supervisor ends."""
+        """Start everything, print how to use it, and wait until the supervisor ends. Returns the exit status."""
         attached = self.supervisor.running()
         if attached:
             self._refuse_another_stripe()
@@ -83,8 +92,19 @@ class Demo:
             self._once("pipeline", "pipeline: lake, features, models, release", self._run_pipeline)
             self._step("Dagster", lambda: self._start("dagster"))
             self._step("first recommendation", self._await_recommendation)
-            self._write_environment()
-            self._announce(attached)
+            values = self._write_environment()
+            print(
+                announcement(
+                    self.paths,
+                    self.urls,
+                    values,
+                    dataset=DATASET,
+                    user=EXAMPLE_USER,
+                    stripe=self.stripe.announced,
+                    attached=attached,
+                ),
+                flush=True,
+            )
             return 0 if attached else self.supervisor.wait()
         finally:
             if not attached:
@@ -155,7 +175,7 @@ class Demo:
         for name in names:
             self.supervisor.start_program(name)
         for name in names:
-            self._await(name, partial(_answers, self.urls[name] + READY_PATHS[name]))
+            self._await(name, partial(_is_up, self.urls[name] + READY_PATHS[name]))
 
     def _await_recommendation(self) -> None:
         def from_a_model() -> bool:
@@ -170,7 +190,8 @@ class Demo:
 
         self._await("serving", from_a_model)
 
-    def _write_environment(self) -> None:
+    def _write_environment(self) -> dict[str, str]:
+        """Write demo.env, and return its content."""
         values = {
             **{f"{name.upper()}_URL": self.urls[name] for name in ("api", "serving", "dagster", "mlflow")},
             "API_KEY": self.state.get("API_KEY"),
@@ -181,33 +202,7 @@ class Demo:
         }
         lines = [f"{key}={value}\n" for key, value in values.items()]
         write_private(self.paths.root / "demo.env", "".join(lines))
-
-    def _announce(self, attached: bool) -> None:
-        control = f".venv/bin/supervisorctl -c {os.path.relpath(self.paths.root / 'supervisord.conf')}"
-        end = "It runs in another terminal." if attached else "Ctrl-C stops everything."
-        print(
-            f"""
-RecommendAI is running with the data set {DATASET}, tenant {TENANT}.
-
-  API       {self.urls["api"]}/docs
-  Dagster   {self.urls["dagster"]}
-  MLflow    {self.urls["mlflow"]}
-  serving   {self.urls["serving"]}
-  Stripe    {self.stripe.announced}
-  login     {EMAIL}  {self.state.get("ADMIN_PASSWORD")}
-
-Try it:
-
-  curl -s {self.urls["api"]}/api/v1/recommend \\
-    -H 'X-API-Key: {self.state.get("API_KEY")}' -H 'Content-Type: application/json' \\
-    -d '{{"userId": "{EXAMPLE_USER}", "count": 5, "algorithm": "hybrid"}}'
-
-All of this is in {os.path.relpath(self.paths.root / "demo.env")}; logs are in {os.path.relpath(self.paths.logs)}.
-One process: {control} stop|start serving
-{end}
-""",
-            flush=True,
-        )
+        return values
 
     def _step(self, title: str, action: Callable[[], object]) -> None:
         started = time.monotonic()
@@ -216,7 +211,7 @@ One process: {control} stop|start serving
         console.print(f"[green]done[/] {title} [dim]{time.monotonic() - started:.1f} s[/]")
 
     def _once(self, key: str, title: str, action: Callable[[], object]) -> None:
-        """A long step that shows its own progress and is not repeated once it has succeeded."""
+        """Run a long step, which shows its own progress, unless an earlier call has finished it."""
         if self.state.get(key):
             console.print(f"[green]kept[/] {title}")
             return
@@ -252,30 +247,7 @@ One process: {control} stop|start serving
         return result.stdout.strip() if capture else ""
 
 
-class DemoState:
-    """What earlier calls made: secrets, and the steps that need not be repeated. One private file of KEY=value."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self._values = dict(line.split("=", 1) for line in lines)
-
-    def get(self, key: str) -> str:
-        """The value, or the empty string."""
-        return self._values.get(key, "")
-
-    def put(self, key: str, value: str) -> None:
-        self._values[key] = value
-        write_private(self._path, "".join(f"{key}={value}\n" for key, value in self._values.items()))
-
-    def keep(self, key: str, make: Callable[[], str]) -> str:
-        """The value, made and kept on first use."""
-        if not self.get(key):
-            self.put(key, make())
-        return self.get(key)
-
-
-def _answers(url: str) -> bool:
+def _is_up(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5).is_success
     except httpx.TransportError:
@@ -283,7 +255,7 @@ def _answers(url: str) -> bool:
 
 
 def main() -> None:
-    """Run the demo in the foreground. SIGTERM ends it as Ctrl-C does, also where a shell had SIGINT ignored."""
+    """Run the demo in the foreground. SIGTERM ends it as Ctrl-C does, even where the shell has SIGINT ignored."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:

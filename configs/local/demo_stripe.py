@@ -1,4 +1,4 @@
-"""Stripe in the demo: the stand-in that runs beside the API, or the account whose key is set when the demo starts."""
+"""The demo's Stripe: a stand-in that runs beside the API, or a real account whose key is in the environment."""
 
 import secrets
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from configs.settings import BillingSettings, PortSettings
 
 
 class DemoStripe:
-    """Which Stripe the demo uses. The stand-in's key and webhook secret are made once for each installation."""
+    """The Stripe that the demo uses. The stand-in's key and webhook secret are made once per installation."""
 
     def __init__(self, ports: PortSettings, settings: BillingSettings, keep: Callable[[str, Callable[[], str]], str]):
         self._settings = settings
@@ -18,7 +18,7 @@ class DemoStripe:
 
     @property
     def real(self) -> bool:
-        """Whether the environment holds a key of somebody's account; ours may be there too, from demo.env."""
+        """Whether the environment has the key of a real account. It may have the stand-in's key, from demo.env."""
         key = self._settings.api_key
         return key is not None and key.get_secret_value() != self._key
 
@@ -28,18 +28,18 @@ class DemoStripe:
 
     @property
     def program_environment(self) -> dict[str, str] | None:
-        """Secrets of the stand-in's process, or None where it does not run."""
+        """The variables of the stand-in's process, or None where it does not run."""
         return None if self.real else {"STRIPE_API_KEY": self._key, "STRIPE_WEBHOOK_SECRET": self._secret}
 
     @property
     def api_environment(self) -> dict[str, str]:
-        """What the API needs to know. A real key is in the environment that it inherits."""
+        """The variables of the API. It inherits a real account's key from the environment."""
         back = {} if "return_url" in self._settings.model_fields_set else {"BILLING_RETURN_URL": self._return_url}
         return back | (self.program_environment or {}) | ({} if self.real else {"STRIPE_API_BASE": self.url})
 
     @property
     def announced(self) -> str:
-        """What to say of it to whoever started the demo."""
+        """The line about Stripe that the demo prints."""
         if self.real:
             return "your account; `.venv/bin/python -m api create-prices` makes the prices of the plans there"
         return f"{self.url}  a stand-in: no money moves (set STRIPE_API_KEY to use your own account)"

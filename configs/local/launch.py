@@ -1,8 +1,8 @@
-"""Become a supervised program, after ending what its previous life left behind.
+"""Starts a supervised program, after ending the processes that its last start left behind.
 
-Servers here fork workers. When a parent is killed outright, its workers live on and hold its port, and the restarted
-parent cannot bind. Every program carries a mark in its environment, which its children inherit; this module ends the
-processes that still carry it, and then replaces itself by the program.
+Servers fork workers. When a parent is killed, its workers live on and hold its port, so that the restarted parent
+cannot bind it. Every program has a mark in its environment, which its children inherit. This module ends the processes
+that still have the mark, and then replaces itself with the program.
 """
 
 import os
@@ -17,25 +17,25 @@ PROGRAM_VARIABLE = "RECOMMENDAI_PROGRAM"
 
 
 def survivors(identity: str) -> list[int]:
-    """Ids of live processes, this one apart, whose environment carries `identity`."""
+    """Ids of the other live processes whose environment has the mark of `identity`."""
     mark = f"{PROGRAM_VARIABLE}={identity}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            # A process that has ended and waits to be collected has an empty environment.
+            # A zombie process has an empty environment.
             if mark in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
         except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it ended while we looked, or it is not ours
+            continue  # it ended meanwhile, or belongs to another user
     return found
 
 
-def end_survivors(identity: str, patience_seconds: float = 3.0) -> None:
-    """Ask the survivors to stop, and kill those that do not."""
+def end_survivors(identity: str, wait_seconds: float = 3.0) -> None:
+    """Send SIGTERM to the survivors, and SIGKILL to those that are left after `wait_seconds`."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + wait_seconds
         processes = survivors(identity)
         for process in processes:
             try:
@@ -49,12 +49,12 @@ def end_survivors(identity: str, patience_seconds: float = 3.0) -> None:
             return
 
 
-def main(program: str, command: list[str]) -> None:
-    """Replace this process by `command`; never returns."""
+def launch(program: str, command: list[str]) -> None:
+    """Replace this process with `command`. Never returns."""
     identity = f"{program}@{PathSettings().root}"
     end_survivors(identity)
     os.execvpe(command[0], command, {**os.environ, PROGRAM_VARIABLE: identity})  # noqa: S606 - the point of this module
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    launch(sys.argv[1], sys.argv[2:])

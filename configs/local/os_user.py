@@ -1,4 +1,7 @@
-"""As whom PostgreSQL runs: as ourselves, or, since it refuses root, as a system user with nothing else to its name."""
+"""The operating system's user that PostgreSQL runs as: this process's own, or a system user where that is root.
+
+PostgreSQL refuses to run as root. The system user owns nothing but the database.
+"""
 
 import ctypes
 import os
@@ -17,28 +20,30 @@ SYSTEM_USER = "recommendai"
 PR_SET_PDEATHSIG = 1
 
 
-class ClusterError(RuntimeError):
-    """The bundled PostgreSQL cannot be had; the message says why and what to do."""
+class BundledPostgresError(RuntimeError):
+    """The bundled PostgreSQL cannot be made or started. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
-class Account:
-    """The user that a child process becomes; without a name it stays what we are."""
+class OsUser:
+    """The user of a child process. Without a name, the child keeps this process's user."""
 
     name: str | None = None
     uid: int = -1
     gid: int = -1
 
-    def start(self, command: Sequence[str | Path], *, on_parent_death: signal.Signals, **options: Any) -> "Process":
-        """Start a child under this account in `/`, told by that signal should our process be killed."""
+    def start(
+        self, command: Sequence[str | Path], *, on_parent_death: signal.Signals, **options: Any
+    ) -> "ChildProcess":
+        """Start a child as this user in `/`. Where this process is killed, the child gets `on_parent_death`."""
         if self.name is not None:
             options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
         arm = _signal_on_parent_death(on_parent_death)
-        # Safe: the processes that start children here have one thread.
+        # preexec_fn is safe here, since the processes that start children have one thread.
         return subprocess.Popen([str(part) for part in command], cwd="/", preexec_fn=arm, **options)  # noqa: PLW1509
 
     def run(self, command: Sequence[str | Path]) -> "subprocess.CompletedProcess[str]":
-        """Run a child to its end and return it with its output; the caller judges the return code."""
+        """Run a command to its end, and return its output and exit status. Does not raise where it fails."""
         child = self.start(
             command, on_parent_death=signal.SIGKILL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -46,25 +51,25 @@ class Account:
         return subprocess.CompletedProcess(child.args, child.returncode, output)
 
     def can_write(self, folder: Path) -> bool:
-        """Whether the account can enter this folder, through all of its parents, and write in it."""
+        """Whether the user can reach this folder through all of its parents and write in it."""
         return self.run(["/bin/sh", "-c", 'cd "$1" && test -w .', "sh", folder]).returncode == 0
 
-    def take(self, path: Path) -> None:
-        """Make the account the owner of this path, which is ours."""
+    def own(self, path: Path) -> None:
+        """Make the user the owner of this path, which this process's user owns."""
         if self.name is not None:
             os.chown(path, self.uid, self.gid)
 
 
-Process = subprocess.Popen[Any]
+ChildProcess = subprocess.Popen[Any]
 
 
-def server_account() -> Account:
-    """The account for PostgreSQL. As root: the system user `recommendai`, made where it does not exist.
+def postgres_user() -> OsUser:
+    """The user for PostgreSQL. For root it is the system user `recommendai`, which is made where it is missing.
 
-    Raises ClusterError with advice where it cannot be made.
+    Raises BundledPostgresError with advice where the system user cannot be made.
     """
     if os.geteuid() != 0:
-        return Account()
+        return OsUser()
     for _ in range(10):
         try:
             entry = pwd.getpwnam(SYSTEM_USER)
@@ -72,8 +77,8 @@ def server_account() -> Account:
             _make_system_user()
             time.sleep(0.2)
         else:
-            return Account(SYSTEM_USER, entry.pw_uid, entry.pw_gid)
-    raise ClusterError(
+            return OsUser(SYSTEM_USER, entry.pw_uid, entry.pw_gid)
+    raise BundledPostgresError(
         f"PostgreSQL does not run as root and the system user {SYSTEM_USER!r} could not be made: "
         f"create it, run as another user, or set DATABASE_URL to a server of your own"
     )
@@ -82,7 +87,7 @@ def server_account() -> Account:
 def _make_system_user() -> None:
     if useradd := shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin"):
         options = ["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
-        # A failure is met by the caller's next look: somebody else may have made the user meanwhile.
+        # The caller looks again and sees a failure; another process may have made the user meanwhile.
         subprocess.run([useradd, *options, "--shell", "/usr/sbin/nologin", SYSTEM_USER], check=False)
 
 
@@ -94,7 +99,7 @@ def _signal_on_parent_death(signum: signal.Signals) -> Any:
 
     def arm() -> None:
         libc.prctl(PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
-        if os.getppid() != parent:  # killed before the line above
+        if os.getppid() != parent:  # the parent was killed before the line above
             os._exit(1)
 
     return arm

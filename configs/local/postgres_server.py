@@ -1,6 +1,6 @@
-"""The process that owns the bundled PostgreSQL: it starts it, stays in the foreground and takes it down with itself.
+"""The process that owns the bundled PostgreSQL: it starts the server, stays in the foreground and stops the server.
 
-Everybody else connects by the URL that this process writes once the server answers.
+All other processes connect by the URL that this process writes once the server accepts connections.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ import structlog
 from psycopg import sql
 
 from configs.files import write_private
-from configs.local.os_user import Account, ClusterError, Process, server_account
+from configs.local.os_user import BundledPostgresError, ChildProcess, OsUser, postgres_user
 from configs.local.postgres_cluster import DATABASE, ROLE, Cluster, binaries, open_cluster
 from configs.settings import PathSettings, PortSettings, PostgresSettings
 
@@ -37,7 +37,7 @@ SETTINGS = {
     "random_page_cost": "1.1",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Statements and their details hold ids and addresses of people, which no log may.
+    # Statements and their details hold ids and e-mail addresses of people, which must not be in logs.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
@@ -45,39 +45,39 @@ SETTINGS = {
 log = structlog.get_logger(__name__)
 
 
-def run(paths: PathSettings, ports: PortSettings, settings: PostgresSettings) -> int:
-    """Own the server until SIGTERM or SIGINT (0) or until it ends by itself (1).
+def run_server(paths: PathSettings, ports: PortSettings, settings: PostgresSettings) -> int:
+    """Run the server until this process gets SIGTERM or SIGINT. Returns 0 then, and 1 where the server ends by itself.
 
-    Raises ClusterError where another process owns this state folder's server or the server cannot be had.
+    Raises BundledPostgresError where another process owns this state folder's server, or it cannot be started.
     """
     paths.root.mkdir(parents=True, exist_ok=True)
     with _only_owner(paths.root / "postgres.lock"):
-        account = server_account()
-        programs = binaries(account)
+        os_user = postgres_user()
+        programs = binaries(os_user)
         if (record := paths.root / "postgres.json").exists():
-            _await_predecessor(Path(Cluster.load(record).data), account)
-        cluster = open_cluster(paths.root, account, programs, ports.postgres)
-        return _Owner(cluster, account, programs, settings).serve(paths.database_url_file)
+            _await_predecessor(Path(Cluster.load(record).data), os_user)
+        cluster = open_cluster(paths.root, os_user, programs, ports.postgres)
+        return _Owner(cluster, os_user, programs, settings).serve(paths.database_url_file)
 
 
 class _Owner:
     """The server as a child of this process."""
 
-    def __init__(self, cluster: Cluster, account: Account, programs: Path, settings: PostgresSettings) -> None:
+    def __init__(self, cluster: Cluster, os_user: OsUser, programs: Path, settings: PostgresSettings) -> None:
         options = SETTINGS | {"port": str(cluster.port), "shared_buffers": settings.shared_buffers}
         options |= dict(pair.split("=", 1) for pair in settings.options.split())
         self._command: list[str | Path] = [programs / "postgres", "-D", cluster.data]
         for name, value in options.items():
             self._command += ["-c", f"{name}={value}"]
         self._cluster = cluster
-        self._account = account
-        self._child: Process | None = None
+        self._os_user = os_user
+        self._child: ChildProcess | None = None
         self._stopping = False
 
     def serve(self, url_file: Path) -> int:
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._stop)
-        self._child = self._account.start(self._command, on_parent_death=signal.SIGINT)
+        self._child = self._os_user.start(self._command, on_parent_death=signal.SIGINT)
         if self._stopping:
             self._child.send_signal(signal.SIGINT)
         if self._await_ready(self._child):
@@ -91,10 +91,10 @@ class _Owner:
     def _stop(self, _signum: int, _frame: FrameType | None) -> None:
         self._stopping = True
         if self._child is not None:
-            self._child.send_signal(signal.SIGINT)  # fast: ends sessions, writes a checkpoint
+            self._child.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown: ends sessions and writes a checkpoint
 
-    def _await_ready(self, child: Process) -> bool:
-        """Wait as long as the child lives: after a crash it first replays its log, however long that takes."""
+    def _await_ready(self, child: ChildProcess) -> bool:
+        """Wait until the server accepts connections or ends. After a crash it first replays its log, for any time."""
         while child.poll() is None and not self._stopping:
             try:
                 psycopg.connect(self._cluster.superuser_url, connect_timeout=5).close()
@@ -108,7 +108,7 @@ def _ensure_database(cluster: Cluster) -> None:
     role, database = sql.Identifier(ROLE), sql.Identifier(DATABASE)
     with psycopg.connect(cluster.superuser_url, autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
-            # Hashed here: a statement that fails is written to the server's log.
+            # Hashed here, since the server logs statements that fail.
             verifier = connection.pgconn.encrypt_password(cluster.password.encode(), ROLE.encode(), b"scram-sha-256")
             create = sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}")
             connection.execute(create.format(role, sql.Literal(verifier.decode())))
@@ -122,29 +122,29 @@ def _only_owner(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ClusterError(f"another process owns the PostgreSQL of {path.parent}: stop it first") from None
+            raise BundledPostgresError(f"another process owns the PostgreSQL of {path.parent}: stop it first") from None
         yield
 
 
-def _await_predecessor(data: Path, account: Account) -> None:
-    """Let the server of an owner that was killed come down first; its sessions hold the data's shared memory."""
+def _await_predecessor(data: Path, os_user: OsUser) -> None:
+    """Wait until the server of a killed owner has stopped. Its sessions hold the shared memory of the data folder."""
     deadline = time.monotonic() + PREDECESSOR_SECONDS
     lock_file = data / "postmaster.pid"
-    while pids := _processes_in(data, account):
+    while pids := _processes_in(data, os_user):
         if time.monotonic() > deadline:
-            raise ClusterError(f"processes {pids} of an earlier server still work in {data}: stop them first")
+            raise BundledPostgresError(f"processes {pids} of an earlier server still work in {data}: stop them first")
         if lock_file.exists() and (postmaster := int(lock_file.read_text().split("\n", 1)[0])) in pids:
             os.kill(postmaster, signal.SIGINT)
         time.sleep(0.2)
     if sys.platform == "linux":
-        # Nobody works in the folder, so a lock file there is stale, though its pid may by now be some other process's.
+        # No process works in the folder, so that a lock file is stale, even if a new process has its pid.
         lock_file.unlink(missing_ok=True)
 
 
-def _processes_in(data: Path, account: Account) -> list[int]:
-    """Processes whose working folder is the data folder, as that of every PostgreSQL process is.
+def _processes_in(data: Path, os_user: OsUser) -> list[int]:
+    """Processes whose working directory is the data folder, as it is for every PostgreSQL process.
 
-    The account looks itself: in a container even root may not see where another user's process works.
+    The command runs as the server's user: in a container even root may not see the directory of another's process.
     """
     script = 'for process in /proc/[0-9]*; do [ "$process/cwd" -ef "$1" ] && echo "${process#/proc/}"; done; true'
-    return [int(pid) for pid in account.run(["/bin/sh", "-c", script, "sh", data]).stdout.split()]
+    return [int(pid) for pid in os_user.run(["/bin/sh", "-c", script, "sh", data]).stdout.split()]

@@ -1,4 +1,4 @@
-"""The processes of one machine, rendered as a supervisor configuration."""
+"""The processes of one machine, and their configuration for supervisor."""
 
 import os
 import sys
@@ -10,13 +10,13 @@ from pathlib import Path
 from configs.files import write_private
 from configs.settings import PathSettings, PortSettings
 
-SOCKET_PATH_LIMIT = 100  # the kernel's is 108 bytes, its terminating zero included
+SOCKET_PATH_LIMIT = 100  # the kernel's limit is 108 bytes with the terminating zero
 THREADS = "2"
 
 
 @dataclass(frozen=True)
 class Program:
-    """One supervised process: a command run from the project's root, with what it alone needs in its environment."""
+    """One supervised process: a command that runs in the project's root, and variables that it alone gets."""
 
     name: str
     command: list[str]
@@ -31,9 +31,12 @@ def programs(
     pipeline: dict[str, str],
     stripe: dict[str, str] | None = None,
 ) -> list[Program]:
-    """What runs, in starting order. `api` (its secrets) and `pipeline` are environments for those programs alone.
+    """All programs, in the order of their start.
 
-    `stripe` holds the secrets of the stand-in for Stripe; without it, there is none.
+    Args:
+        api: variables of the API alone, such as its secrets.
+        pipeline: variables of Dagster alone.
+        stripe: variables of the stand-in for Stripe; None runs no stand-in.
     """
     python = sys.executable
     serving_url = f"http://{ports.host}:{ports.serving}"
@@ -59,7 +62,7 @@ def programs(
 
 
 def mlflow_command(ports: PortSettings, paths: PathSettings) -> list[str]:
-    """MLflow's own server over the state folder's store; one worker, since a data scientist looks, not a crowd."""
+    """MLflow's server over the state folder's store. One worker is enough for a few data scientists."""
     return [
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
         *("--host", ports.host, "--port", str(ports.mlflow)),
@@ -69,7 +72,7 @@ def mlflow_command(ports: PortSettings, paths: PathSettings) -> list[str]:
 
 
 def stripe_command(ports: PortSettings, paths: PathSettings) -> list[str]:
-    """The stand-in for Stripe over its state file, telling the API what happens."""
+    """The stand-in for Stripe over its state file. It sends its events to the API."""
     return [
         *(sys.executable, "-m", "tests.fixtures.stripe", "--port", str(ports.stripe)),
         *("--state", str(paths.root / "stripe.json")),
@@ -82,8 +85,8 @@ def shared_environment(paths: PathSettings) -> dict[str, str]:
     return {
         "RECOMMENDAI_STATE_DIR": str(paths.root),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", THREADS),
-        # Threads that wait sleep instead of spinning: with other processes on the same cores, a spinning thread keeps
-        # the one it waits for from running (measured: a softmax 7 times slower on two busy cores).
+        # Waiting threads sleep instead of spinning. On cores that other processes use, a spinning thread keeps the
+        # thread that it waits for from running (measured: a softmax takes 7 times as long on two busy cores).
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PYTHONUNBUFFERED": "1",
         "BENTOML_DO_NOT_TRACK": "True",
@@ -94,7 +97,7 @@ def shared_environment(paths: PathSettings) -> dict[str, str]:
 
 
 def configuration(all_programs: list[Program], paths: PathSettings, root: Path) -> str:
-    """The text of supervisord.conf. `postgres` starts with the supervisor, the rest when it is asked to."""
+    """The text of supervisord.conf. `postgres` starts with supervisord, the other programs on request."""
     sections = [
         _section("unix_http_server", {"file": str(socket_path(paths)), "chmod": "0700"}),
         _section(
@@ -141,7 +144,7 @@ def configuration(all_programs: list[Program], paths: PathSettings, root: Path) 
 
 
 def write_configuration(all_programs: list[Program], paths: PathSettings, root: Path) -> Path:
-    """Write supervisord.conf into the state folder, readable by its owner alone since it carries secrets."""
+    """Write supervisord.conf into the state folder, readable by its owner alone, since it holds secrets."""
     target = paths.root / "supervisord.conf"
     for folder in (paths.logs, paths.mlflow):
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +153,7 @@ def write_configuration(all_programs: list[Program], paths: PathSettings, root: 
 
 
 def socket_path(paths: PathSettings) -> Path:
-    """The supervisor's control socket: in the state folder, or in the temporary folder where that path is too long."""
+    """The control socket of supervisord: in the state folder, or in the temporary folder where its path is too long."""
     path = paths.root / "supervisor.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT:
         return path
@@ -159,7 +162,7 @@ def socket_path(paths: PathSettings) -> Path:
 
 
 def _section(name: str, values: dict[str, str]) -> str:
-    # A per cent sign starts an expansion in this format.
+    # In this format a per cent sign starts an expansion.
     lines = [f"{key} = {value.replace('%', '%%')}" for key, value in values.items()]
     return "\n".join([f"[{name}]", *lines, ""])
 

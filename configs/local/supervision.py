@@ -1,4 +1,4 @@
-"""A supervisord of our own: started as a child, spoken to over its private socket."""
+"""Controls the installation's supervisord: starts it as a child and calls it over its private socket."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ STOP_SECONDS = 60.0
 
 
 class Supervisor:
-    """One installation's supervisord, ours or one that another terminal started."""
+    """One installation's supervisord, started here or in another terminal."""
 
     def __init__(self, paths: PathSettings, root: Path) -> None:
         self._paths = paths
@@ -33,20 +33,20 @@ class Supervisor:
             return False
         return True
 
-    def start(self, patience_seconds: float = 15.0) -> None:
-        """Start supervisord and wait until it answers. Raises SystemExit with its log's path when it does not."""
+    def start(self, wait_seconds: float = 15.0) -> None:
+        """Start supervisord and wait until it answers. Raises SystemExit with the path of its log where it does not."""
         configuration = self._paths.root / "supervisord.conf"
         command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(configuration)]
-        # A group of its own: Ctrl-C reaches us first, and we stop it in order.
+        # In a process group of its own, so that Ctrl-C reaches only this process, which stops programs in order.
         self._process = subprocess.Popen(command, cwd=self._root, process_group=0, stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + wait_seconds
         while not self.running():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"supervisord did not start; see {self._paths.logs / 'supervisord.log'}")
             time.sleep(0.1)
 
     def start_program(self, name: str) -> None:
-        """Start one program unless it runs."""
+        """Start one program, unless it is running."""
         remote = self._remote()
         if remote.getProcessInfo(name)["state"] in RUNNING_STATES:
             return
@@ -61,13 +61,13 @@ class Supervisor:
         self._remote().stopProcess(name, True)
 
     def wait(self) -> int:
-        """Block until supervisord ends; its exit status."""
+        """Wait until supervisord ends. Returns its exit status."""
         if self._process is None:
             raise RuntimeError("this supervisord was not started here")
         return self._process.wait()
 
     def stop(self) -> None:
-        """Stop every program and supervisord itself, if it was started here."""
+        """Stop all programs and supervisord, where it was started here."""
         if self._process is None or self._process.poll() is not None:
             return
         self._process.terminate()

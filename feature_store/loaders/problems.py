@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import msgspec
 
-SHOWN = 20
+MAX_PRINTED = 20
 """The number of rejected rows that are printed. The rejects file has all of them."""
 CHUNK = 10_000
 
@@ -50,7 +50,7 @@ class Rejects:
         row = self._db.execute("SELECT count(*) FROM rejects WHERE ? IS NULL OR file = ?", [file, file]).fetchone()
         return int(row[0]) if row else 0
 
-    def first(self, file: str | None = None, limit: int = SHOWN) -> list[Reject]:
+    def first(self, file: str | None = None, limit: int = MAX_PRINTED) -> list[Reject]:
         rows = self._db.execute(
             "SELECT * FROM rejects WHERE ? IS NULL OR file = ? ORDER BY file, place LIMIT ?", [file, file, limit]
         ).fetchall()

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from configs.local.os_user import server_account
+from configs.local.os_user import postgres_user
 from configs.local.postgres_cluster import binaries
 from tests.fixtures.postgres import REPOSITORY
 
@@ -231,8 +231,8 @@ def test_programs_in_a_folder_that_the_servers_user_cannot_enter_are_copied(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when the project, and so its virtual environment, is under /root."""
-    account = server_account()
-    installed = binaries(account).parents[1]
+    os_user = postgres_user()
+    installed = binaries(os_user).parents[1]
     private = state.parent / "private"
     for part in (f"{installed.name}/pginstall18", f"{installed.name}.libs"):
         shutil.copytree(installed.parent / part, private / part)
@@ -244,9 +244,9 @@ def test_programs_in_a_folder_that_the_servers_user_cannot_enter_are_copied(
     monkeypatch.syspath_prepend(str(private))
     before = os.umask(0o077)
     for _ in range(2):
-        programs = binaries(account)
+        programs = binaries(os_user)
         assert programs.is_relative_to(outside if AS_ROOT else private)
-        assert "PostgreSQL" in account.run([programs / "initdb", "--version"]).stdout
+        assert "PostgreSQL" in os_user.run([programs / "initdb", "--version"]).stdout
     os.umask(before)
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
     assert [path.name for path in outside.glob(".*")] == []

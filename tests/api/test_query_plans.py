@@ -23,7 +23,7 @@ from api.recommendations.history import HistoryReader
 from configs.plans import plan
 from configs.settings import HistorySettings
 from feature_store import analytics_sources, exports, sources
-from feature_store.analytics_sinks import roll_up
+from feature_store.analytics_sinks import roll_up_step
 from feature_store.generation_sources import generation_source
 from serving.contracts.filters import parse_filter
 from tests.feature_store.rows import add_tenant
@@ -50,7 +50,7 @@ def url(module_database_url: str) -> str:
                 )
             bulk.add_impressions(connection, tenant, int(IMPRESSIONS * share), USERS, ITEMS, 30)
         connection.execute("VACUUM (ANALYZE)")
-        roll_up(module_database_url, "big", step_rows=10 * INTERACTIONS)
+        roll_up_step(module_database_url, "big", step_rows=10 * INTERACTIONS)
         bulk.add_interactions(connection, "big", TAIL, USERS, ITEMS, 0.01)
         bulk.add_impressions(connection, "big", TAIL, USERS, ITEMS, 0.01)
         bulk.add_users(connection, "big", TAIL, "new")
@@ -180,7 +180,7 @@ def test_an_export_of_what_is_new(url: str, plans: Plans, tmp_path: Path) -> Non
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT next_xid::text FROM analytics_totals WHERE tenant_id = 'big'").fetchone()
     assert row is not None
-    with sources.new_interactions(url, "big", int(row[0])) as new:
+    with sources.read_new_interactions(url, "big", int(row[0])) as new:
         assert sum(batch.num_rows for batch in new.batches) >= TAIL
     assert sources.count_new_interactions(url, "big", int(row[0]), 5_000) >= TAIL
     assert plans.indexes("interactions") == {"interactions_xid_idx"}
@@ -202,13 +202,13 @@ def test_events_for_a_generation(url: str, plans: Plans) -> None:
 @pytest.mark.usefixtures("exporting")
 def test_questions_of_a_day(url: str, plans: Plans) -> None:
     start = datetime.now(UTC) - timedelta(days=20)
-    assert analytics_sources.questions(url, "big", start, start + timedelta(days=1), 100, 200).num_rows
+    assert analytics_sources.evaluation_events(url, "big", start, start + timedelta(days=1), 100, 200).num_rows
     assert plans.indexes("interactions") == {"interactions_user_idx", "interactions_recent_idx"}
 
 
 @pytest.mark.usefixtures("exporting")
 def test_counting_what_is_new(url: str, plans: Plans) -> None:
-    assert roll_up(url, "big").interactions >= TAIL
+    assert roll_up_step(url, "big").interactions >= TAIL
     assert plans.indexes("interactions") == {"interactions_xid_idx"}
     assert plans.indexes("users") == {"users_xid_idx"}
     assert plans.indexes("impressions") <= {

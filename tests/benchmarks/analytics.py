@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from configs.settings import DatabaseSettings
-from pipelines.defs.analytics.counting import roll_up
+from pipelines.defs.analytics.activity import roll_up
 from pipelines.resources import Installation
 from tests.fixtures import bulk
 from tests.fixtures.platform import Platform, running_platform

@@ -13,7 +13,8 @@ import pytest
 from pydantic import SecretStr
 from stripe import StripeClient
 
-from configs.local.demo import Demo, DemoSettings, DemoState
+from configs.local.demo import Demo, DemoSettings
+from configs.local.demo_state import DemoState
 from configs.local.demo_stripe import DemoStripe
 from configs.local.launch import survivors
 from configs.local.processes import SOCKET_PATH_LIMIT, programs, socket_path, write_configuration

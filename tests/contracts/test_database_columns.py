@@ -36,9 +36,9 @@ def test_arrow_types_of_the_lake_are_those_that_the_database_sends(database_url:
         add_tenant(connection, "acme")
         add_items(connection, "acme", {"i1": {"title": "One"}})
         add_interactions(connection, "acme", [("ann", "i1")], value=0.5)
-    with sources.new_interactions(database_url, "acme", 0) as new:
+    with sources.read_new_interactions(database_url, "acme", 0) as new:
         assert [batch.schema for batch in new.batches] == [LAKE_INTERACTIONS]
-    with sources.catalogue(database_url, "acme") as catalogue:
+    with sources.read_catalogue(database_url, "acme") as catalogue:
         assert [batch.schema for batch in catalogue.batches] == [LAKE_ITEMS]
 
 

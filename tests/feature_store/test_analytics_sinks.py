@@ -11,14 +11,14 @@ import pytest
 
 from feature_store.analytics_sinks import (
     KEPT_DAYS,
-    Accuracy,
-    MeasuredModel,
-    RolledUp,
+    ModelAccuracy,
+    ReleaseModel,
+    RollUpCounts,
     record_accuracy,
     record_release,
-    roll_up,
+    roll_up_step,
 )
-from feature_store.analytics_sources import Service, awaits_measuring, online_metrics, services
+from feature_store.analytics_sources import ServingPeriod, accuracy_is_outdated, online_metrics, serving_periods
 from tests.feature_store.rows import add_interactions, add_items, add_tenant
 
 NOW = datetime.now(UTC)
@@ -73,8 +73,8 @@ def test_a_second_roll_up_has_nothing_to_count(database_url: str, connection: Co
     act(connection, "ann")
     connection.execute("INSERT INTO users (tenant_id, id) VALUES ('acme', 'ann')")
     show(connection, "ann", "i1", "i2")
-    assert roll_up(database_url, "acme") == RolledUp(users=1, interactions=1, shown=2, attributed=1)
-    assert roll_up(database_url, "acme") == RolledUp()
+    assert roll_up_step(database_url, "acme") == RollUpCounts(users=1, interactions=1, shown=2, attributed=1)
+    assert roll_up_step(database_url, "acme") == RollUpCounts()
     assert totals(connection) == (1, 1, 2)
 
 
@@ -89,7 +89,7 @@ def test_a_step_ends_with_the_transaction_that_reaches_its_size(database_url: st
     act(connection, "last")
     steps = []
     while (not steps or steps[-1].more) and len(steps) < 10:
-        steps.append(roll_up(database_url, "acme", step_rows=3))
+        steps.append(roll_up_step(database_url, "acme", step_rows=3))
     assert [step.interactions for step in steps] == [3, 2, 10, 10, 1]
     assert totals(connection) == (0, 26, 0)
 
@@ -99,11 +99,11 @@ def test_who_was_active_long_ago_is_not_kept(database_url: str, connection: Conn
     for days in (0, KEPT_DAYS - 1, KEPT_DAYS, 400):
         at = datetime(2030, 6, 1, tzinfo=UTC) - timedelta(days=days)
         add_interactions(connection, "acme", [("ann", "i1")], at=at)
-    roll_up(database_url, "acme", today)
+    roll_up_step(database_url, "acme", today)
     found = connection.execute("SELECT day FROM analytics_active_users ORDER BY day DESC").fetchall()
     assert [day for (day,) in found] == [today, today - timedelta(days=KEPT_DAYS - 1)]
     act(connection, "bob")
-    roll_up(database_url, "acme", today + timedelta(days=1))
+    roll_up_step(database_url, "acme", today + timedelta(days=1))
     assert connection.execute("SELECT min(day) FROM analytics_active_users WHERE user_id = 'ann'").fetchone() == (
         today,
     )
@@ -115,12 +115,12 @@ def test_a_deletion_waits_for_the_roll_up_that_counts_it_and_is_then_taken_back(
 ) -> None:
     act(connection, "ann")
     act(connection, "bob")
-    roll_up(database_url, "acme")
+    roll_up_step(database_url, "acme")
     act(connection, "ann", "i2")
     with psycopg.connect(database_url) as deleting, deleting.transaction():
         deleting.execute("DELETE FROM interactions WHERE user_id = 'ann'")
-        found: list[RolledUp] = []
-        counting = threading.Thread(target=lambda: found.append(roll_up(database_url, "acme")))
+        found: list[RollUpCounts] = []
+        counting = threading.Thread(target=lambda: found.append(roll_up_step(database_url, "acme")))
         counting.start()
         counting.join(0.5)
         assert counting.is_alive()  # it would count what is about to go
@@ -137,7 +137,7 @@ def test_a_named_answer_is_followed_where_it_showed_the_item(database_url: str, 
     other_device = act(connection, "ann-at-home", "i1", answer=older)
     not_shown = act(connection, "ann", "i2", answer=older)
     unknown = act(connection, "bob", "i1", answer=uuid4())
-    assert roll_up(database_url, "acme").attributed == 3
+    assert roll_up_step(database_url, "acme").attributed == 3
     assert attributed(connection) == {named: older, other_device: older, not_shown: newer}
     assert unknown not in attributed(connection)
 
@@ -156,14 +156,14 @@ def test_an_interaction_follows_from_the_newest_answer_that_showed_its_user_the_
     act(connection, "ann", "i1", ago=6)  # before any answer
     act(connection, "old", "i1", ago=1)  # more than a day later
     act(connection, "cid", "i1")  # the answer was another tenant's
-    assert roll_up(database_url, "acme").attributed == 1
+    assert roll_up_step(database_url, "acme").attributed == 1
     assert attributed(connection) == {followed: newest}
 
 
 def test_an_attribution_goes_with_its_interaction(database_url: str, connection: Connection) -> None:
     show(connection, "ann", "i1")
     act(connection, "ann")
-    roll_up(database_url, "acme")
+    roll_up_step(database_url, "acme")
     assert attributed(connection)
     connection.execute("DELETE FROM interactions")
     assert not attributed(connection)
@@ -180,9 +180,12 @@ def test_online_metrics_tell_how_the_answers_of_a_release_were_followed(
     for item in ("i1", "i2", "i2"):
         act(connection, "ann", item)
     act(connection, "dan")
-    roll_up(database_url, "acme")
+    roll_up_step(database_url, "acme")
     rows = online_metrics(database_url, "acme").to_pylist()
-    columns = ("release", "algorithm", "answers", "shown", "answers_followed", "interactions")
+    columns = (
+        *("release", "algorithm", "impressions", "items_shown"),
+        *("attributed_impressions", "attributed_interactions"),
+    )
     assert [tuple(row[column] for column in columns) for row in rows] == [
         ("r2", "hybrid", 2, 3, 1, 3),
         ("r1", "collaborative", 1, 1, 0, 0),
@@ -193,29 +196,29 @@ def test_online_metrics_tell_how_the_answers_of_a_release_were_followed(
 def test_a_release_serves_until_the_next_one_day_by_day(database_url: str, connection: Connection) -> None:
     now = datetime(2030, 6, 3, 12, tzinfo=UTC)
     for release, at in (("r1", datetime(2030, 5, 1, tzinfo=UTC)), ("r2", datetime(2030, 6, 2, 3, tzinfo=UTC))):
-        record_release(database_url, "acme", release, [MeasuredModel("hybrid", "1", 0.9)])
+        record_release(database_url, "acme", release, [ReleaseModel("hybrid", "1", 0.9)])
         connection.execute("UPDATE release_models SET published_at = %s WHERE release = %s", [at, release])
     midnights = [datetime(2030, 6, day, tzinfo=UTC) for day in (1, 2, 3)]
-    assert services(database_url, "acme", now, days=3) == [
-        Service("r1", date(2030, 6, 1), midnights[0], midnights[1]),
-        Service("r1", date(2030, 6, 2), midnights[1], datetime(2030, 6, 2, 3, tzinfo=UTC)),
-        Service("r2", date(2030, 6, 2), datetime(2030, 6, 2, 3, tzinfo=UTC), midnights[2]),
-        Service("r2", date(2030, 6, 3), midnights[2], now),
+    assert serving_periods(database_url, "acme", now, days=3) == [
+        ServingPeriod("r1", date(2030, 6, 1), midnights[0], midnights[1]),
+        ServingPeriod("r1", date(2030, 6, 2), midnights[1], datetime(2030, 6, 2, 3, tzinfo=UTC)),
+        ServingPeriod("r2", date(2030, 6, 2), datetime(2030, 6, 2, 3, tzinfo=UTC), midnights[2]),
+        ServingPeriod("r2", date(2030, 6, 3), midnights[2], now),
     ]
-    assert services(database_url, "nobody", now, days=3) == []
+    assert serving_periods(database_url, "nobody", now, days=3) == []
 
 
 def test_measuring_is_due_after_interactions_under_the_newest_release(
     database_url: str, connection: Connection
 ) -> None:
     act(connection, "ann", ago=1)
-    assert not awaits_measuring(database_url, "acme")
-    record_release(database_url, "acme", "r1", [MeasuredModel("hybrid", "1", 0.9)])
-    assert not awaits_measuring(database_url, "acme")
+    assert not accuracy_is_outdated(database_url, "acme")
+    record_release(database_url, "acme", "r1", [ReleaseModel("hybrid", "1", 0.9)])
+    assert not accuracy_is_outdated(database_url, "acme")
     connection.execute("UPDATE release_models SET published_at = now() - interval '1 day'")
-    assert awaits_measuring(database_url, "acme")
-    record_accuracy(database_url, "acme", NOW.date(), "r1", [Accuracy("hybrid", 0.5, 1)])
-    assert not awaits_measuring(database_url, "acme")
+    assert accuracy_is_outdated(database_url, "acme")
+    record_accuracy(database_url, "acme", NOW.date(), "r1", [ModelAccuracy("hybrid", 0.5, 1)])
+    assert not accuracy_is_outdated(database_url, "acme")
 
 
 @pytest.mark.parametrize("deleted", [True, False])
@@ -224,7 +227,7 @@ def test_a_tenant_that_is_gone_is_left_alone(database_url: str, connection: Conn
         connection.execute("UPDATE tenants SET deleted_at = now()")
     tenant = "acme" if deleted else "nobody"
     with pytest.raises(LookupError, match=tenant):
-        roll_up(database_url, tenant)
+        roll_up_step(database_url, tenant)
     with pytest.raises(LookupError, match=tenant):
         record_release(database_url, tenant, "r1", [])
     with pytest.raises(LookupError, match=tenant):
@@ -234,7 +237,7 @@ def test_a_tenant_that_is_gone_is_left_alone(database_url: str, connection: Conn
 
 def test_a_database_that_was_restored_elsewhere_is_refused(database_url: str, connection: Connection) -> None:
     act(connection, "ann")
-    roll_up(database_url, "acme")
+    roll_up_step(database_url, "acme")
     connection.execute("UPDATE analytics_totals SET next_xid = '999999999999'")
     with pytest.raises(ValueError, match="analytics_totals"):
-        roll_up(database_url, "acme")
+        roll_up_step(database_url, "acme")

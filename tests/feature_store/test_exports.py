@@ -124,7 +124,7 @@ def test_an_export_that_fails_half_way_leaves_the_lake_as_it_was(
     with (
         pytest.raises(ConnectionError),
         lake.exporting(),
-        sources.new_interactions(database_url, TENANT, 0) as new,
+        sources.read_new_interactions(database_url, TENANT, 0) as new,
     ):
         lake.append_interactions(broken(new.batches), new.upper_xid)
     assert lake.cursor() == Cursor()
@@ -139,7 +139,7 @@ def test_a_large_export_is_read_in_batches(
 ) -> None:
     monkeypatch.setattr(sources, "BATCH_ROWS", 10)
     add_interactions(connection, TENANT, [(f"u{n}", "i1") for n in range(25)])
-    with sources.new_interactions(database_url, TENANT, 0) as new:
+    with sources.read_new_interactions(database_url, TENANT, 0) as new:
         assert [batch.num_rows for batch in new.batches] == [10, 10, 5]
 
 

@@ -12,7 +12,7 @@ from feature_store import columns as c
 from feature_store.interaction_types import TYPE_CODES, event_weights
 from feature_store.lake import TenantLake
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
-from feature_store.snapshots import build_snapshot, prune_snapshots, read_manifest, snapshot_folder
+from feature_store.snapshots import build_snapshot, prune_snapshots, read_snapshot_manifest, snapshot_folder
 from tests.feature_store.lakes import TENANT, interaction, write_lake
 
 CATALOGUE = {"x": '{"title": "X"}', "y": "{}", "z": "{}"}
@@ -22,7 +22,7 @@ def built(tmp_path: Path) -> tuple[str, list[dict], list[dict]]:
     """The snapshot's id, its interactions and its items."""
     manifest = build_snapshot(tmp_path / "lake", tmp_path / "features", TENANT)
     folder = snapshot_folder(tmp_path / "features", TENANT, manifest.snapshot_id)
-    assert read_manifest(folder) == manifest
+    assert read_snapshot_manifest(folder) == manifest
     interactions = pq.read_table(folder / "interactions.parquet")
     items = pq.read_table(folder / "items.parquet")
     assert interactions.schema.equals(SNAPSHOT_INTERACTIONS)

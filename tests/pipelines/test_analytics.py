@@ -8,10 +8,10 @@ import dagster as dg
 import psycopg
 import pytest
 
-from feature_store.analytics_sinks import MeasuredModel, record_release
+from feature_store.analytics_sinks import ReleaseModel, record_release
 from pipelines.definitions import build_definitions
-from pipelines.defs.analytics.counting import roll_up
-from pipelines.defs.analytics.measuring import Outcome, measure
+from pipelines.defs.analytics.activity import roll_up
+from pipelines.defs.analytics.online_accuracy import MeasuredReleases, measure_releases
 from pipelines.jobs import ANALYTICS
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
@@ -36,7 +36,7 @@ def shop(connection: Connection) -> Connection:
 def publish(installation: Installation, connection: Connection, work: Path, at: datetime) -> str:
     """A release that served from this moment on."""
     release = publish_small(installation.paths.bentoml, work, TENANT, catalogue_version=1)
-    models = [MeasuredModel(family, "1", 0.75) for family in FAMILIES]
+    models = [ReleaseModel(family, "1", 0.75) for family in FAMILIES]
     record_release(installation.database_url(), TENANT, release, models)
     connection.execute("UPDATE release_models SET published_at = %s WHERE release = %s", [at, release])
     return release
@@ -75,7 +75,7 @@ def test_a_day_is_measured_on_what_its_users_chose_under_the_release(
     add_interactions(shop, TENANT, [("ann", chosen), ("ann", liked[0])], at=NOON - timedelta(hours=1))
     add_interactions(shop, TENANT, [("seen-it-all", liked[1])], at=NOON - timedelta(hours=30))
     add_interactions(shop, TENANT, [("seen-it-all", liked[1]), ("bob", "gone")], at=NOON - timedelta(hours=1))
-    (found,) = measure(installation, TENANT, NOON).measured
+    (found,) = measure_releases(installation, TENANT, NOON).accuracies
     assert (found.day, found.release) == (NOON.date(), release)
     history = [HistoryEvent(item, "like", 0.8, n) for n, item in enumerate(reversed(liked))]
     figures = accuracy(shop)[("2030-06-03", release)]
@@ -94,7 +94,7 @@ def test_a_day_under_two_releases_is_measured_in_two_parts(
     morning = [("ann", item_id("comedy", 1)), ("bob", item_id("comedy", 1))]
     add_interactions(shop, TENANT, morning, at=NOON - timedelta(hours=3))
     add_interactions(shop, TENANT, [("ann", item_id("comedy", 2))], at=NOON - timedelta(days=3))
-    measure(installation, TENANT, NOON)
+    measure_releases(installation, TENANT, NOON)
     users = {part: figures["hybrid"][1] for part, figures in accuracy(shop).items()}
     assert users == {("2030-06-03", first): 1, ("2030-06-03", second): 2}
 
@@ -105,15 +105,15 @@ def test_only_the_last_two_days_are_measured_again_and_what_cannot_be_is_kept(
     release = publish(installation, shop, tmp_path / "models", NOON - timedelta(days=5))
     for days in (0, 1, 2):
         add_interactions(shop, TENANT, [("ann", item_id("horror", days))], at=NOON - timedelta(days=days, hours=1))
-    assert [each.day.day for each in measure(installation, TENANT, NOON).measured] == [1, 2, 3]
+    assert [each.day.day for each in measure_releases(installation, TENANT, NOON).accuracies] == [1, 2, 3]
     for days in (0, 1, 2):
         add_interactions(shop, TENANT, [("bob", item_id("horror", 9 - days))], at=NOON - timedelta(days=days, hours=1))
-    assert [each.day.day for each in measure(installation, TENANT, NOON).measured] == [2, 3]
+    assert [each.day.day for each in measure_releases(installation, TENANT, NOON).accuracies] == [2, 3]
     users = {day: figures["hybrid"][1] for (day, _), figures in accuracy(shop).items()}
     assert users == {"2030-06-01": 1, "2030-06-02": 2, "2030-06-03": 2}
     before = accuracy(shop)
     (installation.paths.bentoml / "models" / f"release-{TENANT}" / "latest").unlink()  # no release is in the store
-    assert measure(installation, TENANT, NOON) == Outcome([], {})
+    assert measure_releases(installation, TENANT, NOON) == MeasuredReleases()
     assert accuracy(shop) == before
     assert before[("2030-06-03", release)]
 
@@ -126,9 +126,9 @@ def test_a_release_that_cannot_be_read_is_named_and_the_others_are_measured(
     (release_folder(installation.paths.bentoml, TENANT, broken) / "items.parquet").unlink()
     for hours in (2, 6):
         add_interactions(shop, TENANT, [("ann", item_id("horror", hours))], at=NOON - timedelta(hours=hours))
-    outcome = measure(installation, TENANT, NOON)
-    assert [each.release for each in outcome.measured] == [sound]
-    assert "items.parquet" in outcome.broken[broken]
+    result = measure_releases(installation, TENANT, NOON)
+    assert [each.release for each in result.accuracies] == [sound]
+    assert "items.parquet" in result.broken[broken]
 
 
 def test_the_assets_tell_what_they_counted_and_measured(
@@ -140,9 +140,9 @@ def test_the_assets_tell_what_they_counted_and_measured(
     job = build_definitions(installation).resolve_job_def(ANALYTICS)
     result = job.execute_in_process(instance=instance, partition_key=TENANT)
     (activity,) = result.asset_materializations_for_node("daily_activity")
-    assert activity.metadata["summary"].value.startswith("1 interactions, 0 items shown")
+    assert activity.metadata["summary"].value.startswith("1 new interactions, 0 of them attributed")
     (measured,) = result.asset_materializations_for_node("daily_accuracy")
-    assert {row.data["family"] for row in measured.metadata["measured"].records} == set(FAMILIES)
+    assert {row.data["family"] for row in measured.metadata["accuracy"].records} == set(FAMILIES)
     assert not [entry for entry in instance.all_logs(result.run_id) if "ann-secret" in entry.to_json()]
 
 

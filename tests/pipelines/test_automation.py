@@ -12,8 +12,8 @@ from feature_store.exports import export_interactions
 from pipelines.definitions import build_definitions
 from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANT_TAG, TENANTS
+from pipelines.pending_interactions import PendingInteractions
 from pipelines.resources import Installation
-from pipelines.retraining import Arrivals
 from pipelines.runs import PROCESS_TAG, active_run, fail_abandoned, this_process
 from tests.feature_store.rows import add_interactions, add_tenant
 from tests.pipelines.conftest import TENANT
@@ -151,7 +151,7 @@ def test_automation_is_a_setting(installation: Installation, on: bool) -> None:
 )
 def test_what_is_missing_until_training_is_due(in_lake: int, new: int, missing: int) -> None:
     settings = PipelineSettings(first_model_after=10, retrain_after=5)
-    assert Arrivals(in_lake, new, next_xid=0).missing(settings) == missing
+    assert PendingInteractions(in_lake, new, next_xid=0).missing(settings) == missing
 
 
 def test_a_run_whose_process_died_is_failed_and_makes_way(instance: dg.DagsterInstance) -> None:
@@ -189,7 +189,7 @@ def bury(connection: psycopg.Connection[Any], tenant: str, user: str, ago: timed
 def test_a_tombstone_alone_starts_a_lake_run_within_a_day(
     installation: Installation, instance: dg.DagsterInstance, connection: psycopg.Connection[Any]
 ) -> None:
-    assert tick(installation, instance, "erasures").skip_reason.skip_message == "nobody waits to be forgotten"
+    assert tick(installation, instance, "erasures").skip_reason.skip_message == "no erasure is waiting"
     bury(connection, TENANT, "ann", timedelta(hours=11, minutes=55))
     assert erasing(installation, instance) == []
     assert f"{TENANT}: until " in tick(installation, instance, "erasures").skip_reason.skip_message

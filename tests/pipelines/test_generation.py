@@ -20,7 +20,7 @@ from feature_store.generation_sinks import MAX_ATTEMPTS, generating
 from feature_store.generation_sources import generation_source, tenants_to_generate
 from feature_store.schemas import RECOMMENDATIONS
 from pipelines.definitions import build_definitions
-from pipelines.defs.generation.steps import Generated, work_off
+from pipelines.defs.generation.steps import JobResult, process_jobs
 from pipelines.jobs import GENERATE
 from pipelines.partitions import GENERATION_TENANT_TAG
 from pipelines.resources import Installation
@@ -89,8 +89,8 @@ def generated(connection: Connection, id_: str) -> dict[str, list[str]]:
     return dict(rows.fetchall())
 
 
-def run(installation: Installation, progress: Callable[[int, int], None] = quiet, **options: Any) -> list[Generated]:
-    return list(work_off(installation, TENANT, progress, **options))
+def run(installation: Installation, progress: Callable[[int, int], None] = quiet, **options: Any) -> list[JobResult]:
+    return list(process_jobs(installation, TENANT, progress, **options))
 
 
 def test_every_user_gets_what_the_model_recommends(installation: Installation, shop: Connection, release: str) -> None:
@@ -100,7 +100,7 @@ def test_every_user_gets_what_the_model_recommends(installation: Installation, s
         for day, item in enumerate(items, start=1):
             add_interactions(shop, TENANT, [(user, item)], at=datetime(2025, 1, day, tzinfo=UTC))
     id_ = ask(shop, algorithm="hybrid")
-    assert run(installation) == [Generated(id_, "hybrid", release, 3, 15)]
+    assert run(installation) == [JobResult(id_, "hybrid", release, 3, 15)]
     assert job(shop, id_) == ("completed", 3, 3, 15, None)
     predictor = Predictor.load(release_folder(installation.paths.bentoml, TENANT, release), 200)
     for user, items in likes.items():
@@ -221,7 +221,7 @@ import sys, time
 from pathlib import Path
 from pydantic import SecretStr
 from configs.settings import DatabaseSettings, PathSettings
-from pipelines.defs.generation.steps import work_off
+from pipelines.defs.generation.steps import process_jobs
 from pipelines.resources import Installation
 
 url, state, after = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -232,7 +232,7 @@ def progress(done, total):
         time.sleep(600)
 
 installation = Installation(paths=PathSettings(state_dir=state), database=DatabaseSettings(url=SecretStr(url)))
-list(work_off(installation, "acme", progress, max_batch=2))
+list(process_jobs(installation, "acme", progress, max_batch=2))
 """
 
 

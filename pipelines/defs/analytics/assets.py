@@ -1,11 +1,11 @@
-"""The figures that the API shows a tenant."""
+"""The analytics that the API shows a tenant."""
 
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from feature_store import analytics_sources
-from pipelines.defs.analytics.counting import roll_up
+from pipelines.defs.analytics.activity import roll_up
 from pipelines.jobs import ANALYTICS, TRAINING, WORK_TAG
 from pipelines.partitions import tenants
 from pipelines.presentation import SUMMARY, table
@@ -16,18 +16,18 @@ from pipelines.resources import Installation
 def daily_activity(
     context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
 ) -> dg.MaterializeResult[None]:
-    """Totals and days of the tenant, counted up to this moment, and which interactions followed from which answer."""
-    counted = roll_up(installation, context.partition_key)
-    followed = analytics_sources.online_metrics(installation.database_url(), context.partition_key)
+    """Totals and daily counts of the tenant up to now, and the interactions attributed to impressions."""
+    new = roll_up(installation, context.partition_key)
+    metrics = analytics_sources.online_metrics(installation.database_url(), context.partition_key)
     return dg.MaterializeResult(
         metadata={
-            SUMMARY: f"{counted.interactions:,} interactions, {counted.shown:,} items shown and {counted.users:,} "
-            f"users newly counted; {counted.attributed:,} interactions followed from an answer",
-            "interactions": counted.interactions,
-            "items_shown": counted.shown,
-            "users": counted.users,
-            "attributed": counted.attributed,
-            "answers_followed": table(followed.to_pylist()),
+            SUMMARY: f"{new.interactions:,} new interactions, {new.attributed:,} of them attributed to an impression; "
+            f"{new.shown:,} more items shown, {new.users:,} new users",
+            "new_interactions": new.interactions,
+            "new_attributed_interactions": new.attributed,
+            "new_items_shown": new.shown,
+            "new_users": new.users,
+            "online_metrics": table(metrics.to_pylist()),
         }
     )
 
@@ -36,18 +36,18 @@ def daily_activity(
 def daily_accuracy(
     context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
 ) -> dg.MaterializeResult[None]:
-    """How well the models of each release ranked what users chose on the days that it served."""
-    from pipelines.defs.analytics.measuring import measure  # loads the models' libraries
+    """How well the models of each release ranked what users chose on the days that the release served."""
+    from pipelines.defs.analytics.online_accuracy import measure_releases  # loads the models' libraries
 
-    outcome = measure(installation, context.partition_key, datetime.now(UTC))
-    for release, reason in outcome.broken.items():
-        context.log.error(f"release {release} cannot be measured: {reason}")
-    measured = outcome.measured
+    result = measure_releases(installation, context.partition_key, datetime.now(UTC))
+    for release, reason in result.broken.items():
+        context.log.error(f"release {release} cannot be read, so its accuracy is not measured: {reason}")
+    days = len(result.accuracies)
     return dg.MaterializeResult(
         metadata={
-            SUMMARY: f"{len(measured)} days measured" if measured else "no interactions under a release to measure",
-            "broken_releases": ", ".join(outcome.broken) or "none",
-            "measured": table(
+            SUMMARY: f"accuracy of {days} days measured" if days else "no interactions under a release to measure",
+            "broken_releases": ", ".join(result.broken) or "none",
+            "accuracy": table(
                 [
                     {
                         "day": each.day.isoformat(),
@@ -56,7 +56,7 @@ def daily_accuracy(
                         "auc": model.auc,
                         "users": model.users,
                     }
-                    for each in measured
+                    for each in result.accuracies
                     for model in each.models
                 ]
             ),
@@ -64,10 +64,10 @@ def daily_accuracy(
     )
 
 
-analytics = dg.define_asset_job(
+analytics_job = dg.define_asset_job(
     ANALYTICS,
     selection=dg.AssetSelection.assets(daily_activity, daily_accuracy),
     executor_def=dg.in_process_executor,
-    tags={WORK_TAG: TRAINING},  # it scores with models, so it takes its turn with what trains them
-    description="Counts what is new, and measures the releases that served.",
+    tags={WORK_TAG: TRAINING},  # it scores with models, so it takes its turn among the training runs
+    description="Counts new activity and measures the accuracy of the releases that served.",
 )

@@ -1,4 +1,4 @@
-"""The accuracy of the day is kept up to date."""
+"""Keeps the accuracy of the day up to date."""
 
 import dagster as dg
 
@@ -8,8 +8,8 @@ from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
 
 
-def hourly(status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
-    """A schedule that starts in this status."""
+def hourly_analytics(status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    """The schedule of the job `analytics`. status: whether it starts switched on."""
 
     @dg.schedule(
         name="hourly_analytics",
@@ -21,12 +21,12 @@ def hourly(status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     def schedule(
         context: dg.ScheduleEvaluationContext, installation: dg.ResourceParam[Installation]
     ) -> list[dg.RunRequest] | dg.SkipReason:
-        """Measures the releases of every tenant whose users did something since it last did."""
-        moment = context.scheduled_execution_time.isoformat()
+        """Runs the analytics of every tenant whose newest release got interactions since the last measurement."""
+        scheduled = context.scheduled_execution_time.isoformat()
         requests = [
-            dg.RunRequest(run_key=f"{tenant}:{moment}", partition_key=tenant)
+            dg.RunRequest(run_key=f"{tenant}:{scheduled}", partition_key=tenant)
             for tenant in sorted(context.instance.get_dynamic_partitions(TENANTS))
-            if analytics_sources.awaits_measuring(installation.database_url(), tenant)
+            if analytics_sources.accuracy_is_outdated(installation.database_url(), tenant)
         ]
         return requests or dg.SkipReason("no tenant with a release has new interactions")
 

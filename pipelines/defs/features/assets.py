@@ -1,4 +1,4 @@
-"""From the lake to what models train on."""
+"""Feature snapshots, which models train on, from the lake."""
 
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +12,7 @@ from pipelines.presentation import SUMMARY, line_plot, rank_plot, table
 from pipelines.resources import Installation
 
 KEPT_SNAPSHOTS = 10
-"""Snapshots of a tenant that stay on disk, to train on again or to compare."""
+"""Snapshots of a tenant that stay on disk, for training again or for comparisons."""
 
 
 @dg.asset(
@@ -21,7 +21,7 @@ KEPT_SNAPSHOTS = 10
 def feature_snapshot(
     context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
 ) -> dg.MaterializeResult[dict[str, Any]]:
-    """The tenant's interactions and items by position, deduplicated, under a name made from their content."""
+    """The tenant's interactions and items as positions, deduplicated, under an id that is a hash of the content."""
     features = installation.paths.features
     exclude_seen = sources.exclude_seen(installation.database_url(), context.partition_key)
     manifest = snapshots.build_snapshot(installation.paths.lake, features, context.partition_key)
@@ -29,14 +29,14 @@ def feature_snapshot(
     folder = snapshots.snapshot_folder(features, context.partition_key, manifest.snapshot_id)
     days, counts = statistics.interactions_per_day(folder)
     return dg.MaterializeResult(
-        # The policy travels with the snapshot: it decides what metrics mask, so all families must be held to one.
+        # The policy on seen items travels with the snapshot, so that every family's metrics mask the same items.
         value={**asdict(manifest), "exclude_seen": exclude_seen},
         data_version=dg.DataVersion(manifest.snapshot_id),
         metadata={
             SUMMARY: f"{manifest.n_interactions:,} interactions of {manifest.n_users:,} users "
             f"with {manifest.n_items:,} items",
             "dagster/partition_row_count": manifest.n_interactions,
-            "snapshot": manifest.snapshot_id,
+            "snapshot_id": manifest.snapshot_id,
             "users": manifest.n_users,
             "items": manifest.n_items,
             "catalogue_version": manifest.catalogue_version,

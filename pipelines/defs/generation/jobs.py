@@ -17,54 +17,54 @@ recommendation_records = dg.AssetSpec(
     group_name="generation",
     partitions_def=tenants,
     kinds={"postgres"},
-    description="Recommendations in the database, generated in bulk where somebody asked for them.",
+    description="Recommendations in the database, generated in bulk by the jobs of the API.",
 )
 
 
-class Tenant(dg.Config):
-    """Whose jobs to work off."""
+class GenerationConfig(dg.Config):
+    """The tenant whose generation jobs are processed."""
 
     tenant: str
 
 
 @dg.op(name="generate_recommendations")
 def generate_recommendations(
-    context: dg.OpExecutionContext, config: Tenant, installation: dg.ResourceParam[Installation]
+    context: dg.OpExecutionContext, config: GenerationConfig, installation: dg.ResourceParam[Installation]
 ) -> None:
-    """Scores all users of the waiting jobs with the newest release, and stores what it recommends."""
-    from pipelines.defs.generation.steps import work_off  # loads the models' libraries
+    """Scores all users of the waiting jobs with the newest release and stores the recommendations."""
+    from pipelines.defs.generation.steps import process_jobs  # loads the models' libraries
 
-    # Should this process be killed, the sensor sees from the tag that the run has ended, and starts another.
+    # From this tag the sensor sees that a killed run has ended, and starts another.
     context.instance.add_run_tags(context.run_id, {PROCESS_TAG: this_process()})
     logged = 0
 
-    def progress(done: int, total: int) -> None:
+    def log_progress(done: int, total: int) -> None:
         nonlocal logged
         if done - logged >= LOG_EVERY or done == total:
             logged = 0 if done == total else done
             context.log.info(f"{done:,} of {total:,} users")
 
-    for generated in work_off(installation, config.tenant, progress):
-        if generated.problem:
-            context.log.error(f"job {generated.job_id}: {generated.problem}")
+    for result in process_jobs(installation, config.tenant, log_progress):
+        if result.problem:
+            context.log.error(f"job {result.job_id}: {result.problem}")
             continue
         context.log_event(
             dg.AssetMaterialization(
                 recommendation_records.key,
                 partition=config.tenant,
                 metadata={
-                    SUMMARY: f"{generated.recommendations:,} recommendations for {generated.users:,} users",
-                    "job": generated.job_id,
-                    "algorithm": generated.algorithm,
-                    "release": generated.release,
-                    "users": generated.users,
-                    "recommendations": generated.recommendations,
+                    SUMMARY: f"{result.recommendations:,} recommendations for {result.users:,} users",
+                    "job": result.job_id,
+                    "algorithm": result.algorithm,
+                    "release": result.release,
+                    "users": result.users,
+                    "recommendations": result.recommendations,
                 },
             )
         )
 
 
 @dg.job(name=GENERATE, executor_def=dg.in_process_executor, tags={WORK_TAG: GENERATION})
-def generate() -> None:
-    """Works off the generation jobs of one tenant."""
+def generate_job() -> None:
+    """Processes the generation jobs of one tenant."""
     generate_recommendations()

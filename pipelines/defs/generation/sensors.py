@@ -1,4 +1,4 @@
-"""Generation follows the API's job rows."""
+"""Starts runs for the generation jobs that the API has stored."""
 
 import dagster as dg
 
@@ -8,20 +8,20 @@ from pipelines.partitions import GENERATION_TENANT_TAG
 from pipelines.resources import Installation
 from pipelines.runs import active_run
 
-SECONDS = 5
+INTERVAL_SECONDS = 5
 
 
 @dg.sensor(
     name="generation_jobs",
     job_name=GENERATE,
-    minimum_interval_seconds=SECONDS,
-    # Always on: the API has promised its callers that somebody works their jobs off.
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    # Always on: the API has accepted these jobs.
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def generation_jobs(
+def generation_jobs_sensor(
     context: dg.SensorEvaluationContext, installation: dg.ResourceParam[Installation]
 ) -> dg.SensorResult:
-    """Starts a run for each tenant with a job to work off, again where a run broke off."""
+    """Starts a run for each tenant with an unfinished generation job, again where a run was cut off."""
     requests, busy = [], []
     for tenant in tenants_to_generate(installation.database_url()):
         if run := active_run(context.instance, tenant, GENERATE, GENERATION_TENANT_TAG):

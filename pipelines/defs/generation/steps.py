@@ -1,4 +1,4 @@
-"""What a generation does, without Dagster: the waiting jobs of a tenant, batch by batch of users."""
+"""What the generation job does, without Dagster: recommend to the users of a tenant's waiting jobs, in batches."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,46 +23,47 @@ from serving.release import list_releases, release_folder
 from training.models.contract import NO_ITEM
 
 MAX_SCORES = 16_000_000
-"""Scores held at a time, 64 MB of float32; an ensemble holds a few such matrices."""
+"""Scores held in memory at a time, 64 MB of float32. An ensemble holds a few such matrices."""
 MAX_BATCH = 500
-"""Users whose recommendations are stored together: what a crash has done again, and how fine progress is."""
+"""Users whose recommendations are stored in one transaction. A crash repeats at most so many users."""
 
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
+"""Called with the users done and the users to do."""
 
 
 @dataclass(frozen=True)
-class Generated:
-    """What became of one job."""
+class JobResult:
+    """The outcome of one job."""
 
     job_id: str
     algorithm: str
     release: str = ""
     users: int = 0
     recommendations: int = 0
-    problem: str = ""  # why it failed, or was left
+    problem: str = ""  # why it failed or was abandoned; empty where it completed
 
 
-def work_off(
-    installation: Installation, tenant_id: str, progress: Progress, max_batch: int = MAX_BATCH
-) -> Iterator[Generated]:
-    """Work off the tenant's jobs, oldest first, those too that come meanwhile; none where another process does so.
+def process_jobs(
+    installation: Installation, tenant_id: str, report_progress: ReportProgress, max_batch: int = MAX_BATCH
+) -> Iterator[JobResult]:
+    """Process the tenant's jobs, oldest first, including those that arrive meanwhile.
 
-    progress: called with users done and users to do, of the part of the job that was left. Raises what breaks off a
-    job; it stays as it is, and the next call goes on with it.
+    Processes none where another process holds the tenant's turn. An exception leaves the job unfinished, and the next
+    call continues it with the users that are left.
     """
     url = installation.database_url()
     with generating(url, tenant_id) as generation:
         while generation is not None and (job := generation.next_job()) is not None:
             with generation_source(url, tenant_id) as source:
-                work = _Work(installation, tenant_id, source, generation, job)
+                job_run = _JobRun(installation, tenant_id, source, generation, job)
                 try:
-                    yield work.run(progress, max_batch)
-                except JobGoneError as gone:
-                    yield Generated(job.id, job.algorithm, problem=str(gone))
+                    yield job_run.run(report_progress, max_batch)
+                except JobGoneError as error:
+                    yield JobResult(job.id, job.algorithm, problem=str(error))
 
 
-class _Work:
-    """One job."""
+class _JobRun:
+    """The processing of one job."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class _Work:
         self._generation = generation
         self._job = job
 
-    def run(self, progress: Progress, max_batch: int) -> Generated:
+    def run(self, report_progress: ReportProgress, max_batch: int) -> JobResult:
         job = self._job
         predictor = self._predictor()
         if predictor is None:
@@ -94,25 +95,25 @@ class _Work:
         size = max(1, min(max_batch, MAX_SCORES // max(1, len(catalogue.ids))))
         for start in range(0, len(users), size):
             batch = users.slice(start, size)
-            catalogue = self._up_to_date(catalogue)
-            at_most = self._bounds.looked_at if SEEN_TYPES[exclude_seen] else self._bounds.max_events
+            catalogue = self._with_changes(catalogue)
+            at_most = self._bounds.max_scanned if SEEN_TYPES[exclude_seen] else self._bounds.max_events
             events = self._source.recent_events(batch[c.USER_ID].to_pylist(), at_most)
             lists = recommend_users(
                 predictor, catalogue, job.algorithm, events, len(batch), job.count, exclude_seen, self._bounds
             )
             written += self._generation.write(job, release, records(batch, catalogue, lists), len(batch))
-            progress(start + len(batch), len(users))
+            report_progress(start + len(batch), len(users))
         self._generation.complete(job)
-        return Generated(job.id, job.algorithm, release, len(users), written)
+        return JobResult(job.id, job.algorithm, release, len(users), written)
 
-    def _failed(self, problem: str) -> Generated:
+    def _failed(self, problem: str) -> JobResult:
         self._generation.fail(self._job, problem)
-        return Generated(self._job.id, self._job.algorithm, problem=problem)
+        return JobResult(self._job.id, self._job.algorithm, problem=problem)
 
     def _predictor(self) -> Predictor | None:
-        """The newest sound release, as the model server would have it. None where there is no release.
+        """The newest release that can be loaded, as the model server would choose it. None where there is no release.
 
-        Raises BrokenReleaseError where no release is sound.
+        Raises BrokenReleaseError where no release can be loaded.
         """
         broken = None
         for release in list_releases(self._home).get(self._tenant, []):
@@ -124,7 +125,7 @@ class _Work:
             raise broken
         return None
 
-    def _up_to_date(self, catalogue: Catalogue) -> Catalogue:
+    def _with_changes(self, catalogue: Catalogue) -> Catalogue:
         version, changes = self._source.catalogue_changes(catalogue.version)
         decode = msgspec.json.Decoder(dict).decode
         names = (c.ITEM_ID, c.CATALOGUE_VERSION, c.IS_ACTIVE, c.METADATA)
@@ -139,10 +140,10 @@ class _Work:
 
 
 def records(users: pa.Table, catalogue: Catalogue, lists: RankedLists) -> pa.Table:
-    """The lists of these users (AUDIENCE) as rows (RECOMMENDATIONS), best first."""
+    """The recommendations of these users (AUDIENCE) as rows (RECOMMENDATIONS), best first."""
     rows, columns = np.nonzero(lists.items != NO_ITEM)
     positions = lists.items[rows, columns].tolist()
-    places = zip(rows.tolist(), columns.tolist(), strict=True)
+    cells = zip(rows.tolist(), columns.tolist(), strict=True)
     return pa.table(
         {
             c.USER_ID: users[c.USER_ID].take(rows),
@@ -150,7 +151,7 @@ def records(users: pa.Table, catalogue: Catalogue, lists: RankedLists) -> pa.Tab
             c.ITEM_ID: [catalogue.ids[position] for position in positions],
             c.RANK: (columns + 1).astype(np.int16),
             c.SCORE: lists.scores[rows, columns],
-            c.REASON: [lists.explanations[row][column] for row, column in places],
+            c.REASON: [lists.explanations[row][column] for row, column in cells],
         },
         schema=RECOMMENDATIONS,
     )

@@ -1,10 +1,11 @@
-"""From the product's database to the lake."""
+"""Exports from the product's database to the lake."""
 
 import dagster as dg
 
 from feature_store import exports, statistics
 from feature_store.lake import TenantLake
 from pipelines.defs.ingestion.steps import export
+from pipelines.jobs import LAKE, TRAINING, WORK_TAG
 from pipelines.partitions import tenants
 from pipelines.presentation import SUMMARY, table
 from pipelines.resources import Installation
@@ -14,7 +15,7 @@ from pipelines.resources import Installation
 def lake_interactions(
     context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
 ) -> dg.MaterializeResult[None]:
-    """What the tenant's users did, in Parquet files by day of arrival, each interaction once, erased users left out."""
+    """The tenant's interactions in Parquet files by day of ingestion, each once, without those of erased users."""
     lake = installation.paths.lake
     exported = export(installation, context.partition_key)
     files = TenantLake(lake, context.partition_key).interaction_files()
@@ -23,7 +24,7 @@ def lake_interactions(
             SUMMARY: f"{exported.new_rows:,} new interactions, {exported.total_rows:,} in the lake"
             + (f", {exported.erased_users:,} users erased" if exported.erased_users else ""),
             "dagster/partition_row_count": exported.total_rows,
-            "new_rows": exported.new_rows,
+            "new_interactions": exported.new_rows,
             "erased_users": exported.erased_users,
             "first_transaction": exported.lower_xid,
             "next_transaction": exported.upper_xid,
@@ -53,3 +54,12 @@ def lake_items(
             "file": dg.MetadataValue.path(file),
         }
     )
+
+
+lake_job = dg.define_asset_job(
+    LAKE,
+    selection=dg.AssetSelection.assets(lake_interactions).without_checks(),  # an erasure waits for no check
+    executor_def=dg.in_process_executor,
+    tags={WORK_TAG: TRAINING},
+    description="Exports new interactions, and deletes erased users from every file.",
+)

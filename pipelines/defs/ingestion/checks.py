@@ -1,4 +1,4 @@
-"""What must hold of the lake before features are built. Every check blocks what comes after it."""
+"""What must hold of the lake before features are built. A failed check blocks the assets that come after the lake."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _ASSETS = {"interactions": lake_interactions, "items": lake_items}
 
 def _specs() -> list[dg.AssetCheckSpec]:
     with warnings.catch_warnings():
-        # Checks by partition are in preview. Without them one tenant's check would overwrite another's.
+        # Partitioned checks are in preview. Without partitions one tenant's result would overwrite another's.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return [
             dg.AssetCheckSpec(name, asset=_ASSETS[subject], description=text, blocking=True, partitions_def=tenants)
@@ -29,10 +29,10 @@ def _specs() -> list[dg.AssetCheckSpec]:
 def lake_quality(
     context: dg.AssetCheckExecutionContext, installation: dg.ResourceParam[Installation]
 ) -> Iterator[dg.AssetCheckResult]:
-    """The lake of one tenant is fit to build features from."""
+    """The tenant's lake is complete and valid."""
     lake = TenantLake(installation.paths.lake, context.partition_key)
-    needed = installation.pipeline.first_model_after
-    for (subject, name), finding in quality.check_lake(lake, needed, datetime.now(UTC)).items():
+    findings = quality.check_lake(lake, installation.pipeline.first_model_after, datetime.now(UTC))
+    for (subject, name), finding in findings.items():
         yield dg.AssetCheckResult(
             asset_key=_ASSETS[subject].key,
             check_name=name,

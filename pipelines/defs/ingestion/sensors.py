@@ -1,4 +1,4 @@
-"""A tenant's partition comes and goes with the tenant, and its files forget who was erased."""
+"""Keeps partitions in step with tenants, and sees that erased users and deleted tenants leave no files."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,17 +6,17 @@ import dagster as dg
 
 from feature_store import sources
 from feature_store.lake import TenantLake
-from pipelines.defs.ingestion.tenant_deletion import forget_tenant, left_by
+from pipelines.defs.ingestion.tenant_deletion import delete_tenant_files, files_of_tenant
 from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANTS, tenants
 from pipelines.resources import Installation
 from pipelines.runs import active_run
 
-ERASURE_SECONDS = 600
+ERASURE_INTERVAL_SECONDS = 600
 
 
 def new_tenants(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    """A sensor that starts in this status."""
+    """The sensor of partitions. status: whether it starts switched on."""
 
     @dg.sensor(name="new_tenants", minimum_interval_seconds=30, default_status=status)
     def sensor(
@@ -40,22 +40,25 @@ def new_tenants(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
 @dg.sensor(
     name="erasures",
     job_name=LAKE,
-    minimum_interval_seconds=ERASURE_SECONDS,
-    # Always on: people are promised that they are forgotten within a day, whether or not anybody trains.
+    minimum_interval_seconds=ERASURE_INTERVAL_SECONDS,
+    # Always on: users are promised erasure within a day, also where nobody trains.
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def erasures(context: dg.SensorEvaluationContext, installation: dg.ResourceParam[Installation]) -> dg.SensorResult:
-    """Starts a lake run for each tenant with an erasure that no run has come for, again where a run failed."""
+def erasures_sensor(
+    context: dg.SensorEvaluationContext, installation: dg.ResourceParam[Installation]
+) -> dg.SensorResult:
+    """Exports the lake of each tenant with an erasure that has waited too long, again where a run failed."""
     url = installation.database_url()
     present = set(context.instance.get_dynamic_partitions(TENANTS))
-    patience = timedelta(hours=installation.pipeline.erase_after_hours)
+    max_wait = timedelta(hours=installation.pipeline.erase_after_hours)
     requests, waiting = [], []
     for tenant in sources.tenants(url):
-        asked = sources.oldest_erasure(url, tenant, TenantLake(installation.paths.lake, tenant).cursor().next_xid)
-        if asked is None:
+        next_xid = TenantLake(installation.paths.lake, tenant).cursor().next_xid
+        erased_at = sources.oldest_erasure(url, tenant, next_xid)
+        if erased_at is None:
             continue
-        if asked + patience > datetime.now(UTC):
-            waiting.append(f"{tenant}: until {asked + patience:%Y-%m-%d %H:%M} UTC")
+        if erased_at + max_wait > datetime.now(UTC):
+            waiting.append(f"{tenant}: until {erased_at + max_wait:%Y-%m-%d %H:%M} UTC")
         elif run := active_run(context.instance, tenant, LAKE) or active_run(context.instance, tenant, RETRAIN):
             waiting.append(f"{tenant}: run {run.run_id} is {run.status.value.lower()}")
         else:
@@ -64,23 +67,25 @@ def erasures(context: dg.SensorEvaluationContext, installation: dg.ResourceParam
     return dg.SensorResult(
         run_requests=requests,
         dynamic_partitions_requests=[tenants.build_add_request(missing)] if missing else [],
-        skip_reason=None if requests else "; ".join(waiting) or "nobody waits to be forgotten",
+        skip_reason=None if requests else "; ".join(waiting) or "no erasure is waiting",
     )
 
 
 @dg.sensor(
     name="deleted_tenants",
     minimum_interval_seconds=60,
-    # Always on, as erasures are.
+    # Always on, for the reason of `erasures`.
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def deleted_tenants(context: dg.SensorEvaluationContext, installation: dg.ResourceParam[Installation]) -> dg.SkipReason:
-    """Deletes the files, models and releases of tenants that were deleted, once no run works for them."""
-    forgotten = []
+def deleted_tenants_sensor(
+    context: dg.SensorEvaluationContext, installation: dg.ResourceParam[Installation]
+) -> dg.SkipReason:
+    """Deletes the files, models and releases of deleted tenants, once no run works on them."""
+    cleared = []
     for tenant in sources.deleted_tenants(installation.database_url()):
-        if not left_by(installation.paths, tenant):
+        if not files_of_tenant(installation.paths, tenant):
             continue
         if not any(active_run(context.instance, tenant, job) for job in (RETRAIN, LAKE)):
-            forget_tenant(installation, tenant)
-            forgotten.append(tenant)
-    return dg.SkipReason(", ".join(forgotten) or "no deleted tenant has left anything")
+            delete_tenant_files(installation, tenant)
+            cleared.append(tenant)
+    return dg.SkipReason(", ".join(cleared) or "no deleted tenant has files left")

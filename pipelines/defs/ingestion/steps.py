@@ -1,4 +1,4 @@
-"""What the ingestion assets do, without Dagster: export what is new, and forget who was erased."""
+"""What the ingestion assets do, without Dagster: export new interactions and delete erased users."""
 
 import pyarrow as pa
 
@@ -9,10 +9,10 @@ from pipelines.resources import Installation
 
 
 def export(installation: Installation, tenant_id: str) -> InteractionsExported:
-    """Append what is new to the tenant's lake. Users who were erased since lose what they did before in every file.
+    """Append a tenant's new interactions to its lake, and delete users who were erased since from every file.
 
-    Feature snapshots are nobody's by name, and yet what people did: all that hold an erased user's part go, and the
-    next training builds its own.
+    Feature snapshots name no user but hold what users did. All of the tenant's snapshots are deleted when a user was
+    erased; the next training builds a new one.
     """
     paths = installation.paths
 

@@ -1,4 +1,4 @@
-"""What a deleted tenant leaves in files, without Dagster."""
+"""Deletes the files, models and releases of a deleted tenant, without Dagster."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,25 +7,26 @@ from pathlib import Path
 from configs.settings import PathSettings
 from feature_store.erasure import rejects_of
 from feature_store.lake import tenant_folder
+from pipelines.io_managers import values_folder
 from pipelines.resources import Installation
 
 
-def left_by(paths: PathSettings, tenant_id: str) -> list[Path]:
-    """The folders and files of a tenant that are there; its lake, without which nothing was trained, is the last."""
+def files_of_tenant(paths: PathSettings, tenant_id: str) -> list[Path]:
+    """The folders and files of a tenant that exist. The lake is the last, since nothing is trained without one."""
     return [path for path in _places(paths, tenant_id) if path.exists()]
 
 
-def forget_tenant(installation: Installation, tenant_id: str) -> None:
-    """Delete a tenant's experiment, models, releases, features, rejected rows and lake; what is gone already is fine.
+def delete_tenant_files(installation: Installation, tenant_id: str) -> None:
+    """Delete a tenant's experiment, models, releases, features, rejected rows and lake, as far as they exist.
 
-    A model server lets go of its release when it next looks.
+    A model server drops the tenant's release when it next looks for releases.
     """
     from training.tracking.mlflow_store import Tracking  # loads MLflow
 
     paths = installation.paths
     paths.mlflow.mkdir(parents=True, exist_ok=True)
     Tracking(installation.tracking.resolve(paths), paths.mlflow / "artifacts").delete_experiment(tenant_id)
-    for path in left_by(paths, tenant_id):
+    for path in files_of_tenant(paths, tenant_id):
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -35,6 +36,6 @@ def forget_tenant(installation: Installation, tenant_id: str) -> None:
 def _places(paths: PathSettings, tenant_id: str) -> Iterator[Path]:
     yield paths.bentoml / "models" / f"release-{tenant_id}"
     yield from rejects_of(paths.rejects, tenant_id).values()
-    yield from sorted((paths.dagster / "values").glob(f"*/{tenant_id}.json"))
+    yield from sorted(values_folder(paths).glob(f"*/{tenant_id}.json"))
     for root in (paths.models, paths.features, paths.lake):
         yield tenant_folder(root, tenant_id)

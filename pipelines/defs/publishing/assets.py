@@ -1,4 +1,4 @@
-"""From champions to what is served."""
+"""Releases: the champions as one model that is served."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from pipelines.resources import Installation
 def release(
     installation: dg.ResourceParam[Installation], feature_snapshot: dict[str, Any], champions: dict[str, Any]
 ) -> dg.MaterializeResult[dict[str, Any]]:
-    """The tenant's champions and item table as one immutable BentoML model, which serving picks up by itself."""
-    from pipelines.defs.publishing.steps import drop_earlier_work, publish_champions  # loads BentoML and MLflow
+    """The tenant's champions and item table as one immutable BentoML model, which the model server loads by itself."""
+    from pipelines.defs.publishing.steps import delete_earlier_work, publish_champions  # loads BentoML and MLflow
     from pipelines.defs.training.steps import TrainingRun
 
     run = TrainingRun.on(installation, feature_snapshot)
     published = publish_champions(run)
-    drop_earlier_work(run)
+    delete_earlier_work(run)
     return dg.MaterializeResult(
         value={"release": published.release},
         metadata={
@@ -28,8 +28,8 @@ def release(
             "release": published.release,
             "catalogue_version": run.manifest.catalogue_version,
             "items": run.manifest.n_items,
-            "snapshot": run.manifest.snapshot_id,
-            "members": table(
+            "snapshot_id": run.manifest.snapshot_id,
+            "models": table(
                 [
                     {
                         "family": family,
@@ -40,7 +40,7 @@ def release(
                     for family, ref in published.champions.items()
                 ]
             ),
-            "left_out": ", ".join(published.left_out) or "none",
+            "families_without_champion": ", ".join(published.families_without_champion) or "none",
             "folder": dg.MetadataValue.path(installation.paths.bentoml / "models" / f"release-{run.tenant}"),
         },
     )

@@ -1,4 +1,4 @@
-"""What the publishing assets do, without Dagster: champions become a release."""
+"""What the publishing asset does, without Dagster: publish the champions as a release."""
 
 import shutil
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from configs.plugins import plugged_in
-from feature_store.analytics_sinks import MeasuredModel, record_release
+from feature_store.analytics_sinks import ReleaseModel, record_release
 from feature_store.lake import tenant_folder
 from pipelines.defs.training.steps import TrainingRun, servable_champion
 from serving.contracts.messages import ALGORITHMS
@@ -17,21 +17,23 @@ from training.tracking.mlflow_store import ModelRef
 
 @dataclass(frozen=True)
 class Published:
+    """A release and what it was made of."""
+
     release: str
     champions: Mapping[str, ModelRef]  # by family
-    left_out: list[str]  # families without a champion that can serve on this snapshot's items
+    families_without_champion: list[str]  # whose champion is missing or has the item positions of another store
 
 
 def publish_champions(run: TrainingRun) -> Published:
-    """Release the tenant's champions of the families that answer queries, and note what they reached.
+    """Release the tenant's champions of all families that serve, and store their AUC at training.
 
-    Raises LookupError where none of them has a champion, so that the release before goes on serving.
+    Raises LookupError where no family has a champion; the earlier release then goes on serving.
     """
     served: tuple[str, ...] = (*ALGORITHMS, *plugged_in())
     found = {family: servable_champion(run, family) for family in served}
     champions = {family: ref for family, ref in found.items() if ref is not None}
     if not champions:
-        raise LookupError(f"no family of {run.tenant} has a champion: the reasons are with the asset `champions`")
+        raise LookupError(f"no family of {run.tenant} has a champion: the asset `champions` has the reasons")
     work = tenant_folder(run.installation.paths.models, run.tenant)
     work.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=work, prefix=".release-") as folder:
@@ -48,15 +50,15 @@ def publish_champions(run: TrainingRun) -> Published:
         run.tenant,
         release,
         [
-            MeasuredModel(family, ref.version, run.tracking.report(ref).metric("auc"))
+            ReleaseModel(family, ref.version, run.tracking.report(ref).metric("auc"))
             for family, ref in champions.items()
         ],
     )
     return Published(release, champions, [family for family in served if family not in champions])
 
 
-def drop_earlier_work(run: TrainingRun) -> None:
-    """Delete what the trainings on earlier snapshots kept between their steps."""
+def delete_earlier_work(run: TrainingRun) -> None:
+    """Delete the work folders of trainings on earlier snapshots."""
     for folder in tenant_folder(run.installation.paths.models, run.tenant).iterdir():
         if folder.name != run.manifest.snapshot_id:
             shutil.rmtree(folder)

@@ -1,13 +1,13 @@
-"""Model families as the asset graph sees them. Imports none of them."""
+"""Model families as assets: their names and dependencies. Imports no family."""
 
 from serving.contracts.messages import ALGORITHMS
 from training.models.registry import families, is_ensemble
 
 
 def base_models_of(family: str) -> tuple[str, ...]:
-    """The families that an ensemble combines: those that every installation serves, ensembles left out; else none.
+    """The base models of an ensemble: the built-in families that are no ensembles. Empty for any other family.
 
-    A plug-in answers under its own name; what it is no base model of cannot be made worse by it.
+    A plug-in serves under its own name only, so that it cannot make the built-in ensemble worse.
     """
     if not is_ensemble(family):
         return ()
@@ -15,5 +15,5 @@ def base_models_of(family: str) -> tuple[str, ...]:
 
 
 def asset_name(family: str) -> str:
-    """Dagster's names have no hyphens."""
+    """The name of a family's asset. Dagster allows no hyphens in names."""
     return family.replace("-", "_")

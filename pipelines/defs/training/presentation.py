@@ -1,4 +1,4 @@
-"""Trainings as metadata that people read in the UI."""
+"""Training results as metadata that people read in Dagster's UI."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from training.tracking.mlflow_store import ModelRef, Tracking
     from training.train import TrainedModel
 
-SHOWN = ("ndcg@10", "recall@10", "hit_rate@10", "mrr", "auc", "coverage@10")
+COMPARED_METRICS = ("ndcg@10", "recall@10", "hit_rate@10", "mrr", "auc", "coverage@10")
 
 
 def comparison(reports: Iterable[EvaluationReport]) -> list[dict[str, Cell]]:
-    """One row per model and segment, the expected figures of a random order once per segment."""
+    """One row per model and user segment. A random order has one row per segment, with its expected metrics."""
     rows: dict[tuple[str, str], dict[str, Cell]] = {}
     for report in reports:
         for result in report.results:
             row: dict[str, Cell] = {"model": result.model, "segment": result.segment, "users": result.n_users}
-            for name in SHOWN:
+            for name in COMPARED_METRICS:
                 row[name] = round(result.metrics[name].mean, 4) if name in result.metrics else None
             row["fit_seconds"] = None if result.fit_seconds is None else round(result.fit_seconds, 1)
             rows.setdefault((result.segment, result.model), row)
@@ -30,7 +30,7 @@ def comparison(reports: Iterable[EvaluationReport]) -> list[dict[str, Cell]]:
 
 
 def curves(trained: "TrainedModel") -> dict[str, dg.MetadataValue]:
-    """A plot of every figure that a fit recorded more than once, as a loss over epochs is."""
+    """A plot of every series of numbers that a fit recorded, such as the loss of each epoch."""
     found = {}
     for name, values in trained.report.notes.items():
         if isinstance(values, list) and len(values) > 1 and all(isinstance(value, int | float) for value in values):
@@ -40,7 +40,7 @@ def curves(trained: "TrainedModel") -> dict[str, dg.MetadataValue]:
 
 
 def model_links(tracking: "Tracking", ref: "ModelRef") -> dict[str, Any]:
-    """Where the run and the registered version are to be seen; names alone where no server serves them."""
+    """Links to the run and the registered version in MLflow's UI; their names where no MLflow server is configured."""
     if not tracking.uri.startswith("http"):
         return {"mlflow_run": ref.run_id, "registered_model": f"{ref.name} version {ref.version}"}
     experiment = tracking.client.get_run(ref.run_id).info.experiment_id

@@ -1,4 +1,4 @@
-"""What the training assets do, without Dagster: train and register a family, compare all, decide on the champions."""
+"""What the training assets do, without Dagster: train, register and evaluate families, and promote champions."""
 
 import shutil
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from feature_store.interaction_types import SeenPolicy, seen_policy
 from feature_store.lake import tenant_folder
-from feature_store.snapshots import Manifest, snapshot_folder
+from feature_store.snapshots import SnapshotManifest, snapshot_folder
 from pipelines.defs.training.families import base_models_of
 from pipelines.resources import Installation
 from training.data.dataset import Dataset, load_snapshot
@@ -35,16 +35,16 @@ def tracking_of(installation: Installation) -> Tracking:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One tenant's training on one snapshot."""
+    """The training of one tenant's families on one snapshot."""
 
     installation: Installation
-    manifest: Manifest
+    manifest: SnapshotManifest
     exclude_seen: SeenPolicy
 
     @classmethod
     def on(cls, installation: Installation, feature_snapshot: Mapping[str, Any]) -> Self:
         """The run on the snapshot that the asset `feature_snapshot` described."""
-        manifest = Manifest(**{field.name: feature_snapshot[field.name] for field in fields(Manifest)})
+        manifest = SnapshotManifest(**{field.name: feature_snapshot[field.name] for field in fields(SnapshotManifest)})
         return cls(installation, manifest, seen_policy(feature_snapshot["exclude_seen"]))
 
     @property
@@ -67,15 +67,15 @@ class TrainingRun:
         return snapshot_folder(self.installation.paths.features, self.tenant, self.manifest.snapshot_id)
 
     def data(self) -> tuple[Dataset, Split]:
-        """The snapshot, and the one cut of it that every family is judged on."""
+        """The snapshot's data set, and the temporal split that every family is evaluated on."""
         return _data(self.snapshot, self.installation.history.max_events, self.exclude_seen)
 
     def folder(self, family: str) -> Path:
-        """Where a family's training lies between the steps of a run."""
+        """The work folder in which a run keeps a trained family for its later steps."""
         return tenant_folder(self.installation.paths.models, self.tenant) / self.manifest.snapshot_id / family
 
     def load(self, family: str) -> TrainedModel:
-        """What an earlier step trained. Raises FileNotFoundError where it has not."""
+        """The model that an earlier step trained. Raises FileNotFoundError where no step has."""
         return TrainedModel.load(self.folder(family), {name: self.load(name) for name in base_models_of(family)})
 
 
@@ -198,7 +198,7 @@ def promote(
 
 
 def figures(report: EvaluationReport) -> dict[str, Any]:
-    """The figures of a report that a person looks at first, on the segment that decides."""
+    """The main metrics of a report, on the user segment by which promotion decides."""
     policy = load_policy()
     segment = next((each for each in policy.segments if report.n_users(each) >= policy.min_users), "all")
     result = next((each for each in report.results if each.segment == segment), None)

@@ -19,6 +19,6 @@ def admin(backend: Backend) -> TestClient:
 @pytest.fixture
 def roll_up(backend: Backend) -> Any:
     """Counts what is new, as the pipeline does."""
-    from feature_store.analytics_sinks import roll_up as count
+    from feature_store.analytics_sinks import roll_up_step as count
 
     return lambda tenant_id=backend.tenant_id: count(backend.url, tenant_id)

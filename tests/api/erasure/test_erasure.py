@@ -13,7 +13,7 @@ import pytest
 from api.database.engine import Database
 from api.recommendations.impressions import ImpressionLog, ImpressionRow
 from api.tenants.service import delete_tenant
-from feature_store.analytics_sinks import roll_up
+from feature_store.analytics_sinks import roll_up_step
 from tests.fixtures.platform import wait_until
 from tests.fixtures.portal import PASSWORD, Portal
 from tests.fixtures.search import tables_with
@@ -57,7 +57,7 @@ def test_who_is_deleted_leaves_nothing_but_the_tombstone(portal: Portal, key: di
     own = portal.login("erasmus@acme.example")
     assert portal.client.get("/api/recommendations/my", headers=own).status_code == 200
     wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") >= [(4,)], 10)
-    while roll_up(portal.tenants.url, "acme").more:
+    while roll_up_step(portal.tenants.url, "acme").more:
         pass
     held = {"users", "interactions", "impressions", "sessions", "idempotency_records", "analytics_active_users"}
     assert held | {"recommendations"} <= tables_with(portal.tenants.url, USER)
@@ -81,7 +81,7 @@ def test_counts_are_those_of_who_is_left(portal: Portal, key: dict[str, str]) ->
     live(portal, key)
     live(portal, key, "another")
     wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") == [(4,)], 10)
-    roll_up(portal.tenants.url, "acme")
+    roll_up_step(portal.tenants.url, "acme")
     assert portal.sql("SELECT interactions FROM analytics_totals") == [(4,)]
     portal.client.delete(f"/api/users/{USER}", headers=admin)
     assert portal.sql("SELECT users, interactions FROM analytics_totals") == [(2, 2)]

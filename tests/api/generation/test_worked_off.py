@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from configs.settings import DatabaseSettings
-from pipelines.defs.generation.steps import work_off
+from pipelines.defs.generation.steps import process_jobs
 from pipelines.resources import Installation
 from tests.fixtures.backend import Backend
 from tests.fixtures.model_server import ModelServer
@@ -16,7 +16,7 @@ from tests.fixtures.releases import item_id
 
 def work(films: Backend, server: ModelServer) -> None:
     installation = Installation(paths=server.paths, database=DatabaseSettings(url=SecretStr(films.url)))
-    for generated in work_off(installation, films.tenant_id, lambda _done, _total: None):
+    for generated in process_jobs(installation, films.tenant_id, lambda _done, _total: None):
         assert not generated.problem
 
 

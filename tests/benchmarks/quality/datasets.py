@@ -11,7 +11,7 @@ from feature_store.loaders import prepare
 from feature_store.loaders.datasets import locate
 from feature_store.loaders.mapping import read_dataset
 from feature_store.loaders.problems import ImportRefusedError, Rejects
-from feature_store.loaders.readers import PLACE, describe, literal, quoted
+from feature_store.loaders.readers import PLACE, describe_table, literal, quoted
 
 MOVIELENS_1M = "ml-1m"
 
@@ -78,7 +78,7 @@ def _map(dataset: str, files: Files) -> None:
         staged = {}
         for kind, query in (("items", mapping.items.query), ("interactions", mapping.interactions.query)):
             db.execute(f"CREATE TABLE raw_{kind} AS SELECT row_number() OVER () AS {PLACE}, * FROM ({query})")
-            staged[kind] = describe(db, f"{dataset} {kind}", f"raw_{kind}", "parquet")
+            staged[kind] = describe_table(db, f"{dataset} {kind}", f"raw_{kind}", "parquet")
         prepare.prepare_items(db, staged["items"], mapping.items)
         db.execute(f"CREATE TABLE {prepare.KNOWN_ITEMS} (id VARCHAR)")
         prepare.prepare_interactions(db, staged["interactions"], mapping.interactions, dataset)

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipelines.io_managers import JsonFiles
+from pipelines.io_managers import JsonIOManager
 from pipelines.partitions import TENANTS, tenants
 
 
@@ -27,7 +27,7 @@ def foreign() -> Any:
 
 def materialize(folder: Path, instance: dg.DagsterInstance, assets: list[dg.AssetsDefinition], tenant: str) -> Any:
     instance.add_dynamic_partitions(TENANTS, [tenant])
-    resources = {"io_manager": JsonFiles(folder=str(folder))}
+    resources = {"io_manager": JsonIOManager(folder=str(folder))}
     return dg.materialize(assets, partition_key=tenant, resources=resources, instance=instance)
 
 

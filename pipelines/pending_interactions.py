@@ -1,4 +1,4 @@
-"""When a tenant's models are due."""
+"""Whether a tenant has enough new interactions to retrain its models."""
 
 from dataclasses import dataclass
 
@@ -9,26 +9,26 @@ from pipelines.resources import Installation
 
 
 @dataclass(frozen=True)
-class Arrivals:
-    """How many interactions the last export left in the lake, and how many came since."""
+class PendingInteractions:
+    """Interactions that no training has seen yet, beside those that the last export left in the lake."""
 
     in_lake: int
     new: int
     next_xid: int  # where the next export starts; the same until it has run
 
     def missing(self, settings: PipelineSettings) -> int:
-        """Interactions to wait for until training is due, 0 where it is.
+        """How many more interactions it takes until training is due; 0 where it is due.
 
-        A lake below the first threshold cannot have been trained on, however often it was exported.
+        A lake with fewer than `first_model_after` interactions was never trained on, so all of them count.
         """
         if self.in_lake < settings.first_model_after:
             return max(0, settings.first_model_after - self.in_lake - self.new)
         return max(0, settings.retrain_after - self.new)
 
 
-def arrivals(installation: Installation, tenant_id: str) -> Arrivals:
-    """Count a tenant's new interactions in the database, no further than the thresholds need."""
+def pending_interactions(installation: Installation, tenant_id: str) -> PendingInteractions:
+    """Count a tenant's new interactions in the database, up to the larger of the two thresholds."""
     cursor = TenantLake(installation.paths.lake, tenant_id).cursor()
     at_most = max(installation.pipeline.retrain_after, installation.pipeline.first_model_after)
     new = sources.count_new_interactions(installation.database_url(), tenant_id, cursor.next_xid, at_most)
-    return Arrivals(cursor.rows, new, cursor.next_xid)
+    return PendingInteractions(cursor.rows, new, cursor.next_xid)

@@ -1,0 +1,91 @@
+"""The SQL of `analytics_sinks`. Tables and columns are named as text; a contract test holds them against the API's."""
+
+ATTRIBUTION_HOURS = 24
+"""An interaction that names no impression is attributed to the newest impression of these hours that showed its user
+the item."""
+
+LOCK_TENANT = "SELECT id FROM tenants WHERE id = $1 AND deleted_at IS NULL FOR SHARE"
+MAKE_TOTALS = "INSERT INTO analytics_totals (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING"
+LOCK_TOTALS = "SELECT next_xid::text FROM analytics_totals WHERE tenant_id = $1 FOR UPDATE"
+XMIN = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
+_SPAN = "tenant_id = $1 AND xid >= $2::text::xid8 AND xid < $3::text::xid8"
+STEP_END = f"""
+WITH uncounted AS (SELECT xid FROM interactions WHERE {_SPAN} ORDER BY xid LIMIT $4::bigint + 1)
+SELECT min(xid)::text, max(xid)::text FROM uncounted HAVING count(*) > $4::bigint
+"""  # noqa: S608
+COUNT_USERS = f"SELECT count(*) FROM users WHERE {_SPAN}"  # noqa: S608
+COUNT_INTERACTIONS = f"SELECT count(*) FROM interactions WHERE {_SPAN}"  # noqa: S608
+COUNT_ITEMS_SHOWN = f"SELECT coalesce(sum(cardinality(item_ids)), 0) FROM impressions WHERE {_SPAN}"  # noqa: S608
+
+# Rows are inserted in the order of the key, since neighbours go to the same pages.
+ADD_ACTIVE_USERS = f"""
+WITH added AS (
+    INSERT INTO analytics_active_users (tenant_id, day, user_id)
+    SELECT DISTINCT $1, (occurred_at AT TIME ZONE 'UTC')::date, user_id FROM interactions
+    WHERE {_SPAN} AND occurred_at >= $4::date::timestamp AT TIME ZONE 'UTC'
+    ORDER BY 2, 3 ON CONFLICT DO NOTHING RETURNING day
+)
+INSERT INTO analytics_days AS known (tenant_id, day, active_users)
+SELECT $1, day, count(*) FROM added GROUP BY day
+ON CONFLICT (tenant_id, day) DO UPDATE SET active_users = known.active_users + excluded.active_users
+"""  # noqa: S608
+
+ADD_ITEMS_SHOWN = f"""
+INSERT INTO analytics_days AS known (tenant_id, day, shown)
+SELECT $1, (created_at AT TIME ZONE 'UTC')::date, sum(cardinality(item_ids)) FROM impressions WHERE {_SPAN} GROUP BY 2
+ON CONFLICT (tenant_id, day) DO UPDATE SET shown = known.shown + excluded.shown
+"""  # noqa: S608
+
+# An interaction is attributed to the impression that it names, where that showed the item; otherwise to the newest one
+# that showed the item to the user within ATTRIBUTION_HOURS. Interactions from before the first impression, such as an
+# imported history, are excluded as a whole instead of being looked up row by row.
+ATTRIBUTE = f"""
+WITH first_impression AS MATERIALIZED (
+    SELECT created_at FROM impressions WHERE tenant_id = $1 ORDER BY created_at LIMIT 1
+), uncounted AS (
+    SELECT id, user_id, item_id, recommendation_id, occurred_at FROM interactions
+    WHERE {_SPAN} AND (recommendation_id IS NOT NULL OR occurred_at >= (SELECT created_at FROM first_impression))
+), attributed AS (
+    INSERT INTO attributions (tenant_id, interaction_id, recommendation_id)
+    SELECT $1, uncounted.id, coalesce(named.recommendation_id, shown.recommendation_id)
+    FROM uncounted
+    LEFT JOIN LATERAL (
+        SELECT recommendation_id FROM impressions
+        WHERE tenant_id = $1 AND recommendation_id = uncounted.recommendation_id
+            AND uncounted.item_id = ANY (item_ids)
+        LIMIT 1
+    ) AS named ON true
+    LEFT JOIN LATERAL (
+        SELECT recommendation_id FROM impressions
+        WHERE named.recommendation_id IS NULL AND tenant_id = $1 AND user_id = uncounted.user_id
+            AND created_at <= uncounted.occurred_at
+            AND created_at > uncounted.occurred_at - interval '{ATTRIBUTION_HOURS} hours'
+            AND uncounted.item_id = ANY (item_ids)
+        ORDER BY created_at DESC LIMIT 1
+    ) AS shown ON true
+    WHERE coalesce(named.recommendation_id, shown.recommendation_id) IS NOT NULL
+    ON CONFLICT (tenant_id, interaction_id) DO NOTHING
+    RETURNING 1
+)
+SELECT count(*) FROM attributed
+"""  # noqa: S608
+
+ADVANCE_TOTALS = """
+UPDATE analytics_totals SET next_xid = $2::text::xid8, users = users + $3::bigint,
+    interactions = interactions + $4::bigint, shown = shown + $5::bigint
+WHERE tenant_id = $1
+"""
+
+DELETE_OLD_ACTIVE_USERS = "DELETE FROM analytics_active_users WHERE tenant_id = $1 AND day < $2::date"
+
+ADD_RELEASE_MODEL = """
+INSERT INTO release_models (tenant_id, release, family, version, auc) VALUES ($1, $2, $3, $4, $5::float8)
+ON CONFLICT (tenant_id, release, family) DO NOTHING
+"""
+
+SET_ACCURACY = """
+INSERT INTO daily_accuracy (tenant_id, day, release, family, auc, users)
+VALUES ($1, $2::date, $3, $4, $5::float8, $6::bigint)
+ON CONFLICT (tenant_id, day, release, family)
+DO UPDATE SET auc = excluded.auc, users = excluded.users, measured_at = now()
+"""
