@@ -1,8 +1,8 @@
 """The API as one ASGI application.
 
-A domain is a folder beside this file; its `router.py` is found by name and its `router` mounted. Where a domain needs
-something for as long as the application lives (a writer behind the requests, say), it gives its router a lifespan: it
-starts after what `app.state` holds has been opened, and ends before that is closed.
+Each folder beside this file is a domain. The `router` of its `router.py` is found by the file's name and included. A
+domain that needs something for as long as the application runs, such as a periodic task, gives its router a lifespan.
+That lifespan starts after everything in `app.state` has been opened, and ends before it is closed.
 """
 
 from collections.abc import AsyncIterator
@@ -23,11 +23,12 @@ from api.benchmark import routes as benchmark
 from api.database.engine import Database
 from api.gotrue.errors import GoTrueErrors
 from api.http import handlers
-from api.http.auth import Authenticators, Credentials
+from api.http.authentication import Authentication, Authenticators
 from api.http.bodies import BodyLimits
-from api.http.limits import Limits, MemoryCounts, RedisCounts
-from api.http.openapi import describe
-from api.http.requests import Requests
+from api.http.limits import RateLimiter
+from api.http.openapi import install_openapi
+from api.http.requests import RequestMiddleware
+from api.http.window_counters import MemoryWindowCounter, RedisWindowCounter
 from api.idempotency.middleware import Idempotency
 from api.idempotency.service import expiring
 from api.keys.directory import KeyDirectory
@@ -46,10 +47,10 @@ from configs.settings import (
 from serving.client import ServingClient
 
 DOMAINS = Path(__file__).parent
-UNLIMITED = ("/health", benchmark.PATH)
+NOT_COUNTED = ("/health", benchmark.PATH)
 WEBHOOK = "/api/billing/webhook"
-NOTHING_MADE = ("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", WEBHOOK, benchmark.PATH)
-"""POST routes on which an `Idempotency-Key` means nothing: they make nothing, or are how one gets a credential."""
+NOT_IDEMPOTENT = ("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", WEBHOOK, benchmark.PATH)
+"""Beginnings of POST paths that ignore `Idempotency-Key`, because they create nothing or issue credentials."""
 EXPOSED_HEADERS = (
     *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After", "Idempotent-Replayed"),
     *("X-Recommendation-Id", "X-Model-Release", "X-Recommendation-Degraded"),
@@ -59,7 +60,7 @@ HOT_PREFIX = "/api/v1"
 
 @dataclass(frozen=True)
 class Configuration:
-    """Every setting that the API reads, from the environment unless given."""
+    """All settings of the API. Groups that are not given are read from the environment."""
 
     paths: PathSettings = field(default_factory=PathSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
@@ -74,8 +75,8 @@ class Configuration:
 def create_app(configuration: Configuration | None = None) -> FastAPI:
     """The application.
 
-    Raises MissingSecretError without a JWT secret, FileNotFoundError where no database is known, ValueError for
-    settings that cannot be.
+    Raises MissingSecretError without a JWT secret, FileNotFoundError without a database URL, and ValueError for
+    settings that contradict each other.
 
     `app.state` holds, while it runs: `configuration`, `database`, `serving`, `keys`, `meter`, `tokens`, `passwords`.
     """
@@ -87,7 +88,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     keys = KeyDirectory(database)
     meter = Meter(database.pool)
     redis_url = configuration.limits.redis_url
-    counts = RedisCounts(redis_url.get_secret_value()) if redis_url else MemoryCounts()
+    counter = RedisWindowCounter(redis_url.get_secret_value()) if redis_url else MemoryWindowCounter()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -97,7 +98,8 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             app.state.serving = ServingClient(configuration.serving)
             stack.push_async_callback(app.state.serving.close)
             app.state.passwords = Passwords()
-            stack.push_async_callback(counts.close)
+            await counter.open()
+            stack.push_async_callback(counter.close)
             stack.push_async_callback(issuers.close)
             await stack.enter_async_context(keys.recording_use())
             await stack.enter_async_context(meter.running())
@@ -123,18 +125,17 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     if configuration.api.benchmark_routes:
         app.include_router(benchmark.router)
     handlers.install(app)
-    describe(app, NOTHING_MADE)
-    patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs with its own script and style: no other host is asked
-    # The last one added is the outermost.
-    app.add_middleware(Idempotency, database=database, exempt=NOTHING_MADE)
+    install_openapi(app, NOT_IDEMPOTENT)
+    patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs loads its script and style from this host
+    # The middleware that is added last is the outermost.
+    app.add_middleware(Idempotency, database=database, exempt=NOT_IDEMPOTENT)
     app.add_middleware(BodyLimits)
     app.add_middleware(
-        Credentials,
+        Authentication,
         authenticators=Authenticators(keys.find, TokenDirectory(tokens, issuers, database).find),
-        limits=Limits(counts),
-        settings=configuration.limits,
-        exempt=UNLIMITED,
-        charging_itself=(("POST", WEBHOOK),),  # Stripe signs, and what is not signed counts for its address
+        limiter=RateLimiter(configuration.limits, counter),
+        exempt=NOT_COUNTED,
+        counted_by_route=(("POST", WEBHOOK),),  # only events without a valid signature count, for the client's address
     )
     if configuration.api.cors_origins:
         app.add_middleware(
@@ -144,7 +145,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-    app.add_middleware(Requests)
+    app.add_middleware(RequestMiddleware)
     app.add_middleware(GoTrueErrors)
     return app
 

@@ -7,7 +7,7 @@ from configs import logging, memory
 
 
 def application() -> FastAPI:
-    """The application with its settings from the environment, and its logs configured."""
+    """Configure logging, and create the application with settings from the environment."""
     logging.configure("api")
     app = create_app()
     memory.settle()

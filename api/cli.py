@@ -1,6 +1,6 @@
-"""The command line: the API's processes here, everything about a domain in that domain's `cli.py`.
+"""The command line. Commands about processes are here; each domain's `cli.py` holds the commands of that domain.
 
-A command that makes something prints the value alone on stdout; words go to stderr.
+A command that creates something prints only its value (id, key, password) on stdout. All messages go to stderr.
 """
 
 import sys
@@ -24,7 +24,7 @@ def commands() -> None:
 
 @app.command()
 def postgres() -> None:
-    """Run the bundled PostgreSQL in the foreground; its URL is in the state folder once it answers."""
+    """Run the bundled PostgreSQL in the foreground. Once it answers, its URL is in the state folder."""
     from configs.local import postgres_server as server
     from configs.local.os_user import BundledPostgresError
 
@@ -37,7 +37,7 @@ def postgres() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database up to this code's tables. Safe to run from several places at once."""
+    """Migrate the database to the newest revision. Several processes may run this at the same time."""
     import sqlalchemy.exc
 
     from api.database.migrate import upgrade
@@ -74,16 +74,16 @@ def serve(
         loop="uvloop",
         http="httptools",
         ws="none",
-        log_config=None,  # ours stands
-        access_log=False,  # ours has the trace id
-        proxy_headers=False,  # whose word counts is decided in api.http.client
+        log_config=None,  # `configs.logging` has configured it
+        access_log=False,  # `api.http.requests` logs requests, with their trace ids
+        proxy_headers=False,  # `api.http.client` decides which proxies are trusted
         server_header=False,
         timeout_graceful_shutdown=10,
     )
 
 
 def main() -> None:
-    """Run the command of `sys.argv`. The domains are loaded only where it may be one of theirs."""
+    """Run the command of `sys.argv`. Domains are imported only where the command is not one of this module."""
     own = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     if not own & set(sys.argv[1:2]):
         for domain in sorted(path.parent.name for path in DOMAINS.glob("*/cli.py")):

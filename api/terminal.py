@@ -1,4 +1,4 @@
-"""What commands share: a transaction to work in, and errors as sentences."""
+"""Shared by all commands: a transaction to work in, and errors printed as sentences."""
 
 import asyncio
 import sys
@@ -18,12 +18,12 @@ Result = TypeVar("Result")
 
 
 def database_url() -> str:
-    """The URL of the database. Raises FileNotFoundError with advice where none is known."""
+    """The URL of the database. Raises FileNotFoundError, with advice, where no URL is known."""
     return DatabaseSettings().resolve(PathSettings())
 
 
 def in_transaction(work: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
-    """Run a service in one transaction of its own and return what it returns; its problems end the command."""
+    """Run `work` in a transaction and return its result. Errors end the command with a message."""
 
     async def run() -> Result:
         database = Database(database_url(), pool_min=1)

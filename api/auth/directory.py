@@ -1,18 +1,18 @@
-"""Tokens as requests meet them: whose they are, by users' rows that are at most 5 seconds old."""
+"""Finds the principal of an access token, with a cache of 5 seconds."""
 
 from typing import NamedTuple
 from uuid import UUID
 
 from api.auth.issuers import ExternalIssuers
+from api.auth.principals import ExternalIdentity, find_or_add_external_user, find_session_user
 from api.auth.tokens import Tokens
 from api.database.engine import Database
-from api.http.cache import FreshCache
+from api.database.refresh_ahead_cache import RefreshAheadCache
 from api.http.principal import UserPrincipal
-from api.users.directory import Identity, admit, find_active
 
 
-class _Login(NamedTuple):
-    """What a token of our own says."""
+class _SessionClaims(NamedTuple):
+    """The claims of one of our own tokens that name its session."""
 
     tenant_id: str
     user_id: str
@@ -20,26 +20,26 @@ class _Login(NamedTuple):
 
 
 class TokenDirectory:
-    """Principals by token. Role, activity and session are at most 5 seconds old."""
+    """Principals by token. Their role, activity and session were read from the database at most 5 seconds ago."""
 
     def __init__(self, tokens: Tokens, issuers: ExternalIssuers, database: Database) -> None:
         self._tokens = tokens
         self._issuers = issuers
-        self._logins: FreshCache[_Login, UserPrincipal | None] = FreshCache(
-            lambda login: find_active(database.pool, *login)
+        self._sessions: RefreshAheadCache[_SessionClaims, UserPrincipal | None] = RefreshAheadCache(
+            lambda claims: find_session_user(database.pool, *claims)
         )
-        self._identities: FreshCache[Identity, UserPrincipal | None] = FreshCache(
-            lambda identity: admit(database.pool, identity)
+        self._identities: RefreshAheadCache[ExternalIdentity, UserPrincipal | None] = RefreshAheadCache(
+            lambda identity: find_or_add_external_user(database.pool, identity)
         )
 
     async def find(self, token: str) -> UserPrincipal | None:
-        """The user whose valid token this is, or None. A user whom another issuer vouches for gets a row."""
+        """The user of a valid token, or None. An unknown user of an external issuer is added."""
         claims = self._tokens.claims(token)
         if claims is not None:
             try:
                 session_id = UUID(claims["session_id"])
             except (AttributeError, TypeError, ValueError):
                 return None
-            return await self._logins.get(_Login(str(claims["tenant_id"]), str(claims["sub"]), session_id))
+            return await self._sessions.get(_SessionClaims(str(claims["tenant_id"]), str(claims["sub"]), session_id))
         identity = await self._issuers.identity(token)
         return None if identity is None else await self._identities.get(identity)

@@ -1,4 +1,4 @@
-"""Tokens of external GoTrues: by whom they are signed, of whom they speak, and for which tenants that counts."""
+"""Verifies the access tokens of external issuers, each of which may speak for certain tenants only."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,36 +11,36 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import TypeAdapter, ValidationError
 
 from api.auth.jwks import KeySet
+from api.auth.principals import ExternalIdentity
 from api.auth.tokens import LEEWAY_SECONDS
 from api.http.schemas import OpaqueId
 from api.users.addresses import is_address
-from api.users.directory import Identity
 from configs.issuers import ExternalIssuer
 
 REQUIRED = ["iss", "sub", "aud", "exp"]
-UNREADABLE = (jwt.PyJWTError, ValueError, OverflowError, RecursionError)
-"""What decoding raises for a token that is not one, or whose numbers are beyond reason."""
+INVALID_TOKEN = (jwt.PyJWTError, ValueError, OverflowError, RecursionError)
+"""What decoding raises for a text that is no token, and for claims with absurd numbers."""
 _ID = TypeAdapter(OpaqueId)
 
 
 class ExternalIssuers:
-    """The issuers of the settings. Raises ValueError for a key that is none, or an issuer that is named twice."""
+    """The configured issuers. Raises ValueError for a malformed key, and for an issuer that is listed twice."""
 
     def __init__(self, issuers: Sequence[ExternalIssuer], own: str) -> None:
         names = [each.issuer for each in issuers]
         if len({own, *names}) <= len(names):
             raise ValueError(f"EXTERNAL_ISSUERS: each needs a name of its own, other than JWT_ISSUER: {names}")
         published = [each.jwks_url for each in issuers if each.jwks_url is not None]
-        self._client = httpx.AsyncClient() if published else None  # it takes a while to make
+        self._client = httpx.AsyncClient() if published else None  # only where needed, as creating it is slow
         self._issuers = {each.issuer: _Verifier(each, self._client) for each in issuers}
 
-    async def identity(self, token: str) -> Identity | None:
-        """Whose token this is; None where no issuer of ours signed it for us. Raises Unavailable: see `KeySet`."""
+    async def identity(self, token: str) -> ExternalIdentity | None:
+        """The user whom a token names; None where no configured issuer signed it. Raises Unavailable: see `KeySet`."""
         if not self._issuers:
             return None
         try:
             unverified = jwt.decode_complete(token, options={"verify_signature": False})
-        except UNREADABLE:
+        except INVALID_TOKEN:
             return None
         name = unverified["payload"].get("iss")
         verifier = self._issuers.get(name) if isinstance(name, str) else None
@@ -62,7 +62,7 @@ class _Verifier:
             secret = settings.key.get_secret_value()
             self._key = secret if "HS256" in settings.algorithms else load_pem_public_key(secret.encode())
 
-    async def identity(self, token: str, header: Mapping[str, Any]) -> Identity | None:
+    async def identity(self, token: str, header: Mapping[str, Any]) -> ExternalIdentity | None:
         algorithms: list[str] = list(self._settings.algorithms)
         key = self._key
         if self._published is not None:
@@ -81,11 +81,11 @@ class _Verifier:
                 options={"require": REQUIRED},
             )
             return self._identity(claims)
-        except UNREADABLE:
+        except INVALID_TOKEN:
             return None
 
-    def _identity(self, claims: Mapping[str, Any]) -> Identity | None:
-        """Of the claims, only `sub`, `email` and `app_metadata` count: users write `user_metadata` themselves."""
+    def _identity(self, claims: Mapping[str, Any]) -> ExternalIdentity | None:
+        """Reads `sub`, `email` and `app_metadata` only, because users may write `user_metadata` themselves."""
         metadata = claims.get("app_metadata")
         if not isinstance(metadata, Mapping) or metadata.get("tenant_id") not in self._settings.tenants:
             return None
@@ -94,7 +94,7 @@ class _Verifier:
         except ValidationError:
             return None
         email = claims.get("email")
-        return Identity(
+        return ExternalIdentity(
             tenant_id=metadata["tenant_id"],
             user_id=user_id,
             role="admin" if metadata.get("role") == "admin" else "user",

@@ -1,4 +1,4 @@
-"""The public keys that an issuer publishes, as they are now: a JSON Web Key Set behind a URL (RFC 7517)."""
+"""Fetches and caches the public keys of an issuer: a JSON Web Key Set at a URL (RFC 7517)."""
 
 import asyncio
 import time
@@ -12,18 +12,18 @@ import structlog
 from api.http.problems import Unavailable
 
 FRESH_SECONDS = 300.0
-"""A withdrawn key is good for at most this long."""
+"""The keys are fetched again after this time, so a withdrawn key is accepted for no longer."""
 RETRY_SECONDS = 5.0
 TIMEOUT_SECONDS = 2.0
-VAIN_FETCHES, VAIN_SECONDS = 5, 10.0
-"""Unknown key ids, which anybody can make up, cause at most so many fetches in so many seconds."""
+UNKNOWN_KEY_FETCHES, UNKNOWN_KEY_SECONDS = 5, 10.0
+"""Tokens with unknown key ids, which anyone can send, cause at most so many fetches in so many seconds."""
 ASYMMETRIC = {"RSA", "EC"}
 
 log = structlog.get_logger(__name__)
 
 
 class KeySet:
-    """The keys of one URL, fetched when they are old or when a token names one that is not among them."""
+    """The keys of one URL. They are fetched when they are old, and when a token names an unknown key."""
 
     def __init__(self, url: str, algorithms: Collection[str], client: httpx.AsyncClient) -> None:
         self._url = url
@@ -32,26 +32,29 @@ class KeySet:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched = -FRESH_SECONDS
         self._failed = -RETRY_SECONDS
-        self._vain: deque[float] = deque(maxlen=VAIN_FETCHES)
+        self._unknown_key_fetches: deque[float] = deque(maxlen=UNKNOWN_KEY_FETCHES)
         self._fetching: asyncio.Task[None] | None = None
 
     async def key(self, kid: str) -> jwt.PyJWK | None:
-        """The key of this id; None where the issuer has none. Raises Unavailable where it does not answer."""
+        """The key with this id; None where the issuer has no such key. Raises Unavailable where it does not answer."""
         if time.monotonic() - self._fetched >= FRESH_SECONDS:
             await self._refresh()
         if kid not in self._keys and self._may_ask_for_unknown():
             await self._refresh()
             if kid not in self._keys:
-                self._vain.append(time.monotonic())
+                self._unknown_key_fetches.append(time.monotonic())
         return self._keys.get(kid)
 
     def _may_ask_for_unknown(self) -> bool:
-        return len(self._vain) < VAIN_FETCHES or time.monotonic() - self._vain[0] >= VAIN_SECONDS
+        return (
+            len(self._unknown_key_fetches) < UNKNOWN_KEY_FETCHES
+            or time.monotonic() - self._unknown_key_fetches[0] >= UNKNOWN_KEY_SECONDS
+        )
 
     async def _refresh(self) -> None:
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.create_task(self._fetch())
-        await asyncio.shield(self._fetching)  # a client that goes away must not take it from the others
+        await asyncio.shield(self._fetching)  # a client that disconnects must not cancel it for the others
 
     async def _fetch(self) -> None:
         now = time.monotonic()
@@ -72,7 +75,7 @@ class KeySet:
     def _read(self, document: object) -> dict[str, jwt.PyJWK]:
         entries = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(entries, list):
-            raise ValueError("it is no JSON Web Key Set")
+            raise ValueError("the document is no JSON Web Key Set")
         keys = {}
         for entry in entries:
             usable = isinstance(entry, dict) and entry.get("kty") in ASYMMETRIC and entry.get("use", "sig") == "sig"

@@ -1,17 +1,17 @@
-"""What can be wrong about a login. The routes of GoTrue have their own words for each: see `api.gotrue.errors`."""
+"""Errors of logins. `api.gotrue.errors` translates them into GoTrue's error codes."""
 
 from api.http.problems import Forbidden, Invalid, Problem, Unauthorized
 
 
 class WrongCredentials(Unauthorized):
-    """401: whatever was wrong, in the same words and in about the same time."""
+    """401: the address or the password is wrong. Both get the same text, after about the same time."""
 
     def __init__(self) -> None:
         super().__init__("The email or the password is wrong", scheme="Bearer")
 
 
 class Delayed(Problem):
-    """429: too many wrong passwords for this address, right ones included until the time is over."""
+    """429: too many wrong passwords for this address. Until the delay ends, the right password is refused too."""
 
     def __init__(self, seconds: int) -> None:
         detail = f"Too many wrong passwords for this account: try again in {seconds} s"
@@ -19,14 +19,14 @@ class Delayed(Problem):
 
 
 class RegistrationClosed(Forbidden):
-    """403: nobody may register by themselves."""
+    """403: users cannot register by themselves."""
 
     def __init__(self) -> None:
         super().__init__("Registration is closed")
 
 
 class RefreshRefused(Problem):
-    """400: a refresh token that is none, or was good once."""
+    """400: the refresh token is unknown, or was used already."""
 
     def __init__(self, reused: bool = False) -> None:
         super().__init__(400, "The refresh token was used already" if reused else "There is no such refresh token")
@@ -34,7 +34,7 @@ class RefreshRefused(Problem):
 
 
 class SamePassword(Invalid):
-    """400: a change of the password that changes nothing."""
+    """400: the new password is the present one."""
 
     def __init__(self) -> None:
         message = "the same as the present one"
@@ -42,7 +42,7 @@ class SamePassword(Invalid):
 
 
 class ManagedElsewhere(Forbidden):
-    """403: what a user of another issuer has to do there."""
+    """403: the account belongs to an external issuer, where the user has to make this change."""
 
     def __init__(self) -> None:
         super().__init__("This account is managed by the issuer of its token")

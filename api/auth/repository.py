@@ -14,22 +14,22 @@ PURGE_AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class FailedLogins:
-    """Counts wrong passwords per address, in whatever case; addresses come without white space around them.
+    """Counts wrong passwords per email address. Case is ignored; callers strip surrounding white space.
 
-    Each statement is committed, as failing requests are not.
+    From the tenth wrong password on, an address is delayed: by 30 seconds, then twice as long with each further
+    failure, up to 15 minutes. The count restarts after a day, and with a right password.
 
-    From the tenth on an address has to wait: 30 seconds, and with each further failure twice as long, up to 15
-    minutes. The count is forgotten after a day, or with a right password.
+    Statements run on the pool and are committed at once, because the transaction of a refused login is rolled back.
     """
 
     pool: Pool
 
     async def delay(self, email: str) -> int:
-        """Seconds until the address may try again; 0: it may."""
+        """Seconds until the address may try again; 0 where it may now."""
         return await self._seconds(_DELAY, {"email": email})
 
-    async def note(self, email: str) -> int:
-        """Count a wrong password. Seconds the address was already delayed by, in which case nothing is counted."""
+    async def record(self, email: str) -> int:
+        """Count a wrong password and return 0. During a delay, count nothing and return the seconds that are left."""
         parameters = {
             "email": email,
             "free": FREE_FAILURES,
@@ -44,7 +44,7 @@ class FailedLogins:
         return 0 if counted.rowcount == 1 else await self.delay(email)
 
     async def clear(self, email: str) -> int:
-        """Forget the failures of an address. Seconds it is delayed by, in which case nothing is forgotten."""
+        """Delete the count of an address and return 0. During a delay, keep it and return the seconds that are left."""
         return await self._seconds(_CLEAR, {"email": email})
 
     async def _seconds(self, statement: str, parameters: dict[str, str]) -> int:

@@ -31,12 +31,12 @@ CurrentLogins = Annotated[Logins, Depends(_logins)]
     responses={401: {"description": "The email or the password is wrong"}},
 )
 async def login(body: Login, logins: CurrentLogins) -> LoggedIn:
-    """Answer a token for `Authorization: Bearer`, and the user. Ten wrong passwords make an account wait: 429."""
+    """Answers a token for `Authorization: Bearer`, and the user. Ten wrong passwords delay an account: 429."""
     grant = await logins.log_in(body.email, body.password, refreshable=False)
     return LoggedIn(token=grant.access.token, user=LoggedInUser.model_validate(grant.user))
 
 
 @router.post("/register", status_code=201, summary="Register with an email and a password", responses=_CLOSED)
 async def register(body: Registration, logins: CurrentLogins) -> UserOut:
-    """Make a user of the tenant that is open to all; 403 where none is."""
+    """Create a user of the tenant that is open to registration; 403 where no tenant is."""
     return UserOut.model_validate(await logins.register(body.email, body.name, body.password))

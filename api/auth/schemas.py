@@ -1,4 +1,4 @@
-"""Bodies of the login."""
+"""Requests and responses of login and registration."""
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ class Registration(Schema):
 
 
 class LoggedInUser(Schema):
-    """Who logged in."""
+    """The user who logged in."""
 
     id: str
     email: str | None
@@ -29,7 +29,7 @@ class LoggedInUser(Schema):
 
 
 class LoggedIn(Schema):
-    """A token for `Authorization: Bearer`, and whose it is."""
+    """A token for `Authorization: Bearer`, and its user."""
 
     token: str
     user: LoggedInUser

@@ -1,4 +1,4 @@
-"""Logging in, staying logged in, and leaving."""
+"""Logging in, refreshing and logging out, registration, and changes of one's own user."""
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -32,12 +32,12 @@ from api.users.schemas import NewUser
 from api.users.tables import User
 from configs.settings import AuthSettings
 
-Which = Literal["global", "local", "others"]
+LogoutScope = Literal["global", "local", "others"]
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a login gives."""
+    """The tokens that a login gives, and the user."""
 
     user: User
     access: AccessToken
@@ -46,7 +46,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Logins:
-    """Everything about logins, in the transaction of one request. Failed ones are counted on the pool, for good."""
+    """Logins in the transaction of one request. Failed logins are counted outside of it, on the pool."""
 
     session: AsyncSession
     pool: Pool
@@ -55,20 +55,20 @@ class Logins:
     settings: AuthSettings
 
     async def log_in(self, email: str, password: str, *, refreshable: bool) -> Grant:
-        """Begin a session. Raises WrongCredentials, Delayed."""
+        """Start a session. Raises WrongCredentials, Delayed."""
         email = email.strip()
-        user = await self._checked(email, await find_login(self.session, email), password)
-        checked = user.password_hash
-        # To check a password takes long enough for it to be changed, or for the user to be shut out or deleted.
+        user = await self._verify(email, await find_login(self.session, email), password)
+        verified_hash = user.password_hash
+        # During the verification, another request may have changed the password, or deactivated or deleted the user.
         now = await UserRepository(self.session, TenantScope(user.tenant_id)).find(user.id, lock=True)
-        if now is None or not now.is_active or now.password_hash != checked:
+        if now is None or not now.is_active or now.password_hash != verified_hash:
             raise WrongCredentials
-        return await self._begin(now, refreshable)
+        return await self._start_session(now, refreshable)
 
     async def register(
         self, email: str, name: str | None, password: str, metadata: dict[str, Any] | None = None
     ) -> User:
-        """Make a user of the tenant that is open to all. Raises RegistrationClosed, Invalid, AddressTaken."""
+        """Create a user of the tenant open to registration. Raises RegistrationClosed, Invalid, AddressTaken."""
         tenant_id = self.settings.registration_tenant
         tenant = await TenantRepository(self.session).find(tenant_id) if tenant_id else None
         if tenant is None or tenant.deleted_at is not None:
@@ -79,24 +79,25 @@ class Logins:
         return user
 
     async def sign_up(self, email: str, password: str, metadata: dict[str, Any]) -> Grant:
-        """Register and log in. Raises as `register`."""
+        """Register and log in. Raises the errors of `register`."""
         name = metadata.get("name", metadata.get("full_name"))
         if isinstance(name, str) and len(name) > MAX_TEXT:
             raise Invalid.field("data.name", f"at most {MAX_TEXT} characters")
         user = await self.register(email, name if isinstance(name, str) else None, password, metadata)
-        return await self._begin(user, refreshable=True)
+        return await self._start_session(user, refreshable=True)
 
     async def refresh(self, refresh_token: str) -> Grant:
-        """Go on with a session. A token that was used before ends it, whoever has the newer one.
+        """Continue a session with its next refresh token.
 
+        A refresh token that was used before ends the session, because two parties hold its tokens.
         Raises RefreshRefused.
         """
-        named = self.tokens.read_refresh_token(refresh_token)
-        if named is None:
+        session_and_generation = self.tokens.read_refresh_token(refresh_token)
+        if session_and_generation is None:
             raise RefreshRefused
-        rotated = await rotate(self.session, *named, self.settings.session_seconds)
+        rotated = await rotate(self.session, *session_and_generation, self.settings.session_seconds)
         if rotated is None:
-            raise RefreshRefused(reused=await revoke_if_reused(self.pool, *named))
+            raise RefreshRefused(reused=await revoke_if_reused(self.pool, *session_and_generation))
         user = await find_logged_in(self.session, rotated)
         if user is None:
             raise RefreshRefused
@@ -114,15 +115,15 @@ class Logins:
         password: str | None,
         metadata: dict[str, Any] | None,
     ) -> User:
-        """Change the caller's address or password, for which the current one is needed, or what it says of itself.
+        """Change the caller's address or password, which needs the current password, or its metadata.
 
         Raises Invalid, WrongCredentials, Delayed, WeakPassword, SamePassword, AddressTaken, ManagedElsewhere.
         """
         user = await UserRepository(self.session, caller.scope).find(caller.user_id, lock=True)
         if user is None:
-            raise Unauthorized("The user is gone", scheme="Bearer")
+            raise Unauthorized("The user was deleted", scheme="Bearer")
         if email is not None or password is not None:
-            await self._confirm(user, current_password)
+            await self._verify_current_password(user, current_password)
         if email is not None:
             user.email = users.address(email)
         if password is not None:
@@ -139,45 +140,45 @@ class Logins:
             await users.end_sessions(self.session, user, keep=caller.session_id)
         return user
 
-    async def log_out(self, caller: UserPrincipal, which: Which) -> None:
-        """End all of the caller's sessions, this one or the others. Raises ManagedElsewhere."""
+    async def log_out(self, caller: UserPrincipal, which: LogoutScope) -> None:
+        """End all sessions of the caller, only this one, or all others. Raises ManagedElsewhere."""
         if caller.session_id is None:
             raise ManagedElsewhere
         sessions = SessionRepository(self.session, caller.scope)
         await sessions.end(
             caller.user_id,
             only=caller.session_id if which == "local" else None,
-            but=caller.session_id if which == "others" else None,
+            except_for=caller.session_id if which == "others" else None,
         )
 
-    async def _confirm(self, user: User, current_password: str | None) -> None:
+    async def _verify_current_password(self, user: User, current_password: str | None) -> None:
         if user.password_hash is None or user.email is None:
             raise ManagedElsewhere
         if current_password is None:
             raise Invalid.field("current_password", "required to change the email or the password")
-        await self._checked(user.email, user, current_password)
+        await self._verify(user.email, user, current_password)
 
-    async def _checked(self, email: str, user: User | None, password: str) -> User:
-        """The user. Raises WrongCredentials, Delayed.
+    async def _verify(self, email: str, user: User | None, password: str) -> User:
+        """Verify the password and return the user. Raises WrongCredentials, Delayed.
 
-        A delay that began meanwhile holds whatever the password, so that a thousand attempts at once tell no more than
-        ten.
+        A delay that began during the verification also refuses the right password. A thousand concurrent attempts
+        therefore reveal no more than ten.
         """
         failed = FailedLogins(self.pool)
-        await self._wait(failed.delay(email))
+        await self._raise_if_delayed(failed.delay(email))
         matches = await self.passwords.matches(password, user.password_hash if user else None)
         if user is None or not matches or not user.is_active:
-            await self._wait(failed.note(email))
+            await self._raise_if_delayed(failed.record(email))
             raise WrongCredentials
-        await self._wait(failed.clear(email))
+        await self._raise_if_delayed(failed.clear(email))
         return user
 
     @staticmethod
-    async def _wait(seconds: Awaitable[int]) -> None:
+    async def _raise_if_delayed(seconds: Awaitable[int]) -> None:
         if (left := await seconds) > 0:
             raise Delayed(left)
 
-    async def _begin(self, user: User, refreshable: bool) -> Grant:
+    async def _start_session(self, user: User, refreshable: bool) -> Grant:
         now = datetime.now(UTC)
         user.last_login_at = now
         user.last_active_at = max(now, user.last_active_at or now)
@@ -185,8 +186,10 @@ class Logins:
         seconds = self.settings.token_seconds
         if refreshable:
             seconds = max(seconds, self.settings.session_seconds)
-        begun = await SessionRepository(self.session, TenantScope(user.tenant_id)).begin(user.id, seconds, refreshable)
-        return self._grant(user, begun)
+        started = await SessionRepository(self.session, TenantScope(user.tenant_id)).start(
+            user.id, seconds, refreshable
+        )
+        return self._grant(user, started)
 
     def _grant(self, user: User, session: UserSession) -> Grant:
         return Grant(user, self.tokens.issue(user, session), self.tokens.refresh_token(session))

@@ -1,4 +1,4 @@
-"""Our own tokens: who logged in, for how long. What a user may do is read from its row, never from here."""
+"""Signs and verifies our own tokens. They name user and session; permissions are read from the user's row."""
 
 import base64
 import binascii
@@ -24,19 +24,19 @@ CLAIMS = ["iss", "sub", "aud", "role", "tenant_id", "session_id", "iat", "exp", 
 
 
 class MissingSecretError(RuntimeError):
-    """The API has no secret to sign with."""
+    """There is no secret to sign tokens with."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A signed token, and until when it is good (seconds since the epoch)."""
+    """A signed token, and when it expires, in seconds since the epoch."""
 
     token: str
     expires_at: int
 
 
 class Tokens:
-    """Signs and checks tokens. Raises MissingSecretError where there is no secret of at least 32 bytes."""
+    """Signs and verifies tokens. Raises MissingSecretError without a secret of at least 32 bytes."""
 
     def __init__(self, settings: AuthSettings) -> None:
         secret = settings.jwt_secret.get_secret_value() if settings.jwt_secret else ""
@@ -50,7 +50,7 @@ class Tokens:
         self._settings = settings
 
     def issue(self, user: User, session: UserSession) -> AccessToken:
-        """A signed token for this user in this session."""
+        """An access token for the user in this session."""
         now = int(time.time())
         expires_at = now + self._settings.token_seconds
         claims = {
@@ -67,7 +67,7 @@ class Tokens:
         return AccessToken(jwt.encode(claims, self._secret, algorithm=ALGORITHM), expires_at)
 
     def claims(self, token: str) -> Mapping[str, Any] | None:
-        """The claims of a token that we signed and that has not expired; None of any other."""
+        """The claims of a token that was signed here and has not expired; None for any other text."""
         try:
             return jwt.decode(
                 token,
@@ -82,20 +82,20 @@ class Tokens:
             return None
 
     def refresh_token(self, session: UserSession) -> str:
-        """The refresh token of the session's present generation, signed and therefore nowhere stored."""
-        named = session.id.bytes + session.generation.to_bytes(4, "big")
-        return base64.urlsafe_b64encode(named + self._signature(named)).decode().rstrip("=")
+        """The refresh token of the session's present generation. It is signed, so it need not be stored."""
+        payload = session.id.bytes + session.generation.to_bytes(4, "big")
+        return base64.urlsafe_b64encode(payload + self._signature(payload)).decode().rstrip("=")
 
     def read_refresh_token(self, token: str) -> tuple[UUID, int] | None:
-        """The session and the generation that a refresh token of ours names; None for any other text."""
+        """Session id and generation of a refresh token that was signed here; None for any other text."""
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
-        named, signature = raw[:20], raw[20:]
-        if len(named) != 20 or not hmac.compare_digest(signature, self._signature(named)):
+        payload, signature = raw[:20], raw[20:]
+        if len(payload) != 20 or not hmac.compare_digest(signature, self._signature(payload)):
             return None
-        return UUID(bytes=named[:16]), int.from_bytes(named[16:], "big")
+        return UUID(bytes=payload[:16]), int.from_bytes(payload[16:], "big")
 
-    def _signature(self, named: bytes) -> bytes:
-        return hmac.digest(self._refresh_key, named, hashlib.sha256)
+    def _signature(self, payload: bytes) -> bytes:
+        return hmac.digest(self._refresh_key, payload, hashlib.sha256)

@@ -1,4 +1,4 @@
-"""A no-op to measure the other routes against. It is there only where `BENCHMARK_ROUTES` is set."""
+"""A route that does nothing, for benchmarks to compare others with. It exists only where `BENCHMARK_ROUTES` is set."""
 
 from typing import Any
 
@@ -11,5 +11,5 @@ router = APIRouter(tags=["benchmark"])
 
 @router.post(PATH, summary="Do nothing", include_in_schema=False)
 async def noop(body: dict[str, Any]) -> dict[str, Any]:
-    """Answer the body: what a POST costs before it does anything."""
+    """Answer the body, to measure the cost of a POST that has no effect."""
     return body

@@ -23,7 +23,7 @@ from api.billing.schemas import (
     SubscriptionOut,
 )
 from api.database.session import CurrentDatabase, Session
-from api.http.auth import charge_caller
+from api.http.authentication import count_request
 from api.http.principal import CurrentAdmin, CurrentUser
 from api.http.problems import Problem
 from api.http.schemas import Page, Paging
@@ -125,7 +125,7 @@ async def take_event(request: Request, gateway: CurrentGateway) -> Received:
         body = await request.body()
         event = read_event(body, request.headers.get("stripe-signature"), gateway.webhook_secret())
     except Problem as problem:
-        if (refusal := await charge_caller(request)) is not None:
+        if (refusal := await count_request(request)) is not None:
             raise refusal from problem
         raise
     gateway.require(webhooks=True)

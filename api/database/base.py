@@ -1,4 +1,4 @@
-"""What every table shares: one metadata with named constraints, and the column types of PostgreSQL."""
+"""The base of all tables, with one naming rule for constraints, and PostgreSQL's column types as field functions."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ ONE_ROW_PER_TENANT = "one_row_per_tenant"
 
 
 class Table(SQLModel):
-    """Base of the table classes. Names of constraints follow PostgreSQL's own, so that migrations can spell them."""
+    """Base of the table classes. Constraints get the names that PostgreSQL would give them."""
 
     metadata = MetaData(
         naming_convention={
@@ -24,7 +24,7 @@ class Table(SQLModel):
 
 
 class Xid8(UserDefinedType[int]):
-    """A transaction's 64-bit id, which never wraps around; psycopg reads it as text."""
+    """The 64-bit id of a transaction (PostgreSQL's xid8), which never wraps around. psycopg returns it as text."""
 
     cache_ok = True
 
@@ -33,7 +33,7 @@ class Xid8(UserDefinedType[int]):
 
 
 def timestamptz(*, nullable: bool = False, default_now: bool = False, primary_key: bool = False) -> Any:
-    """A column of type timestamptz; the database's clock where `default_now`."""
+    """A timestamptz column. With `default_now` its default is the database's clock."""
     return Field(
         default=None,
         sa_column=Column(
@@ -46,19 +46,19 @@ def timestamptz(*, nullable: bool = False, default_now: bool = False, primary_ke
 
 
 def xid_column() -> Any:
-    """The transaction that wrote the row.
+    """The id of the transaction that wrote the row.
 
-    Who counts or exports takes the rows of transactions that have ended, and passes over no row whose transaction
-    commits late, as a sequence or a clock would.
+    Exports and counters read the rows of transactions that have ended. By a sequence or a clock they would miss a row
+    whose transaction commits late.
     """
     return Field(default=None, sa_column=Column(Xid8, nullable=False, server_default=text("pg_current_xact_id()")))
 
 
 def text_column(**options: Any) -> Any:
-    """A column of type text, which in PostgreSQL costs nothing over a bounded one."""
+    """A text column. In PostgreSQL it costs no more than a column of bounded length."""
     return Field(sa_type=Text, **options)
 
 
 def flag() -> Any:
-    """A boolean column that is true unless told otherwise."""
+    """A boolean column whose default is true."""
     return Field(default=True, sa_column=Column(Boolean, nullable=False, server_default=true()))

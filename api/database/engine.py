@@ -22,14 +22,14 @@ UNREACHABLE = (psycopg.OperationalError, PoolTimeout, EngineTimeout)
 
 
 class Pool(Protocol):
-    """Where a query gets its connection from, and for no longer than it runs."""
+    """Lends a connection for one query."""
 
     def connection(self) -> AbstractAsyncContextManager[Connection]:
-        """A connection, given back when the block ends."""
+        """A connection, which is returned when the block ends."""
 
 
 class OneConnection:
-    """The pool as it looks from inside of a session's transaction: every connection is the session's."""
+    """A `Pool` inside a session's transaction: it always lends the session's own connection."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -41,7 +41,7 @@ class OneConnection:
 
 
 def sqlalchemy_url(url: str) -> URL:
-    """The libpq URL as SQLAlchemy wants it. Raises ValueError where the URL is not one of PostgreSQL."""
+    """A libpq URL in SQLAlchemy's form. Raises ValueError where it is not a PostgreSQL URL."""
     parsed = make_url(url)
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:
         raise ValueError(f"DATABASE_URL must start with postgresql://, not {parsed.drivername}://")
@@ -49,7 +49,7 @@ def sqlalchemy_url(url: str) -> URL:
 
 
 class Database:
-    """The database of a process. `open` it within the event loop that uses it, and `close` it there."""
+    """The database connections of a process. Call `open` and `close` in the event loop that uses them."""
 
     def __init__(self, url: str, pool_min: int = 2, pool_max: int = 16) -> None:
         self.engine: AsyncEngine = create_async_engine(
@@ -58,7 +58,7 @@ class Database:
             max_overflow=pool_max - pool_min,
             pool_timeout=5,
             pool_pre_ping=True,
-            hide_parameters=True,  # of a statement that failed, in logs: there are ids of users among them
+            hide_parameters=True,  # keeps the ids of users out of logged errors
         )
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
@@ -70,23 +70,23 @@ class Database:
             name="requests",
         )
         self.pool: Pool = self._pool
-        """psycopg in autocommit: one statement, one round trip. For `recommend`, `similar` and `interactions`."""
+        """psycopg in autocommit, so that a statement takes one round trip. The routes with the most requests use it."""
         self.session: AsyncSession | None = None
-        """The transaction that everything done through this object belongs to; None: each makes its own."""
+        """The transaction that everything done through this object joins. None: each use begins its own."""
         self._check: asyncio.Task[None] | None = None
 
     def joined(self, session: AsyncSession) -> "Database":
-        """The same database as seen from inside of this session's transaction, which its opener alone commits."""
+        """This database, joined to the session's transaction. Whoever opened the session commits it."""
         inside = copy(self)
         inside.session, inside.pool = session, OneConnection(session)
         return inside
 
     async def open(self) -> None:
-        """Does not wait for a connection: a database that is away fails requests, not the start."""
+        """Open the pool without waiting for a connection: without a database requests fail, and the start does not."""
         await self._pool.open(wait=False)
 
     def recheck(self) -> None:
-        """Have the pool replace the connections that a restart of the server broke, behind the caller's back."""
+        """Start a background check in which the pool replaces the connections that a restart of the server broke."""
         if self._check is None or self._check.done():
             self._check = asyncio.create_task(self._pool.check())
 

@@ -1,4 +1,4 @@
-"""Migrations: revisions are files in `migrations/versions`, applied one caller at a time."""
+"""Applies the revisions in `migrations/versions`. An advisory lock makes concurrent callers take turns."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +16,13 @@ from api.database.engine import sqlalchemy_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x7265636F6D6D656E
-"""The advisory lock that whoever migrates holds: "recommen" in ASCII."""
+"""The advisory lock that a migration holds: "recommen" in ASCII."""
 
 
 def upgrade(url: str, revision: str = "head") -> str:
     """Bring the database at this libpq URL up to `revision` and return the revision it is at.
 
-    Callers that arrive while another migrates wait for it, and then find nothing left to do.
+    Waits while another process migrates.
     """
     with _locked(url) as connection:
         command.upgrade(_config(connection), revision)
@@ -30,7 +30,7 @@ def upgrade(url: str, revision: str = "head") -> str:
 
 
 def downgrade(url: str, revision: str) -> str:
-    """Take the database back to `revision` (`base`: to nothing) and return the revision it is at."""
+    """Take the database back to `revision` (`base`: no tables) and return the revision it is at."""
     with _locked(url) as connection:
         command.downgrade(_config(connection), revision)
         return _revision_of(connection)
@@ -59,7 +59,7 @@ def _revision_of(connection: Connection) -> str:
 def _locked(url: str) -> Iterator[Connection]:
     engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
     with engine.connect() as connection:
-        # The lock belongs to the session, so that it outlives the transactions of the revisions.
+        # A lock of the session, not of a transaction, because each revision is a transaction of its own.
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
         connection.commit()
         yield connection

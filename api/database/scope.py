@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TenantScope:
-    """Every repository takes one, so that no query can be written without saying of which tenant it is.
+    """The tenant that a repository works for. Every repository takes one, so no query can leave the tenant out.
 
-    For a request it is made in one place, from the credential (`api.http.auth`); the command line makes it from
-    `--tenant`.
+    For a request, the scope comes from the credential (see `api.http.principal`); for a command, from `--tenant`.
     """
 
     tenant_id: str

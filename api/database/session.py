@@ -1,4 +1,4 @@
-"""Sessions of a request: one transaction, committed once, at its edge."""
+"""The database session of a request: one transaction, committed once, after the route returns."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.database.engine import Database
 
 STATE_KEY = "database"
-"""Key of the request's state: the database as seen from a transaction that was begun before the route was called."""
+"""Key of the request's state: a `Database` joined to a transaction that a middleware began before the route."""
 
 
 async def _database(request: Request) -> Database:
@@ -19,7 +19,7 @@ async def _database(request: Request) -> Database:
 
 
 CurrentDatabase = Annotated[Database, Depends(_database)]
-"""For hot paths: `async with database.pool.connection() as connection` around a query, and no longer.
+"""For the routes with the most requests: `async with database.pool.connection() as connection` around each query.
 
 The connections are in autocommit, so that a single statement is a transaction and one round trip.
 """
@@ -27,7 +27,10 @@ The connections are in autocommit, so that a single statement is a transaction a
 
 @asynccontextmanager
 async def transaction(database: Database) -> AsyncIterator[AsyncSession]:
-    """A session that commits when the block ends and rolls back when it raises; the joined one, where there is one."""
+    """A session that commits when the block ends, and rolls back when it raises.
+
+    Where the database is joined to a transaction, its session is given, and only flushed.
+    """
     if database.session is not None:
         yield database.session
         await database.session.flush()
@@ -42,6 +45,6 @@ async def _session(database: CurrentDatabase) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-# With the scope "function" the commit comes before the answer is sent; with the default one it would come after.
+# With the scope "function" the commit comes before the response is sent; with the default scope it would come after.
 Session = Annotated[AsyncSession, Depends(_session, scope="function")]
-"""A route's session: services and repositories use it, and neither commits."""
+"""A route's session. Services and repositories use it, and never commit."""

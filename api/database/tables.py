@@ -1,4 +1,4 @@
-"""Every table of the product, found by convention: a domain's `tables.py` is all it takes to join."""
+"""Finds all tables: those that the `tables.py` of each domain declares."""
 
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +11,7 @@ API = Path(__file__).resolve().parent.parent
 
 
 def all_tables() -> MetaData:
-    """Import `api/<domain>/tables.py` of every domain and return the metadata they registered in."""
+    """Import `api/<domain>/tables.py` of every domain, and return the metadata that holds all tables."""
     for module in sorted(API.glob("*/tables.py")):
         if module.parent.name != "database":
             import_module(f"api.{module.parent.name}.tables")

@@ -1,4 +1,4 @@
-"""The command that erases a tenant."""
+"""The command that erases a tenant. It ends the tenant's subscription first."""
 
 import sys
 from typing import Annotated
@@ -14,9 +14,9 @@ app = typer.Typer()
 @app.command()
 def delete_tenant(
     tenant_id: Annotated[str, typer.Option("--id", help="the tenant's id")],
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Erase a tenant's data for good and end its subscription. Its id is not used again."""
+    """Erase all data of a tenant and end its subscription. The id is never used again."""
     from api.billing.ending import end_subscription  # it loads stripe, which other commands do without
 
     if not yes and sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""GoTrue's errors: problems that also carry `code` (the status), `error_code` and `msg`, with GoTrue's values."""
+"""Problem details for GoTrue's clients: they also carry GoTrue's `code` (the status), `error_code` and `msg`."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -16,7 +16,7 @@ from api.users.service import AddressTaken, InvalidAddress
 
 PREFIX = "/auth/v1"
 
-# What services raise, as GoTrue answers it: status, `error_code`.
+# For errors that services raise: the status and `error_code` that GoTrue answers.
 TRANSLATED: dict[type[Problem], tuple[int, str]] = {
     problems.WrongCredentials: (400, "invalid_credentials"),
     problems.RegistrationClosed: (403, "signup_disabled"),
@@ -25,7 +25,7 @@ TRANSLATED: dict[type[Problem], tuple[int, str]] = {
     WeakPassword: (422, "weak_password"),
     InvalidAddress: (400, "email_address_invalid"),
 }
-# What comes from elsewhere, by its status.
+# For all other errors: the `error_code` by status.
 BY_STATUS = {
     400: "validation_failed",
     401: "bad_jwt",
@@ -37,7 +37,7 @@ OTHERWISE = "unexpected_failure"
 
 
 class GoTrueRoute(APIRoute):
-    """A route whose problems are GoTrue's."""
+    """A route that raises its problems with GoTrue's status and error code."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -53,9 +53,9 @@ class GoTrueRoute(APIRoute):
 
 
 def translate(problem: Problem, taken: str) -> Problem:
-    """The problem as GoTrue would put it; the same one where GoTrue has no word of its own for it.
+    """The problem with GoTrue's status and error code; the same problem where GoTrue has no code for it.
 
-    taken: the word for an address that somebody has.
+    taken: the error code for an address that another user has.
     """
     if isinstance(problem, AddressTaken):
         return _problem(problem, 422, taken)
@@ -76,7 +76,7 @@ def _problem(problem: Problem, status: int, code: str, more: dict[str, Any] | No
 
 
 class GoTrueErrors:
-    """ASGI middleware, around everything: whatever refuses a request of GoTrue's routes, the answer has all members."""
+    """ASGI middleware around all others: completes every problem on GoTrue's routes, whatever layer answered it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,13 +1,13 @@
-"""`/auth/v1`: what clients of GoTrue (supabase's `auth`) call, over the same logins as the portal's."""
+"""`/auth/v1`: the routes that clients of GoTrue (Supabase Auth) call, over the same logins as `/api/auth`."""
 
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 
 from api.auth.router import CurrentLogins
-from api.auth.service import Logins, Which
+from api.auth.service import Logins, LogoutScope
 from api.gotrue.errors import PREFIX, GoTrueRoute
-from api.gotrue.schemas import Credentials, GoTrueUser, OwnChanges, SignUp, TokenOut
+from api.gotrue.schemas import GoTrueUser, OwnChanges, SignUp, TokenOut, TokenRequest
 from api.http.principal import CurrentUser
 from api.http.problems import Invalid
 
@@ -24,9 +24,9 @@ def _token(logins: Logins, grant: Any) -> TokenOut:
 
 @router.post("/token", summary="Get an access token by password or refresh token")
 async def token(
-    body: Credentials, logins: CurrentLogins, grant_type: Annotated[Literal["password", "refresh_token"], Query()]
+    body: TokenRequest, logins: CurrentLogins, grant_type: Annotated[Literal["password", "refresh_token"], Query()]
 ) -> TokenOut:
-    """A refresh token is good once; one that was used before ends its session, and the tokens that came after it."""
+    """A refresh token can be used once. If it is used again, its session ends, and so do all tokens of the session."""
     if grant_type == "refresh_token":
         if body.refresh_token is None:
             raise Invalid.field("refresh_token", "required")
@@ -38,7 +38,7 @@ async def token(
 
 @router.post("/signup", summary="Sign up", responses=_REFUSED | _CLOSED)
 async def sign_up(body: SignUp, logins: CurrentLogins) -> TokenOut:
-    """Make a user of the tenant that is open to all, and log in."""
+    """Create a user of the tenant that is open to registration, and log in."""
     return _token(logins, await logins.sign_up(body.email, body.password, body.data or {}))
 
 
@@ -49,13 +49,15 @@ async def get_own(user: CurrentUser, logins: CurrentLogins) -> GoTrueUser:
 
 @router.put("/user", summary="Change one's own user", responses=_REFUSED | _ELSEWHERE)
 async def change_own(body: OwnChanges, user: CurrentUser, logins: CurrentLogins) -> GoTrueUser:
-    """With a new password every refresh token of the user is revoked, and its other sessions end."""
+    """A new password revokes all refresh tokens of the user and ends its other sessions."""
     changed = await logins.change_own(user, body.current_password, body.email, body.password, body.data)
     return GoTrueUser.of(changed)
 
 
 @router.post("/logout", status_code=204, summary="Log out", responses=_ELSEWHERE)
-async def log_out(user: CurrentUser, logins: CurrentLogins, scope: Annotated[Which, Query()] = "global") -> Response:
-    """End all of one's sessions, this one or the others. Their tokens are dead within 5 seconds."""
+async def log_out(
+    user: CurrentUser, logins: CurrentLogins, scope: Annotated[LogoutScope, Query()] = "global"
+) -> Response:
+    """End all sessions, only this one, or all others. Their tokens are refused after 5 seconds at most."""
     await logins.log_out(user, scope)
     return Response(status_code=204)

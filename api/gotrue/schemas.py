@@ -1,4 +1,4 @@
-"""Bodies of GoTrue's routes, which are snake_case. What we do not know in them is passed over, as GoTrue does."""
+"""Requests and responses of GoTrue's routes, in snake_case. Unknown members are ignored, as GoTrue ignores them."""
 
 from typing import Annotated, Any, Self
 
@@ -23,8 +23,8 @@ def _storable(metadata: dict[str, Any]) -> dict[str, Any]:
 Metadata = Annotated[dict[str, Any], AfterValidator(_storable), Field(examples=[{"name": "Jane Doe"}])]
 
 
-class Credentials(BaseModel):
-    """For `grant_type=password` the first two, for `grant_type=refresh_token` the last."""
+class TokenRequest(BaseModel):
+    """`grant_type=password` takes `email` and `password`; `grant_type=refresh_token` takes `refresh_token`."""
 
     email: PlainText | None = Field(default=None, examples=["admin@demo.example"])
     password: Password | None = Field(default=None, examples=["a long password"])
@@ -46,11 +46,11 @@ class OwnChanges(BaseModel):
     data: Metadata | None = Field(default=None, description="Merged into `user_metadata`; a null removes")
 
 
-class Shape(BaseModel):
+class GoTrueModel(BaseModel):
     model_config = ConfigDict(ser_json_inf_nan="null")
 
 
-class IdentityOut(Shape):
+class IdentityOut(GoTrueModel):
     identity_id: str
     id: str
     user_id: str
@@ -61,8 +61,8 @@ class IdentityOut(Shape):
     last_sign_in_at: Instant | None
 
 
-class GoTrueUser(Shape):
-    """A user in GoTrue's shape."""
+class GoTrueUser(GoTrueModel):
+    """A user in GoTrue's form."""
 
     id: str
     aud: str
@@ -109,8 +109,8 @@ class GoTrueUser(Shape):
         )
 
 
-class TokenOut(Shape):
-    """What a login gives."""
+class TokenOut(GoTrueModel):
+    """The tokens of a login, and its user."""
 
     access_token: str
     token_type: str

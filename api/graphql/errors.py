@@ -1,4 +1,4 @@
-"""Errors of GraphQL that mirror the problems of REST."""
+"""Turns errors of GraphQL into the problem details that REST would answer."""
 
 from http import HTTPStatus
 from typing import Any
@@ -15,17 +15,17 @@ log = structlog.get_logger(__name__)
 
 
 def problem_of(app: FastAPI, error: GraphQLError) -> Problem:
-    """The problem that REST would answer with. What nobody foresaw is a 500, and is in the log."""
+    """The problem that REST would answer. An unexpected exception is logged and becomes a 500."""
     cause = error.original_error
     if isinstance(cause, GraphQLError):
         cause = cause.original_error
     if isinstance(cause, Problem):
         return cause
-    if cause is None:  # the document's or the variables' fault
+    if cause is None:  # an error of the document or the variables
         return Invalid(error.message)
     if isinstance(cause, RecursionError):
         return Invalid.field("query", "is nested too deeply")
-    if isinstance(cause, ValueError) and error.path is None:  # Python's bound on reading a number
+    if isinstance(cause, ValueError) and error.path is None:  # Python's bound on the digits of an integer
         return Invalid.field("query", "holds a number of too many digits")
     if (problem := database_problem(app, cause)) is not None:
         return problem
@@ -35,14 +35,14 @@ def problem_of(app: FastAPI, error: GraphQLError) -> Problem:
 
 
 def extensions_of(problem: Problem) -> dict[str, Any]:
-    """`code`, and the members of the problem but its detail, which is the message."""
+    """`code` and the members of the problem, without its detail, which is the error's message."""
     members = problem_body(problem)
     del members["detail"]
     return {"code": HTTPStatus(problem.status_code).name, **members}
 
 
 def formatted(app: FastAPI, error: GraphQLError) -> dict[str, Any]:
-    """The error as an answer has it."""
+    """The error in the form of a GraphQL response."""
     problem = problem_of(app, error)
     members: dict[str, Any] = {"message": problem.detail}
     if error.locations:
@@ -53,7 +53,7 @@ def formatted(app: FastAPI, error: GraphQLError) -> dict[str, Any]:
 
 
 def invalid(error: ValidationError) -> Invalid:
-    """The problem of arguments that a request's schema refuses, each named as the client wrote it."""
+    """The problem of arguments that do not validate. Fields are named as the client wrote them."""
     errors = [
         {
             "field": ".".join(str(part) for part in found["loc"]),

@@ -1,4 +1,4 @@
-"""The operations of the reference, over the services that REST has."""
+"""The queries and mutations of the API reference, over the same services as REST."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +13,8 @@ from strawberry.types import Info
 
 from api.database.engine import Pool
 from api.graphql.errors import invalid
-from api.graphql.schemas import Health, Recommendation, RecordedInteraction, SimilarItem
-from api.http.auth import Charge
+from api.graphql.schemas import HealthType, RecommendationType, RecordedInteractionType, SimilarItemType
+from api.http.authentication import CountRequests
 from api.http.principal import KeyPrincipal, Principal, require_key
 from api.interactions import service as interactions
 from api.interactions.schemas import NewInteraction
@@ -28,23 +28,23 @@ Request = TypeVar("Request", bound=BaseModel)
 
 @dataclass
 class Context:
-    """What a request's fields share."""
+    """Shared by the fields of one request."""
 
     principal: Principal | None
-    charge: Charge
+    count_requests: CountRequests
     meter: Meter
     pool: Pool
     recommendations: RecommendationService
     version: str
     operation_name: str | None
-    has_made: bool = False  # something that was not there before
-    outcomes: dict[str, Recommendations] = field(default_factory=dict)  # by field of the answer
+    has_written: bool = False  # whether a mutation was attempted
+    outcomes: dict[str, Recommendations] = field(default_factory=dict)  # by field of the response
     terms: Entitlement | None = None  # of the tenant, once a field was metered
-    units: int = 0  # of the fields that succeeded or are at it
+    units: int = 0  # of the fields that succeeded or are running
 
     @asynccontextmanager
     async def metered(self, key: KeyPrincipal) -> AsyncIterator[Entitlement]:
-        """A field that costs a unit unless it fails. Raises QuotaExceeded."""
+        """Meter a field: it costs one unit unless the block raises. Raises QuotaExceeded."""
         terms = self.terms = await self.meter.admit(key.tenant.id, self.units)
         self.units += 1
         try:
@@ -62,7 +62,7 @@ class Query:
     @strawberry.field(description="Personal recommendations, best first")
     async def get_recommendations(
         self, info: Information, user_id: str, count: int, algorithm: str | None = None
-    ) -> list[Recommendation] | None:
+    ) -> list[RecommendationType] | None:
         key = require_key(info.context.principal, "read")
         chosen = {} if algorithm is None else {"algorithm": algorithm}
         request = _read(RecommendRequest, userId=user_id, count=count, **chosen)
@@ -70,26 +70,26 @@ class Query:
             outcome = await info.context.recommendations.recommend(key.scope, request, None)
         _note(info, outcome)
         return [
-            Recommendation(item_id=i.item_id, score=i.score, algorithm=i.algorithm, explanation=i.explanation)
+            RecommendationType(item_id=i.item_id, score=i.score, algorithm=i.algorithm, explanation=i.explanation)
             for i in outcome.items
         ]
 
     @strawberry.field(description="Items most like an item, without it")
-    async def get_similar_items(self, info: Information, item_id: str, count: int) -> list[SimilarItem] | None:
+    async def get_similar_items(self, info: Information, item_id: str, count: int) -> list[SimilarItemType] | None:
         key = require_key(info.context.principal, "read")
         request = _read(SimilarRequest, itemId=item_id, count=count)
         async with info.context.metered(key):
             outcome = await info.context.recommendations.similar(key.scope, request, None)
         _note(info, outcome)
-        return [SimilarItem(item_id=item.item_id, score=item.score) for item in outcome.items]
+        return [SimilarItemType(item_id=item.item_id, score=item.score) for item in outcome.items]
 
     @strawberry.field(description="The version of this API")
     async def get_api_version(self, info: Information) -> str:
         return info.context.version
 
     @strawberry.field(description="Whether the process lives")
-    async def get_health(self) -> Health:
-        return Health(status="Healthy", timestamp=datetime.now(UTC))
+    async def get_health(self) -> HealthType:
+        return HealthType(status="Healthy", timestamp=datetime.now(UTC))
 
 
 @strawberry.type
@@ -97,19 +97,19 @@ class Mutation:
     @strawberry.mutation(description="Record what a user did with an item: view, click, like or purchase")
     async def record_interaction(
         self, info: Information, user_id: str, item_id: str, interaction_type: str, value: float | None = None
-    ) -> RecordedInteraction | None:
+    ) -> RecordedInteractionType | None:
         key = require_key(info.context.principal, "write")
         new = _read(NewInteraction, userId=user_id, itemId=item_id, interactionType=interaction_type, value=value)
         async with info.context.metered(key) as terms:
-            info.context.has_made = True
+            info.context.has_written = True
             happened = await interactions.record(info.context.pool, key.scope, terms.plan, new)
-        return RecordedInteraction(
+        return RecordedInteractionType(
             success=True, message=f"Recorded as interaction {happened.id}", timestamp=happened.occurred_at
         )
 
 
-def notes(context: Context) -> dict[str, Any]:
-    """By field, what REST says in the headers of an answer."""
+def recommendation_extensions(context: Context) -> dict[str, Any]:
+    """By field, what REST puts into the headers of recommendations."""
 
     def of(outcome: Recommendations) -> dict[str, UUID | str | None]:
         return {

@@ -13,7 +13,7 @@ from api.database.session import CurrentDatabase
 from api.graphql.operations import Context
 from api.graphql.schemas import GraphQLAnswer, GraphQLRequest
 from api.graphql.service import execute
-from api.http.auth import CHARGE
+from api.http.authentication import COUNT_REQUESTS
 from api.http.principal import principal_of
 from api.http.problems import MEDIA_TYPE
 from api.idempotency.middleware import do_not_record, is_final
@@ -26,7 +26,7 @@ async def _context(body: GraphQLRequest, request: Request, database: CurrentData
     app, state = request.app, request.app.state
     return Context(
         principal=principal_of(request),
-        charge=request.scope["state"][CHARGE],
+        count_requests=request.scope["state"][COUNT_REQUESTS],
         meter=state.meter,
         pool=database.pool,
         recommendations=state.recommendations,
@@ -41,8 +41,10 @@ async def _context(body: GraphQLRequest, request: Request, database: CurrentData
     response_model=GraphQLAnswer,
     openapi_extra={"security": [{}, {"ApiKey": []}]},
 )
-async def run(body: GraphQLRequest, request: Request, context: Annotated[Context, Depends(_context)]) -> Response:
-    """The core of REST as one schema. `getApiVersion` and `getHealth` are public, the rest needs an API key.
+async def execute_graphql(
+    body: GraphQLRequest, request: Request, context: Annotated[Context, Depends(_context)]
+) -> Response:
+    """The central operations of REST as one schema. `getApiVersion` and `getHealth` are public; others need an API key.
 
     Each field of `Query` and `Mutation` counts as one request, and each that succeeds is metered as one. A document
     that cannot be run is a 400; where a field fails, the others are answered, and `errors` says what REST would have.
@@ -52,7 +54,7 @@ async def run(body: GraphQLRequest, request: Request, context: Annotated[Context
         usage = MeteredRequest(context.meter, context.terms)
         usage.count(context.units)
         meter_request(request, usage)
-    if not (context.has_made and all(is_final(status) for status in executed.statuses)):
+    if not (context.has_written and all(is_final(status) for status in executed.statuses)):
         do_not_record(request)
     if executed.problem is None:
         return JSONResponse(executed.body)
@@ -61,7 +63,7 @@ async def run(body: GraphQLRequest, request: Request, context: Annotated[Context
 
 
 class _Development(APIRoute):
-    """A route that is there only where the settings say so."""
+    """A route that exists only where the setting `graphiql` is on."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["app"].state.configuration.api.graphiql:

@@ -1,4 +1,4 @@
-"""What is sent to `/graphql` and comes back, and the types of the schema."""
+"""Requests and responses of `/graphql`, and the types of the GraphQL schema."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -32,7 +32,7 @@ class GraphQLRequest(Schema):
 
 
 class GraphQLErrorOut(Schema):
-    """What kept a field, or the whole operation, from its answer."""
+    """Why a field, or the whole operation, failed."""
 
     message: str
     path: list[str | int] | None = Field(default=None, description="The field; absent where nothing was run")
@@ -63,28 +63,28 @@ DATE_TIME = strawberry.scalar(
 )
 
 
-@strawberry.type(description="An item that suits a user")
-class Recommendation:
+@strawberry.type(name="Recommendation", description="An item that suits a user")
+class RecommendationType:
     item_id: str
     score: float = strawberry.field(description="In [0, 1], not increasing down the list")
     algorithm: str = strawberry.field(description="The family that carried the item; popularity in a fallback")
     explanation: str
 
 
-@strawberry.type(description="An item like another")
-class SimilarItem:
+@strawberry.type(name="SimilarItem", description="An item like another")
+class SimilarItemType:
     item_id: str
     score: float
 
 
-@strawberry.type(description="Whether the service lives")
-class Health:
+@strawberry.type(name="Health", description="Whether the service lives")
+class HealthType:
     status: str
     timestamp: datetime
 
 
-@strawberry.type(description="An acknowledgement: the interaction is stored")
-class RecordedInteraction:
+@strawberry.type(name="RecordedInteraction", description="An acknowledgement: the interaction is stored")
+class RecordedInteractionType:
     success: bool
     message: str
     timestamp: datetime = strawberry.field(description="When the interaction happened")

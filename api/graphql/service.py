@@ -1,4 +1,4 @@
-"""Runs one operation and says how it is answered."""
+"""Executes one operation and builds the response."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from strawberry.types import ExecutionContext
 
 from api.graphql import documents
 from api.graphql.errors import formatted, problem_of
-from api.graphql.operations import Context, Mutation, Query, notes
+from api.graphql.operations import Context, Mutation, Query, recommendation_extensions
 from api.graphql.schemas import DATE_TIME, GraphQLRequest
 from api.http.problems import Invalid, Problem, problem_body
 
 
 class _Bounds(SchemaExtension):
-    """Refuses documents that cost too much, and charges those that ask for several things as several requests."""
+    """Refuses documents that exceed the bounds, and counts each root field as a request against the rate limit."""
 
     async def on_operation(self) -> AsyncIterator[None]:
         documents.check_length(self.execution_context.query or "")
@@ -38,14 +38,14 @@ class _Bounds(SchemaExtension):
         running = self.execution_context
         if (document := running.graphql_document) is not None:
             further = documents.root_fields(document, running.context.operation_name) - 1
-            if further > 0 and (refusal := await running.context.charge(further)) is not None:
+            if further > 0 and (refusal := await running.context.count_requests(further)) is not None:
                 raise refusal
         yield
 
 
 class _Schema(strawberry.Schema):
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
-        """Nothing: what nobody foresaw is logged where it becomes an answer, and the rest quotes what users sent."""
+        """Log nothing: `problem_of` logs unexpected exceptions, and other errors may quote what users sent."""
 
 
 schema = _Schema(
@@ -58,19 +58,19 @@ schema = _Schema(
 
 @dataclass(frozen=True)
 class Executed:
-    """An answer: of GraphQL where the operation was run, otherwise a problem that GraphQL clients can read too."""
+    """A response: GraphQL's where the operation was run, otherwise a problem that GraphQL clients can read too."""
 
     body: dict[str, Any]
     problem: Problem | None = None
 
     @property
     def statuses(self) -> set[int]:
-        """Those that fields failed with."""
+        """The statuses of the fields that failed."""
         return {error["extensions"]["status"] for error in self.body.get("errors", ())}
 
 
 async def execute(app: FastAPI, request: GraphQLRequest, context: Context) -> Executed:
-    """Run the operation. Nothing is run where the document or its variables are not valid."""
+    """Execute the operation. Where the document or its variables are not valid, no field is executed."""
     try:
         result = await schema.execute(
             request.query,
@@ -87,13 +87,13 @@ async def execute(app: FastAPI, request: GraphQLRequest, context: Context) -> Ex
     body: dict[str, Any] = {"data": result.data}
     if errors:
         body["errors"] = [formatted(app, error) for error in errors]
-    if noted := notes(context):
-        body["extensions"] = {"recommendations": noted}
+    if recommendations := recommendation_extensions(context):
+        body["extensions"] = {"recommendations": recommendations}
     return Executed(body)
 
 
 def _refused(app: FastAPI, errors: list[GraphQLError]) -> Executed:
-    """Each error is an entry of the problem's `errors` and of GraphQL's, which have the same name."""
+    """A problem whose `errors` are also valid as the `errors` of GraphQL."""
     problem = problem_of(app, errors[0])
     entries = [{"field": "query", **formatted(app, error)} for error in errors]
     return Executed({**problem_body(problem), "errors": entries}, problem)

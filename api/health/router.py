@@ -1,4 +1,4 @@
-"""`/health`: whether the process lives, and whether it can do its work. Public, uncounted, names no tenant."""
+"""`/health` and `/health/ready`: liveness and readiness. Both are public and do not count against rate limits."""
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -24,6 +24,6 @@ async def health() -> str:
     responses={503: {"model": Readiness, "description": "The database is unreachable or not migrated"}},
 )
 async def ready(request: Request, database: CurrentDatabase) -> Response:
-    """A model server that is down does not count against readiness: the fallback answers for it."""
+    """A model server that is down leaves the API ready, because the fallback answers in its place."""
     found = await readiness(database, request.app.state.serving)
     return JSONResponse(found.model_dump(mode="json"), 200 if found.is_ready else 503)

@@ -1,4 +1,4 @@
-"""Readiness of the parts."""
+"""The response of `/health/ready`."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Asks the parts whether they work."""
+"""Checks whether the database, its migrations and the model server are up."""
 
 import asyncio
 
@@ -10,18 +10,18 @@ from api.health.schemas import Readiness, State
 from serving.client import ServingClient
 from serving.contracts.messages import ServingUnavailable
 
-PATIENCE_SECONDS = 1.0
+TIMEOUT_SECONDS = 1.0
 
 
 async def readiness(database: Database, serving: ServingClient) -> Readiness:
-    """The state of each part, found within `PATIENCE_SECONDS`."""
+    """The state of each part. A part that does not answer within `TIMEOUT_SECONDS` is down."""
     (database_state, migrations), serving_state = await asyncio.gather(_database(database), _serving(serving))
     return Readiness(database=database_state, migrations=migrations, serving=serving_state)
 
 
 async def _database(database: Database) -> tuple[State, State]:
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS), database.pool.connection() as connection:
+        async with asyncio.timeout(TIMEOUT_SECONDS), database.pool.connection() as connection:
             cursor = await connection.execute("SELECT version_num FROM alembic_version")
             row = await cursor.fetchone()
     except psycopg.errors.UndefinedTable:
@@ -37,7 +37,7 @@ async def _database(database: Database) -> tuple[State, State]:
 
 async def _serving(serving: ServingClient) -> State:
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return "up" if await serving.releases() else "degraded"
     except (ServingUnavailable, TimeoutError):
         return "down"

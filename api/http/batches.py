@@ -1,4 +1,4 @@
-"""What batches have in common: every row is answered for by itself, and nothing is lost on a bad one."""
+"""Shared by the batch routes: each row has its own result, and an invalid row does not affect the others."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -12,10 +12,10 @@ MAX_ROWS = 1_000
 
 
 class BatchResult(Schema):
-    """What became of one row of a batch."""
+    """The result of one row."""
 
     index: int
-    status: int = Field(description="What the row alone would have been answered with")
+    status: int = Field(description="The status that the row alone would have been answered with")
     id: str | None = None
     error: str | None = None
 
@@ -35,7 +35,7 @@ class BatchOut(Schema):
 
 
 def read_rows(model: type[Row], rows: Sequence[Any]) -> tuple[dict[int, Row], list[BatchResult]]:
-    """The rows that are valid, by index, and a result with status 400 for each of the others."""
+    """The valid rows by index, and a result with status 400 for each invalid row."""
     valid: dict[int, Row] = {}
     refused: list[BatchResult] = []
     for index, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Bounds on request bodies, whether or not the client says how much it sends."""
+"""Bounds the size of request bodies, with and without a `Content-Length`."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,7 +10,7 @@ BATCH_LIMIT = 16 * 1024 * 1024
 
 
 class BodyLimits:
-    """ASGI middleware: 413 for bodies over 2 MB, over 16 MB on routes that end in `/batch`."""
+    """ASGI middleware: answers 413 to bodies over 2 MB, and over 16 MB on paths that end in `/batch`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The address a request came from."""
+"""The address of the client that sent a request."""
 
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -9,13 +9,13 @@ Network = IPv4Network | IPv6Network
 
 
 class ClientAddress:
-    """Finds the client behind the proxies that are trusted; nobody else's `X-Forwarded-For` is believed."""
+    """Finds the client behind trusted proxies. `X-Forwarded-For` is ignored where it comes from anyone else."""
 
     def __init__(self, trusted_proxies: tuple[str, ...]) -> None:
         self._trusted: list[Network] = [ip_network(proxy) for proxy in trusted_proxies]
 
     def of(self, scope: Scope, forwarded: str | None) -> str:
-        """The client's address, an IPv6 one as its /64: whoever has one address of that size has all of them."""
+        """The client's address. Of an IPv6 address it is the /64 network, all of which one client usually owns."""
         peer = scope["client"][0] if scope.get("client") else ""
         if self._trusted and forwarded and self._is_trusted(peer):
             for hop in reversed([hop.strip() for hop in forwarded.split(",")]):

@@ -1,4 +1,4 @@
-"""Examples of JSON schemas, put together from those of their parts."""
+"""Builds examples of JSON schemas from the examples of their parts."""
 
 from typing import Any
 
@@ -13,9 +13,10 @@ FORMATS = {
 
 
 def example_of(schema: dict[str, Any], schemas: Schemas) -> Any:
-    """An instance of the schema. schemas: `components.schemas` of the document, for what is referred to.
+    """An instance of the schema.
 
-    An object has the members that are required or say an example, so that what a reader copies is what matters.
+    schemas: `components.schemas` of the document, to resolve references.
+    An object gets the members that are required and those that state an example.
     """
     if "$ref" in schema:
         return example_of(schemas[schema["$ref"].rsplit("/", 1)[1]], schemas)

@@ -1,4 +1,4 @@
-"""How exceptions become problems: those of routes through FastAPI, those of the layers around it directly."""
+"""Turns exceptions into problem details. FastAPI calls these handlers for exceptions that routes raise."""
 
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 def install(app: FastAPI) -> None:
-    """Make the app answer its exceptions as problems. What is not named here is `api.http.requests`'s: a 500."""
+    """Register the handlers. `api.http.requests` answers all other exceptions with 500."""
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
     for unreachable in (*UNREACHABLE, DBAPIError):
@@ -39,7 +39,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> set[str]:
-    """The methods of every route at this path: the router itself names those of the first one only."""
+    """The methods of all routes at this path. (The router names those of the first route only.)"""
     return {
         method
         for method in METHODS
@@ -71,7 +71,7 @@ async def _database(request: Request, error: Exception) -> Response:
 
 
 def database_problem(app: FastAPI, error: Exception) -> Problem | None:
-    """A 503 where the error says that the database does not answer; None where it says anything else."""
+    """503 where the error means that the database does not answer; None for any other error."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(cause, UNREACHABLE):
         return None

@@ -1,4 +1,4 @@
-"""Headers of an ASGI request, and those that every response carries."""
+"""Reads the headers of an ASGI request, and lists the headers that every response carries."""
 
 from starlette.types import Scope
 

@@ -1,39 +1,35 @@
-"""Rate limits: windows of a minute on the clock, counted in this process or, for several, in Redis.
+"""Rate limits: declared with slowapi's `Limiter`, counted asynchronously in fixed windows of the clock.
 
-A window's number is part of the key, so that one increment is all that a request costs: no reading, no expiring on
-the way. Redis is asked through `limits.aio` with time-outs of 50 ms; where it does not answer, this process counts for
-itself and asks again after 5 s.
+slowapi 0.1.10 asks its store synchronously, and a Redis that hangs would then stop every request of the process,
+`/health` included. `RateLimiter` therefore replaces slowapi's check and keeps its declarations: a key function says
+whom a request counts for, a limit string such as "1000/minute" says how many requests that caller has.
 """
 
-import asyncio
 import time
-from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol
 
-import structlog
-from limits.aio.storage import RedisStorage
-from redis.asyncio import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
-from slowapi.util import get_remote_address
-from slowapi.wrappers import Limit, LimitGroup
+from limits import RateLimitItem
+from slowapi import Limiter
+from starlette.requests import Request
 
-SOCKET_SECONDS = 0.05
-BREAKER_SECONDS = 5.0
+from api.http.client import ClientAddress
+from api.http.headers import header_list
+from api.http.principal import KeyPrincipal, principal_of
+from api.http.window_counters import WindowCounter
+from configs.settings import LimitSettings
 
-log = structlog.get_logger(__name__)
+NO_LIMIT = 0
+"""The rate limit of API keys whose requests nobody counts."""
+MAX_PARSED = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What one request left of its limit."""
+class RateLimitStatus:
+    """A caller's limit after its request was counted."""
 
     limit: int
     remaining: int
-    reset: int  # seconds since the epoch
+    reset: int  # when the window ends, in seconds since the epoch
     allowed: bool
 
     @property
@@ -48,105 +44,54 @@ class Verdict:
         return headers
 
 
-class Counts(Protocol):
-    """Where requests are counted."""
+class RateLimiter(Limiter):
+    """slowapi's `Limiter` with an asynchronous check, `hit`. Its synchronous store is never asked."""
 
-    async def increment(self, key: str, window: int, seconds: int, by: int = 1) -> int:
-        """Count so many more in this window and return how many there are now."""
+    def __init__(self, settings: LimitSettings, counter: WindowCounter) -> None:
+        super().__init__(key_func=self.caller_key, default_limits=[self.limit_string], storage_uri="memory://")
+        self._settings = settings
+        self._counter = counter
+        self._address = ClientAddress(settings.trusted_proxies)
+        self._parsed: dict[str, RateLimitItem] = {}
 
-    async def close(self) -> None:
-        """Let go of connections."""
+    def caller_key(self, request: Request) -> str:
+        """Whom the request counts for, as `kind:requests a minute:identity`.
 
+        The kind keeps apart identities that are equal by chance. Without a valid credential it is the client's address.
+        """
+        principal = principal_of(request)
+        if principal is None:
+            address = self._address.of(request.scope, header_list(request.scope, b"x-forwarded-for"))
+            return f"address:{self._settings.per_ip}:{address}"
+        if isinstance(principal, KeyPrincipal):
+            amount = self._settings.per_key if principal.rate_limit is None else principal.rate_limit
+            return f"key:{amount}:{principal.key_id.hex}"
+        return f"user:{self._settings.per_jwt}:{principal.tenant.id}/{principal.user_id}"
 
-class MemoryCounts:
-    """Counts of this process. A new window forgets the last one, so nothing grows."""
+    @staticmethod
+    def limit_string(key: str) -> str:
+        """The limit of the caller with this key."""
+        _, amount, _ = key.split(":", 2)
+        return f"{amount}/minute"
 
-    def __init__(self) -> None:
-        self._window: dict[int, int] = {}
-        self._counts: dict[int, Counter[str]] = {}
-
-    async def increment(self, key: str, window: int, seconds: int, by: int = 1) -> int:
-        if self._window.get(seconds) != window:
-            self._window[seconds] = window
-            self._counts[seconds] = Counter()
-        counts = self._counts[seconds]
-        counts[key] += by
-        return counts[key]
-
-    async def close(self) -> None:
-        self._counts.clear()
-
-
-class RedisCounts:
-    """Counts that API processes share; memory's while Redis does not answer."""
-
-    def __init__(self, url: str, breaker_seconds: float = BREAKER_SECONDS) -> None:
-        self._breaker_seconds = breaker_seconds
-        self._client = Redis.from_url(
-            url,
-            socket_timeout=SOCKET_SECONDS,
-            socket_connect_timeout=SOCKET_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._redis = RedisStorage(
-            f"async+{url}",
-            implementation="redispy",
-            connection_pool=self._client.connection_pool,  # type: ignore[arg-type]
-        )
-        self._memory = MemoryCounts()
-        self._open_until = 0.0  # the breaker: 0 while it is closed
-
-    async def increment(self, key: str, window: int, seconds: int, by: int = 1) -> int:
-        now = time.monotonic()
-        if now < self._open_until:
-            return await self._memory.increment(key, window, seconds, by)
-        probing = self._open_until > 0
-        if probing:
-            self._open_until = now + self._breaker_seconds  # this request alone tries; the others need not wait with it
-        try:
-            async with asyncio.timeout(SOCKET_SECONDS):
-                count = await self._redis.incr(f"{key}/{window}", seconds, by)
-        except (RedisError, OSError, TimeoutError) as error:
-            if self._open_until == 0.0:
-                log.warning("redis does not answer; limits are counted in this process", error=repr(error))
-            self._open_until = time.monotonic() + self._breaker_seconds
-            return await self._memory.increment(key, window, seconds, by)
-        if probing:
-            self._open_until = 0.0
-            log.info("redis answers again")
-        return count
-
-    async def close(self) -> None:
-        await self._client.aclose()
-
-
-class Limits:
-    """Charges requests to limits."""
-
-    def __init__(self, counts: Counts) -> None:
-        self._counts = counts
-
-    async def charge(self, limit: Limit, identity: str, requests: int = 1) -> Verdict:
-        """Count so many more requests of this identity, within the limit's scope."""
-        item = limit.limit
+    async def hit(self, request: Request, cost: int = 1) -> RateLimitStatus | None:
+        """Count `cost` requests of the caller. None where its requests have no limit."""
+        key = self.caller_key(request)
+        _, amount, _ = key.split(":", 2)
+        if int(amount) == NO_LIMIT:
+            return None
+        item = self._parsed.get(amount) or self._parse(amount, request)
         seconds = item.get_expiry()
         window = int(time.time()) // seconds
-        count = await self._counts.increment(item.key_for(limit.scope, identity), window, seconds, requests)
-        return Verdict(item.amount, max(0, item.amount - count), (window + 1) * seconds, count <= item.amount)
+        count = await self._counter.increment(item.key_for(key), window, seconds, cost)
+        return RateLimitStatus(item.amount, max(0, item.amount - count), (window + 1) * seconds, count <= item.amount)
 
-
-@lru_cache(maxsize=256)
-def per_minute(amount: int, scope: str) -> Limit:
-    """A limit of this many requests a minute. Scopes keep apart the identities of different kinds of callers."""
-    (limit,) = LimitGroup(
-        limit_provider=f"{amount}/minute",
-        key_function=get_remote_address,
-        scope=scope,
-        per_method=False,
-        methods=None,
-        error_message=f"More than {amount} requests in this minute",
-        exempt_when=None,
-        cost=1,
-        override_defaults=False,
-    )
-    return limit
+    def _parse(self, amount: str, request: Request) -> RateLimitItem:
+        """The caller's limit as slowapi parses it. It is kept, because parsing costs more than counting."""
+        (group,) = self._default_limits
+        (limit,) = group.with_request(request)  # type: ignore[no-untyped-call]
+        if len(self._parsed) >= MAX_PARSED:
+            self._parsed.clear()
+        item: RateLimitItem = limit.limit
+        self._parsed[amount] = item
+        return item

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with the credentials, errors and examples that the routes really have."""
+"""The OpenAPI document: FastAPI's, completed with the credentials, errors and examples of each route."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 
 from api.http.examples import example_of
-from api.http.principal import opens_with
+from api.http.principal import required_scheme
 from api.http.problems import MEDIA_TYPE, title_of
 
 PROBLEM = {
@@ -35,9 +35,9 @@ PROBLEM = {
         },
     },
 }
-FRAMEWORKS_OWN = "Validation Error"
-"""How FastAPI describes a 422 that no route here answers."""
-EVERYWHERE = (400, 429, 500, 503)
+FASTAPI_VALIDATION_ERROR = "Validation Error"
+"""FastAPI's description of its own 422, which no route answers."""
+ANY_ROUTE = (400, 429, 500, 503)
 UNCOUNTED = "/health"
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
@@ -50,8 +50,8 @@ IDEMPOTENCY_KEY = {
 }
 
 
-def describe(app: FastAPI, not_idempotent: tuple[str, ...] = ()) -> None:
-    """Have `/openapi.json` say of each route what it takes and answers.
+def install_openapi(app: FastAPI, not_idempotent: tuple[str, ...] = ()) -> None:
+    """Serve the completed document at `/openapi.json`.
 
     not_idempotent: beginnings of the paths whose POST ignores `Idempotency-Key`.
     """
@@ -74,24 +74,24 @@ def _document(app: FastAPI, not_idempotent: tuple[str, ...]) -> dict[str, Any]:
         "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         "Token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     }
-    opened = _credentials(app)
+    schemes = _credentials(app)
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
-            operation.setdefault("security", [{name: []} for name in opened[method, path]])
+            operation.setdefault("security", [{name: []} for name in schemes[method, path]])
             if method == "post" and operation["security"] and not path.startswith(not_idempotent):
                 operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
                 operation["responses"].setdefault("409", {})
-            _add_errors(operation, everywhere=() if path.startswith(UNCOUNTED) else EVERYWHERE)
+            _add_errors(operation, any_route=() if path.startswith(UNCOUNTED) else ANY_ROUTE)
             _add_examples(operation, schemas)
     return schema
 
 
 def _credentials(app: FastAPI) -> dict[tuple[str, str], list[str]]:
-    """By method and path, the security schemes one of which opens the route."""
+    """By method and path, the security schemes that a route accepts; any one of them is enough."""
     found: dict[tuple[str, str], list[str]] = {}
     for route in iter_route_contexts(app.routes):
         if isinstance(dependant := getattr(route, "dependant", None), Dependant):
-            names = {name for call in _calls(dependant) if (name := opens_with(call))}
+            names = {name for call in _calls(dependant) if (name := required_scheme(call))}
             found |= {(method.lower(), str(route.path_format)): sorted(names) for method in route.methods or ()}
     return found
 
@@ -102,14 +102,14 @@ def _calls(dependant: Dependant) -> Iterator[Any]:
         yield from _calls(part)
 
 
-def _add_errors(operation: dict[str, Any], everywhere: tuple[int, ...]) -> None:
-    """Each error as a problem: those of the route itself, and those that the edge answers for it."""
+def _add_errors(operation: dict[str, Any], any_route: tuple[int, ...]) -> None:
+    """Describe each error as a problem: those that the route declares, and those that middleware answers."""
     responses = operation["responses"]
-    if responses.get("422", {}).get("description") == FRAMEWORKS_OWN:
+    if responses.get("422", {}).get("description") == FASTAPI_VALIDATION_ERROR:
         del responses["422"]
     guarded = (401, 403) if operation["security"] else ()
     too_large = (413,) if "requestBody" in operation else ()
-    for status in sorted({*everywhere, *guarded, *too_large}):
+    for status in sorted({*any_route, *guarded, *too_large}):
         responses.setdefault(str(status), {})
     for status, response in responses.items():
         if int(status) >= 400:
@@ -119,7 +119,7 @@ def _add_errors(operation: dict[str, Any], everywhere: tuple[int, ...]) -> None:
 
 
 def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """An example of the body and of the answer, and of each parameter that has one."""
+    """Add an example to each request body and response that has none."""
     contents = [operation.get("requestBody", {}).get("content", {})]
     contents += [
         response.get("content", {}) for status, response in operation["responses"].items() if int(status) < 400

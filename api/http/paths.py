@@ -1,7 +1,7 @@
-"""Paths whose segments may hold an encoded slash.
+"""Decodes paths whose segments may contain an encoded slash.
 
-A server hands the path over decoded, and `/api/items/a%2Fb` would look like three segments. Each segment is decoded
-by itself here, with `ENCODED_SLASH` for a slash inside of it; `api.http.schemas.PathId` turns that back.
+Servers decode the whole path, so the id in `/api/items/a%2Fb` would become two segments. Here each segment is decoded
+by itself, and a slash in it becomes `ENCODED_SLASH`, which `api.http.schemas.PathId` turns back into a slash.
 """
 
 from urllib.parse import unquote, unquote_to_bytes
@@ -12,7 +12,7 @@ from api.http.schemas import ENCODED_SLASH
 
 
 def decode_path(scope: Scope) -> bool:
-    """Set `scope["path"]`; False where the path holds a NUL or is not UTF-8, which no route's path can."""
+    """Set `scope["path"]` to the decoded path. False where the path contains a NUL or is not UTF-8."""
     raw: bytes = scope.get("raw_path") or b""
     if b"%" not in raw:
         return True
@@ -27,7 +27,7 @@ def decode_path(scope: Scope) -> bool:
 
 
 def is_readable(query: bytes) -> bool:
-    """Whether a query string is UTF-8; what is not would be read as something that nobody sent."""
+    """Whether the query string is UTF-8. (Any other would be decoded with replacement characters.)"""
     if b"%" not in query and query.isascii():
         return True
     try:

@@ -1,4 +1,4 @@
-"""Who is calling: found once per request by `api.http.auth`, asked for by routes through the dependencies below."""
+"""Who is calling. `api.http.authentication` finds the principal of a request; routes get it as a dependency."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -31,22 +31,22 @@ class KeyPrincipal:
     tenant: TenantInfo
     key_id: UUID
     scopes: frozenset[str]
-    rate_limit: int | None = field(default=None)  # requests a minute; None: the setting's; 0: no limit
+    rate_limit: int | None = field(default=None)  # requests a minute; None: the default of the settings; 0: no limit
 
     @property
     def scope(self) -> TenantScope:
-        """Whose rows this caller may touch, for repositories."""
+        """The tenant whose rows this caller may touch."""
         return TenantScope(self.tenant.id)
 
 
 @dataclass(frozen=True, slots=True)
 class UserPrincipal:
-    """A person with a token. Role and activity are those of the user's row, not of the token."""
+    """A person with a token. The role is read from the user's row, not from the token."""
 
     tenant: TenantInfo
     user_id: str
     role: str
-    session_id: UUID | None = None  # None: the token is of another issuer, whose sessions are its own
+    session_id: UUID | None = None  # None: a token of an external issuer, which manages its own sessions
 
     @property
     def is_admin(self) -> bool:
@@ -61,13 +61,13 @@ Principal = KeyPrincipal | UserPrincipal
 
 
 def principal_of(request: Request) -> Principal | None:
-    """The caller, or None where it has no valid credential."""
+    """The caller; None where the request has no valid credential."""
     found: Principal | None = request.scope["state"].get(STATE_KEY)
     return found
 
 
 def require_key(principal: Principal | None, scope: Scope) -> KeyPrincipal:
-    """The caller, who must be an API key with this scope. Raises Unauthorized, Forbidden."""
+    """The caller, which must be an API key with this scope. Raises Unauthorized, Forbidden."""
     if not isinstance(principal, KeyPrincipal):
         raise Unauthorized
     if scope not in principal.scopes:
@@ -77,21 +77,21 @@ def require_key(principal: Principal | None, scope: Scope) -> KeyPrincipal:
 
 API_KEY, TOKEN = "ApiKey", "Token"
 """Names of the security schemes."""
-_OPENS = "opens_with"
+_SCHEME = "security_scheme"
 
 
 Dependency = TypeVar("Dependency", bound=Callable[..., Any])
 
 
-def lets_in(dependency: Dependency, scheme: str) -> Dependency:
-    """The dependency, known to ask for a credential of this security scheme."""
-    setattr(dependency, _OPENS, scheme)
+def requires_scheme(dependency: Dependency, scheme: str) -> Dependency:
+    """Mark a dependency as one that requires a credential of this security scheme, and return it."""
+    setattr(dependency, _SCHEME, scheme)
     return dependency
 
 
-def opens_with(dependency: object) -> str | None:
-    """The security scheme that this dependency of a route asks for; None where it asks for no credential."""
-    found: str | None = getattr(dependency, _OPENS, None)
+def required_scheme(dependency: object) -> str | None:
+    """The security scheme that a dependency of a route requires; None where it requires no credential."""
+    found: str | None = getattr(dependency, _SCHEME, None)
     return found
 
 
@@ -99,11 +99,11 @@ def _key_with(scope: Scope) -> Callable[[Request], Awaitable[KeyPrincipal]]:
     async def key(request: Request) -> KeyPrincipal:
         return require_key(principal_of(request), scope)
 
-    return lets_in(key, API_KEY)
+    return requires_scheme(key, API_KEY)
 
 
 ReadKey = Annotated[KeyPrincipal, Depends(_key_with("read"))]
-"""A route's parameter of this type lets API keys with the scope `read` in, and nobody else."""
+"""The type of a route's parameter: the route accepts only API keys with the scope `read`."""
 
 WriteKey = Annotated[KeyPrincipal, Depends(_key_with("write"))]
 
@@ -116,7 +116,7 @@ async def _current_tenant(request: Request) -> TenantScope:
 
 
 CurrentTenant = Annotated[TenantScope, Depends(_current_tenant)]
-"""The tenant of whoever calls; 401 without a credential."""
+"""The tenant of the caller; 401 without a valid credential."""
 
 
 async def _current_user(request: Request) -> UserPrincipal:
@@ -126,8 +126,8 @@ async def _current_user(request: Request) -> UserPrincipal:
     return principal
 
 
-CurrentUser = Annotated[UserPrincipal, Depends(lets_in(_current_user, TOKEN))]
-"""A route's parameter of this type lets people with a valid token in, and nobody else."""
+CurrentUser = Annotated[UserPrincipal, Depends(requires_scheme(_current_user, TOKEN))]
+"""The type of a route's parameter: the route accepts only users with a valid token."""
 
 
 async def _current_admin(user: CurrentUser) -> UserPrincipal:

@@ -22,7 +22,7 @@ SECTIONS = {
     500: "15.6.1",
     503: "15.6.4",
 }
-"""Where RFC 9110 defines a status; 429 is of RFC 6585."""
+"""The section of RFC 9110 that defines each status. (RFC 6585 defines 429.)"""
 TITLES = {402: "Payment Required", 413: "Content Too Large", 422: "Unprocessable Content", 500: "Internal Server Error"}
 MEDIA_TYPE = "application/problem+json"
 
@@ -35,7 +35,7 @@ class FieldError(TypedDict):
 
 
 class Problem(HTTPException):
-    """An error that answers itself. Services raise it (or a subclass) with a status and a sentence for the client."""
+    """An error with the response that it gets. Services raise it, or a subclass, with a status and a sentence."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Problem(HTTPException):
 
 
 class Invalid(Problem):
-    """400: the request is not what the route takes."""
+    """400: the request is not valid."""
 
     def __init__(self, detail: str = "The request is not valid", errors: Sequence[FieldError] = ()) -> None:
         super().__init__(400, detail, errors=errors)
@@ -72,47 +72,47 @@ class Unauthorized(Problem):
 
 
 class Forbidden(Problem):
-    """403: a valid credential that may not do this."""
+    """403: the credential is valid, and does not permit this."""
 
     def __init__(self, detail: str = "The credential does not permit this") -> None:
         super().__init__(403, detail)
 
 
 class NotFound(Problem):
-    """404: no such thing in this tenant."""
+    """404: the tenant has no such resource."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(404, detail)
 
 
 class Conflict(Problem):
-    """409: the state of the resource does not allow it."""
+    """409: the state of the resource does not allow this."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(409, detail)
 
 
 class QuotaExceeded(Problem):
-    """402: the plan of the tenant allows no more."""
+    """402: the tenant's plan allows no more."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(402, detail)
 
 
 class Unavailable(Problem):
-    """503: something this answer needs is away."""
+    """503: something that the response needs does not answer."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(503, detail)
 
 
 def title_of(status: int) -> str:
-    """The reason phrase of a status as RFC 9110 has it."""
+    """The reason phrase of a status in RFC 9110."""
     return TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def problem_body(problem: HTTPException) -> dict[str, Any]:
-    """The members of the problem that this exception stands for."""
+    """The members of the problem details of this exception."""
     status = problem.status_code
     section = SECTIONS.get(status)
     body: dict[str, Any] = {

@@ -1,11 +1,11 @@
-"""The outermost layer: a trace and a log line for every request, headers and an answer for whatever happens."""
+"""The outermost layer: traces and logs each request, adds headers, and answers exceptions that nothing else caught."""
 
 import time
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.http.auth import RESPONSE_HEADERS, UNREADABLE
+from api.http.authentication import RESPONSE_HEADERS, UNREADABLE
 from api.http.handlers import database_problem
 from api.http.headers import SECURITY, header
 from api.http.paths import decode_path, is_readable
@@ -13,15 +13,15 @@ from api.http.principal import STATE_KEY
 from api.http.problems import Invalid, Problem, problem_response
 from api.http.tracing import begin
 
-ANSWERED = "answered"
-"""Key of the request's state: a callable that is told of the answer's first message, whatever made it."""
+ON_RESPONSE_START = "answered"
+"""Key of the request's state: a callable that gets the first message of the response."""
 
 log = structlog.get_logger("api.access")
 QUIET = ("/health", "/benchmark/")
 
 
-class Requests:
-    """ASGI middleware. A log line holds the route's template and never the path, in which there may be a user's id."""
+class RequestMiddleware:
+    """ASGI middleware. Log lines name the route's template, because the path itself may contain a user's id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -39,7 +39,7 @@ class Requests:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if (told := state.get(ANSWERED)) is not None:
+                if (told := state.get(ON_RESPONSE_START)) is not None:
                     told(message)
                 message["headers"] = [*message["headers"], *SECURITY, *state.get(RESPONSE_HEADERS, ())]
             await send(message)
@@ -54,7 +54,7 @@ class Requests:
                 log.exception("unhandled", method=scope["method"], route=_route(scope))
                 problem = Problem(500, "The server failed on this request; its log has the reason under the trace id")
             if status:
-                raise  # the answer has begun: the server can only cut the connection
+                raise  # the response has begun, so the server can only close the connection
             await problem_response(problem)(scope, receive, send_with_headers)
         finally:
             self._report(scope, status, time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""What every domain's schemas share: camelCase, times with Z, opaque ids, pages."""
+"""Shared by the schemas of all domains: camelCase, RFC 3339 times, opaque ids and pages."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_camel
 Row = TypeVar("Row")
 
 ENCODED_SLASH = "\0"
-"""Stands for a percent-encoded `/` in a decoded path, where no legal id can hold it (see `api.http.paths`)."""
+"""Stands for a percent-encoded `/` in a decoded path. No legal id contains it (see `api.http.paths`)."""
 
 
 def rfc3339(moment: datetime) -> str:
@@ -33,13 +33,13 @@ Instant = Annotated[
     PlainSerializer(rfc3339, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-"""A moment in UTC, written as RFC 3339 with Z. Incoming ones need an offset: see `AwareInstant`."""
+"""A time in UTC, written as RFC 3339 with Z. For times that clients send, use `AwareInstant`."""
 
 OpaqueId = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-"""An id that somebody else chose: 1-256 characters of any script, none of them a control character."""
+"""An id that a client chose: 1-256 characters of any script, without control characters."""
 
 PathId = Annotated[OpaqueId, BeforeValidator(lambda value: str(value).replace(ENCODED_SLASH, "/"))]
-"""An opaque id in a path, where it may be any legal one, percent-encoded, `/` included."""
+"""An opaque id in a path. It may be percent-encoded, and may contain `/`."""
 
 
 def _whole(value: object) -> object:
@@ -47,15 +47,15 @@ def _whole(value: object) -> object:
 
 
 WHOLE = BeforeValidator(_whole)
-"""After `int` and its bounds, of strict fields: a 5.0 is a whole number too, as it is to JSON Schema."""
+"""For strict integer fields, after their bounds: accepts 5.0, which JSON Schema counts as an integer."""
 
 MAX_TEXT = 1024
 PlainText = Annotated[str, StringConstraints(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
-"""Text that PostgreSQL can hold."""
+"""Text that PostgreSQL can store: at most 1,024 characters, without NUL."""
 
 
 class Schema(BaseModel):
-    """Base of requests and responses: snake_case here, camelCase outside."""
+    """Base of requests and responses: snake_case in Python, camelCase in JSON."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -76,7 +76,7 @@ class Page(Schema, Generic[Row]):
 
 
 class PageParams(Schema):
-    """Which page of a list is wanted."""
+    """The page of a list that is requested."""
 
     page: int
     page_size: int
@@ -107,6 +107,6 @@ def _aware(moment: datetime) -> datetime:
 
 
 AwareInstant = Annotated[Instant, AfterValidator(_aware)]
-"""A moment that a client sends."""
+"""A time that a client sends. It needs an offset."""
 
 Json = dict[str, Any]

@@ -1,4 +1,4 @@
-"""W3C trace context: which trace a request belongs to, for problems, log lines and the model server."""
+"""W3C trace context: the trace that a request belongs to, for problem details, log lines and the model server."""
 
 import re
 import secrets
@@ -13,7 +13,7 @@ _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The trace of a request and our span in it."""
+    """The trace of a request, and this process's span in it."""
 
     trace_id: str
     span_id: str
@@ -30,7 +30,7 @@ _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 def begin(incoming: str | None) -> Trace:
     """Join the trace of an incoming `traceparent`, or start one where it is missing or malformed.
 
-    From here on the trace id is on every log line of this request.
+    From then on, every log line of this request carries the trace id.
     """
     match = _TRACEPARENT.fullmatch(incoming) if incoming else None
     span = secrets.token_hex(8)

@@ -7,7 +7,7 @@ from psycopg.rows import TupleRow
 
 from api.database.scope import TenantScope
 from api.metering.repository import TERMS, terms_of
-from api.users.quota import COUNTED, LOCK
+from api.users.quota import LOCK, QUOTA_USERS
 from configs.plans import Plan
 from feature_store.loaders.problems import ImportRefusedError
 
@@ -34,7 +34,7 @@ class PlanQuota:
         if items_added:
             self._check("items", self._plan.item_limit, "SELECT live_items FROM catalogues WHERE tenant_id = %s")
         if users_added:
-            self._check("users", self._plan.user_limit, f"SELECT count(*) FROM {COUNTED}")  # noqa: S608 - a constant
+            self._check("users", self._plan.user_limit, f"SELECT count(*) FROM {QUOTA_USERS}")  # noqa: S608 - a constant
 
     def _check(self, what: str, limit: int | None, count: str) -> None:
         if limit is None:

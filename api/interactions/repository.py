@@ -8,7 +8,7 @@ from uuid import UUID
 from api.database.engine import Connection, Pool
 from api.database.scope import TenantScope
 from api.tenants.problems import TenantGone
-from api.users.quota import refused_newcomers
+from api.users.quota import users_over_quota
 from configs.plans import Plan
 
 
@@ -93,7 +93,7 @@ class InteractionRepository:
         known = {row[0] for row in await (await connection.execute(_KNOWN, [self._tenant_id, items])).fetchall()}
         items_to_be = known | set(to_create)
         users = [each.user_id for each in rows if each.item_id in items_to_be]
-        return await refused_newcomers(connection, self._scope, users, self._plan.user_limit)
+        return await users_over_quota(connection, self._scope, users, self._plan.user_limit)
 
     async def _to_create(self, connection: Connection, ids: Sequence[str]) -> tuple[list[str], set[str]]:
         """The items of these ids that do not exist: first those within the plan's limit, then those beyond it."""

@@ -19,7 +19,7 @@ def create_key(
     scopes: Annotated[str, typer.Option(help="read, write or both, between commas")] = "read,write",
     rate_limit: Annotated[str | None, typer.Option(help="requests a minute, or `none` for no limit")] = None,
 ) -> None:
-    """Make an API key and print it. It is not shown again."""
+    """Create an API key and print it. It is not shown again."""
     limit = _limit(rate_limit)
 
     async def create(session: AsyncSession) -> str:

@@ -10,12 +10,12 @@ import structlog
 
 from api.background import PeriodicTask
 from api.database.engine import UNREACHABLE, Database
-from api.http.cache import FreshCache
+from api.database.refresh_ahead_cache import RefreshAheadCache
 from api.http.principal import KeyPrincipal
-from api.keys.repository import find_live, note_use
+from api.keys.repository import find_live, record_use
 from api.keys.service import hash_of
 
-FORM = re.compile(r"rk_[A-Za-z0-9_-]{43}")
+KEY_PATTERN = re.compile(r"rk_[A-Za-z0-9_-]{43}")
 FRESH_SECONDS = 5.0
 FLUSH_SECONDS = 10.0
 
@@ -23,18 +23,18 @@ log = structlog.get_logger(__name__)
 
 
 class KeyDirectory:
-    """Principals by key. A revoked key is accepted for at most `FRESH_SECONDS` more."""
+    """Principals by key. After its revocation a key is accepted for `FRESH_SECONDS` at most."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._found: FreshCache[bytes, KeyPrincipal | None] = FreshCache(
+        self._found: RefreshAheadCache[bytes, KeyPrincipal | None] = RefreshAheadCache(
             lambda key_hash: find_live(database.pool, key_hash), FRESH_SECONDS
         )
         self._used: dict[UUID, datetime] = {}
 
     async def find(self, key: str) -> KeyPrincipal | None:
-        """The principal of this key, or None. What does not look like a key is not looked for."""
-        if FORM.fullmatch(key) is None:
+        """The principal of this key, or None. A text without the form of a key is not looked up."""
+        if KEY_PATTERN.fullmatch(key) is None:
             return None
         principal = await self._found.get(hash_of(key))
         if principal is not None:
@@ -58,7 +58,7 @@ class KeyDirectory:
         if not used:
             return
         try:
-            await note_use(self._database.pool, used)
+            await record_use(self._database.pool, used)
         except BaseException:
             self._used = used | self._used  # the next flush writes it
             raise

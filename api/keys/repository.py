@@ -19,7 +19,7 @@ FIND_LIVE = """
     FROM api_keys AS keys JOIN tenants ON tenants.id = keys.tenant_id
     WHERE keys.key_hash = %s AND keys.revoked_at IS NULL AND tenants.deleted_at IS NULL
 """
-NOTE_USE = """
+RECORD_USE = """
     UPDATE api_keys SET last_used_at = greatest(last_used_at, used.at)
     FROM unnest(%s::uuid[], %s::timestamptz[]) AS used (id, at) WHERE api_keys.id = used.id
 """
@@ -37,13 +37,13 @@ class KeyRepository:
         await self._session.flush()
 
     async def lock_and_count_live(self) -> int:
-        """How many live keys the tenant has; until the transaction ends nobody else adds one."""
+        """How many live keys the tenant has. Until the transaction ends, no other adds a key."""
         await self._session.exec(select(Tenant.id).where(Tenant.id == self._tenant_id).with_for_update())
         live = select(func.count()).where(ApiKey.tenant_id == self._tenant_id, col(ApiKey.revoked_at).is_(None))
         return (await self._session.exec(live)).one()
 
     async def page(self, offset: int, limit: int) -> tuple[Sequence[ApiKey], int]:
-        """Keys, live ones first and newest first, and how many there are in all."""
+        """A page of keys, live keys before revoked ones and newest first, and the total."""
         own = ApiKey.tenant_id == self._tenant_id
         total = (await self._session.exec(select(func.count()).select_from(ApiKey).where(own))).one()
         order = (col(ApiKey.revoked_at).is_not(None), col(ApiKey.created_at).desc(), col(ApiKey.id))
@@ -51,7 +51,7 @@ class KeyRepository:
         return (await self._session.exec(statement)).all(), total
 
     async def replace_secret(self, key_id: UUID, prefix: str, key_hash: bytes) -> ApiKey | None:
-        """The live key with another secret; None where the tenant has no such key."""
+        """Give a live key another secret and return it; None where the tenant has no such key."""
         statement = (
             update(ApiKey)
             .where(col(ApiKey.tenant_id) == self._tenant_id, col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None))
@@ -61,7 +61,7 @@ class KeyRepository:
         return (await self._session.exec(statement)).scalar_one_or_none()
 
     async def revoke(self, key_id: UUID) -> datetime | None:
-        """When the key was revoked, just now; None where the tenant has no such live key."""
+        """Revoke a live key and return the time; None where the tenant has no such key."""
         statement = (
             update(ApiKey)
             .where(col(ApiKey.tenant_id) == self._tenant_id, col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None))
@@ -73,7 +73,7 @@ class KeyRepository:
 
 
 async def find_live(pool: Pool, key_hash: bytes) -> KeyPrincipal | None:
-    """Whose key this is: the one query that starts from a credential instead of a tenant."""
+    """The principal of a live key. The query starts from a credential, so it takes no tenant scope."""
     async with pool.connection() as connection:
         cursor = await connection.execute(FIND_LIVE, [key_hash])
         row = await cursor.fetchone()
@@ -83,7 +83,7 @@ async def find_live(pool: Pool, key_hash: bytes) -> KeyPrincipal | None:
     return KeyPrincipal(TenantInfo(*tenant), key_id, frozenset(scopes), rate_limit)
 
 
-async def note_use(pool: Pool, last_used: Mapping[UUID, datetime]) -> None:
+async def record_use(pool: Pool, last_used: Mapping[UUID, datetime]) -> None:
     """Record when these keys were last used."""
     async with pool.connection() as connection:
-        await connection.execute(NOTE_USE, [list(last_used), list(last_used.values())])
+        await connection.execute(RECORD_USE, [list(last_used), list(last_used.values())])

@@ -1,4 +1,4 @@
-"""API keys as administrators make and see them."""
+"""API keys in requests and responses."""
 
 from typing import Annotated
 from uuid import UUID
@@ -15,22 +15,22 @@ class NewKey(Schema):
     name: Name = Field(description="1 to 100 characters, not all of them blank", examples=["shop backend"])
     scopes: list[Scope] = Field(default=list(SCOPES), min_length=1, max_length=10)
     rate_limit: Annotated[int, Field(strict=True, ge=1, le=2_147_483_647), WHOLE] | None = Field(
-        default=None, description="Requests a minute, no more than keys have by default", examples=[500]
+        default=None, description="Requests a minute; at most the default of keys", examples=[500]
     )
 
 
 class KeyOut(Schema):
-    """A key, without the key itself."""
+    """An API key, without its secret."""
 
     id: UUID
     name: str
     scopes: list[Scope]
-    rate_limit: int | None = Field(description="Requests a minute; null: what keys have by default; 0: no limit")
-    prefix: str = Field(description="How the key begins", examples=["rk_a1B2c3"])
+    rate_limit: int | None = Field(description="Requests a minute; null: the default of keys; 0: no limit")
+    prefix: str = Field(description="The first characters of the key", examples=["rk_a1B2c3"])
     created_at: Instant
     last_used_at: Instant | None = Field(description="To within ten seconds")
     revoked_at: Instant | None
 
 
-class KeyMade(KeyOut):
-    key: str = Field(description="The key itself, shown this once")
+class CreatedKey(KeyOut):
+    key: str = Field(description="The key itself, which is shown only once")

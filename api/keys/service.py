@@ -1,4 +1,4 @@
-"""API keys: made once, shown once, kept as a hash."""
+"""Creates, rotates and revokes API keys. A key is shown once; only its hash is stored."""
 
 import hashlib
 import secrets
@@ -15,12 +15,12 @@ from api.keys.repository import KeyRepository
 from api.keys.tables import ApiKey
 
 PREFIX = "rk_"
-SHOWN = len(PREFIX) + 6
+PREFIX_LENGTH = len(PREFIX) + 6
 MAX_LIVE_KEYS = 20
 
 
 def hash_of(key: str) -> bytes:
-    """What is kept of a key. Its 256 random bits make a slow hash needless."""
+    """The hash of a key that is stored. A key has 256 random bits, so it needs no slow hash."""
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -31,10 +31,10 @@ async def create_key(
     scopes: Collection[str] = SCOPES,
     rate_limit: int | None = None,
 ) -> tuple[ApiKey, str]:
-    """Make a key and return its row and the key itself, which is nowhere afterwards.
+    """Create a key and return its row and the key itself, which is not stored.
 
-    rate_limit: requests a minute; None: the setting's; 0: no limit.
-    Raises Invalid for a name or scope that is none, Conflict past the 20 live keys of a tenant.
+    rate_limit: requests a minute; None: the default of the settings; 0: no limit.
+    Raises Invalid for a name, scope or limit that is not valid, Conflict where the tenant has 20 live keys.
     """
     if not 1 <= len(name.strip()) <= 100:
         raise Invalid.field("name", "1 to 100 characters")
@@ -50,7 +50,7 @@ async def create_key(
         id=uuid4(),
         tenant_id=scope.tenant_id,
         name=name.strip(),
-        prefix=key[:SHOWN],
+        prefix=key[:PREFIX_LENGTH],
         key_hash=hash_of(key),
         scopes=[known for known in SCOPES if known in scopes],
         rate_limit=rate_limit,
@@ -59,24 +59,24 @@ async def create_key(
     return row, key
 
 
-def refuse_raised(rate_limit: int | None, allowed: int) -> None:
-    """Raises Invalid for a limit above what keys have by default: only the command line raises one."""
+def check_rate_limit(rate_limit: int | None, allowed: int) -> None:
+    """Raises Invalid for a limit above the default of keys, which only the command line may exceed."""
     if rate_limit is not None and rate_limit > allowed:
         raise Invalid.field("rateLimit", f"at most {allowed}: the command line alone can raise the limit of a key")
 
 
 async def list_keys(session: AsyncSession, scope: TenantScope, offset: int, limit: int) -> tuple[Sequence[ApiKey], int]:
-    """A page of the tenant's keys, live ones first, and how many there are in all."""
+    """A page of the tenant's keys, live keys first, and the total."""
     return await KeyRepository(session, scope).page(offset, limit)
 
 
 async def rotate_key(session: AsyncSession, scope: TenantScope, key_id: UUID) -> tuple[ApiKey, str]:
-    """Give a key another secret and return its row and the new key; the old one is dead within 5 seconds.
+    """Give a key another secret and return its row and the new key. The old one ends within 5 seconds.
 
     Raises NotFound where the tenant has no such live key.
     """
     key = _new_key()
-    row = await KeyRepository(session, scope).replace_secret(key_id, key[:SHOWN], hash_of(key))
+    row = await KeyRepository(session, scope).replace_secret(key_id, key[:PREFIX_LENGTH], hash_of(key))
     if row is None:
         raise NotFound("There is no such live API key")
     return row, key
@@ -87,7 +87,7 @@ def _new_key() -> str:
 
 
 async def revoke_key(session: AsyncSession, scope: TenantScope, key_id: UUID) -> datetime:
-    """Revoke a key: within 5 seconds no process accepts it. Raises NotFound where the tenant has no such live key."""
+    """Revoke a key. It is refused after 5 seconds at most. Raises NotFound where the tenant has no such live key."""
     revoked_at = await KeyRepository(session, scope).revoke(key_id)
     if revoked_at is None:
         raise NotFound("There is no such live API key")

@@ -1,4 +1,4 @@
-"""API keys. Only a key's SHA-256 is kept: 256 random bits need no slow hash."""
+"""API keys. Only the SHA-256 of a key is stored."""
 
 from datetime import datetime
 from uuid import UUID
@@ -20,7 +20,9 @@ class ApiKey(Table, table=True):
     prefix: str = text_column()
     key_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False, unique=True))
     scopes: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
-    rate_limit: int | None = Field(default=None, description="requests a minute; None: the setting's")
+    rate_limit: int | None = Field(
+        default=None, description="requests a minute; None: the default of the settings; 0: no limit"
+    )
     created_at: datetime = timestamptz(default_now=True)
     last_used_at: datetime | None = timestamptz(nullable=True)
     revoked_at: datetime | None = timestamptz(nullable=True)

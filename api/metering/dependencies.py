@@ -12,9 +12,9 @@ from starlette.types import Message
 
 from api.database.scope import TenantScope
 from api.http import principal
-from api.http.principal import API_KEY, lets_in, principal_of, require_key
+from api.http.principal import API_KEY, principal_of, require_key, requires_scheme
 from api.http.problems import Unauthorized
-from api.http.requests import ANSWERED
+from api.http.requests import ON_RESPONSE_START
 from api.metering.meter import Meter
 from api.metering.terms import Entitlement
 from configs.plans import Plan
@@ -63,7 +63,7 @@ def _is_first_success(answer: Message) -> bool:
 
 def meter_request(request: Request, usage: MeteredRequest) -> None:
     """Meter the request: its units are added when the response starts."""
-    request.scope["state"][ANSWERED] = usage.settle
+    request.scope["state"][ON_RESPONSE_START] = usage.settle
 
 
 async def metered(request: Request) -> MeteredRequest:
@@ -83,7 +83,7 @@ def metered_key(scope: principal.Scope) -> Callable[[Request], Awaitable[Metered
         key = require_key(principal_of(request), scope)
         return meter_without_waiting(request, key.tenant.id) or await metered(request)
 
-    return lets_in(metered_by_key, API_KEY)
+    return requires_scheme(metered_by_key, API_KEY)
 
 
 def meter_without_waiting(request: Request, tenant_id: str) -> MeteredRequest | None:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from api.database.engine import Pool
+from api.database.refresh_ahead_cache import RefreshAheadCache
 from api.database.scope import TenantScope
-from api.http.cache import FreshCache
 from api.recommendations.filter_sql import Condition, to_sql
 from feature_store.interaction_types import EVENT_WEIGHT_SQL
 from serving.contracts.filters import Filter
@@ -37,7 +37,7 @@ class Fallback:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._popularity: FreshCache[str, PopularItems] = FreshCache(self._load, FRESH_SECONDS, size=100)
+        self._popularity: RefreshAheadCache[str, PopularItems] = RefreshAheadCache(self._load, FRESH_SECONDS, size=100)
 
     async def rank(
         self, scope: TenantScope, count: int, exclude: list[str], filter_: Filter | None

@@ -21,32 +21,32 @@ class SessionRepository:
         self._session = session
         self._tenant_id = scope.tenant_id
 
-    async def begin(self, user_id: str, seconds: int, refreshable: bool) -> UserSession:
-        """A new session of that length. Some of those that are over, whoever's they were, are cleared away."""
-        begun = UserSession(
+    async def start(self, user_id: str, seconds: int, refreshable: bool) -> UserSession:
+        """Add a session that expires after `seconds`. Also deletes some expired sessions, of any tenant."""
+        started = UserSession(
             id=uuid4(),
             tenant_id=self._tenant_id,
             user_id=user_id,
             refreshable=refreshable,
             expires_at=datetime.now(UTC) + timedelta(seconds=seconds),
         )
-        self._session.add(begun)
-        over = select(col(UserSession.id)).where(col(UserSession.expires_at) < func.now()).limit(PURGE_AT_ONCE)
-        ids = over.with_for_update(skip_locked=True).scalar_subquery()
+        self._session.add(started)
+        expired = select(col(UserSession.id)).where(col(UserSession.expires_at) < func.now()).limit(PURGE_AT_ONCE)
+        ids = expired.with_for_update(skip_locked=True).scalar_subquery()
         await self._session.exec(delete(UserSession).where(col(UserSession.id).in_(ids)))
-        return begun
+        return started
 
-    async def end(self, user_id: str, *, only: UUID | None = None, but: UUID | None = None) -> None:
-        """End the user's sessions: all, `only` one, or all `but` one. Their access tokens die within 5 seconds."""
+    async def end(self, user_id: str, *, only: UUID | None = None, except_for: UUID | None = None) -> None:
+        """End the user's sessions: all, `only` one, or all `except_for` one. Access tokens end within 5 seconds."""
         condition = [col(UserSession.tenant_id) == self._tenant_id, col(UserSession.user_id) == user_id]
         if only is not None:
             condition.append(col(UserSession.id) == only)
-        if but is not None:
-            condition.append(col(UserSession.id) != but)
+        if except_for is not None:
+            condition.append(col(UserSession.id) != except_for)
         await self._session.exec(delete(UserSession).where(*condition))
 
     async def revoke_refresh_tokens(self, user_id: str) -> None:
-        """No refresh token of the user is good any more. Access tokens live on until they expire."""
+        """Revoke all refresh tokens of the user. Its access tokens stay valid until they expire."""
         statement = update(UserSession).where(
             col(UserSession.tenant_id) == self._tenant_id, col(UserSession.user_id) == user_id
         )
@@ -54,7 +54,10 @@ class SessionRepository:
 
 
 async def rotate(session: AsyncSession, session_id: UUID, generation: int, seconds: int) -> UserSession | None:
-    """The session one generation on; None where this is not its generation, or it is over. No tenant is known yet."""
+    """Advance a session by one generation and return it; None where it has another generation or has expired.
+
+    The refresh token names no tenant, so there is no scope.
+    """
     statement = (
         update(UserSession)
         .where(
@@ -70,9 +73,9 @@ async def rotate(session: AsyncSession, session_id: UUID, generation: int, secon
 
 
 async def revoke_if_reused(pool: Pool, session_id: UUID, generation: int) -> bool:
-    """End the session where a newer generation is out: someone has a token that was used up.
+    """End the session if this generation was used before, and return whether it was.
 
-    On the pool, so that it stands although the request that revealed it is refused.
+    Runs on the pool, because the transaction of the refused request is rolled back.
     """
     async with pool.connection() as connection:
         cursor = await connection.execute(

@@ -11,7 +11,7 @@ from api.tenants.tables import Tenant
 
 
 class TenantRepository:
-    """Tenants themselves, so without a scope; only the command line gets here."""
+    """All tenants, so it takes no scope. Only commands and registration use it."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -33,9 +33,10 @@ class TenantRepository:
                 await self._session.exec(insert(table).values(tenant_id=tenant.id))
 
     async def erase(self, scope: TenantScope) -> None:
-        """Delete the tenant's rows in every table there is and keep its own, so that the id is not used again.
+        """Delete the tenant's rows in every table, and mark its own row as deleted, so that the id is not used again.
 
-        Its own is marked first: the pipeline, which counts into tables while it holds that row, waits or is waited for.
+        The tenant's own row is marked first. The pipeline locks that row while it adds counts, so that one of the two
+        waits for the other.
         """
         statement = update(Tenant).where(col(Tenant.id) == scope.tenant_id).values(deleted_at=func.now())
         await self._session.exec(statement)

@@ -1,4 +1,4 @@
-"""Tenants: made and deleted by the command line."""
+"""Creates, lists and deletes tenants, for the command line."""
 
 import re
 
@@ -10,12 +10,12 @@ from api.tenants.repository import TenantRepository
 from api.tenants.tables import Tenant
 from configs.plans import plans
 
-FORM = re.compile(r"[a-z][a-z0-9-]{1,31}")
+ID_PATTERN = re.compile(r"[a-z][a-z0-9-]{1,31}")
 
 
 async def create_tenant(session: AsyncSession, tenant_id: str, plan: str = "free") -> Tenant:
-    """Make a tenant. Raises Invalid for an id or plan that is none, Conflict for an id that was ever used."""
-    if FORM.fullmatch(tenant_id) is None:
+    """Create a tenant. Raises Invalid for a malformed id or an unknown plan, Conflict for an id that was ever used."""
+    if ID_PATTERN.fullmatch(tenant_id) is None:
         raise Invalid.field("id", "2 to 32 lower-case letters, digits and hyphens, a letter first")
     if plan not in plans():
         raise Invalid.field("plan", f"one of {', '.join(plans())}")
@@ -34,7 +34,7 @@ async def list_tenants(session: AsyncSession) -> list[Tenant]:
 
 
 async def live_tenant(session: AsyncSession, tenant_id: str) -> TenantScope:
-    """The scope of a tenant that exists. Raises NotFound where there is none or it was deleted."""
+    """The scope of an existing tenant. Raises NotFound where the id is unknown or was deleted."""
     tenant = await TenantRepository(session).find(tenant_id)
     if tenant is None or tenant.deleted_at is not None:
         raise NotFound(f"There is no tenant {tenant_id}; create it with `python -m api create-tenant --id {tenant_id}`")
@@ -42,5 +42,5 @@ async def live_tenant(session: AsyncSession, tenant_id: str) -> TenantScope:
 
 
 async def delete_tenant(session: AsyncSession, tenant_id: str) -> None:
-    """Erase a tenant's data and close its id for good. Its keys are dead within 5 seconds."""
+    """Erase a tenant's data. Its id is never used again, and its keys are refused after 5 seconds at most."""
     await TenantRepository(session).erase(await live_tenant(session, tenant_id))

@@ -1,4 +1,4 @@
-"""Tenants. An id is never used again: a deleted tenant keeps its row."""
+"""Tenants. A deleted tenant keeps its row, so that its id is never used again."""
 
 from datetime import datetime
 

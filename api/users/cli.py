@@ -13,14 +13,14 @@ from api.users.passwords import Passwords
 
 app = typer.Typer()
 Email = Annotated[str, typer.Option(help="the address to log in with")]
-Password = Annotated[str | None, typer.Option(help="made up where it is left out")]
+Password = Annotated[str | None, typer.Option(help="generated if left out")]
 
 
 @app.command()
 def create_admin(
     tenant: Annotated[str, typer.Option(help="the tenant's id")], email: Email, password: Password = None
 ) -> None:
-    """Make an administrator of a tenant and print the password."""
+    """Create an administrator of a tenant and print the password."""
     chosen = password or secrets.token_urlsafe(18)
 
     async def create(session: AsyncSession) -> None:
@@ -33,7 +33,7 @@ def create_admin(
 
 @app.command()
 def set_password(email: Email, password: Password = None) -> None:
-    """Give a portal user another password and print it."""
+    """Change the password of a portal user and print the new one."""
     chosen = password or secrets.token_urlsafe(18)
     in_transaction(lambda session: service.set_password(session, Passwords(), email, chosen))
     print(chosen)

@@ -1,4 +1,4 @@
-"""Passwords: argon2 hashes, made and checked beside the event loop."""
+"""Hashes and checks passwords with argon2, in threads beside the event loop."""
 
 import asyncio
 
@@ -9,14 +9,14 @@ from api.http.problems import Invalid
 
 MIN_LENGTH = 8
 MAX_LENGTH = 256
-AT_ONCE = 2
-"""Hashing takes 64 MiB and a core for tens of milliseconds; more than these wait."""
+CONCURRENT_HASHES = 2
+"""Each hash takes 64 MiB and a core for tens of milliseconds. Further calls wait."""
 
 _HASHER = PasswordHash((Argon2Hasher(),))
 
 
 class WeakPassword(Invalid):
-    """400: a password that is too short, or too long to hash."""
+    """400: the password is too short, or too long to hash."""
 
     def __init__(self) -> None:
         message = f"{MIN_LENGTH} to {MAX_LENGTH} characters"
@@ -27,22 +27,22 @@ class Passwords:
     """One per event loop."""
 
     def __init__(self) -> None:
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._nobodys: str | None = None
+        self._slots = asyncio.Semaphore(CONCURRENT_HASHES)
+        self._dummy_hash: str | None = None
 
     async def hash(self, password: str) -> str:
-        """The hash to keep. Raises WeakPassword."""
+        """The hash to store. Raises WeakPassword."""
         if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
             raise WeakPassword
-        async with self._turns:
+        async with self._slots:
             return await asyncio.to_thread(_HASHER.hash, password)
 
     async def matches(self, password: str, password_hash: str | None) -> bool:
-        """Whether it is the password of this hash. Without a hash it takes as long, and is false."""
-        async with self._turns:
+        """Whether the hash is of this password. Without a hash: False, after the same time, to reveal nothing."""
+        async with self._slots:
             return await asyncio.to_thread(self._verify, password, password_hash)
 
     def _verify(self, password: str, password_hash: str | None) -> bool:
         if password_hash is None:
-            self._nobodys = self._nobodys or _HASHER.hash("nobody's")
-        return _HASHER.verify(password, password_hash or self._nobodys or "") and password_hash is not None
+            self._dummy_hash = self._dummy_hash or _HASHER.hash("no user's password")
+        return _HASHER.verify(password, password_hash or self._dummy_hash or "") and password_hash is not None

@@ -17,11 +17,11 @@ LOGIN_EMAIL = "users_login_email_key"
 
 
 class AddressTakenError(Exception):
-    """Somebody logs in with this address, here or in another tenant."""
+    """A user of this or another tenant logs in with this address."""
 
 
 class UserTakenError(Exception):
-    """The tenant has a user of this id."""
+    """The tenant has a user with this id."""
 
 
 class UserRepository:
@@ -32,7 +32,7 @@ class UserRepository:
         self._tenant_id = scope.tenant_id
 
     async def save(self, user: User) -> None:
-        """Write a user of this tenant, new or changed. Raises AddressTakenError, UserTakenError."""
+        """Add or update a user of this tenant. Raises AddressTakenError, UserTakenError."""
         if user.tenant_id != self._tenant_id:
             raise ValueError("a user of another tenant")
         self._session.add(user)
@@ -42,26 +42,26 @@ class UserRepository:
             raise (AddressTakenError if LOGIN_EMAIL in str(error.orig) else UserTakenError) from error
 
     async def find(self, user_id: str, *, lock: bool = False) -> User | None:
-        """The user; with `lock`, nobody else changes it until the transaction ends."""
+        """The user. With `lock`, other transactions cannot change it until this one ends."""
         statement = select(User).where(User.tenant_id == self._tenant_id, User.id == user_id)
         if lock:
             statement = statement.with_for_update().execution_options(populate_existing=True)
         return (await self._session.exec(statement)).one_or_none()
 
     async def lock_active_admins(self) -> set[str]:
-        """Ids of the active administrators. Until the transaction ends nobody else takes one away."""
+        """Ids of the active administrators. Until the transaction ends, no other can remove one of them."""
         statement = select(User.id).where(
             User.tenant_id == self._tenant_id, User.role == "admin", col(User.is_active).is_(True)
         )
         return set(await self._session.exec(statement.order_by(User.id).with_for_update()))
 
     async def delete(self, user_id: str) -> bool:
-        """Delete the row, and with it the user's sessions and records; False where there is none."""
+        """Delete the user's row and, by foreign keys, its sessions and records. False where there is no such user."""
         statement = delete(User).where(col(User.tenant_id) == self._tenant_id, col(User.id) == user_id)
         return (await self._session.exec(statement)).rowcount == 1
 
     async def page(self, search: str | None, offset: int, limit: int) -> tuple[Sequence[User], int]:
-        """Users by id, all or those whose id, email or name holds the search in any case; and how many there are."""
+        """A page of users by id, and the total. `search` selects by a part of id, email or name, in any case."""
         condition = [col(User.tenant_id) == self._tenant_id]
         if search:
             pattern = "%" + re.sub(r"([\\%_])", r"\\\1", search) + "%"
@@ -72,7 +72,7 @@ class UserRepository:
 
 
 async def find_login(session: AsyncSession, email: str) -> User | None:
-    """Who logs in with this address: a login names no tenant."""
+    """The user who logs in with this address. A login names no tenant, so all tenants are searched."""
     statement = (
         select(User)
         .join(Tenant, col(Tenant.id) == col(User.tenant_id))
@@ -85,14 +85,14 @@ async def find_login(session: AsyncSession, email: str) -> User | None:
     return (await session.exec(statement)).one_or_none()
 
 
-async def find_logged_in(session: AsyncSession, of: UserSession) -> User | None:
-    """Whose session it is; None where the user or its tenant is no longer active."""
+async def find_logged_in(session: AsyncSession, user_session: UserSession) -> User | None:
+    """The user of this session; None where the user or its tenant is not active."""
     statement = (
         select(User)
         .join(Tenant, col(Tenant.id) == col(User.tenant_id))
         .where(
-            User.tenant_id == of.tenant_id,
-            User.id == of.user_id,
+            User.tenant_id == user_session.tenant_id,
+            User.id == user_session.user_id,
             col(User.is_active).is_(True),
             col(Tenant.deleted_at).is_(None),
         )

@@ -25,7 +25,7 @@ async def list_users(
     paging: Paging,
     search: Annotated[PlainText | None, Query(description="Part of an id, email or name")] = None,
 ) -> Page[UserOut]:
-    """The tenant's users by id: portal users, and end users whom a backend knows."""
+    """The tenant's portal users and end users, ordered by id."""
     found, total = await service.list_users(session, admin.scope, search, paging.offset, paging.page_size)
     data = [UserOut.model_validate(user) for user in found]
     return Page[UserOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
@@ -35,15 +35,15 @@ async def list_users(
 async def create_user(
     body: NewUser, admin: CurrentAdmin, plan: CurrentPlan, session: Session, request: Request
 ) -> UserOut:
-    """With a password it can log in, and its email has to be free among all who can. Without one it is an end user, of
-    whom the plan takes so many."""
+    """A user with a password can log in, and its email must be unique among all users who can. A user without one is an
+    end user, and counts towards the plan's limit."""
     user = await service.create_user(session, request.app.state.passwords, admin.scope, body, plan)
     return UserOut.model_validate(user)
 
 
 @router.get("/{user_id}", summary="Get a user", responses=_NOT_FOUND)
 async def get_user(user_id: PathId, user: CurrentUser, session: Session) -> UserOut:
-    """Any for an administrator, for others their own."""
+    """Administrators may get any user, others only themselves."""
     return UserOut.model_validate(await service.see_user(session, user, user_id))
 
 
@@ -51,7 +51,7 @@ async def get_user(user_id: PathId, user: CurrentUser, session: Session) -> User
 async def update_user(
     user_id: PathId, body: UserChanges, admin: CurrentAdmin, session: Session, request: Request
 ) -> UserOut:
-    """What is left out stays. A new password, role or activity revokes the user's refresh tokens."""
+    """Attributes that are left out do not change. A new password, role or activity revokes refresh tokens."""
     return UserOut.model_validate(
         await service.update_user(session, request.app.state.passwords, admin.scope, user_id, body)
     )
@@ -59,12 +59,12 @@ async def update_user(
 
 @router.delete("/{user_id}", status_code=204, summary="Delete a user", responses=_NOT_FOUND | _CONFLICT)
 async def delete_user(user_id: PathId, admin: CurrentAdmin, session: Session) -> Response:
-    """The user and everything it did is gone for good."""
+    """Delete the user and all data about it."""
     await service.delete_user(session, admin.scope, user_id)
     return Response(status_code=204)
 
 
 @router.patch("/{user_id}/toggle-status", summary="Switch a user off or on", responses=_NOT_FOUND | _CONFLICT)
 async def toggle_status(user_id: PathId, admin: CurrentAdmin, session: Session) -> UserOut:
-    """Who is switched off is logged out within 5 seconds."""
+    """A user who is switched off is logged out within 5 seconds."""
     return UserOut.model_validate(await service.toggle_status(session, admin.scope, user_id))

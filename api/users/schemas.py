@@ -1,4 +1,4 @@
-"""Users as the API takes and shows them."""
+"""Users in requests and responses."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from api.http.schemas import Instant, OpaqueId, PlainText, Schema
 from api.users import addresses, passwords
 
 Password = Annotated[str, StringConstraints(max_length=1024)]
-# What these two must be beyond that is checked where they are used; here it is said to whoever reads the schema.
+# Services check the length and form of these two. The JSON schema only documents them.
 NewPassword = Annotated[
     Password, WithJsonSchema({"type": "string", "minLength": passwords.MIN_LENGTH, "maxLength": passwords.MAX_LENGTH})
 ]
@@ -17,7 +17,7 @@ Role = Literal["user", "admin"]
 
 
 class UserOut(Schema):
-    """A user, without its password."""
+    """A user. The password is never shown."""
 
     id: str
     email: str | None = Field(examples=["user@example.com"])
@@ -34,19 +34,19 @@ class _Attributes(Schema):
     )
     name: PlainText | None = Field(default=None, examples=["John Doe"])
     password: NewPassword | None = Field(
-        default=None, description="8 to 256 characters; who has one can log in", examples=["a long password"]
+        default=None, description="8 to 256 characters; a user with a password can log in", examples=["a long password"]
     )
 
 
 class UserChanges(_Attributes):
-    """Attributes of a user. Those that are left out stay as they are."""
+    """Attributes of a user to change. Those that are left out stay as they are."""
 
     role: Role | None = Field(default=None, examples=["user"])
     is_active: StrictBool | None = Field(default=None, examples=[True])
 
 
 class NewUser(_Attributes):
-    """A user to make: a portal user with a password, or an end user."""
+    """A user to create: a portal user with a password, or an end user."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -59,9 +59,7 @@ class NewUser(_Attributes):
 
     role: Role = "user"
     is_active: StrictBool = True
-    id: OpaqueId | None = Field(
-        default=None, description="Your own id of an end user; one is made up where it is left out"
-    )
+    id: OpaqueId | None = Field(default=None, description="Your own id of an end user; generated if left out")
 
     @model_validator(mode="after")
     def _is_somebody(self) -> "NewUser":

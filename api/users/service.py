@@ -1,4 +1,4 @@
-"""Users: portal users, who have a password and can log in, and end users, whom a backend knows."""
+"""Users: portal users have a password and can log in; end users have an id that a backend chose."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from api.metering.refusals import user_refusal
 from api.sessions.repository import SessionRepository
 from api.users.addresses import is_address
 from api.users.passwords import Passwords
-from api.users.quota import refused_newcomers
+from api.users.quota import users_over_quota
 from api.users.repository import AddressTakenError, UserRepository, UserTakenError, find_login
 from api.users.schemas import NewUser, UserChanges
 from api.users.tables import User
@@ -26,14 +26,14 @@ MAX_METADATA = 10_000
 
 
 class AddressTaken(Conflict):
-    """409: of whom, in which tenant, is nobody's business."""
+    """409: a user has this address. Which user, and of which tenant, is not told."""
 
     def __init__(self) -> None:
         super().__init__("This address cannot be used")
 
 
 class InvalidAddress(Invalid):
-    """400: what is no address to log in with."""
+    """400: the text is no email address."""
 
     def __init__(self) -> None:
         message = "an address like name@example.com"
@@ -43,12 +43,12 @@ class InvalidAddress(Invalid):
 async def list_users(
     session: AsyncSession, scope: TenantScope, search: str | None, offset: int, limit: int
 ) -> tuple[Sequence[User], int]:
-    """A page of the tenant's users, and how many there are in all."""
+    """A page of the tenant's users, and the total."""
     return await UserRepository(session, scope).page(search, offset, limit)
 
 
 async def get_user(session: AsyncSession, scope: TenantScope, user_id: str) -> User:
-    """Raises NotFound."""
+    """The user. Raises NotFound."""
     return _found(await UserRepository(session, scope).find(user_id))
 
 
@@ -63,8 +63,9 @@ async def see_user(session: AsyncSession, caller: UserPrincipal, user_id: str) -
 async def create_user(
     session: AsyncSession, passwords: Passwords, scope: TenantScope, new: NewUser, plan: Plan | None = None
 ) -> User:
-    """Make a user. Raises Invalid, WeakPassword, AddressTaken, Conflict where the id is taken, and QuotaExceeded where
-    the plan, if one is given, takes no more end users: those who have no password.
+    """Create a user. Raises Invalid, WeakPassword, AddressTaken, and Conflict where the id is taken.
+
+    plan: limits the number of end users, who have no password. Raises QuotaExceeded where the limit is reached.
     """
     user = User(
         tenant_id=scope.tenant_id,
@@ -78,7 +79,7 @@ async def create_user(
     )
     if plan is not None and plan.user_limit is not None and new.password is None:
         async with OneConnection(session).connection() as connection:
-            if await refused_newcomers(connection, scope, [user.id], plan.user_limit):
+            if await users_over_quota(connection, scope, [user.id], plan.user_limit):
                 raise user_refusal(plan)
     await _save(session, scope, user)
     return user
@@ -87,18 +88,20 @@ async def create_user(
 async def create_admin(
     session: AsyncSession, passwords: Passwords, scope: TenantScope, email: str, password: str
 ) -> User:
-    """Make an administrator of the tenant who can log in. Raises as `create_user`."""
+    """Create an administrator who can log in. Raises the errors of `create_user`."""
     return await create_user(session, passwords, scope, NewUser(email=email, role="admin", password=password))
 
 
 async def update_user(
     session: AsyncSession, passwords: Passwords, scope: TenantScope, user_id: str, changes: UserChanges
 ) -> User:
-    """The user with the attributes that were sent. Raises NotFound, Invalid, WeakPassword, AddressTaken,
-    and Conflict where the tenant would be left without an active administrator.
+    """Change the attributes that were sent, and return the user.
+
+    Raises NotFound, Invalid, WeakPassword, AddressTaken, and Conflict where the tenant would be left without an active
+    administrator.
     """
     if changes.role == "user" or changes.is_active is False:
-        await _keep_an_admin_beside(session, scope, user_id)
+        await _require_another_admin(session, scope, user_id)
     user = _found(await UserRepository(session, scope).find(user_id, lock=True))
     if "email" in changes.model_fields_set:
         user.email = address(changes.email)
@@ -112,7 +115,7 @@ async def update_user(
     if changes.password is not None:
         user.password_hash = await passwords.hash(changes.password)
     if user.email is None and user.password_hash is not None:
-        raise Invalid.field("email", "who has a password needs one")
+        raise Invalid.field("email", "a user with a password needs one")
     await save_user(session, scope, user)
     if changes.password is not None or user.is_active != before[1]:
         await end_sessions(session, user)
@@ -122,7 +125,7 @@ async def update_user(
 
 
 async def toggle_status(session: AsyncSession, scope: TenantScope, user_id: str) -> User:
-    """The user, active where it was not and the other way around. Raises NotFound, Conflict for the last admin."""
+    """Deactivate an active user, or activate an inactive one. Raises NotFound, Conflict for the last active admin."""
     repository = UserRepository(session, scope)
     admins = await repository.lock_active_admins()
     user = _found(await repository.find(user_id, lock=True))
@@ -135,30 +138,31 @@ async def toggle_status(session: AsyncSession, scope: TenantScope, user_id: str)
 
 
 async def delete_user(session: AsyncSession, scope: TenantScope, user_id: str) -> None:
-    """Delete the user and erase all it did. Raises NotFound, Conflict for the last active administrator."""
-    await _keep_an_admin_beside(session, scope, user_id)
+    """Delete the user and erase all data about it. Raises NotFound, and Conflict for the last active administrator."""
+    await _require_another_admin(session, scope, user_id)
     if not await UserRepository(session, scope).delete(user_id):
         raise _no_such_user()
     await erase_user(session, scope, user_id)
 
 
 async def set_password(session: AsyncSession, passwords: Passwords, email: str, password: str) -> None:
-    """Give the portal user of this address another password. Raises NotFound, WeakPassword."""
+    """Change the password of the portal user with this address. Raises NotFound, WeakPassword."""
     user = await find_login(session, email)
     if user is None:
-        raise NotFound(f"Nobody logs in as {email}")
+        raise NotFound(f"No user logs in as {email}")
     user.password_hash = await passwords.hash(password)
     await save_user(session, TenantScope(user.tenant_id), user)
     await end_sessions(session, user)
 
 
 async def end_sessions(session: AsyncSession, user: User, keep: UUID | None = None) -> None:
-    """After a change of password or activity: no refresh token is good, no access token within 5 seconds.
+    """End the user's sessions after a change of password or activity, and revoke all its refresh tokens.
 
-    keep: the session that asks. It keeps its access token, and is as unable to refresh it as the others are.
+    Access tokens are refused after 5 seconds at most.
+    keep: a session whose access token stays valid until it expires. Its refresh token is revoked too.
     """
     sessions = SessionRepository(session, TenantScope(user.tenant_id))
-    await sessions.end(user.id, but=keep)
+    await sessions.end(user.id, except_for=keep)
     await sessions.revoke_refresh_tokens(user.id)
 
 
@@ -168,7 +172,7 @@ async def save_user(session: AsyncSession, scope: TenantScope, user: User) -> No
     await _save(session, scope, user)
 
 
-async def _keep_an_admin_beside(session: AsyncSession, scope: TenantScope, user_id: str) -> None:
+async def _require_another_admin(session: AsyncSession, scope: TenantScope, user_id: str) -> None:
     if await UserRepository(session, scope).lock_active_admins() == {user_id}:
         raise _last_admin()
 
@@ -183,7 +187,7 @@ async def _save(session: AsyncSession, scope: TenantScope, user: User) -> None:
 
 
 def address(email: str | None) -> str | None:
-    """The address without what surrounds it. Raises InvalidAddress."""
+    """The address without surrounding white space. Raises InvalidAddress."""
     if email is None:
         return None
     email = email.strip()
@@ -193,7 +197,7 @@ def address(email: str | None) -> str | None:
 
 
 def too_long(metadata: dict[str, Any]) -> str | None:
-    """Why this is more than a user may say of itself; None where it is not."""
+    """Why this metadata is too long to store; None where it is not."""
     return f"longer than {MAX_METADATA} characters" if len(repr(metadata)) > MAX_METADATA else None
 
 

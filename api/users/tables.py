@@ -1,4 +1,4 @@
-"""Users of a tenant: portal users, who have a password, and end users, whose ids a backend sends."""
+"""Users of a tenant: portal users have a password; end users have an id that a backend chose."""
 
 from datetime import datetime
 from typing import Any
@@ -10,14 +10,14 @@ from sqlmodel import Field
 from api.database.base import Table, flag, text_column, timestamptz, xid_column
 
 PORTAL = "password_hash IS NOT NULL OR role_issued_at IS NOT NULL"
-"""Of a row of `users`: somebody who has a password or came with another issuer's token."""
+"""SQL condition on `users`: the user has a password, or came with a token of an external issuer."""
 
 
 class User(Table, table=True):
     __tablename__ = "users"
     __table_args__ = (
         CheckConstraint("role IN ('user', 'admin')", name="role"),
-        # A login names no tenant, so the address of whoever can log in is unique across all of them.
+        # A login names no tenant, so the addresses of users with a password are unique across all tenants.
         Index(
             "users_login_email_key",
             text("lower(email)"),
@@ -25,7 +25,7 @@ class User(Table, table=True):
             postgresql_where=text("password_hash IS NOT NULL"),
         ),
         Index("users_xid_idx", "tenant_id", "xid"),
-        # Who logs in, here or elsewhere, is not counted as one of a plan's users.
+        # Portal users do not count towards a plan's user limit; the quota subtracts them.
         Index("users_portal_idx", "tenant_id", postgresql_where=text(PORTAL)),
     )
 
@@ -43,8 +43,8 @@ class User(Table, table=True):
     user_metadata: dict[str, Any] = Field(
         default_factory=dict, sa_column=Column(JSONB, nullable=False, server_default="{}")
     )
-    # Tokens of other issuers bring the role with them, the newest token's stands (`role_issued_at` is when it was
-    # issued), until an administrator here decides: then the role is pinned.
+    # Users of external issuers get the role of their newest token, which was issued at `role_issued_at`. Once an
+    # administrator sets a role here, the role is pinned and tokens no longer change it.
     role_pinned: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     role_issued_at: datetime | None = timestamptz(nullable=True)
     xid: int | None = xid_column()

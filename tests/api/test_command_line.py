@@ -77,7 +77,7 @@ def test_a_tenant_from_its_first_command_to_its_last(run: Run, database_url: str
         (["create-key", "--tenant", "nobody", "--name", "n"], "There is no tenant nobody"),
         (["create-key", "--tenant", "nobody", "--name", "n", "--rate-limit", "-5"], "--rate-limit"),
         (["create-admin", "--tenant", "nobody", "--email", "a@b.example"], "There is no tenant nobody"),
-        (["set-password", "--email", "nobody@example.com"], "Nobody logs in as nobody@example.com"),
+        (["set-password", "--email", "nobody@example.com"], "No user logs in as nobody@example.com"),
         (["delete-tenant", "--id", "nobody"], "There is no tenant nobody"),
     ],
 )

@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 
 from api.app import Configuration, create_app
 from api.auth.tokens import MissingSecretError
+from api.database.refresh_ahead_cache import RefreshAheadCache
 from api.database.scope import TenantScope
-from api.http.cache import FreshCache
 from api.http.principal import CurrentTenant, ReadKey, WriteKey
 from api.http.problems import Conflict, Invalid, NotFound
 from api.keys.service import create_key, hash_of, revoke_key
@@ -252,7 +252,7 @@ def test_a_cached_value_is_loaded_once_for_many_and_again_before_it_is_old() -> 
         return len(loads)
 
     async def run() -> list[int]:
-        cache: FreshCache[int, int] = FreshCache(load, seconds=0.4)
+        cache: RefreshAheadCache[int, int] = RefreshAheadCache(load, seconds=0.4)
         assert await asyncio.gather(*(cache.get(7) for _ in range(50))) == [1] * 50
         seen = [await cache.get(7)]
         await asyncio.sleep(0.25)  # the second half of its life: served, and loaded again behind
@@ -276,7 +276,7 @@ def test_a_failed_load_is_the_callers_and_the_next_one_tries_again() -> None:
         return str(answer)
 
     async def run() -> str:
-        cache: FreshCache[str, str] = FreshCache(load)
+        cache: RefreshAheadCache[str, str] = RefreshAheadCache(load)
         with pytest.raises(OSError, match="away"):
             await cache.get("a")
         return await cache.get("a")
@@ -289,7 +289,7 @@ def test_the_cache_is_bounded() -> None:
         return key
 
     async def run() -> int:
-        cache: FreshCache[int, int] = FreshCache(load, size=10)
+        cache: RefreshAheadCache[int, int] = RefreshAheadCache(load, size=10)
         for key in range(1_000):
             await cache.get(key)
         return len(cache._values)

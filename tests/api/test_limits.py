@@ -4,13 +4,18 @@ import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from api.http.client import ClientAddress
-from api.http.limits import Limits, MemoryCounts, RedisCounts, Verdict, per_minute
+from api.http.limits import RateLimiter
+from api.http.principal import STATE_KEY as PRINCIPAL
+from api.http.principal import KeyPrincipal, Principal, TenantInfo, UserPrincipal
+from api.http.window_counters import MemoryWindowCounter, RedisWindowCounter
 from configs.settings import LimitSettings
 from tests.api.conftest import OpenClient, Tenants
 from tests.fixtures.redis import RedisServer
@@ -121,17 +126,37 @@ def test_a_line_of_the_clients_own_before_the_proxys_is_not_believed(open_client
 
 
 def test_scopes_and_identities_do_not_share_a_count() -> None:
-    async def run() -> list[Verdict]:
-        limits = Limits(MemoryCounts())
-        who = [("key", "a"), ("user", "a"), ("key", "b"), ("key", "a")]
-        return [await limits.charge(per_minute(9, scope), identity) for scope, identity in who]
+    tenant, one, other = TenantInfo("shop", "free", "all"), UUID(int=1), UUID(int=2)
+    callers: list[Principal | None] = [
+        KeyPrincipal(tenant, one, frozenset()),
+        UserPrincipal(tenant, one.hex, "user"),
+        KeyPrincipal(tenant, other, frozenset()),
+        KeyPrincipal(tenant, one, frozenset()),
+        None,
+    ]
 
-    assert [verdict.remaining for verdict in asyncio.run(run())] == [8, 8, 8, 7]
+    async def run() -> list[int | None]:
+        limiter = RateLimiter(LimitSettings(per_key=9, per_jwt=9, per_ip=9), MemoryWindowCounter())
+        found = [await limiter.hit(_request(caller)) for caller in callers]
+        return [status and status.remaining for status in found]
+
+    assert asyncio.run(run()) == [8, 8, 8, 7, 8]
+
+
+def _request(caller: Principal | None) -> Request:
+    return Request({"type": "http", "headers": [], "client": (UUID(int=1).hex, 1), "state": {PRINCIPAL: caller}})
+
+
+def test_limits_are_declared_as_strings_and_key_functions_of_slowapi() -> None:
+    limiter = RateLimiter(LimitSettings(per_ip=7), MemoryWindowCounter())
+    key = limiter.caller_key(_request(None))
+    assert key == f"address:7:{UUID(int=1).hex}"
+    assert limiter.limit_string(key) == "7/minute"
 
 
 def test_memory_forgets_windows_that_are_over() -> None:
-    async def run() -> MemoryCounts:
-        counts = MemoryCounts()
+    async def run() -> MemoryWindowCounter:
+        counts = MemoryWindowCounter()
         for identity in range(1_000):
             await counts.increment(str(identity), 1, 60)
         assert await counts.increment("7", 1, 60) == 2
@@ -177,7 +202,7 @@ def test_a_redis_that_hangs_slows_one_request_by_50_ms_and_no_other(
 
 def test_while_one_request_waits_for_a_hung_redis_the_event_loop_goes_on(redis_server: RedisServer) -> None:
     async def run() -> tuple[float, int]:
-        counts = RedisCounts(redis_server.url, breaker_seconds=30)
+        counts = RedisWindowCounter(redis_server.url, breaker_seconds=30)
         await counts.increment("a", 1, 60)
         redis_server.hang()
         longest = 0.0
@@ -203,7 +228,7 @@ def test_while_one_request_waits_for_a_hung_redis_the_event_loop_goes_on(redis_s
 
 def test_after_the_breaker_one_request_asks_redis_again_and_the_shared_count_goes_on(redis_server: RedisServer) -> None:
     async def run() -> list[int]:
-        counts = RedisCounts(redis_server.url, breaker_seconds=0.3)
+        counts = RedisWindowCounter(redis_server.url, breaker_seconds=0.3)
         seen = [await counts.increment("a", 1, 60) for _ in range(3)]
         redis_server.hang()
         seen.append(await counts.increment("a", 1, 60))  # memory's first

@@ -1,4 +1,4 @@
-"""Alembic's entry: it runs revisions on the connection that `api.database.migrate` opened and locked."""
+"""Alembic's entry point. It runs revisions on the connection that `api.database.migrate` opened and locked."""
 
 from alembic import context
 

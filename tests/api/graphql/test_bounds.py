@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from api.graphql.documents import MAX_ALIASES, Extent, measure, root_fields
+from api.graphql.documents import MAX_ALIASES, Extent, extent_of, root_fields
 from configs.settings import ApiSettings, LimitSettings
 from tests.api.graphql.calls import HEALTH, RECOMMENDATIONS, VERSION, data, run
 from tests.api.test_limits import away_from_the_end_of_a_minute  # noqa: F401 - a fixture
@@ -122,12 +122,12 @@ def test_the_extent_of_a_document_is_what_it_expands_to(main: str, f: str, g: st
         return fields.replace("...F", f"... on T {{ {f} }}").replace("...G", f"... on T {{ {g} }}")
 
     document = f"{{ {main} }} fragment F on T {{ {f} }} fragment G on T {{ {g} }}"
-    without_fragments = [measure(parse(f"{{ {spelled(fields)} }}")) for fields in (main, f, g)]
-    assert measure(parse(document)) == reduce(Extent.beside, without_fragments)
+    without_fragments = [extent_of(parse(f"{{ {spelled(fields)} }}")) for fields in (main, f, g)]
+    assert extent_of(parse(document)) == reduce(Extent.beside, without_fragments)
 
 
 def test_extents_by_hand() -> None:
-    assert measure(parse("{ a b { c x: d } ...F } fragment F on T { e { f } }")) == Extent(8, 1, 2)
+    assert extent_of(parse("{ a b { c x: d } ...F } fragment F on T { e { f } }")) == Extent(8, 1, 2)
     assert root_fields(parse("{ a b { c x: d } y: a ...F __typename } fragment F on T { e { f } a }"), None) == 4
     assert root_fields(parse("query A { a } query B { a b c }"), "B") == 3
 

@@ -134,7 +134,7 @@ def test_rows_of_new_users_past_the_limit_are_402_in_the_order_of_the_batch(shop
     assert units_of(shop) == 4
 
 
-def test_newcomers_at_once_do_not_pass_the_limit_together(shop: Backend) -> None:
+def test_new_users_at_once_do_not_exceed_the_limit_together(shop: Backend) -> None:
     add_users(shop, 95)
 
     def post(n: int) -> int:

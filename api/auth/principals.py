@@ -1,4 +1,4 @@
-"""Users as tokens name them: the queries that start from a credential instead of a tenant."""
+"""Finds the user that a token names. These queries start from a credential, so they take no tenant scope."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -6,7 +6,7 @@ from uuid import UUID
 from api.database.engine import Pool
 from api.http.principal import TenantInfo, UserPrincipal
 
-FIND_ACTIVE = """
+FIND_SESSION_USER = """
     SELECT users.role, tenants.id, tenants.plan, tenants.exclude_seen
     FROM sessions
     JOIN users ON users.tenant_id = sessions.tenant_id AND users.id = sessions.user_id
@@ -15,7 +15,7 @@ FIND_ACTIVE = """
         AND sessions.expires_at > now() AND users.is_active AND tenants.deleted_at IS NULL
 """
 
-FIND_ADMITTED = """
+FIND_EXTERNAL = """
     SELECT
         users.is_active, users.role, tenants.id, tenants.plan, tenants.exclude_seen,
         NOT users.role_pinned AND users.password_hash IS NULL AND users.role <> %(role)s
@@ -25,9 +25,9 @@ FIND_ADMITTED = """
     WHERE users.tenant_id = %(tenant)s AND users.id = %(user)s AND tenants.deleted_at IS NULL
 """
 
-# A user with a password logs in here, so its role is decided here too. Who was erased does not come back with a token
-# that was issued before.
-ADMIT = """
+# A user with a password keeps the role that it has here. A token that was issued before its user was erased does not
+# create the user again.
+ADD_OR_UPDATE = """
     INSERT INTO users AS known (tenant_id, id, email, role, role_issued_at, last_active_at)
     SELECT id, %(user)s, %(email)s, %(role)s, to_timestamp(%(issued)s), to_timestamp(%(issued)s)
     FROM tenants WHERE id = %(tenant)s AND deleted_at IS NULL AND NOT EXISTS (
@@ -39,19 +39,19 @@ ADMIT = """
         last_active_at = greatest(known.last_active_at, excluded.last_active_at),
         (role, role_issued_at) = (
             SELECT
-                CASE WHEN theirs THEN excluded.role ELSE known.role END,
-                CASE WHEN theirs THEN excluded.role_issued_at ELSE known.role_issued_at END
+                CASE WHEN takes_role THEN excluded.role ELSE known.role END,
+                CASE WHEN takes_role THEN excluded.role_issued_at ELSE known.role_issued_at END
             FROM (
                 SELECT NOT known.role_pinned AND known.password_hash IS NULL
-                    AND coalesce(known.role_issued_at, '-infinity') < excluded.role_issued_at AS theirs
+                    AND coalesce(known.role_issued_at, '-infinity') < excluded.role_issued_at AS takes_role
             ) AS decided
         )
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """What a valid token of another issuer says about a user."""
+class ExternalIdentity:
+    """What a valid token of an external issuer says about its user."""
 
     tenant_id: str
     user_id: str
@@ -60,10 +60,10 @@ class Identity:
     issued_at: int  # seconds since the epoch
 
 
-async def find_active(pool: Pool, tenant_id: str, user_id: str, session_id: UUID) -> UserPrincipal | None:
-    """The user as a principal; None where the session has ended, or the user or its tenant is no longer active."""
+async def find_session_user(pool: Pool, tenant_id: str, user_id: str, session_id: UUID) -> UserPrincipal | None:
+    """The user of a session; None where the session has ended, or the user or its tenant is not active."""
     async with pool.connection() as connection:
-        cursor = await connection.execute(FIND_ACTIVE, [session_id, tenant_id, user_id])
+        cursor = await connection.execute(FIND_SESSION_USER, [session_id, tenant_id, user_id])
         row = await cursor.fetchone()
     if row is None:
         return None
@@ -71,11 +71,11 @@ async def find_active(pool: Pool, tenant_id: str, user_id: str, session_id: UUID
     return UserPrincipal(TenantInfo(*tenant), user_id, role, session_id)
 
 
-async def admit(pool: Pool, identity: Identity) -> UserPrincipal | None:
-    """The user of another issuer's token, made where there was none; None where it or its tenant is not active.
+async def find_or_add_external_user(pool: Pool, identity: ExternalIdentity) -> UserPrincipal | None:
+    """The user of an external issuer's token, added if unknown; None where the user or its tenant is not active.
 
-    The role is the row's. The token's becomes the row's if it is newer than the one that stands there and nobody here
-    decided otherwise.
+    The principal has the role of the user's row. A token's role is written to the row where the token is newer than
+    the one that the row's role came from, unless an administrator has set the role (`role_pinned`).
     """
     parameters = {
         "tenant": identity.tenant_id,
@@ -85,10 +85,10 @@ async def admit(pool: Pool, identity: Identity) -> UserPrincipal | None:
         "issued": identity.issued_at,
     }
     async with pool.connection() as connection:
-        row = await (await connection.execute(FIND_ADMITTED, parameters)).fetchone()
+        row = await (await connection.execute(FIND_EXTERNAL, parameters)).fetchone()
         if row is None or row[-1]:
-            await connection.execute(ADMIT, parameters)
-            row = await (await connection.execute(FIND_ADMITTED, parameters)).fetchone()
+            await connection.execute(ADD_OR_UPDATE, parameters)
+            row = await (await connection.execute(FIND_EXTERNAL, parameters)).fetchone()
     if row is None or not row[0]:
         return None
     _, role, *tenant, _ = row

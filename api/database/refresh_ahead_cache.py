@@ -1,4 +1,4 @@
-"""What is looked up for every request and must not grow old: keys and users."""
+"""A cache for what every request looks up and what must be seconds old at most: the principals of keys and tokens."""
 
 import asyncio
 import time
@@ -13,11 +13,11 @@ Value = TypeVar("Value")
 log = structlog.get_logger(__name__)
 
 
-class FreshCache(Generic[Key, Value]):
-    """Values that are at most `seconds` old, loaded once for all who wait.
+class RefreshAheadCache(Generic[Key, Value]):
+    """Holds values that are at most `seconds` old. Concurrent callers of one key share one load.
 
-    In the second half of a value's life a request that uses it has it loaded again behind its back, so that no request
-    of a busy key waits for the database. Absence is a value too.
+    A request that uses a value in the second half of its life starts a load in the background, so that requests of a
+    busy key never wait for the database. A load that finds nothing returns None, which is cached like any value.
     """
 
     def __init__(self, load: Callable[[Key], Awaitable[Value]], seconds: float = 5.0, size: int = 10_000) -> None:
@@ -28,7 +28,7 @@ class FreshCache(Generic[Key, Value]):
         self._loading: dict[Key, asyncio.Task[Value]] = {}
 
     async def get(self, key: Key) -> Value:
-        """The value of this key. Raises what loading raises where there is no value young enough."""
+        """The value of this key. Raises what the load raises where no cached value is fresh enough."""
         if (known := self._values.get(key)) is not None:
             age = time.monotonic() - known[0]
             if age < self._seconds / 2:
@@ -36,7 +36,7 @@ class FreshCache(Generic[Key, Value]):
             if age < self._seconds:
                 self._refresh(key)
                 return known[1]
-        # Shielded: a client that goes away must not take the load from the others who wait for it.
+        # Shielded: a client that disconnects must not cancel the load for the others who wait for it.
         return await asyncio.shield(self._refresh(key))
 
     def _refresh(self, key: Key) -> "asyncio.Task[Value]":
@@ -46,7 +46,7 @@ class FreshCache(Generic[Key, Value]):
         return task
 
     async def _load_into(self, key: Key) -> Value:
-        asked = time.monotonic()  # the age counts from before the database looked
+        asked = time.monotonic()  # a value is as old as its query, not as its result
         try:
             value = await self._load(key)
         finally:
