@@ -1,4 +1,4 @@
-"""What the content-based family learns from labels, from dates of newcomers, and how much room it gives them."""
+"""The label mixture: what it learns from labels, what it expects of cold items, and the share of lists they get."""
 
 from dataclasses import replace
 
@@ -8,21 +8,21 @@ import scipy.sparse as sp
 
 from tests.training.catalogue import DAY, N_ITEMS, build_dataset, genre_of, histories, items_of
 from training.data.dataset import Dataset, Interactions, ItemTable
-from training.models.cold_start.label_mixture import (
+from training.models.cold_start.mixture_weights import (
     POPULARITY,
     best,
+    boost_for,
+    fit_mixture_weights,
     given_label,
-    labels_say,
-    learn_mixture,
-    lift_to,
+    label_weights,
     recent_rates,
 )
-from training.models.cold_start.label_model import MixtureConfig
-from training.models.cold_start.rate import Arrivals
+from training.models.cold_start.rate import ColdStartRate
+from training.models.content_based.config import ContentBasedConfig, LabelMixtureConfig
 from training.models.content_based.encoder import ContentEncoder
-from training.models.content_based.fields import Field
+from training.models.content_based.fields import MetadataField
 from training.models.content_based.labels import LabelConfig, LabelReader
-from training.models.content_based.model import ContentBased, ContentBasedConfig
+from training.models.content_based.model import ContentBased
 from training.models.contract import RuntimeOptions
 
 OPTIONS = RuntimeOptions(threads=1)
@@ -85,7 +85,7 @@ def test_the_kind_of_label_that_tells_gets_the_weight() -> None:
     dataset = dataset_of(users, items, days, metadata)
     moment = dataset.interactions.timestamps < 6 * DAY
     blocks = LabelReader().fit(ContentEncoder().fit(metadata), metadata)
-    found = learn_mixture(dataset.where(moment), blocks, np.ones(50), dataset.where(~moment), None, 100, 0)
+    found = fit_mixture_weights(dataset.where(moment), blocks, np.ones(50), dataset.where(~moment), None, 100, 0)
     # Of the ten items of a kind six are had, which no weight can tell: a kind says 1/10, an item of noise 1/50.
     assert found.weights["kind"] > 0.9
     assert sum(found.weights.values()) == pytest.approx(1)
@@ -96,7 +96,7 @@ def test_too_few_users_teach_nothing() -> None:
     dataset = dataset_of([0, 0, 1, 1], [0, 1, 2, 3], [0, 5, 0, 5], SHOP)
     blocks = LabelReader(LabelConfig(paired_fields=0)).fit(ContentEncoder().fit(SHOP), SHOP)
     before = dataset.interactions.timestamps < 3 * DAY
-    found = learn_mixture(dataset.where(before), blocks, np.ones(5), dataset.where(~before), None, 100, 0)
+    found = fit_mixture_weights(dataset.where(before), blocks, np.ones(5), dataset.where(~before), None, 100, 0)
     assert set(found.weights.values()) == {1 / (len(blocks) + 1)}
 
 
@@ -104,7 +104,7 @@ def test_an_item_is_chosen_of_a_label_as_often_as_of_late() -> None:
     block = sp.csr_array(np.array([[1, 0], [1, 0], [0, 1]], np.float32))
     rates = np.array([3.0, 1.0, 5.0])
     np.testing.assert_allclose(given_label(block, rates).toarray(), [[0.75, 0], [0.25, 0], [0, 1]])
-    np.testing.assert_allclose(labels_say({"one": block}, {"one": 0.5}, rates), [0.5 / 4, 0.5 / 5])
+    np.testing.assert_allclose(label_weights({"one": block}, {"one": 0.5}, rates), [0.5 / 4, 0.5 / 5])
 
 
 def test_recent_rates_halve_with_age_and_add_up_to_the_events_of_the_horizon() -> None:
@@ -120,15 +120,15 @@ def test_what_came_out_lately_is_expected_to_be_chosen_and_what_is_old_is_not() 
     metadata = [{"out": str(np.datetime64(day, "D"))} for day in out] + [{"out": "1955-01-01"}] * 40
     events = [(user, item, out[item] + 15 + user) for item in range(170) for user in range(5)]
     dataset = dataset_of(*map(list, zip(*events, strict=True)), metadata)
-    arrivals = Arrivals.learn(dataset, [Field(path="out", kind="date")], horizon_days=10.0)
+    rate = ColdStartRate.fit(dataset, [MetadataField(path="out", kind="date")], horizon_days=10.0)
     newest = int(dataset.interactions.timestamps.max() // DAY)
-    young, coming, old, undated = arrivals.expected(
+    young, coming, old, undated = rate.expected(
         [{"out": str(np.datetime64(newest + days, "D"))} for days in (-9, 5, -7000)] + [{}]
     )
     assert young == pytest.approx(5, rel=0.2)
     assert young > 3 * undated > 0
     assert max(coming, old) < undated / 2
-    assert arrivals.rate == pytest.approx(undated)
+    assert rate.rate == pytest.approx(undated)
 
 
 def test_a_year_tells_young_from_old_as_a_date_does() -> None:
@@ -137,22 +137,22 @@ def test_a_year_tells_young_from_old_as_a_date_does() -> None:
     events = [(user, item, 100 + item) for item in range(10, 99, 11) for user in range(8)]
     events += [(9, item, item % 7) for item in range(40) if item % 11 != 10]
     dataset = dataset_of(*map(list, zip(*events, strict=True)), metadata)
-    fields = [Field(path=path, kind="numeric") for path in ("pages", "year")]
-    arrivals = Arrivals.learn(dataset, fields, horizon_days=30.0)
-    assert arrivals.dated == {"year": "year"}
-    young, old = arrivals.expected([{"year": 1970}, {"year": 1960}])
+    fields = [MetadataField(path=path, kind="numeric") for path in ("pages", "year")]
+    rate = ColdStartRate.fit(dataset, fields, horizon_days=30.0)
+    assert rate.date_fields == {"year": "year"}
+    young, old = rate.expected([{"year": 1970}, {"year": 1960}])
     assert young > 2 * old
 
 
-def test_a_lift_gives_newcomers_their_share_of_places() -> None:
-    known = np.array([[9.0, 4.0], [9.0, 8.0]])
-    newcomers = np.array([[2.0, 1.0], [1.0, 0.0]])
-    # Lists of two. Twice its score lets the first newcomer into the first list, eight times the other into the second.
-    assert lift_to(0.25, known, newcomers) == pytest.approx(2, rel=1e-5)
-    assert lift_to(0.5, known, newcomers) == pytest.approx(8, rel=1e-5)
-    assert lift_to(0.75, known, newcomers) == pytest.approx(9, rel=1e-5)  # the second one of the first list
-    assert lift_to(1.0, known, newcomers) == 1.0  # there are not so many
-    assert lift_to(0.0, known, newcomers) == 1.0
+def test_a_boost_gives_cold_items_their_share_of_places() -> None:
+    warm = np.array([[9.0, 4.0], [9.0, 8.0]])
+    cold = np.array([[2.0, 1.0], [1.0, 0.0]])
+    # Lists of two. Twice its score lets the first cold_item into the first list, eight times the other into the second.
+    assert boost_for(0.25, warm, cold) == pytest.approx(2, rel=1e-5)
+    assert boost_for(0.5, warm, cold) == pytest.approx(8, rel=1e-5)
+    assert boost_for(0.75, warm, cold) == pytest.approx(9, rel=1e-5)  # the second one of the first list
+    assert boost_for(1.0, warm, cold) == 1.0  # there are not so many
+    assert boost_for(0.0, warm, cold) == 1.0
 
 
 def test_the_best_scores_of_some_columns_come_first() -> None:
@@ -161,8 +161,8 @@ def test_the_best_scores_of_some_columns_come_first() -> None:
     assert best(scores, np.array([False, True, False, False]), 2).tolist() == [[5.0, 0.0]]
 
 
-def mixed(newcomers: float = 0.1) -> ContentBased:
-    return ContentBased(ContentBasedConfig(mixture=MixtureConfig(newcomers=newcomers)))
+def mixed(share: float = 0.1) -> ContentBased:
+    return ContentBased(ContentBasedConfig(mixture=LabelMixtureConfig(cold_item_share=share)))
 
 
 def lists_of(model: ContentBased, dataset: Dataset) -> np.ndarray:
@@ -170,59 +170,61 @@ def lists_of(model: ContentBased, dataset: Dataset) -> np.ndarray:
     return model.recommend(dataset.histories(users), 10, exclude=dataset.seen[users].toarray()).items
 
 
-def world_with_newcomers() -> tuple[Dataset, np.ndarray]:
+def world_with_cold_items() -> tuple[Dataset, np.ndarray]:
     dataset = build_dataset()
-    newcomers = np.concatenate([items_of(genre)[::3] for genre in range(4)])
-    return dataset.where(~np.isin(dataset.interactions.items, newcomers)), newcomers
+    cold_items = np.concatenate([items_of(genre)[::3] for genre in range(4)])
+    return dataset.where(~np.isin(dataset.interactions.items, cold_items)), cold_items
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3])
-def test_newcomers_take_about_the_share_of_the_lists_that_is_asked_for(share: float) -> None:
-    dataset, newcomers = world_with_newcomers()
+def test_cold_items_take_about_the_share_of_the_lists_that_is_asked_for(share: float) -> None:
+    dataset, cold_items = world_with_cold_items()
     model = mixed(share).fit(dataset, OPTIONS)
-    assert np.isin(lists_of(model, dataset), newcomers).mean() == pytest.approx(share, abs=0.03)
+    assert np.isin(lists_of(model, dataset), cold_items).mean() == pytest.approx(share, abs=0.03)
 
 
-def test_newcomers_go_to_those_who_choose_their_kind() -> None:
-    dataset, newcomers = world_with_newcomers()
+def test_cold_items_go_to_those_who_choose_their_kind() -> None:
+    dataset, cold_items = world_with_cold_items()
     model = mixed(0.2).fit(dataset, OPTIONS)
     for genre in range(4):
-        liked = np.setdiff1d(items_of(genre), newcomers)[:5].tolist()
-        scores = model.score(histories(liked))[0, newcomers]
-        assert {genre_of(item) for item in newcomers[np.argsort(-scores)[:5]]} == {genre}
+        liked = np.setdiff1d(items_of(genre), cold_items)[:5].tolist()
+        scores = model.score(histories(liked))[0, cold_items]
+        assert {genre_of(item) for item in cold_items[np.argsort(-scores)[:5]]} == {genre}
 
 
-def test_an_item_added_later_is_a_newcomer_and_an_edited_one_keeps_its_public() -> None:
-    dataset, newcomers = world_with_newcomers()
+def test_an_item_added_later_is_cold_and_an_edited_one_keeps_its_public() -> None:
+    dataset, cold_items = world_with_cold_items()
     model = mixed().fit(dataset, OPTIONS)
-    twin, changed = dataset.items.metadata[newcomers[0]], int(items_of(0)[1])
+    twin, changed = dataset.items.metadata[cold_items[0]], int(items_of(0)[1])
     wider = model.with_items(np.array([changed, N_ITEMS], np.int32), [dataset.items.metadata[changed], twin])
     scores = wider.score(histories(items_of(0)[1:4].tolist()))[0]
-    assert scores[N_ITEMS] == pytest.approx(scores[newcomers[0]], rel=1e-5)
+    assert scores[N_ITEMS] == pytest.approx(scores[cold_items[0]], rel=1e-5)
     assert scores[changed] == pytest.approx(model.score(histories(items_of(0)[1:4].tolist()))[0, changed], rel=1e-5)
 
 
 @pytest.mark.parametrize("narrow", [0, 256])
-def test_a_blend_is_told_what_newcomers_are_expected_to_get_and_not_their_share(narrow, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr("training.models.cold_start.label_model.NARROW", narrow)
-    dataset, newcomers = world_with_newcomers()
-    lifted, plain = mixed(0.3).fit(dataset, OPTIONS), mixed(0.0).fit(dataset, OPTIONS)
-    twin = [dataset.items.metadata[newcomers[0]]]
+def test_as_a_base_model_cold_items_score_what_is_expected_of_them_without_a_boost(
+    narrow, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr("training.models.cold_start.label_mixture.DENSE_LABELS", narrow)
+    dataset, cold_items = world_with_cold_items()
+    boosted, plain = mixed(0.3).fit(dataset, OPTIONS), mixed(0.0).fit(dataset, OPTIONS)
+    twin = [dataset.items.metadata[cold_items[0]]]
     added = np.array([N_ITEMS], np.int32)
     asked = histories([0, 5, 9], [], [7])
     expected = plain.with_items(added, twin).score(asked)
-    assert not np.allclose(lifted.with_items(added, twin).score(asked), expected, rtol=0.1)
-    lifted.save(tmp_path)
-    for model in (lifted, ContentBased.load(tmp_path)):
-        for blended in (model.as_base_model().with_items(added, twin), model.with_items(added, twin).as_base_model()):
-            np.testing.assert_allclose(blended.score(asked), expected, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(boosted.with_items(added, twin).score(asked), expected, rtol=0.1)
+    boosted.save(tmp_path)
+    for model in (boosted, ContentBased.load(tmp_path)):
+        for scores in (model.as_base_model().with_items(added, twin), model.with_items(added, twin).as_base_model()):
+            np.testing.assert_allclose(scores.score(asked), expected, rtol=1e-4, atol=1e-6)
     assert plain.as_base_model() is plain
 
 
 def test_many_labels_are_held_sparsely_and_score_the_same(monkeypatch, tmp_path) -> None:
-    dataset, newcomers = world_with_newcomers()
+    dataset, cold_items = world_with_cold_items()
     dense = mixed().fit(dataset, OPTIONS)
-    monkeypatch.setattr("training.models.cold_start.label_model.NARROW", 0)
+    monkeypatch.setattr("training.models.cold_start.label_mixture.DENSE_LABELS", 0)
     sparse = mixed().fit(dataset, OPTIONS)
     assert (dense.kernel.form, sparse.kernel.form) == ("factors", "sparse-factors")
     asked = histories([0, 5, 9], [], [7])
@@ -233,7 +235,7 @@ def test_many_labels_are_held_sparsely_and_score_the_same(monkeypatch, tmp_path)
     sparse.save(tmp_path)
     again = ContentBased.load(tmp_path)
     np.testing.assert_array_equal(again.score(asked), sparse.score(asked))
-    added = (np.array([N_ITEMS], np.int32), [dataset.items.metadata[newcomers[0]]])
+    added = (np.array([N_ITEMS], np.int32), [dataset.items.metadata[cold_items[0]]])
     np.testing.assert_allclose(
         again.with_items(*added).score(asked), dense.with_items(*added).score(asked), rtol=1e-4, atol=1e-5
     )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.models.content_based.encoder import ContentEncoder, EncoderConfig
-from training.models.content_based.fields import Field, flatten, infer_fields, labels
+from training.models.content_based.fields import MetadataField, flatten, infer_fields, labels
 from training.models.content_based.text import Tfidf, tokens
 
 SHOP = [
@@ -119,7 +119,7 @@ def test_dates_addresses_and_identifiers_are_read_for_what_they_are() -> None:
 
 
 def test_one_label_in_many_spellings_is_one_label() -> None:
-    field = Field(path="a", kind="categorical")
+    field = MetadataField(path="a", kind="categorical")
     assert labels(field, [1, 1.0, "1", " 1 "]) == ["1"]
     assert labels(field, ["Rock", "ROCK", True, "true"]) == ["rock", "true"]
 

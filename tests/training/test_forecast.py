@@ -162,8 +162,8 @@ def test_an_ensemble_scores_as_many_queries_as_it_will_learn_from() -> None:
         config = HybridConfig(evidence_users=1, scale_users=1, **settings)
         return hybrid_workload(sizes, config, False, base).seconds
 
-    assert scored(questions_per_user=3) - scored() == pytest.approx(4 * 100, rel=0.01)  # each is scored four times
-    assert scored(questions_per_user=3, max_questions=50) == scored()
+    assert scored(queries_per_user=3) - scored() == pytest.approx(4 * 100, rel=0.01)  # each is scored four times
+    assert scored(queries_per_user=3, max_queries=50) == scored()
 
 
 def test_earlier_trainings_correct_the_formula(split: Split) -> None:

@@ -1,4 +1,4 @@
-"""The ranker: what it learns, when it gives up, and that its contributions are exact over linear components."""
+"""The ranker: what it learns, when it gives up, and that its contributions are exact over linear base models."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,21 +14,21 @@ from tests.training.catalogue import N_ITEMS, build_dataset, histories, items_of
 from training.data.dataset import Dataset, Interactions, ItemTable
 from training.data.splits import Holdout, leave_one_out_split
 from training.evaluation.report import evaluate_model
-from training.models.cold_start.boost import Guide, Lift, find_lift, lift_again, widest
+from training.models.cold_start.boost import ColdItemBoost, ColdStartModel, find_boost, largest_boost, resized_boost
 from training.models.collaborative.model import Collaborative
 from training.models.content_based.model import ContentBased
 from training.models.contract import NO_ITEM, Recommender, RuntimeOptions
 from training.models.hybrid.config import HybridConfig
-from training.models.hybrid.learning import Learned, RankerConfig, learn
+from training.models.hybrid.learning import LearnedRanker, RankerConfig, learn_ranker
 from training.models.hybrid.model import Hybrid
-from training.models.hybrid.queries import ask
-from training.models.hybrid.ranker import Candidates, breadth, fit_weights, ndcg
+from training.models.hybrid.queries import build_queries
+from training.models.hybrid.ranker import Candidates, aggregate_diversity, fit_weights, ndcg
 from training.models.popularity import Popularity
 from training.models.profiles import Profiles
 
 OPTIONS = RuntimeOptions(threads=1)
 RANKER = RankerConfig(
-    candidates=20, popularity_weights=(0.0, 0.5), breadth_powers=(0.0,), tolerance=0.0, folds=4, prior_users=0
+    candidates=20, popularity_weights=(0.0, 0.5), diversity_powers=(0.0,), tolerance=0.0, folds=4, prior_users=0
 )
 
 
@@ -84,11 +84,11 @@ def test_ndcg_of_lists_checked_by_hand() -> None:
     items = np.array([[4, 5, 6], [6, 7, 0]], np.int32)
     lists = Candidates(items, features, chosen, valid, np.array([2, 1]), np.ones(2))
     figures = ndcg(lists, np.ones(1))
-    assert breadth(lists, np.ones(1)) == 4
+    assert aggregate_diversity(lists, np.ones(1)) == 4
     assert figures.tolist() == pytest.approx([1 / np.log2(3) / (1 + 1 / np.log2(3)), 1.0])
 
 
-def test_questions_ask_for_what_came_after_the_moment_only() -> None:
+def test_queries_ask_for_what_came_after_the_moment_only() -> None:
     events = Interactions(
         users=np.array([0, 0, 0, 0, 1, 2], np.int32),
         items=np.array([5, 6, 5, 7, 8, 9], np.int32),
@@ -97,12 +97,12 @@ def test_questions_ask_for_what_came_after_the_moment_only() -> None:
         timestamps=np.array([10, 20, 30, 40, 35, 10], np.int64),
     )
     dataset = Dataset(events, ItemTable(np.arange(10).astype(object), [{}] * 10, np.ones(10, bool)), 3)
-    questions = ask(dataset, 20, 2, 100, mask_seen=True, rng=np.random.default_rng(0))
-    assert questions.users.tolist() == [0, 0, 1]
-    told = [questions.histories.items[a:b].tolist() for a, b in zip(*_bounds(questions.histories.offsets), strict=True)]
+    queries = build_queries(dataset, 20, 2, 100, mask_seen=True, rng=np.random.default_rng(0))
+    assert queries.users.tolist() == [0, 0, 1]
+    told = [queries.histories.items[a:b].tolist() for a, b in zip(*_bounds(queries.histories.offsets), strict=True)]
     assert told == [[5], [5, 6], []]
-    assert [row.nonzero()[0].tolist() for row in questions.targets.toarray()] == [[6, 7], [7], [8]]
-    assert [row.nonzero()[0].tolist() for row in questions.masked.toarray()] == [[5], [5, 6], []]
+    assert [row.nonzero()[0].tolist() for row in queries.targets.toarray()] == [[6, 7], [7], [8]]
+    assert [row.nonzero()[0].tolist() for row in queries.masked.toarray()] == [[5], [5, 6], []]
 
 
 def test_items_chosen_before_are_asked_for_where_people_choose_them_again() -> None:
@@ -119,9 +119,9 @@ def test_items_chosen_before_are_asked_for_where_people_choose_them_again() -> N
     for name, events in (("once", once), ("again", again)):
         dataset = Dataset(events, table, 30)
         past = dataset.where(events.timestamps < 3)
-        config = HybridConfig(questions_per_user=3)
+        config = HybridConfig(queries_per_user=3)
         ensemble = Hybrid(config, {"collaborative": Collaborative().fit(past, OPTIONS)}, 3).fit(dataset, OPTIONS)
-        asked[name] = ensemble.learned.n_questions
+        asked[name] = ensemble.learned.n_queries
     assert asked == {"once": 90, "again": 90}  # masked, those who repeat would have nothing left to be asked for
 
 
@@ -133,7 +133,7 @@ def test_where_each_users_last_events_are_held_out_it_learns_from_those_that_val
     split = leave_one_out_split(replace(dataset, interactions=replace(dataset.interactions, timestamps=places)))
     ensemble = Hybrid(None, parts(split.train, Collaborative, ContentBased), queries=split.validation)
     ensemble.fit(split.train, OPTIONS)
-    assert ensemble.learned.n_questions == len(split.validation)
+    assert ensemble.learned.n_queries == len(split.validation)
     expected = split.train.interactions.items
     np.testing.assert_array_equal(ensemble.popularity > 0, np.bincount(expected, minlength=N_ITEMS) > 0)
     later = ensemble.with_refitted(parts(split.before_test, Collaborative, ContentBased), split.before_test)
@@ -144,25 +144,23 @@ def test_where_each_users_last_events_are_held_out_it_learns_from_those_that_val
     assert figure is not None and alone is not None and figure > alone
 
 
-NEWCOMERS_SCORES = np.array([*range(12, 0, -1), 0.5, 0.2], np.float32)
-NEWCOMERS = np.arange(14) >= 12
+COLD_SCORES = np.array([*range(12, 0, -1), 0.5, 0.2], np.float32)
+COLD = np.arange(14) >= 12
 
 
-def told_of_newcomers(factor: float = 1.0) -> Callable[[Histories], np.ndarray]:
-    return lambda asked: np.tile(np.float32(factor) * NEWCOMERS_SCORES, (len(asked), 1))
+def scores_with_cold_items(factor: float = 1.0) -> Callable[[Histories], np.ndarray]:
+    return lambda asked: np.tile(np.float32(factor) * COLD_SCORES, (len(asked), 1))
 
 
-def newcomers_asked(target: int, *pasts: list[int]) -> Lift:
-    """Two users who look for `target` among twelve items that score 12, 11, ... 1 and two newcomers at 0.5 and 0.2."""
+def boost_of(target: int, *pasts: list[int]) -> ColdItemBoost:
+    """Two users who look for `target` among twelve items that score 12, 11, ... 1 and two cold_items at 0.5 and 0.2."""
     told = sp.csr_array((np.ones(2, bool), ([0, 1], [target] * 2)), shape=(2, 14))
-    questions = Holdout(np.arange(2, dtype=np.int32), histories(*pasts), told, sp.csr_array((2, 14), dtype=bool))
-    return find_lift(
-        lambda asked: np.tile(NEWCOMERS_SCORES, (len(asked), 1)), NEWCOMERS, questions, most=0.1, cost=0.01
-    )
+    queries = Holdout(np.arange(2, dtype=np.int32), histories(*pasts), told, sp.csr_array((2, 14), dtype=bool))
+    return find_boost(lambda asked: np.tile(COLD_SCORES, (len(asked), 1)), COLD, queries, max_share=0.1, max_cost=0.01)
 
 
-def test_newcomers_are_lifted_into_their_share_of_lists() -> None:
-    found = newcomers_asked(1, [0], [])
+def test_cold_items_are_lifted_into_their_share_of_lists() -> None:
+    found = boost_of(1, [0], [])
     # One of ten places each. The first user has had the best item: there 2 is the tenth, and 3 in the other list.
     assert found.share == 0.1
     assert found.value == pytest.approx(2.5, rel=1e-4)
@@ -170,90 +168,97 @@ def test_newcomers_are_lifted_into_their_share_of_lists() -> None:
 
 
 @pytest.mark.parametrize("factor", [1.0, 10.0])
-def test_a_lift_keeps_its_share_where_components_speak_in_other_numbers(factor: float) -> None:
-    found = newcomers_asked(1, [0], [])
+def test_a_boost_keeps_its_share_where_base_models_speak_in_other_numbers(factor: float) -> None:
+    found = boost_of(1, [0], [])
     seen = np.zeros((2, 14), bool)
     seen[0, 0] = True  # the first user has had the best item, longer ago than the history reaches
-    again = lift_again(found, told_of_newcomers(factor), NEWCOMERS, histories([], []), sp.csr_array(seen))
+    again = resized_boost(found, scores_with_cold_items(factor), COLD, histories([], []), sp.csr_array(seen))
     assert again.value == pytest.approx(2.5 * factor, rel=1e-4)
     assert (again.share, again.ndcg) == (found.share, found.ndcg)
 
 
-def test_there_is_no_lift_without_newcomers_nor_one_for_those_who_had_none() -> None:
-    blended, asked, seen = told_of_newcomers(), histories([0]), sp.csr_array((1, 14), dtype=bool)
-    assert lift_again(Lift(value=2.5, share=0.1), blended, np.zeros(14, bool), asked, seen) == Lift()
-    assert lift_again(Lift(), blended, NEWCOMERS, asked, seen) == Lift()
+def test_there_is_no_boost_without_cold_items_nor_one_for_those_who_had_none() -> None:
+    scores, asked, seen = scores_with_cold_items(), histories([0]), sp.csr_array((1, 14), dtype=bool)
+    assert (
+        resized_boost(ColdItemBoost(value=2.5, share=0.1), scores, np.zeros(14, bool), asked, seen) == ColdItemBoost()
+    )
+    assert resized_boost(ColdItemBoost(), scores, COLD, asked, seen) == ColdItemBoost()
 
 
-def test_content_speaks_as_softly_as_the_largest_share_of_newcomers_needs() -> None:
-    guides = [Guide(family="content-based", weight=weight) for weight in (1.0, 0.1, 0.01)]
-    asked: list[Guide | None] = []
+def test_content_speaks_as_softly_as_the_largest_share_of_cold_items_needs() -> None:
+    cold_start_models = [ColdStartModel(family="content-based", weight=weight) for weight in (1.0, 0.1, 0.01)]
+    asked: list[ColdStartModel | None] = []
 
-    def lift_under(guide: Guide | None) -> Lift:
-        asked.append(guide)
-        return {1.0: Lift(value=1, share=0.0125), 0.1: Lift(value=2, share=0.05), 0.01: Lift(value=3, share=0.05)}[
-            guide.weight if guide else 1.0
-        ]
+    def boost_with(model: ColdStartModel | None) -> ColdItemBoost:
+        asked.append(model)
+        return {
+            1.0: ColdItemBoost(value=1, share=0.0125),
+            0.1: ColdItemBoost(value=2, share=0.05),
+            0.01: ColdItemBoost(value=3, share=0.05),
+        }[model.weight if model else 1.0]
 
-    assert widest(guides, lift_under, most=0.1) == (Lift(value=2, share=0.05), guides[1])
-    assert asked == guides
+    assert largest_boost(cold_start_models, boost_with, max_share=0.1) == (
+        ColdItemBoost(value=2, share=0.05),
+        cold_start_models[1],
+    )
+    assert asked == cold_start_models
     asked.clear()
-    assert widest(guides, lift_under, most=0.05)[1] == guides[1]
-    assert asked == guides[:2]
-    assert widest(guides, lambda guide: Lift(), most=0.1) == (Lift(), None)
+    assert largest_boost(cold_start_models, boost_with, max_share=0.05)[1] == cold_start_models[1]
+    assert asked == cold_start_models[:2]
+    assert largest_boost(cold_start_models, lambda model: ColdItemBoost(), max_share=0.1) == (ColdItemBoost(), None)
 
 
-def test_newcomers_get_no_place_that_somebody_needs() -> None:
-    assert newcomers_asked(9, [], []) == Lift()  # the tenth of the lists as they are
+def test_cold_items_get_no_place_that_somebody_needs() -> None:
+    assert boost_of(9, [], []) == ColdItemBoost()  # the tenth of the lists as they are
 
 
-def test_a_lift_is_what_tells_newcomers_apart_from_others(hybrid: Hybrid) -> None:
-    lifted = hybrid.with_base_models(hybrid.base_models)
-    lifted.newcomers, lifted.lift = np.arange(N_ITEMS) < 5, Lift(value=0.7, share=0.1, ndcg=1.0)
+def test_a_boost_is_what_tells_cold_items_apart_from_others(hybrid: Hybrid) -> None:
+    boosted = hybrid.with_base_models(hybrid.base_models)
+    boosted.cold_items, boosted.cold_item_boost = np.arange(N_ITEMS) < 5, ColdItemBoost(value=0.7, share=0.1, ndcg=1.0)
     asked = histories([8], [8, 9, 10, 11])
-    gain = lifted.score(asked) - hybrid.score(asked)
+    gain = boosted.score(asked) - hybrid.score(asked)
     np.testing.assert_allclose(gain[:, 5:], 0, atol=1e-5)
     np.testing.assert_allclose(gain[:, :5], np.outer(0.7 * np.array([1, 4.0]) ** hybrid.growth, np.ones(5)), rtol=1e-3)
 
 
-def test_where_a_component_is_kept_content_speaks_of_newcomers_and_of_nothing_else(hybrid: Hybrid, tmp_path) -> None:
+def test_where_a_base_model_is_kept_content_speaks_of_cold_items_and_of_nothing_else(hybrid: Hybrid, tmp_path) -> None:
     kept = hybrid.with_base_models(hybrid.base_models)
     weights = {"collaborative": 1.0, "content-based": 0.0}
     chosen = {"weights": weights, "popularity_weight": 0.0, "kept_base_model": "collaborative"}
     kept.learned = hybrid.learned.model_copy(update=chosen)
-    kept.newcomers, kept.lift = np.arange(N_ITEMS) < 5, Lift(value=0.7, share=0.1, ndcg=1.0)
-    guided = kept.with_base_models(kept.base_models)
-    guided.guide = Guide(family="content-based", weight=1.0)
-    guided.explained_by = ["collaborative", "content-based"]
-    guided.save(tmp_path)
-    guided = Hybrid.load(tmp_path, guided.base_models)
+    kept.cold_items, kept.cold_item_boost = np.arange(N_ITEMS) < 5, ColdItemBoost(value=0.7, share=0.1, ndcg=1.0)
+    combined = kept.with_base_models(kept.base_models)
+    combined.cold_start_model = ColdStartModel(family="content-based", weight=1.0)
+    combined.explained_by = ["collaborative", "content-based"]
+    combined.save(tmp_path)
+    combined = Hybrid.load(tmp_path, combined.base_models)
     asked = histories([8], [8, 9, 10, 11])
-    said = guided.score(asked) - kept.score(asked)
-    content = guided.base_models["content-based"].score(asked)[:, :5]
+    said = combined.score(asked) - kept.score(asked)
+    content = combined.base_models["content-based"].score(asked)[:, :5]
     assert not said[:, 5:].any()
     for row in range(2):  # the same but for scale and place
         assert np.corrcoef(said[row, :5], content[row])[0, 1] == pytest.approx(1, abs=1e-4)
 
-    # What an item of the history says of a newcomer is what content says of it, and of others what the kept one does.
+    # What an item of the history says of a cold_item is what content says of it, and of others what the kept one does.
     lists = np.array([[2, 7], [2, 7]], np.int32)
     told = {family: hybrid.with_base_models(hybrid.base_models) for family in weights}
     for family, alone in told.items():
         alone.learned = kept.learned.model_copy(update={"weights": {**dict.fromkeys(weights, 0.0), family: 1.0}})
         alone.explained_by = [family]
     for found, first, second in zip(
-        *(model.explain_lists(asked, lists) for model in (guided, *told.values())), strict=True
+        *(model.explain_lists(asked, lists) for model in (combined, *told.values())), strict=True
     ):
-        newcomer = first.values[:, 0] + second.values[:, 0]
-        np.testing.assert_allclose(found.values, np.stack([newcomer, first.values[:, 1]], axis=1), atol=1e-5)
+        cold_item = first.values[:, 0] + second.values[:, 0]
+        np.testing.assert_allclose(found.values, np.stack([cold_item, first.values[:, 1]], axis=1), atol=1e-5)
 
 
-def test_what_comes_after_the_fit_is_a_newcomer_and_is_kept_as_one(hybrid: Hybrid, tmp_path) -> None:
+def test_what_comes_after_the_fit_is_cold_and_is_kept_as_one(hybrid: Hybrid, tmp_path) -> None:
     wider = hybrid.with_items(np.array([N_ITEMS], np.int32), [metadata_of(0, 1)])
-    assert wider.newcomers[-1] and wider.newcomers.sum() == hybrid.newcomers.sum() + 1
+    assert wider.cold_items[-1] and wider.cold_items.sum() == hybrid.cold_items.sum() + 1
     wider.save(tmp_path)
     again = Hybrid.load(tmp_path, wider.base_models)
-    assert again.lift == wider.lift
-    np.testing.assert_array_equal(again.newcomers, wider.newcomers)
+    assert again.cold_item_boost == wider.cold_item_boost
+    np.testing.assert_array_equal(again.cold_items, wider.cold_items)
 
 
 def _bounds(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -262,25 +267,25 @@ def _bounds(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def learn_from(
     signals: np.ndarray, popularity: np.ndarray, chosen: np.ndarray, config: RankerConfig = RANKER
-) -> Learned:
-    """Learn from one question per user. signals: [users, items, families]; popularity: [items]; chosen: [users]."""
+) -> LearnedRanker:
+    """Learn from one query per user. signals: [users, items, families]; popularity: [items]; chosen: [users]."""
     n_users, n_items, n_families = signals.shape
     everyone = np.broadcast_to(popularity[None, :, None], (n_users, n_items, 1))
     features = np.concatenate([signals, everyone], axis=2).astype(np.float32)
     users = np.arange(n_users, dtype=np.int32)
     targets = sp.csr_array((np.ones(n_users, bool), (users, chosen)), shape=(n_users, n_items))
     masked = sp.csr_array((n_users, n_items), dtype=bool)
-    questions = Holdout(users, histories(*([user] for user in range(n_users))), targets, masked)
-    return learn(
+    queries = Holdout(users, histories(*([user] for user in range(n_users))), targets, masked)
+    return learn_ranker(
         ["first", "second", "third"][:n_families],
         lambda rows: features[rows.items],
-        questions,
+        queries,
         config,
         np.random.default_rng(0),
     )
 
 
-def test_a_blend_is_of_all_that_help_and_of_nothing_else() -> None:
+def test_an_ensemble_is_of_all_that_help_and_of_nothing_else() -> None:
     signals = np.random.default_rng(0).normal(size=(150, 60, 3))
     chosen = (signals[:, :, 0] + 0.6 * signals[:, :, 1]).argmax(axis=1)
     learned = learn_from(signals, np.zeros(60), chosen)
@@ -292,7 +297,7 @@ def test_a_blend_is_of_all_that_help_and_of_nothing_else() -> None:
     assert learned.gain.mean == pytest.approx(learned.ndcg - max(learned.base_model_ndcg.values()))
 
 
-def test_popularity_gets_weight_where_it_tells_what_components_do_not() -> None:
+def test_popularity_gets_weight_where_it_tells_what_base_models_do_not() -> None:
     signals = np.random.default_rng(1).normal(size=(150, 60, 2))
     popularity = np.random.default_rng(2).normal(size=60)
     without = learn_from(signals, popularity, signals.sum(axis=2).argmax(axis=1))
@@ -300,7 +305,7 @@ def test_popularity_gets_weight_where_it_tells_what_components_do_not() -> None:
     assert (without.popularity_weight, needed.popularity_weight) == (0.0, 0.5)
 
 
-def test_what_components_reach_alone_decides_until_there_are_users_to_learn_from() -> None:
+def test_what_base_models_reach_alone_decides_until_there_are_users_to_learn_from() -> None:
     signals = np.random.default_rng(3).normal(size=(150, 60, 2))
     chosen = (signals[:, :, 0] + 0.6 * signals[:, :, 1]).argmax(axis=1)
     weights = {
@@ -314,22 +319,22 @@ def test_what_components_reach_alone_decides_until_there_are_users_to_learn_from
     assert abs(learned - expected).max() > 0.05
 
 
-def test_between_equals_the_blend_with_the_broader_lists_is_taken() -> None:
-    """The second component tells as much as the first, of the same ten items to everybody."""
+def test_between_equals_the_ensemble_with_the_broader_lists_is_taken() -> None:
+    """The second base model tells as much as the first, of the same ten items to everybody."""
     rng = np.random.default_rng(5)
     first = rng.normal(size=(150, 60))
     second = np.tile(np.where(np.arange(60) < 12, 3.0, 0.0), (150, 1)) + 0.1 * rng.normal(size=(150, 60))
     signals = np.stack([first, second], axis=2)
     chosen = (first + second).argmax(axis=1)
     exact = learn_from(signals, np.zeros(60), chosen)
-    powers = {"breadth_powers": (0.0, 0.5), "tolerance": 0.2}
+    powers = {"diversity_powers": (0.0, 0.5), "tolerance": 0.2}
     broad = learn_from(signals, np.zeros(60), chosen, RANKER.model_copy(update=powers))
-    assert broad.component_breadth["first"] > broad.component_breadth["second"]
-    assert broad.breadth > exact.breadth
+    assert broad.base_model_diversity["first"] > broad.base_model_diversity["second"]
+    assert broad.aggregate_diversity > exact.aggregate_diversity
     assert broad.weights["first"] > exact.weights["first"]
 
 
-def test_one_component_is_kept_where_the_others_only_disturb() -> None:
+def test_one_base_model_is_kept_where_the_others_only_disturb() -> None:
     signals = np.random.default_rng(3).normal(size=(150, 60, 2))
     learned = learn_from(signals, np.zeros(60), signals[:, :, 1].argmax(axis=1))
     assert learned.kept_base_model == "second"
@@ -338,12 +343,12 @@ def test_one_component_is_kept_where_the_others_only_disturb() -> None:
     assert learned.gain.mean == 0
 
 
-def test_too_few_people_to_tell_components_apart_get_even_weights() -> None:
+def test_too_few_people_to_tell_base_models_apart_get_even_weights() -> None:
     signals = np.random.default_rng(4).normal(size=(3, 60, 2))
     assert learn_from(signals, np.zeros(60), np.array([1, 2, 3])).weights == {"first": 0.5, "second": 0.5}
 
 
-def test_a_blend_that_kept_one_component_answers_as_that_component() -> None:
+def test_an_ensemble_that_kept_one_base_model_answers_as_that_component() -> None:
     dataset = build_dataset()
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)
@@ -402,7 +407,7 @@ class UpsideDown(Collaborative):
         return -super().leave_one_out_contributions(profiles, items)
 
 
-def test_new_components_bring_their_own_scale(hybrid: Hybrid) -> None:
+def test_new_base_models_bring_their_own_scale(hybrid: Hybrid) -> None:
     dataset = build_dataset()
     louder = parts(dataset, Collaborative, ContentBased)
     for term in louder["collaborative"].terms:
@@ -413,13 +418,13 @@ def test_new_components_bring_their_own_scale(hybrid: Hybrid) -> None:
     np.testing.assert_allclose(again.score(liked), hybrid.score(liked), rtol=1e-3, atol=1e-3)
 
 
-def test_a_missing_component_is_named(hybrid: Hybrid, tmp_path) -> None:
+def test_a_missing_base_model_is_named(hybrid: Hybrid, tmp_path) -> None:
     hybrid.save(tmp_path)
     with pytest.raises(ValueError, match="content-based missing"):
         Hybrid.load(tmp_path, {"collaborative": hybrid.base_models["collaborative"]})
 
 
-def test_components_that_know_newer_items_widen_a_loaded_blend(hybrid: Hybrid, tmp_path) -> None:
+def test_base_models_that_know_newer_items_widen_a_loaded_ensemble(hybrid: Hybrid, tmp_path) -> None:
     hybrid.save(tmp_path)
     change = (np.array([N_ITEMS], np.int32), [metadata_of(1, 70)])
     wider = {name: model.with_items(*change) for name, model in hybrid.base_models.items()}
@@ -428,7 +433,7 @@ def test_components_that_know_newer_items_widen_a_loaded_blend(hybrid: Hybrid, t
     np.testing.assert_array_equal(loaded.score(liked), hybrid.with_items(*change).score(liked))
 
 
-def test_components_of_different_catalogues_are_refused(hybrid: Hybrid, tmp_path) -> None:
+def test_base_models_of_different_catalogues_are_refused(hybrid: Hybrid, tmp_path) -> None:
     hybrid.save(tmp_path)
     change = (np.array([N_ITEMS], np.int32), [metadata_of(1, 70)])
     uneven = {**hybrid.base_models, "collaborative": hybrid.base_models["collaborative"].with_items(*change)}
@@ -436,12 +441,12 @@ def test_components_of_different_catalogues_are_refused(hybrid: Hybrid, tmp_path
         Hybrid.load(tmp_path, uneven)
 
 
-def test_a_blend_of_nothing_is_refused() -> None:
+def test_an_ensemble_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="needs fitted base models"):
         Hybrid().fit(build_dataset(), OPTIONS)
 
 
-def test_a_component_that_reads_no_histories_can_be_blended() -> None:
+def test_a_base_model_that_reads_no_histories_can_be_blended() -> None:
     dataset = build_dataset()
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)

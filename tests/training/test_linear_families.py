@@ -41,7 +41,7 @@ def test_histories_are_read_once_for_all_who_ask_and_checked_for_each() -> None:
     asked = histories([3, 1, 3])
     found = build_profiles(asked, 5)
     assert build_profiles(asked, 9) is found
-    assert build_profiles(asked, 5, half_life=2) is found.aged(2) is not found.aged(3)
+    assert build_profiles(asked, 5, half_life=2) is found.decayed(2) is not found.decayed(3)
     with pytest.raises(IndexError):
         build_profiles(asked, 3)
     gone = weakref.ref(found)
@@ -70,7 +70,7 @@ def test_ease_solves_its_regression() -> None:
 
 
 def test_transitions_solve_the_regression_of_every_event_on_those_before_it() -> None:
-    """Held against least squares over rows written out one by one, memories of half-lives 1 and 3 side by side."""
+    """Held against least squares over rows written out one by one, half-lives 1 and 3 side by side."""
     rng = np.random.default_rng(2)
     lengths = [7, 1, 9, 8]
     users = np.repeat(np.arange(4, dtype=np.int32), lengths)
@@ -111,7 +111,9 @@ def test_what_people_choose_again_speaks_for_itself() -> None:
     twice = replace(once, interactions=once.interactions.where(np.repeat(np.arange(len(first)), 2)))
     liked = items_of(1)[:3].tolist()
     own, none = (
-        Collaborative(CollaborativeConfig(memories=(), repetition=2)).fit(one, OPTIONS).recommend(histories(liked), 3)
+        Collaborative(CollaborativeConfig(decay_half_lives=(), repeat_weight=2))
+        .fit(one, OPTIONS)
+        .recommend(histories(liked), 3)
         for one in (twice, once)
     )
     assert set(own.items[0]) == set(liked)
@@ -125,7 +127,7 @@ def test_recent_choices_count_by_their_sum_halved_every_ninety_days() -> None:
     assert found.weights == pytest.approx([0.8 * 0.5 ** (92 / 90), 0.8 * (0.5 ** (93 / 90) + 0.5 ** (91 / 90) + 0.5)])
 
 
-@pytest.mark.parametrize("config", [{}, {"memories": (), "half_life": 3}, {"memories": (2, 7, 9)}])
+@pytest.mark.parametrize("config", [{}, {"decay_half_lives": (), "half_life": 3}, {"decay_half_lives": (2, 7, 9)}])
 def test_contributions_are_what_a_score_loses_in_every_form(config: dict, tmp_path) -> None:
     model = Collaborative(CollaborativeConfig(**config)).fit(build_dataset(), OPTIONS)
     model.save(tmp_path)
@@ -170,9 +172,9 @@ def test_contributions_of_a_batch_are_those_worked_out_item_by_item(batch: list[
 
 
 def test_what_is_long_forgotten_leaves_no_number_that_is_slow_to_multiply() -> None:
-    aged = build_profiles(histories(list(range(200))), 200, half_life=1.0)
-    kept = aged.weights[aged.weights > 0]
-    np.testing.assert_array_equal(aged.weights[:167], 0)
+    decayed = build_profiles(histories(list(range(200))), 200, half_life=1.0)
+    kept = decayed.weights[decayed.weights > 0]
+    np.testing.assert_array_equal(decayed.weights[:167], 0)
     np.testing.assert_allclose(kept, np.log2(1.8) * 0.5 ** np.arange(32, -1, -1.0), rtol=1e-6)
 
 
@@ -201,15 +203,15 @@ def test_the_strongest_weights_are_kept_by_magnitude() -> None:
     ("settings", "form"),
     [
         ({}, [Dense, Dense]),
-        ({"memory_items": 0}, [Dense]),
-        ({"memories": ()}, [Dense]),
-        ({"memory_items": 0, "dense_items": 10, "kept_weights": 40}, [Sparse]),
-        ({"memory_items": 0, "closed_form_items": 10, "head_items": 30, "factors": 6}, [Sparse, Factors]),
-        ({"memory_items": 0, "closed_form_items": 10, "head_items": 0}, [Factors]),
+        ({"transition_items": 0}, [Dense]),
+        ({"decay_half_lives": ()}, [Dense]),
+        ({"transition_items": 0, "dense_items": 10, "kept_weights": 40}, [Sparse]),
+        ({"transition_items": 0, "closed_form_items": 10, "head_items": 30, "factors": 6}, [Sparse, Factors]),
+        ({"transition_items": 0, "closed_form_items": 10, "head_items": 0}, [Factors]),
     ],
 )
 def test_collaborative_finds_the_genre_in_the_form_that_its_catalogue_allows(settings: dict, form: list[type]) -> None:
-    model = Collaborative(CollaborativeConfig(repetition=0, **settings)).fit(build_dataset(), OPTIONS)
+    model = Collaborative(CollaborativeConfig(repeat_weight=0, **settings)).fit(build_dataset(), OPTIONS)
     assert [type(term.kernel) for term in model.terms] == form
     liked = items_of(1)[:4].tolist()
     allowed = np.ones(N_ITEMS, bool)
@@ -219,7 +221,7 @@ def test_collaborative_finds_the_genre_in_the_form_that_its_catalogue_allows(set
 
 
 def test_a_factorisation_repeats_itself_under_its_seed() -> None:
-    config = CollaborativeConfig(memory_items=0, closed_form_items=10)
+    config = CollaborativeConfig(transition_items=0, closed_form_items=10)
     first, second = (Collaborative(config).fit(build_dataset(), OPTIONS).score(histories([3])) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 

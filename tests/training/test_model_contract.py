@@ -35,10 +35,10 @@ WESTERNS, ROMANCES, HORRORS, SPACE = ([int(item) for item in items_of(genre)] fo
 FEW = histories(WESTERNS[:5], HORRORS[3:9], [SPACE[2]], [], ROMANCES[:2] + SPACE[:2])
 
 
-def fit(family: str, dataset: Dataset, blended: Sequence[str] | None = None) -> Recommender:
+def fit(family: str, dataset: Dataset, base_models: Sequence[str] | None = None) -> Recommender:
     """As the product does it: an ensemble learns from models of the past and then holds those of the whole.
 
-    blended: families that an ensemble blends; all that are none unless given.
+    base_models: families that an ensemble combines; by default all that are no ensemble.
     """
     found = family_class(family)
     if not issubclass(found, Ensemble):
@@ -46,28 +46,28 @@ def fit(family: str, dataset: Dataset, blended: Sequence[str] | None = None) -> 
     times = dataset.interactions.timestamps
     known_until = int(np.quantile(times, 0.8, method="higher"))
     past = dataset.where(times < known_until)
-    parts = blended or [name for name in FAMILIES if not issubclass(family_class(name), Ensemble)]
-    ensemble = found(load_config(family), {name: component(name, past) for name in parts}, known_until)
+    chosen = base_models or [name for name in FAMILIES if not issubclass(family_class(name), Ensemble)]
+    ensemble = found(load_config(family), {name: base_model(name, past) for name in chosen}, known_until)
     ensemble.fit(dataset, OPTIONS)
-    return ensemble.with_refitted({name: component(name, dataset) for name in parts}, dataset)
+    return ensemble.with_refitted({name: base_model(name, dataset) for name in chosen}, dataset)
 
 
-_components: dict[tuple[str, int], Recommender] = {}
+_base_models: dict[tuple[str, int], Recommender] = {}
 
 
-def component(family: str, dataset: Dataset) -> Recommender:
+def base_model(family: str, dataset: Dataset) -> Recommender:
     """A fitted part of an ensemble, fitted once per cut of the one data set of this module."""
     key = (family, len(dataset.interactions))
-    if key not in _components:
-        _components[key] = fit(family, dataset)
-    return _components[key]
+    if key not in _base_models:
+        _base_models[key] = fit(family, dataset)
+    return _base_models[key]
 
 
 @cache
 def fitted(family: str) -> Recommender:
     if issubclass(family_class(family), Ensemble):
         return fit(family, build_dataset())
-    return component(family, build_dataset())
+    return base_model(family, build_dataset())
 
 
 @cache
@@ -372,7 +372,7 @@ FLOORS = {"popularity": 1.5}
 
 def test_lists_are_better_than_chance(family: str) -> None:
     split = leave_one_out_split(build_dataset())
-    model = component(family, split.train)
+    model = base_model(family, split.train)
     report = evaluate_model(model, split, n_resamples=2)
     reached, chance = report.metric("ndcg@10"), report.metric("ndcg@10", model="random")
     assert reached is not None and chance is not None

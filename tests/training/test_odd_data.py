@@ -186,7 +186,7 @@ def test_events_of_no_weight_make_no_item_popular() -> None:
 
 @pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize("family", ENSEMBLES)
-def test_a_blend_learns_from_held_out_events_or_says_that_there_are_none(family: str, name: str) -> None:
+def test_an_ensemble_learns_from_held_out_events_or_says_that_there_are_none(family: str, name: str) -> None:
     split = leave_one_out_split(dataset(name))
     base_models = {part: evaluate_family(part, split, options=OPTIONS) for part in ("collaborative", "popularity")}
     if not len(split.validation):

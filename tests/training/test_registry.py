@@ -13,7 +13,7 @@ def test_a_family_is_its_class() -> None:
     assert registry.family_class("collaborative") is Collaborative
 
 
-def test_a_blend_is_told_from_its_source() -> None:
+def test_an_ensemble_is_told_from_its_source() -> None:
     assert registry.is_ensemble("hybrid")
     assert not registry.is_ensemble("collaborative")
 

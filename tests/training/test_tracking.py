@@ -228,12 +228,12 @@ def test_tenants_do_not_see_each_other(store: Tracking, trained: TrainedModel) -
     assert store.champion("left", "collaborative") == ref
 
 
-def test_a_blend_is_registered_with_the_versions_it_serves_with(store: Tracking, trained: TrainedModel) -> None:
+def test_an_ensemble_is_registered_with_the_versions_it_serves_with(store: Tracking, trained: TrainedModel) -> None:
     popularity = train_family("popularity", DATASET, options=OPTIONS)
     base_models = {"collaborative": trained, "popularity": popularity}
     ensemble = train_family("hybrid", DATASET, options=OPTIONS, base_models=base_models)
-    refs = {name: store.log(one, "blend") for name, one in base_models.items()}
-    ref = store.log(ensemble, "blend", {name: one.version for name, one in refs.items()})
+    refs = {name: store.log(one, "ensemble") for name, one in base_models.items()}
+    ref = store.log(ensemble, "ensemble", {name: one.version for name, one in refs.items()})
     assert store.base_models(ref) == refs
     assert store.base_models(refs["popularity"]) == {}
     mlflow.set_registry_uri(store.uri)

@@ -64,7 +64,7 @@ def test_a_training_is_taken_over_from_disk(base_models: dict[str, TrainedModel]
     assert (again.report, again.score_map, again.usage) == (ensemble.report, ensemble.score_map, ensemble.usage)
 
 
-def test_a_blend_learns_from_the_past_and_serves_with_the_present(base_models: dict[str, TrainedModel]) -> None:
+def test_an_ensemble_learns_from_the_past_and_serves_with_the_present(base_models: dict[str, TrainedModel]) -> None:
     ensemble = train_family("hybrid", DATASET, options=OPTIONS, base_models=base_models)
     for stage in ("validated", "evaluated", "model"):
         assert getattr(ensemble, stage).base_models == {name: getattr(one, stage) for name, one in base_models.items()}
@@ -99,11 +99,11 @@ def test_memory_is_measured_over_the_block_only() -> None:
     assert usage.result.seconds > 0
 
 
-def test_a_blend_learns_from_the_events_that_validate_where_users_last_events_are_held_out() -> None:
+def test_an_ensemble_learns_from_the_events_that_validate_where_users_last_events_are_held_out() -> None:
     split = leave_one_out_split(DATASET)
     base_models = {
         name: train_family(name, DATASET, options=OPTIONS, split=split) for name in ("popularity", "collaborative")
     }
     ensemble = train_family("hybrid", DATASET, options=OPTIONS, base_models=base_models, split=split)
     assert ensemble.report.protocol.startswith("leave-one-out")
-    assert ensemble.report.notes["ranker_questions"] == len(split.validation)
+    assert ensemble.report.notes["ranker_queries"] == len(split.validation)

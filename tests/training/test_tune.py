@@ -46,7 +46,7 @@ def test_every_family_has_a_space_of_valid_configurations_around_its_own(family:
     assert all(isinstance(each, family_class(family).Config) for each in others) and len(set(map(repr, others))) == 20
 
 
-def test_a_blend_is_tuned_over_components_that_are_fitted_once_and_know_nothing_of_what_judges(
+def test_an_ensemble_is_tuned_over_base_models_that_are_fitted_once_and_know_nothing_of_what_judges(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fitted: list[Dataset] = []
@@ -70,14 +70,14 @@ def test_a_blend_is_tuned_over_components_that_are_fitted_once_and_know_nothing_
     assert found.value == pytest.approx(rank_queries(model, SPLIT.validation).per_user["ndcg@10"].mean())
 
 
-def test_a_blend_over_positions_learns_from_each_users_event_before_those_that_judge() -> None:
+def test_an_ensemble_over_positions_learns_from_each_users_event_before_those_that_judge() -> None:
     split = leave_one_out_split(build_dataset())
     model = ensemble_fit(Hybrid, split, {"popularity": load_config("popularity")}, OPTIONS)(HybridConfig(), OPTIONS)
     users = len(np.unique(split.validation.users))
-    assert isinstance(model, Hybrid) and model.learned.n_questions == pytest.approx(users, abs=20)
+    assert isinstance(model, Hybrid) and model.learned.n_queries == pytest.approx(users, abs=20)
 
 
-def test_a_blend_needs_components_and_a_space_names_what_there_is() -> None:
+def test_an_ensemble_needs_base_models_and_a_space_names_what_there_is() -> None:
     with pytest.raises(ValueError, match="pass ensemble_fit"):
         run_study(Hybrid, SPLIT, load_space("hybrid"), load_config("hybrid"), options=OPTIONS, minutes=5, trials=1)
     with pytest.raises(ValueError, match="none of the families"):
@@ -189,7 +189,7 @@ def test_the_command_writes_a_configuration_that_loads_and_logs_nested_runs(tmp_
     assert best == sorted(best) and len(best) == 3
 
 
-def test_the_command_tunes_a_blend_of_what_the_data_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_tunes_an_ensemble_of_what_the_data_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # the library leaves there what another test has set
     frame_of(build_dataset()).to_parquet(tmp_path / "events.parquet")
     (tmp_path / "deep-learning.yaml").write_text(

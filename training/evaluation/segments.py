@@ -22,6 +22,7 @@ import numpy.typing as npt
 from training.data.splits import Split
 from training.evaluation.metrics import TargetRanks
 from training.evaluation.rankings import HoldoutRankings, RankedQueries
+from training.models.cold_start.items import cold_items
 
 ALL, WARM, COLD_USERS, COLD_ITEMS, REPEAT, NEW = "all", "warm", "cold_users", "cold_items", "repeat", "new"
 
@@ -50,7 +51,7 @@ def segments(split: Split, rankings: HoldoutRankings) -> Iterator[Segment]:
     for name, users in ((ALL, np.ones(len(holdout), dtype=bool)), (WARM, warm), (COLD_USERS, ~warm)):
         if users.any():
             yield Segment(name, users, rankings.ranks, rankings)
-    cold = np.bincount(past.interactions.items, minlength=past.n_items) == 0
+    cold = cold_items(past.interactions.items, past.n_items)
     parts = [(COLD_ITEMS, unseen, unseen.ranks.where(cold[unseen.ranks.items]))]
     if split.mask != "all":
         had = past.seen[holdout.users].tocoo()

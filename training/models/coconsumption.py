@@ -1,4 +1,4 @@
-"""Who is chosen together with whom: the training matrix of linear families and item vectors from it."""
+"""Co-consumption: the users-by-items training matrix of linear families, and item vectors from it."""
 
 from dataclasses import replace
 
@@ -15,11 +15,11 @@ PRIOR_HALF_LIFE_DAYS = 14.0
 
 
 def training_matrix(dataset: Dataset, whole: bool = False) -> sp.csr_array:
-    """Profiles of all users without ageing, float32 [n_users, n_items].
+    """Profiles of all users without decay, float32 [n_users, n_items].
 
     Args:
         dataset: events.
-        whole: read past the bound on histories, which keeps to what is recent.
+        whole: use all events of a user, not only the newest ones that a history holds.
 
     Raises:
         ValueError: there are no interactions.

@@ -1,7 +1,7 @@
-"""The contract that every model family implements, and that the contract tests hold each one to.
+"""The contract that every model family implements; the contract tests check each family against it.
 
-A model is inductive: it scores *histories*, never stored users. It knows items by position in the item table it was
-trained on, and can be laid over with a newer catalogue (`with_items`) while it serves.
+A model is inductive: it scores *histories*, never stored users. It knows items by their position in the item table that
+it was trained on, and `with_items` extends it to a newer catalogue while it serves.
 """
 
 from abc import ABC, abstractmethod
@@ -41,11 +41,11 @@ class RuntimeOptions:
     device: str = "cpu"
     seed: int = 0
     threads: int = 2
-    max_seconds: float = 600.0  # a fit stops improving after this long and keeps its best state
+    max_seconds: float = 600.0  # a fit stops after this long and keeps its best state
     workdir: Path | None = None  # checkpoints of a long fit; None: none are written
     progress: Callable[[int, int, float | None], None] | None = None
-    """Told after each step of a long fit, as an epoch is: its number, of how many, the held-out figure where there is
-    one. What it raises ends the fit."""
+    """Called after each step of a long fit, such as an epoch, with its number, the number of steps, and the held-out
+    figure where there is one. An exception that it raises ends the fit."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Contributions:
-    """How much each event of one history weighs in one item's raw score; empty where no true evidence exists."""
+    """How much each item of one history contributes to one item's raw score; empty where nothing reliable is known."""
 
     items: Positions  # [n] positions of distinct history items
     values: npt.NDArray[np.float32]  # [n] in units of the raw score, largest first
@@ -66,16 +66,21 @@ class Contributions:
 
 @dataclass(frozen=True)
 class ListContributions:
-    """How much each event of one history weighs in the raw scores of one ranked list."""
+    """How much each item of one history contributes to the raw scores of one ranked list."""
 
     items: Positions  # [n] positions of distinct history items
     values: npt.NDArray[np.float32]  # [n, k] in units of the raw score; zero under NO_ITEM and where nothing is known
+
+    def of(self, column: int) -> Contributions:
+        """All contributions to the item at one place of the list, largest first."""
+        order = np.argsort(-self.values[:, column], kind="stable")
+        return Contributions(self.items[order], self.values[order, column])
 
 
 def gather_contributions(
     explained: Sequence[Contributions], columns: npt.NDArray[np.int64], k: int
 ) -> ListContributions:
-    """The contributions to several items of one list as one table. columns: the place in the list of each, of k."""
+    """The contributions to several items of one list as one table. columns: int64, the place of each in the list."""
     sources = np.unique(np.concatenate([one.items for one in explained] or [np.empty(0, np.int32)]))
     values = np.zeros((len(sources), k), dtype=np.float32)
     for column, one in zip(columns, explained, strict=True):
@@ -96,12 +101,12 @@ class Recommender(ABC):
 
     @abstractmethod
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
-        """Learn from the data set and return self. Raises ValueError where the data cannot carry this family."""
+        """Learn from the data set and return self. Raises ValueError where the data are not enough for this family."""
 
     def refit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
-        """A new model of the same recipe for a data set that holds this one's events and later ones.
+        """A new model with the same configuration, for a data set that adds later events to those of this model.
 
-        By default a fit anew; a family whose fits are long may go on from what it has learned.
+        By default a new fit. A family whose fits are long may continue from what it has learned.
         """
         return type(self)(self.config).fit(dataset, options)
 
@@ -120,26 +125,26 @@ class Recommender(ABC):
         return None
 
     def record(self) -> dict[str, Any]:
-        """What the fit found out about itself, for the run's record: numbers, words, and lists of floats as curves."""
+        """Facts about the fit for the tracking run: numbers, text, and lists of floats as curves."""
         return {}
 
     @property
     @abstractmethod
     def n_items(self) -> int:
-        """Items the model can score, those added by `with_items` included."""
+        """Number of items the model can score, including those added by `with_items`."""
 
     @abstractmethod
     def score(self, histories: Histories, candidates: Positions | None = None) -> FloatMatrix:
         """Raw scores, float32 [batch, n_items], or [batch, n_candidates] for int32 [n_candidates] positions.
 
-        An empty history gets the family's cold path. Positions in a history at or past `n_items` raise IndexError.
+        An empty history gets the scores of a new user. Positions in a history at or past `n_items` raise IndexError.
         """
 
     @abstractmethod
     def item_vectors(self) -> FloatMatrix:
-        """Unit vectors whose dot products say how alike two items are to this family, float32 [n_items, d].
+        """Unit vectors whose dot products are the similarity of two items to this family, float32 [n_items, d].
 
-        Serves `similar` and the diversity of lists. An item the family knows nothing about has a zero vector.
+        Used by `similar` and for the diversity of lists. An item the family knows nothing about has a zero vector.
         """
 
     @abstractmethod
@@ -148,10 +153,11 @@ class Recommender(ABC):
 
     @abstractmethod
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
-        """A model laid over with new or edited items; shares what it can with this one, which stays as it was.
+        """A copy with new or edited items; it shares memory with this model, which does not change.
 
-        positions: int32 [m] ascending; those below `n_items` are edits, the rest must continue it without a gap.
-        A family that reads metadata scores new items by it; any other gives them its lowest cold score.
+        A family that reads metadata scores new items by it; any other gives them the lowest score of an empty history.
+
+        positions: int32 [m] ascending. Those below `n_items` are edits; the others must follow it without a gap.
         """
 
     @abstractmethod
@@ -172,9 +178,9 @@ class Recommender(ABC):
         return {self.family: self.score(histories)}
 
     def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
-        """What `explain` says of every item of each row's list, one per row. items: int32 [batch, k], NO_ITEM allowed.
+        """`explain` for every item of each row's list, one result per row. items: int32 [batch, k], NO_ITEM allowed.
 
-        A family overrides it where a whole list costs less at once.
+        A family overrides it where a whole list is cheaper than its items one by one.
         """
         rows, columns = np.nonzero(items != NO_ITEM)
         explained = self.explain(histories.take(rows), items[rows, columns]) if len(rows) else []
@@ -190,7 +196,7 @@ class Recommender(ABC):
         """
         explained = self.explain_lists(histories, items)
         widest = max((len(one.items) for one in explained), default=0)
-        sources = np.full((len(items), widest + 1), NO_ITEM, dtype=np.int32)  # one place more, which is never empty
+        sources = np.full((len(items), widest + 1), NO_ITEM, dtype=np.int32)  # one column more, so that argmax has one
         values = np.zeros((*items.shape, widest + 1), dtype=np.float32)
         for row, one in enumerate(explained):
             sources[row, : len(one.items)] = one.items
@@ -228,7 +234,7 @@ class Recommender(ABC):
         return top_k(scores, k)
 
     def similar(self, items: Positions, k: int, allowed: Mask | None = None) -> Ranking:
-        """The k items most alike each of `items` [batch], themselves left out. Scores are cosines."""
+        """The k items most similar to each of `items` [batch], without the item itself. Scores are cosines."""
         vectors = self.item_vectors()
         scores = vectors[items] @ vectors.T
         scores[np.arange(len(items)), items] = -np.inf

@@ -1,4 +1,4 @@
-"""Baseline: items whose users overlap most with those of the history's items."""
+"""Baseline: items whose users overlap most with the users of the history's items."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -20,7 +20,7 @@ CELLS = 16_000_000
 
 
 class ItemKnnConfig(LinearConfig):
-    neighbours: int = Field(default=100, ge=1, description="items that one item speaks for")
+    neighbours: int = Field(default=100, ge=1, description="neighbours that are kept per item")
     shrinkage: float = Field(default=20.0, ge=0, description="added to the denominator of the cosine")
     dimensions: int = Field(default=64, ge=1, description="width of the vectors that `similar` compares")
 

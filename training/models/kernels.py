@@ -1,4 +1,4 @@
-"""Item-to-item weights K[j, i], how much item j of a history speaks for item i, in the form that fits their size."""
+"""Kernels: item-to-item weights K[j, i] of history item j for scored item i, in the form that fits their size."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Offsets = npt.NDArray[np.int64]
 
 
 class Kernel(ABC):
-    """Weights among `size` items."""
+    """An item-to-item matrix [size, size]."""
 
     form: ClassVar[str]
 
@@ -30,14 +30,14 @@ class Kernel(ABC):
 
     @abstractmethod
     def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
-        """K[j, i] of each of n items j with the m items i of its row's list, float32 [n, m].
+        """K[j, i] for each of n history items j and the m items i of its row's list, float32 [n, m].
 
         items: int32 [n], of row b the slice offsets[b]:offsets[b + 1]; lists: int32 [batch, m]; all in [0, size).
         """
 
     @abstractmethod
     def arrays(self) -> Arrays:
-        """What `from_arrays` needs."""
+        """The arrays that `from_arrays` restores the kernel from."""
 
     @classmethod
     @abstractmethod
@@ -45,7 +45,7 @@ class Kernel(ABC):
 
 
 class Dense(Kernel):
-    """Every pair has its weight: float32 [size, size]."""
+    """A weight for every pair: float32 [size, size]."""
 
     form = "dense"
 
@@ -72,7 +72,7 @@ class Dense(Kernel):
 
 
 class Sparse(Kernel):
-    """Few pairs have a weight, the others zero: CSR of float32 with sorted indices."""
+    """A weight for few pairs, zero for the others: CSR of float32 with sorted indices."""
 
     form = "sparse"
 
@@ -89,7 +89,9 @@ class Sparse(Kernel):
 
     def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
         listed = np.repeat(lists, np.diff(offsets), axis=0)
-        found = self.weights[items][np.arange(len(items))[:, None], listed]  # the rows first: looking up reads them all
+        found = self.weights[items][
+            np.arange(len(items))[:, None], listed
+        ]  # rows first, since a lookup reads whole rows
         return found.toarray()
 
     def arrays(self) -> Arrays:
@@ -132,7 +134,7 @@ class Factors(Kernel):
 
 
 class SparseFactors(Kernel):
-    """K = left @ right.T, both CSR of float32 [size, d]: many factors, of which each item has few."""
+    """K = left @ right.T, both CSR of float32 [size, d], for many factors of which each item has few."""
 
     form = "sparse-factors"
 
@@ -144,8 +146,8 @@ class SparseFactors(Kernel):
         return self.left.shape[0]
 
     def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
-        spoken = (profiles @ self.left).T.toarray()  # [d, batch]: the rows of `right` are read once for the batch
-        return np.ascontiguousarray((self.right @ spoken).T)
+        users = (profiles @ self.left).T.toarray()  # [d, batch], so that the rows of `right` are read once per batch
+        return np.ascontiguousarray((self.right @ users).T)
 
     def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
         found = np.empty((len(items), lists.shape[1]), dtype=np.float32)
@@ -185,7 +187,7 @@ def strongest(weights: FloatMatrix, per_row: int) -> sp.csr_array:
         return sp.csr_array(weights)
     columns = np.empty((n, per_row), dtype=np.int32)
     slices = max(1, _CELLS // m)
-    for start in range(0, n, slices):  # the whole order would take twice the memory of the weights
+    for start in range(0, n, slices):  # sorting everything at once would take twice the memory of the weights
         rows = slice(start, start + slices)
         columns[rows] = np.argpartition(-np.abs(weights[rows]), per_row - 1, axis=1)[:, :per_row]
     columns.sort(axis=1)

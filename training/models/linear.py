@@ -1,7 +1,7 @@
-"""Linear families: score(history, i) = prior[i] + sum over terms t and history items j of weight_t(j) * K_t[j, i].
+"""Linear families: score(history, i) = base[i] + sum over terms t and history items j of weight_t(j) * K_t[j, i].
 
-They differ in how many terms they have and where each K comes from. Being linear, they say exactly what each item of a
-history did to a score.
+They differ in the number of terms and in how each kernel K_t is computed. Since the score is linear in the history, the
+contribution of each history item is exact.
 """
 
 import json
@@ -25,35 +25,36 @@ from training.models.contract import (
 )
 from training.models.kernels import FORMS, Kernel
 from training.models.profiles import Profiles, build_profiles
+from training.models.stored_names import present_names
 
 CONFIG_FILE = "linear.json"
 ARRAYS_FILE = "linear.npz"
+_EARLIER_NAMES = {"moment": "as_of"}
 
 
 class LinearConfig(ModelConfig):
-    """What linear families share."""
+    """Hyper-parameters that all linear families have."""
 
     half_life: float | None = Field(
-        default=50.0, gt=0, description="distinct items after which an item of a history counts half; null: no ageing"
+        default=50.0, gt=0, description="distinct later items after which a history item counts half; null: no decay"
     )
     prior: float = Field(
-        default=0.01, ge=0, description="how much the time-decayed popularity of items adds to every score, cold or not"
+        default=0.01, ge=0, description="weight of the time-decayed popularity that is added to every score"
     )
 
 
 @dataclass(frozen=True)
 class Term:
-    """One way in which a history speaks for items."""
+    """One kernel, and how it weighs the items of a history."""
 
-    kernel: Kernel  # among the items of the training data (or of the catalogue, where content gives it)
-    half_life: float | None  # distinct items after which an item of a history counts half; None: no ageing
-    moment: int | None = (
-        None  # microseconds; where given, items count by how often they were chosen of late, as of then
-    )
+    kernel: Kernel  # among the items of the training data, or of the catalogue where it comes from content
+    half_life: float | None  # distinct later items after which a history item counts half; None: no decay
+    as_of: int | None = None
+    """Microseconds. Where given, history items are weighed by the user's recent events with them as of this time."""
 
-    def read(self, profiles: Profiles) -> Profiles:
-        """What this term multiplies its kernel with. profiles: without ageing."""
-        return (profiles if self.moment is None else profiles.recent(self.moment)).aged(self.half_life)
+    def weigh(self, profiles: Profiles) -> Profiles:
+        """The weights that this term multiplies its kernel with. profiles: without decay."""
+        return (profiles if self.as_of is None else profiles.recent(self.as_of)).decayed(self.half_life)
 
 
 class LinearRecommender(Recommender):
@@ -63,7 +64,7 @@ class LinearRecommender(Recommender):
     `leave_one_out_contributions` of each.
 
     Attributes:
-        terms: kernels of one size, with the ageing of each.
+        terms: kernels of one size, each with its decay.
         base: float32 [n_items], the score of an empty history.
         vectors: float32 [n_items, d] unit or zero vectors for `similar`.
     """
@@ -76,7 +77,7 @@ class LinearRecommender(Recommender):
 
     @property
     def kernel(self) -> Kernel:
-        """That of the first term, which most families have alone."""
+        """The kernel of the first term; most families have only one."""
         return self.terms[0].kernel
 
     @kernel.setter
@@ -93,23 +94,19 @@ class LinearRecommender(Recommender):
         return scores if candidates is None else scores[:, candidates]
 
     def score_profiles(self, profiles: Profiles) -> FloatMatrix:
-        """Raw scores of histories read already, float32 [batch, n_items]. profiles: without ageing."""
+        """Raw scores, float32 [batch, n_items]. profiles: of the histories, without decay."""
         scores = np.tile(self.base, (len(profiles), 1))
         for term in self.terms:
-            size, aged = term.kernel.size, term.read(profiles)
-            scores[:, :size] += term.kernel.propagate(aged.where(aged.weights > 0).matrix(size))
+            size, weighed = term.kernel.size, term.weigh(profiles)
+            scores[:, :size] += term.kernel.propagate(weighed.where(weighed.weights > 0).matrix(size))
         return scores
 
     def item_vectors(self) -> FloatMatrix:
         return self.vectors
 
     def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
-        """What the score would lose without each item of the history, exactly; negative where it would gain."""
-        explained = []
-        for found in self.explain_lists(histories, items[:, None]):
-            order = np.argsort(-found.values[:, 0], kind="stable")
-            explained.append(Contributions(found.items[order], found.values[order, 0]))
-        return explained
+        """The exact loss in score without each item of the history; negative where the score would rise."""
+        return [found.of(0) for found in self.explain_lists(histories, items[:, None])]
 
     @final
     def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
@@ -117,26 +114,27 @@ class LinearRecommender(Recommender):
         return profiles.contributions(self.leave_one_out_contributions(profiles, items))
 
     def leave_one_out_contributions(self, profiles: Profiles, items: Positions) -> FloatMatrix:
-        """What each of the n items of the histories adds to the scores of its row's list, float32 [n, k].
+        """The loss in the scores of each row's list without each of the n history items, float32 [n, k].
 
-        Without item j the older ones are one place nearer to the present and count 1 / decay as much: its own share
-        less that gain is the whole difference. Zero under NO_ITEM.
+        Without item j all older items move one place nearer to the present and their weights rise by the decay of one
+        place. The contribution is therefore the item's own share minus that rise of the older items. Zero under
+        NO_ITEM.
 
-        profiles: without ageing; items: int32 [batch, k].
+        profiles: without decay; items: int32 [batch, k].
         """
         known, listed = profiles.items < self.kernel.size, (items >= 0) & (items < self.kernel.size)
-        leave_one_out_contributions = np.zeros((len(known), items.shape[1]), dtype=np.float32)
+        values = np.zeros((len(known), items.shape[1]), dtype=np.float32)
         if not known.any() or not listed.any():
-            return leave_one_out_contributions
+            return values
         sources, lists = np.where(known, profiles.items, 0), np.where(listed, items, 0)
         for term in self.terms:
-            weights = term.read(profiles).weights * known
+            weights = term.weigh(profiles).weights * known
             shares = term.kernel.pairs(sources, profiles.offsets, lists) * weights[:, None]
             if term.half_life is not None:
-                gain = 2.0 ** (1 / term.half_life) - 1
-                shares = (shares - gain * _before(shares, profiles)).astype(np.float32)
-            leave_one_out_contributions += shares
-        return leave_one_out_contributions if listed.all() else leave_one_out_contributions * listed[profiles.rows]
+                rise = 2.0 ** (1 / term.half_life) - 1
+                shares = (shares - rise * _older_sums(shares, profiles)).astype(np.float32)
+            values += shares
+        return values if listed.all() else values * listed[profiles.rows]
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
         added = int((positions >= self.n_items).sum())
@@ -149,9 +147,7 @@ class LinearRecommender(Recommender):
 
     def save(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        terms = [
-            {"kernel": term.kernel.form, "half_life": term.half_life, "moment": term.moment} for term in self.terms
-        ]
+        terms = [{"kernel": term.kernel.form, "half_life": term.half_life, "as_of": term.as_of} for term in self.terms]
         (path / CONFIG_FILE).write_text(json.dumps({"config": self.config.model_dump(mode="json"), "terms": terms}))
         arrays: dict[str, Any] = {
             f"kernel{place}_{name}": array
@@ -167,10 +163,11 @@ class LinearRecommender(Recommender):
         with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
             model.base, model.vectors = arrays["base"], arrays["vectors"]
             terms = []
-            for place, term in enumerate(description["terms"]):
+            for place, stored in enumerate(description["terms"]):
+                term = present_names(stored, _EARLIER_NAMES)
                 prefix = f"kernel{place}_"
                 kernel = {name.removeprefix(prefix): arrays[name] for name in arrays.files if name.startswith(prefix)}
-                terms.append(Term(FORMS[term["kernel"]].from_arrays(kernel), term["half_life"], term["moment"]))
+                terms.append(Term(FORMS[term["kernel"]].from_arrays(kernel), term["half_life"], term["as_of"]))
         model.terms = tuple(terms)
         return model
 
@@ -180,8 +177,8 @@ class LinearRecommender(Recommender):
         return model
 
 
-def _before(shares: FloatMatrix, profiles: Profiles) -> npt.NDArray[np.float64]:
-    """Of each item the sum of the shares of the older ones of its history, [n, k]. shares: those of the items."""
+def _older_sums(shares: FloatMatrix, profiles: Profiles) -> npt.NDArray[np.float64]:
+    """For each item the sum of the shares of the older items of its history, float64 [n, k]. shares: float32 [n, k]."""
     sums = np.zeros((len(shares) + 1, shares.shape[1]))
     np.cumsum(shares, axis=0, out=sums[1:])
     starts = np.repeat(profiles.offsets[:-1], np.diff(profiles.offsets))

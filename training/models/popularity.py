@@ -1,4 +1,4 @@
-"""Baseline: what everybody has been choosing lately. The floor that every model must clear."""
+"""Baseline: recent popularity, the same ranking for all users. Every other model must beat it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class PopularityConfig(ModelConfig):
 
 
 class Popularity(Recommender):
-    """One ranking for all: log2(1 + time-decayed event weights) of each item."""
+    """One ranking for all users: log2(1 + time-decayed event weights) of each item."""
 
     family = "popularity"
     Config = PopularityConfig
@@ -56,11 +56,11 @@ class Popularity(Recommender):
         return np.tile(values, (len(histories), 1))
 
     def item_vectors(self) -> FloatMatrix:
-        """Zero vectors: popularity knows nothing about what items are like."""
+        """Zero vectors: popularity has no notion of similarity."""
         return np.zeros((self.n_items, 1), dtype=np.float32)
 
     def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
-        """Empty: no history weighs in these scores."""
+        """Empty: these scores do not depend on the history."""
         return [Contributions(np.empty(0, np.int32), np.empty(0, np.float32)) for _ in items]
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:

@@ -1,4 +1,4 @@
-"""Histories as weighted sets of distinct items: what every linear family reads."""
+"""Profiles: histories as weighted sets of distinct items, the input of every linear family."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,14 +13,13 @@ from feature_store import columns as c
 from feature_store.online import Histories
 from training.models.contract import FloatMatrix, ListContributions
 
-FORGOTTEN = 2.0**-32
-"""An item that ageing leaves less than this of counts nothing. Beside what is new a float32 score cannot hold it, and
-what would be left of old items are denormal numbers, whose products take a processor fifty times as long."""
-
+NEGLIGIBLE_DECAY = 2.0**-32
+"""Items with a smaller decay factor get a weight of zero. A float32 score cannot represent them beside newer items, and
+the products would be denormal numbers, which take a processor fifty times as long."""
 
 RECENT_DAYS = 90.0
-"""Half-life of what an item is counted by where people choose items again (docs/models-log.md). Not a setting: all
-linear base models of an ensemble read the same profiles."""
+"""Half-life of a user's events with an item where users repeat items (docs/models-log.md). Not a setting, since all
+linear base models of an ensemble share the same profiles."""
 _MICROS = RECENT_DAYS * c.MICROS_PER_DAY
 
 
@@ -28,14 +27,16 @@ _MICROS = RECENT_DAYS * c.MICROS_PER_DAY
 class Profiles:
     """A ragged batch of weighted items. Row b is the slice offsets[b]:offsets[b + 1], oldest first, items distinct.
 
-    Its arrays are not written to: what is worked out of them is kept.
+    Do not write to its arrays: what is derived from them is cached.
     """
 
     items: npt.NDArray[np.int32]  # [n]
     weights: npt.NDArray[np.float32]  # [n]
-    fresh: npt.NDArray[np.float64]  # [n] sums of event weights, each doubled for every RECENT_DAYS since 1970
+    fresh: npt.NDArray[
+        np.float64
+    ]  # [n] sums of event weights, each doubled for every RECENT_DAYS since 1970, so that decay is one factor
     offsets: npt.NDArray[np.int64]  # [batch + 1]
-    _aged: dict[float, "Profiles"] = field(default_factory=dict, init=False, repr=False)  # by half-life
+    _decayed: dict[float, "Profiles"] = field(default_factory=dict, init=False, repr=False)  # by half-life
     _matrices: dict[int, sp.csr_array] = field(default_factory=dict, init=False, repr=False)  # by width
 
     def __len__(self) -> int:
@@ -51,29 +52,29 @@ class Profiles:
         """Items of each row, at least 1, float32 [batch]."""
         return np.maximum(np.diff(self.offsets), 1).astype(np.float32)
 
-    def aged(self, half_life: float | None) -> "Profiles":
-        """Weights times 0.5 ** (distinct items after it / half_life), 0 where FORGOTTEN. None: age does not count."""
+    def decayed(self, half_life: float | None) -> "Profiles":
+        """Weights times 0.5 ** (distinct later items / half_life), 0 where that is negligible. None: no decay."""
         if half_life is None:
             return self
-        if half_life not in self._aged:
-            self._aged[half_life] = self._age(half_life)
-        return self._aged[half_life]
+        if half_life not in self._decayed:
+            self._decayed[half_life] = self._decay(half_life)
+        return self._decayed[half_life]
 
-    def _age(self, half_life: float) -> "Profiles":
+    def _decay(self, half_life: float) -> "Profiles":
         after = np.repeat(self.offsets[1:], np.diff(self.offsets)) - 1 - np.arange(len(self.items))
-        left = 0.5 ** (after / half_life)
-        left[left < FORGOTTEN] = 0
-        return replace(self, weights=(self.weights * left).astype(np.float32))
+        factors = 0.5 ** (after / half_life)
+        factors[factors < NEGLIGIBLE_DECAY] = 0
+        return replace(self, weights=(self.weights * factors).astype(np.float32))
 
-    def recent(self, moment: int) -> "Profiles":
-        """Weighted by the sums of event weights, each halved for every RECENT_DAYS before `moment`, microseconds.
+    def recent(self, as_of: int) -> "Profiles":
+        """Weights that are the sums of event weights, each halved for every RECENT_DAYS before `as_of`, microseconds.
 
-        An event after the moment counts more than one. What an item weighs is not changed by what else there is.
+        An event after `as_of` counts more than its weight. The weight of an item does not depend on the other items.
         """
-        return replace(self, weights=(self.fresh * 2.0 ** (-moment / _MICROS)).astype(np.float32))
+        return replace(self, weights=(self.fresh * 2.0 ** (-as_of / _MICROS)).astype(np.float32))
 
     def where(self, kept: npt.NDArray[np.bool_]) -> "Profiles":
-        """Those of the items, in the same rows. kept: bool [n]."""
+        """The kept items, in the same rows. kept: bool [n]."""
         if kept.all():
             return self
         offsets = np.concatenate(([0], np.cumsum(kept)))[self.offsets]
@@ -88,14 +89,14 @@ class Profiles:
         return self._matrices[n_items]
 
     def contributions(self, values: FloatMatrix) -> list[ListContributions]:
-        """Values of the items, float32 [n, k], as one table per row."""
+        """One table per row. values: float32 [n, k], the contributions of the n items."""
         return [
             ListContributions(self.items[start:end], values[start:end])
             for start, end in pairwise(self.offsets.tolist())
         ]
 
     def tabulated(self, contributions: list[ListContributions], k: int) -> FloatMatrix:
-        """The reverse, float32 [n, k], zero where a table does not name an item. Tables name items of their rows."""
+        """The reverse of `contributions`: float32 [n, k], zero for items of the row that its table lacks."""
         values = np.zeros((len(self.items), k), dtype=np.float32)
         for (start, end), found in zip(pairwise(self.offsets.tolist()), contributions, strict=True):
             items = self.items[start:end]
@@ -105,29 +106,29 @@ class Profiles:
 
 
 def build_profiles(histories: Histories, n_items: int, half_life: float | None = None) -> Profiles:
-    """The distinct items of each history, placed by their newest event.
+    """The distinct items of each history, ordered by their newest event.
 
     The weight of an item is log2(1 + the sum of its events' weights), so that the tenth purchase adds less than the
-    first, times 0.5 ** (distinct items after it / half_life).
+    first, times 0.5 ** (distinct later items / half_life).
 
     Args:
         histories: a batch; positions at or past `n_items` raise IndexError.
         n_items: the catalogue's size.
-        half_life: in distinct items; None: age does not count.
+        half_life: in distinct items; None: no decay.
     """
     if len(histories.items) and not 0 <= histories.items.min() <= histories.items.max() < n_items:
         raise IndexError(f"a history names an item outside the catalogue of {n_items}")
-    found = _READ.get(histories)
+    found = _CACHE.get(histories)
     if found is None:
-        found = _READ[histories] = _read(histories)
-    return found.aged(half_life)
+        found = _CACHE[histories] = _build(histories)
+    return found.decayed(half_life)
 
 
-_READ: WeakKeyDictionary[Histories, Profiles] = WeakKeyDictionary()
-"""A model scores histories and then explains its answers; several in an ensemble do."""
+_CACHE: WeakKeyDictionary[Histories, Profiles] = WeakKeyDictionary()
+"""A model scores histories and then explains its rankings, and base models of an ensemble read the same histories."""
 
 
-def _read(histories: Histories) -> Profiles:
+def _build(histories: Histories) -> Profiles:
     keys = histories.rows * (histories.items.max(initial=0) + 1) + histories.items
     order = np.argsort(keys, kind="stable")  # the events of an item side by side, oldest first
     last = np.ones(len(keys), dtype=bool)

@@ -1,7 +1,7 @@
-"""Which families there are, and saved models by family.
+"""The registry of model families, and loading of saved models by family.
 
-Families of this package are found by reading its modules, not by importing them: a process that serves one family
-must not pay for the libraries of the others. Families of other packages join through the entry-point group
+Families of this package are found by parsing its modules rather than importing them, so that a process that serves one
+family does not load the libraries of the others. Families of other packages join through the entry-point group
 `recommendai.models` (name: the family, value: `module:Class`).
 """
 
@@ -39,7 +39,7 @@ def family_class(family: str) -> type[Recommender]:
 
 
 def is_ensemble(family: str) -> bool:
-    """Whether a family is a `Ensemble`, told from its source where it is of this package. Raises KeyError as above."""
+    """Whether a family is an `Ensemble`; for one of this package from its source. Raises as `family_class` does."""
     if family in (sources := _sources()):
         return any(isinstance(base, ast.Name) and base.id == Ensemble.__name__ for base in sources[family].bases)
     return issubclass(family_class(family), Ensemble)

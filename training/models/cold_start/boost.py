@@ -1,4 +1,7 @@
-"""Items that nobody has had yet, in lists blended from components of which most know nothing of them."""
+"""The cold-item boost: what an ensemble adds to the scores of cold items, so that they get a share of its lists.
+
+Most base models give cold items their lowest score, so without a boost hardly any would be recommended.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -14,26 +17,26 @@ from training.evaluation.metrics import ndcg_of_lists
 from training.models.contract import FloatMatrix, Mask, top_k
 from training.models.hybrid.ranker import CUTOFF, Doubles
 
-Blended = Callable[[Histories], FloatMatrix]
-"""Histories to float32 [batch, n_items]: what the blend says, each row divided by size ** growth."""
+Score = Callable[[Histories], FloatMatrix]
+"""Histories to the ensemble's scores without a boost, float32 [batch, n_items], each row divided by size ** growth."""
 ROWS_AT_ONCE = 64
 HALVINGS = 3
-GUIDE_WEIGHTS = (1.0, 0.1, 0.01)
-"""Tried shares of the spread of content's scores."""
+COLD_START_WEIGHTS = (1.0, 0.1, 0.01)
+"""Weights to try for the cold-start model, as shares of the spread of its scores."""
 
 
-class Lift(BaseModel):
-    """What newcomers get beside what is said of them."""
+class ColdItemBoost(BaseModel):
+    """What is added to the score of every cold item."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    value: float | None = None  # in the scale of the blend, for a history of one item; None: they get nothing
-    share: float = 0.0  # of the places of lists that it was sized for
-    ndcg: float = 0.0  # NDCG@10 with it, over that without any newcomer in the lists
+    value: float | None = None  # in the scale of the ensemble, for a history of one item; None: no boost
+    share: float = 0.0  # of the places of lists that cold items take with it
+    ndcg: float = 0.0  # NDCG@10 with it, divided by that of lists without any cold item
 
 
-class Guide(BaseModel):
-    """The component that speaks of newcomers only, where the one that is kept knows nothing of them."""
+class ColdStartModel(BaseModel):
+    """The base model that ranks cold items alone, where the one base model that is kept cannot tell them apart."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,135 +46,140 @@ class Guide(BaseModel):
 
 @dataclass(frozen=True)
 class _Lists:
-    """The best newcomers and the best others of every question, best first."""
+    """The best cold items and the best other items of each of q queries, best first."""
 
-    known: FloatMatrix  # [Q, CUTOFF] scores, -inf where there are fewer
-    known_chosen: Mask  # [Q, CUTOFF]
-    newcomers: FloatMatrix
-    newcomers_chosen: Mask
-    n_targets: npt.NDArray[np.int64]  # [Q]
+    warm: FloatMatrix  # [q, CUTOFF] scores, -inf where there are fewer
+    warm_hits: Mask  # [q, CUTOFF] which of them are targets
+    cold: FloatMatrix  # [q, CUTOFF]
+    cold_hits: Mask  # [q, CUTOFF]
+    n_targets: npt.NDArray[np.int64]  # [q]
 
 
-def find_lift(blended: Blended, newcomers: Mask, questions: Holdout, most: float, cost: float) -> Lift:
-    """The lift with which newcomers take a share of the places of lists, as large as what it costs allows.
+def find_boost(score: Score, cold: Mask, queries: Holdout, max_share: float, max_cost: float) -> ColdItemBoost:
+    """The boost with which cold items take the largest share of the places of lists that `max_cost` allows.
 
-    The share is of lists without what users had; the cost is that of the questions, which may leave it in.
+    The share is measured on lists without the users' earlier items. The cost is measured on the queries as they are,
+    which may leave those in.
 
     Args:
-        blended: scores, in which newcomers have no lift.
-        newcomers: bool [n_items].
-        questions: what the blend was learned from.
-        most: the largest share; halves of it are tried too, HALVINGS times.
-        cost: share of the NDCG of lists without newcomers that may be given up.
+        score: without a boost.
+        cold: bool [n_items].
+        queries: what the ensemble was learned from.
+        max_share: the largest share; its halves are tried too, HALVINGS times.
+        max_cost: share of the NDCG of lists without cold items that may be lost.
     """
-    if not newcomers.any() or newcomers.all() or not len(questions) or most <= 0:
-        return Lift()
-    asked, unseen = _gather(blended, newcomers, questions)
-    shares = 1 / np.bincount(questions.users)[questions.users]
-    without = float(np.average(_ndcg(asked, -np.inf), weights=shares))
-    for share in most * 0.5 ** np.arange(HALVINGS + 1):
-        value = _lift_to(share, unseen)
+    if not cold.any() or cold.all() or not len(queries) or max_share <= 0:
+        return ColdItemBoost()
+    with_masks, unseen = _best_of_all(score, cold, queries)
+    weights = 1 / np.bincount(queries.users)[queries.users]
+    without = float(np.average(_ndcg(with_masks, -np.inf), weights=weights))
+    for share in max_share * 0.5 ** np.arange(HALVINGS + 1):
+        value = _boost_for(share, unseen)
         if value is None:
             continue
-        reached = float(np.average(_ndcg(asked, value), weights=shares))
-        if reached >= without * (1 - cost):
-            return Lift(value=value, share=share, ndcg=reached / without if without else 1.0)
-    return Lift()
+        reached = float(np.average(_ndcg(with_masks, value), weights=weights))
+        if reached >= without * (1 - max_cost):
+            return ColdItemBoost(value=value, share=share, ndcg=reached / without if without else 1.0)
+    return ColdItemBoost()
 
 
-def widest(
-    guides: Sequence[Guide | None], lift_under: Callable[[Guide | None], Lift], most: float
-) -> tuple[Lift, Guide | None]:
-    """The largest lift, and the first of the guides under which it is reached; no guide where there is none.
+def largest_boost(
+    models: Sequence[ColdStartModel | None],
+    boost_with: Callable[[ColdStartModel | None], ColdItemBoost],
+    max_share: float,
+) -> tuple[ColdItemBoost, ColdStartModel | None]:
+    """The boost with the largest share, and the first cold-start model that reaches it; None where none has a share.
 
-    The less content tells newcomers apart, the more evenly they come into lists, and the less that costs.
+    The less a cold-start model separates cold items, the more evenly they enter lists, and the less that costs.
 
     Args:
-        guides: what may speak of newcomers.
-        lift_under: the lift that a guide allows.
-        most: the largest share; where it is reached, no further guide is tried.
+        models: cold-start models to try.
+        boost_with: the boost that a cold-start model allows.
+        max_share: the largest share; once it is reached, no further model is tried.
     """
-    best: tuple[Lift, Guide | None] = (Lift(), None)
-    for guide in guides:
-        lift = lift_under(guide)
-        if lift.share > best[0].share:
-            best = (lift, guide)
-        if lift.share >= most:
+    best: tuple[ColdItemBoost, ColdStartModel | None] = (ColdItemBoost(), None)
+    for model in models:
+        boost = boost_with(model)
+        if boost.share > best[0].share:
+            best = (boost, model)
+        if boost.share >= max_share:
             break
     return best
 
 
-def lift_again(lift: Lift, blended: Blended, newcomers: Mask, histories: Histories, seen: sp.csr_array) -> Lift:
-    """The lift with which the newcomers of today take the share that `lift` was sized for.
+def resized_boost(
+    boost: ColdItemBoost, score: Score, cold: Mask, histories: Histories, seen: sp.csr_array
+) -> ColdItemBoost:
+    """The boost with which the cold items of today take the share that `boost` was sized for.
 
-    Components that learned from more say it in other numbers, and other items are new to them.
+    Base models that were fitted again score on another scale, and other items are cold to them.
 
     Args:
-        lift: as it was found.
-        blended: scores of today, in which newcomers have no lift.
-        newcomers: bool [n_items].
-        histories: of users of today, whose lists are looked at.
-        seen: bool [len(histories), n_items], what they had, in their histories and before: the lists are without it.
+        boost: as `find_boost` found it.
+        score: today's, without a boost.
+        cold: bool [n_items], today's cold items.
+        histories: of users of today, whose lists are measured.
+        seen: bool [len(histories), n_items], all earlier items of these users, which are left out of the lists.
     """
-    if lift.value is None or not len(histories):
-        return lift
-    if not newcomers.any() or newcomers.all():
-        return Lift()
-    nothing = sp.csr_array((len(histories), len(newcomers)), dtype=bool)
-    questions = Holdout(np.arange(len(histories), dtype=np.int32), histories, targets=nothing, masked=seen)
-    _, unseen = _gather(blended, newcomers, questions)
-    value = _lift_to(lift.share, unseen)
-    return Lift() if value is None else lift.model_copy(update={"value": value})
+    if boost.value is None or not len(histories):
+        return boost
+    if not cold.any() or cold.all():
+        return ColdItemBoost()
+    nothing = sp.csr_array((len(histories), len(cold)), dtype=bool)
+    queries = Holdout(np.arange(len(histories), dtype=np.int32), histories, targets=nothing, masked=seen)
+    _, unseen = _best_of_all(score, cold, queries)
+    value = _boost_for(boost.share, unseen)
+    return ColdItemBoost() if value is None else boost.model_copy(update={"value": value})
 
 
-def _gather(blended: Blended, newcomers: Mask, questions: Holdout) -> tuple[_Lists, _Lists]:
-    """The best items as the questions ask for them, and among what the users had not."""
+def _best_of_all(score: Score, cold: Mask, queries: Holdout) -> tuple[_Lists, _Lists]:
+    """The best items with the masks of the queries, and those without the items of the histories as well."""
     found: tuple[list[_Lists], list[_Lists]] = ([], [])
-    for start in range(0, len(questions), ROWS_AT_ONCE):
-        batch = questions.take(np.arange(start, min(start + ROWS_AT_ONCE, len(questions))))
-        scores, masked, targets = blended(batch.histories), batch.masked.toarray(), batch.targets.toarray()
-        found[0].append(_best(scores, masked, targets, newcomers))
+    for start in range(0, len(queries), ROWS_AT_ONCE):
+        batch = queries.take(np.arange(start, min(start + ROWS_AT_ONCE, len(queries))))
+        scores, masked, targets = score(batch.histories), batch.masked.toarray(), batch.targets.toarray()
+        found[0].append(_best(scores, masked, targets, cold))
         masked[batch.histories.rows, batch.histories.items] = True
-        found[1].append(_best(scores, masked, targets, newcomers))
-    asked, unseen = (
+        found[1].append(_best(scores, masked, targets, cold))
+    with_masks, unseen = (
         _Lists(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(_Lists)))
         for parts in found
     )
-    return asked, unseen
+    return with_masks, unseen
 
 
-def _best(scores: FloatMatrix, masked: Mask, targets: Mask, newcomers: Mask) -> _Lists:
-    known, known_chosen = _top(scores, masked | newcomers, targets)
-    new, new_chosen = _top(scores, masked | ~newcomers, targets)
-    return _Lists(known, known_chosen, new, new_chosen, targets.sum(axis=1))
+def _best(scores: FloatMatrix, masked: Mask, targets: Mask, cold: Mask) -> _Lists:
+    warm_scores, warm_hits = _top(scores, masked | cold, targets)
+    cold_scores, cold_hits = _top(scores, masked | ~cold, targets)
+    return _Lists(warm_scores, warm_hits, cold_scores, cold_hits, targets.sum(axis=1))
 
 
 def _top(scores: FloatMatrix, masked: Mask, targets: Mask) -> tuple[FloatMatrix, Mask]:
     """The CUTOFF best scores of each row that are not masked, and which of them are targets."""
     found = top_k(np.where(masked, -np.inf, scores), CUTOFF)
     chosen = np.take_along_axis(targets, found.items.clip(min=0).astype(np.int64), axis=1)
-    room = ((0, 0), (0, CUTOFF - found.items.shape[1]))
-    return np.pad(found.scores, room, constant_values=-np.inf), np.pad(chosen & (found.items >= 0), room)
+    padding = ((0, 0), (0, CUTOFF - found.items.shape[1]))
+    return np.pad(found.scores, padding, constant_values=-np.inf), np.pad(chosen & (found.items >= 0), padding)
 
 
-def _lift_to(share: float, lists: _Lists) -> float | None:
-    """What is added to newcomers for them to take this share of all places; None where they are too few for that."""
-    # With m newcomers in a list the m-th of them beats the (CUTOFF - m + 1)-th of the others: the list has m of them
-    # from the lift that closes this gap.
-    gaps = np.full(lists.known.shape, np.inf, dtype=np.float32)  # no further newcomer
-    np.subtract(lists.known[:, ::-1], lists.newcomers, out=gaps, where=np.isfinite(lists.newcomers))
-    enters = np.sort(np.maximum.accumulate(gaps, axis=1).ravel())
-    place = max(1, round(share * enters.size))
-    found = float(enters[place - 1])
-    if found == -np.inf:  # lists have that much room as they are
+def _boost_for(share: float, lists: _Lists) -> float | None:
+    """The boost with which cold items take this share of all places; None where there are too few of them."""
+    # A list holds m cold items once the m-th of them beats the (CUTOFF - m + 1)-th of the others, so the gap between
+    # the two is the boost from which it does.
+    gaps = np.full(lists.warm.shape, np.inf, dtype=np.float32)  # infinite: no further cold item
+    np.subtract(lists.warm[:, ::-1], lists.cold, out=gaps, where=np.isfinite(lists.cold))
+    needed = np.sort(np.maximum.accumulate(gaps, axis=1).ravel())
+    place = max(1, round(share * needed.size))
+    found = float(needed[place - 1])
+    if found == -np.inf:  # the lists have that many free places without a boost
         return 0.0
     return found + 1e-6 * abs(found) if np.isfinite(found) else None
 
 
-def _ndcg(lists: _Lists, lift: float) -> Doubles:
-    """NDCG@10 of every question with this lift, [Q]."""
-    scores = np.hstack([lists.known, lists.newcomers + np.float32(lift)])
-    chosen = np.hstack([lists.known_chosen, lists.newcomers_chosen])
+def _ndcg(lists: _Lists, boost: float) -> Doubles:
+    """NDCG@10 of every query with this boost, float64 [q]."""
+    scores = np.hstack([lists.warm, lists.cold + np.float32(boost)])
+    targets = np.hstack([lists.warm_hits, lists.cold_hits])
     order = np.argsort(-scores, axis=1, kind="stable")[:, :CUTOFF]
-    hits = np.take_along_axis(chosen & (scores > -np.inf), order, axis=1)
+    hits = np.take_along_axis(targets & (scores > -np.inf), order, axis=1)
     return ndcg_of_lists(hits, lists.n_targets, CUTOFF)

@@ -1,77 +1,87 @@
-"""What to expect of items that nobody has chosen yet, learned from what became of such items earlier."""
+"""Cold-start rate: how many events to expect of an item without any, learned from items that were cold earlier."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from feature_store import columns as c
 from training.data.dataset import Dataset
-from training.models.content_based.fields import Field, days, flatten, number
+from training.models.cold_start.items import cold_items
+from training.models.content_based.fields import MetadataField, days, flatten, number
 
 AGES = (0.0, 30.0, 90.0, 365.0, 730.0, 1460.0)
-"""Days between an item's date and a moment, that part young items from old ones."""
-MOMENTS = 2
-"""Earlier moments that are looked at: what was new at the start of a log says little about what is new now."""
+"""Bounds between ranges of an item's age, in days: reference time less the item's date."""
+REFERENCE_TIMES = 2
+"""Earlier times to learn from. What was cold at the start of a log says little about what is cold now."""
 RIDGE = 5.0
-"""On the logarithm of what a range of ages changes: about so many events are needed to believe it."""
+"""Penalty on the age effects: an effect is believed once about so many events support it."""
 ROUNDS = 25
 _YEARS = (1800, 2200)
 
 Doubles = npt.NDArray[np.float64]
-Dated = Literal["date", "year"]
+DateKind = Literal["date", "year"]
 
 
-class Arrivals(BaseModel):
-    """Events that an item without any gets within `horizon_days`: a rate for all, times what its dates change.
+class ColdStartRate(BaseModel):
+    """Events that a cold item gets within `horizon_days`: a common rate times the effects of its ages.
 
-    At earlier moments of the log some items had no event either. How many events they got in the days after is fitted
-    by a Poisson regression with a ridge on the ages of the items by each of their dates (a release, a listing, a year):
-    films of last month are found, films of last decade that nobody has rated yet are not.
+    At earlier times of the log other items were cold. A Poisson regression with a ridge fits the events they got in
+    the following days, on the ages of the items by each of their dates (a release, a listing, a year). So a film of
+    last month is expected to be found, a film of last decade that nobody has rated yet is not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     horizon_days: float
-    moment: float  # days since 1970 that ages are counted to: the newest event of the log
+    reference_day: float = Field(validation_alias=AliasChoices("reference_day", "moment"))
+    """Days since 1970 at which ages are taken: the newest event of the log."""
     rate: float
-    dated: dict[str, Dated]  # path -> how it is read
-    effects: list[float]  # [len(dated) * (len(AGES) + 1)] on the logarithm of the rate
+    date_fields: dict[str, DateKind] = Field(validation_alias=AliasChoices("date_fields", "dated"))
+    """Path of the metadata -> how its values are read."""
+    effects: list[float]
+    """[len(date_fields) * (len(AGES) + 1)] on the logarithm of the rate."""
 
     @classmethod
-    def learn(cls, dataset: Dataset, fields: Sequence[Field], horizon_days: float) -> "Arrivals":
-        """From a log that is not empty. fields: of the metadata. A short log shortens the horizon."""
+    def fit(cls, dataset: Dataset, fields: Sequence[MetadataField], horizon_days: float) -> "ColdStartRate":
+        """Learn from a data set with events.
+
+        Args:
+            dataset: at least one event.
+            fields: of the metadata; those that hold dates or years are used.
+            horizon_days: how far ahead to expect events; a short log shortens it.
+        """
         events, metadata = dataset.interactions, dataset.items.metadata
-        dated = {field.path: kind for field in fields if (kind := _dated(field, metadata)) is not None}
-        dates = _dates(dated, metadata)
+        date_fields = {field.path: kind for field in fields if (kind := _date_kind(field, metadata)) is not None}
+        dates = _dates(date_fields, metadata)
         start, end = int(events.timestamps.min()), int(events.timestamps.max())
-        horizon = max(1, min(int(horizon_days * c.MICROS_PER_DAY), (end - start) // (2 * MOMENTS)))
-        ages, chosen = [], []
-        for moment in (end - place * horizon for place in range(1, MOMENTS + 1)):
-            newcomers = np.bincount(events.items[events.timestamps <= moment], minlength=dataset.n_items) == 0
-            after = (events.timestamps > moment) & (events.timestamps <= moment + horizon)
+        horizon = max(1, min(int(horizon_days * c.MICROS_PER_DAY), (end - start) // (2 * REFERENCE_TIMES)))
+        ages, counts = [], []
+        for time in (end - place * horizon for place in range(1, REFERENCE_TIMES + 1)):
+            cold = cold_items(events.items[events.timestamps <= time], dataset.n_items)
+            after = (events.timestamps > time) & (events.timestamps <= time + horizon)
             mass = np.bincount(events.items[after], events.weights[after], dataset.n_items)
-            ages.append(_ages(dates, moment / c.MICROS_PER_DAY)[newcomers])
-            chosen.append(mass[newcomers])
-        rate, effects = _poisson(np.vstack(ages), np.concatenate(chosen))
+            ages.append(_ages(dates, time / c.MICROS_PER_DAY)[cold])
+            counts.append(mass[cold])
+        rate, effects = _poisson(np.vstack(ages), np.concatenate(counts))
         return cls(
             horizon_days=horizon / c.MICROS_PER_DAY,
-            moment=end / c.MICROS_PER_DAY,
+            reference_day=end / c.MICROS_PER_DAY,
             rate=rate,
-            dated=dated,
+            date_fields=date_fields,
             effects=effects.tolist(),
         )
 
     def expected(self, metadata: Sequence[dict[str, Any]]) -> Doubles:
-        """Events of items within the horizon, float64 [n]; ages are those at the newest event of the log."""
-        ages = _ages(_dates(self.dated, metadata), self.moment)
+        """Events to expect of cold items within the horizon, float64 [n], at their ages on the reference day."""
+        ages = _ages(_dates(self.date_fields, metadata), self.reference_day)
         return self.rate * np.exp(ages @ np.array(self.effects))
 
 
-def _dated(field: Field, metadata: Sequence[dict[str, Any]]) -> Dated | None:
-    """How a field says when an item is from; None where it does not."""
+def _date_kind(field: MetadataField, metadata: Sequence[dict[str, Any]]) -> DateKind | None:
+    """How a field dates an item; None where it does not."""
     if field.kind == "date":
         return "date"
     if field.kind != "numeric":
@@ -81,12 +91,12 @@ def _dated(field: Field, metadata: Sequence[dict[str, Any]]) -> Dated | None:
     return "year" if values and is_year else None
 
 
-def _dates(dated: dict[str, Dated], metadata: Sequence[dict[str, Any]]) -> Doubles:
-    """Days since 1970, float64 [n, n_dated], NaN where there is none; a year is its middle."""
-    found = np.full((len(metadata), len(dated)), np.nan)
+def _dates(date_fields: dict[str, DateKind], metadata: Sequence[dict[str, Any]]) -> Doubles:
+    """Days since 1970, float64 [n, n_date_fields], NaN where an item has none; a year stands for its middle."""
+    found = np.full((len(metadata), len(date_fields)), np.nan)
     for row, item in enumerate(metadata):
         flat = flatten(item)
-        for column, (path, kind) in enumerate(dated.items()):
+        for column, (path, kind) in enumerate(date_fields.items()):
             for value in flat.get(path, [])[:1]:
                 read = days(value) if kind == "date" else number(value)
                 if read is not None:
@@ -94,17 +104,17 @@ def _dates(dated: dict[str, Dated], metadata: Sequence[dict[str, Any]]) -> Doubl
     return found
 
 
-def _ages(dates: Doubles, moment: float) -> Doubles:
-    """Which range of AGES each date falls into, one-hot, float64 [n, n_dated * (len(AGES) + 1)]; none where NaN."""
+def _ages(dates: Doubles, day: float) -> Doubles:
+    """The range of AGES of each date on a day, one-hot, float64 [n, n_dates * (len(AGES) + 1)]; zeros where NaN."""
     n, width = len(dates), len(AGES) + 1
     ages = np.zeros((n, dates.shape[1], width))
     rows, columns = np.nonzero(~np.isnan(dates))
-    ages[rows, columns, np.searchsorted(AGES, moment - dates[rows, columns], side="right")] = 1
+    ages[rows, columns, np.searchsorted(AGES, day - dates[rows, columns], side="right")] = 1
     return ages.reshape(n, dates.shape[1] * width)
 
 
 def _poisson(features: Doubles, counts: Doubles) -> tuple[float, Doubles]:
-    """The mean count, and effects on the logarithm of it by Newton's method; none where nothing was counted."""
+    """The mean count, and effects on its logarithm by Newton's method; zero effects where all counts are zero."""
     effects = np.zeros(features.shape[1])
     rate = float(counts.mean()) if len(counts) else 0.0
     for _ in range(ROUNDS if rate else 0):

@@ -7,16 +7,16 @@ import scipy.sparse as sp
 from training.models.contract import FloatMatrix
 
 DOUBLE_UP_TO = 4_000
-"""Items up to which the inverse is taken in double precision; past it, single halves the time and the memory."""
+"""Up to so many items the inverse is computed in float64; above, float32 halves time and memory."""
 _COLUMNS_AT_ONCE = 1_000
 
 
 def ease_weights(matrix: sp.csr_array, regularisation: float) -> FloatMatrix:
     """B minimising |X - XB|^2 + regularisation |B|^2 with a zero diagonal, float32 [n_items, n_items].
 
-    One array of n_items^2 numbers is held, and little more.
+    Memory is bounded by one array of n_items^2 numbers and little more.
 
-    matrix: float32 X [n_users, n_items]. B[j, i] is what one unit of item j says for item i.
+    matrix: float32 X [n_users, n_items]. B[j, i] is the weight of history item j for scored item i.
     """
     n_items = matrix.shape[1]
     blocks = [slice(start, start + _COLUMNS_AT_ONCE) for start in range(0, n_items, _COLUMNS_AT_ONCE)]

@@ -17,9 +17,9 @@ def factorise(
 ) -> Factors:
     """Item factors Y by alternating least squares (Hu, Koren and Volinsky, 2008), as an item-to-item kernel.
 
-    A history h is folded in by the ridge solution u = h Y (Y'Y + regularisation)^-1 with one system for all users, so
-    that its scores u Y' are linear in h: K = Y (Y'Y + regularisation)^-1 Y'. On MovieLens this ranks as well as
-    the system per user does, and what each item of a history contributes stays exact.
+    A history h is folded in by the ridge solution u = h Y (Y'Y + regularisation)^-1, with the same system for all
+    users, so that its scores u Y' are linear in h: K = Y (Y'Y + regularisation)^-1 Y'. On MovieLens this ranks as well
+    as solving a system per user does, and the contribution of each history item stays exact.
 
     matrix: float32 [n_users, n_items].
     """

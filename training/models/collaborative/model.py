@@ -1,11 +1,11 @@
-"""The collaborative family: who chose what together and in what order, and nothing about what it is."""
+"""The collaborative family: which items the same users choose and in what order, without any metadata."""
 
 from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from training.data.dataset import Dataset
 from training.models.coconsumption import item_vectors, prior_scores, training_matrix
@@ -18,41 +18,55 @@ from training.models.kernels import Dense, Factors, Kernel, Sparse, strongest
 from training.models.linear import LinearConfig, LinearRecommender, Term
 from training.models.workload import DataSizes, Workload
 
-SELDOM = 0.2
-"""Share of events that repeat an item of their user, under which nothing is learned of repetition."""
+MIN_REPEAT_SHARE = 0.2
+"""Repeat consumption is added where at least this share of events repeat an item of their user."""
 
 
 class CollaborativeConfig(LinearConfig):
-    memories: tuple[float, ...] = Field(
-        default=(1.0, 20.0), description="half-lives, in items, of the memories whose next item is learned; none: EASE"
+    decay_half_lives: tuple[float, ...] = Field(
+        default=(1.0, 20.0),
+        validation_alias=AliasChoices("decay_half_lives", "memories"),
+        description="half-lives, in events, of the decayed histories that predict the next item; none: EASE",
     )
-    memory_regularisation: float = Field(default=300.0, gt=0)
-    memory_items: int = Field(
-        default=8_000, ge=0, description="largest catalogue times memories for that; cost grows with its cube"
+    transition_regularisation: float = Field(
+        default=300.0, gt=0, validation_alias=AliasChoices("transition_regularisation", "memory_regularisation")
     )
-    regularisation: float = Field(default=1000.0, gt=0, description="of EASE")
-    closed_form_items: int = Field(default=20_000, ge=0, description="largest catalogue that EASE covers as a whole")
-    head_items: int = Field(default=8_000, ge=0, description="most chosen items that EASE covers of a larger one")
-    dense_items: int = Field(default=4_000, ge=0, description="largest catalogue that keeps every pair's weight")
-    kept_weights: int = Field(default=300, ge=1, description="weights kept per item past that, by magnitude")
-    repetition: float = Field(
+    transition_items: int = Field(
+        default=8_000,
+        ge=0,
+        validation_alias=AliasChoices("transition_items", "memory_items"),
+        description="largest catalogue size times half-lives for that; its cost grows with the cube",
+    )
+    regularisation: float = Field(default=1000.0, gt=0, description="ridge of EASE")
+    closed_form_items: int = Field(default=20_000, ge=0, description="largest catalogue of which EASE covers all items")
+    head_items: int = Field(default=8_000, ge=0, description="most chosen items that EASE covers of a larger catalogue")
+    dense_items: int = Field(
+        default=4_000, ge=0, description="largest catalogue for which the weight of every pair is kept"
+    )
+    kept_weights: int = Field(
+        default=300, ge=1, description="largest weights per item that are kept of a larger catalogue"
+    )
+    repeat_weight: float = Field(
         default=0.5,
         ge=0,
-        description="what an item says for itself each time it was chosen of late, where items are again",
+        validation_alias=AliasChoices("repeat_weight", "repetition"),
+        description="gain of an item per recent event of the user with it, where users repeat items",
     )
-    factors: int = Field(default=32, ge=1, description="width of the factorisation past the closed form")
+    factors: int = Field(
+        default=32, ge=1, description="width of the factorisation that covers catalogues too large for EASE"
+    )
     factor_regularisation: float = Field(default=1.0, gt=0)
-    confidence: float = Field(default=5.0, gt=0, description="weight of a seen pair over an unseen one")
+    confidence: float = Field(default=5.0, gt=0, description="weight of an observed pair over an unobserved one")
     iterations: int = Field(default=15, ge=1)
     dimensions: int = Field(default=64, ge=1, description="width of the vectors that `similar` compares")
 
 
 class Collaborative(LinearRecommender):
-    """Linear in the history, in the form that the catalogue's size allows.
+    """Linear in the history, by the method that the size of the catalogue allows.
 
-    Up to `memory_items`: what follows a short and a long memory. Past that EASE, with repetition beside it, which its
-    zero diagonal leaves out. Past `closed_form_items` EASE among the items that are chosen most, and scores of all
-    others by a factorisation with a linear fold-in.
+    Up to `transition_items` a regression of the next item on decayed histories. Above that EASE, with repeat
+    consumption beside it, which EASE's zero diagonal leaves out. Above `closed_form_items` EASE among the most chosen
+    items, and a factorisation with a linear fold-in for the scores of all others.
     """
 
     family = "collaborative"
@@ -62,14 +76,18 @@ class Collaborative(LinearRecommender):
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         config = self.config
         matrix = training_matrix(dataset)
-        if config.memories and dataset.n_items * len(config.memories) <= config.memory_items:
-            weights = transition_weights(dataset, config.memories, config.memory_regularisation, options.seed)
-            self.terms = tuple(Term(Dense(one), memory) for one, memory in zip(weights, config.memories, strict=True))
+        if config.decay_half_lives and dataset.n_items * len(config.decay_half_lives) <= config.transition_items:
+            weights = transition_weights(
+                dataset, config.decay_half_lives, config.transition_regularisation, options.seed
+            )
+            self.terms = tuple(
+                Term(Dense(one), half_life) for one, half_life in zip(weights, config.decay_half_lives, strict=True)
+            )
         else:
             kernels = self._closed_form(training_matrix(dataset, whole=True), options)
             self.terms = tuple(Term(kernel, config.half_life) for kernel in kernels)
-            if config.repetition and 1 - dataset.seen.nnz / len(dataset.interactions) >= SELDOM:
-                same = sp.csr_array(config.repetition * sp.eye_array(dataset.n_items, dtype=np.float32))
+            if config.repeat_weight and 1 - dataset.seen.nnz / len(dataset.interactions) >= MIN_REPEAT_SHARE:
+                same = sp.csr_array(config.repeat_weight * sp.eye_array(dataset.n_items, dtype=np.float32))
                 self.terms += (Term(Sparse(same), None, int(dataset.interactions.timestamps.max())),)
         self.base = prior_scores(dataset, config.prior)
         self.vectors = item_vectors(matrix, config.dimensions, options.seed)

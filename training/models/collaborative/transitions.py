@@ -1,4 +1,4 @@
-"""What is chosen after what: a regression of every event on the events before it, in closed form."""
+"""Transitions: a regression of every event on the decayed events before it, in closed form."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,26 +12,26 @@ from training.models.collaborative.ease import DOUBLE_UP_TO
 from training.models.contract import FloatMatrix
 
 HALF_LIVES_READ = 8
-"""A memory ends after so many of its half-lives, where an event weighs less than half a percent."""
+"""A decayed history ends after so many half-lives, where an event weighs less than half a percent."""
 CELLS = 20_000_000
-"""Entries of a memory held at once; bounds the memory of a fit."""
+"""Entries of the decayed histories held at once; bounds the memory of a fit."""
 
 
 def transition_weights(
     dataset: Dataset, half_lives: Sequence[float], regularisation: float, seed: int
 ) -> list[FloatMatrix]:
-    """One matrix B_t per half-life, float32 [n_items, n_items]: what a unit of item j in memory t says for item i.
+    """One matrix B_t per half-life, float32 [n_items, n_items]: the weight of item j in decayed history t for item i.
 
     They minimise, over all events p, |y_p - sum over t of x_pt B_t|^2 + regularisation * sum of |B_t|^2. y_p is the
-    event's item; x_pt are the items before it in their user's history, each with half the weight per `half_lives[t]`
-    events of age. With one memory it is the sequential linear model of Choi et al. (SLIT, 2021); a short and a long
-    one together tell what follows at once from what goes with a taste.
+    event's item; x_pt are the items before it in the user's history, whose weights halve with every `half_lives[t]`
+    events of age. With one half-life this is the sequential linear model of Choi et al. (SLIT, 2021); a short and a
+    long one together separate what follows immediately from what matches a taste.
 
     Args:
-        dataset: all of it is read, without the bound on histories.
+        dataset: all events are used, without the bound on histories.
         half_lives: in events.
         regularisation: of all matrices alike.
-        seed: orders the events of one moment, whose order in the data set says nothing.
+        seed: shuffles events with equal timestamps, whose order in the data set is arbitrary.
     """
     n_items, decays = dataset.n_items, 0.5 ** (1 / np.array(half_lives))
     size = len(half_lives) * n_items
@@ -46,15 +46,15 @@ def transition_weights(
         now = sp.csr_array(
             (weights, events.items, np.arange(len(events) + 1)), shape=(len(events), n_items), dtype=np.float32
         )
-        memories = [sp.csr_array(_memory(events, weights, half_life, n_items).T) for half_life in half_lives]
-        for t, (span, memory) in enumerate(zip(spans, memories, strict=True)):
-            follows[span] += (memory @ now).toarray()
+        decayed = [sp.csr_array(_decayed_histories(events, weights, half_life, n_items).T) for half_life in half_lives]
+        for t, (span, history) in enumerate(zip(spans, decayed, strict=True)):
+            follows[span] += (history @ now).toarray()
             for other, column in enumerate(spans):
-                # Two events that are both remembered at p are so at every later event, weaker by both decays each
-                # time: the sum over p is a geometric series, and pairs need to be met once only.
+                # Two events that are both in the history at p are in it at every later event, weaker by both decays
+                # each time. The sum over p is a geometric series, so each pair is visited once.
                 fading = decays[t] * decays[other]
                 series = (1 - fading**later) / (1 - fading)
-                pairs = decays[t] * (memory @ (sp.diags_array(series.astype(np.float32)) @ now)).toarray()
+                pairs = decays[t] * (history @ (sp.diags_array(series.astype(np.float32)) @ now)).toarray()
                 gram[span, column] += pairs
                 gram[column, span] += pairs.T
                 alone = np.bincount(events.items, weights**2 * series, n_items)
@@ -64,7 +64,9 @@ def transition_weights(
     return [solution[span].astype(np.float32) for span in spans]
 
 
-def _memory(events: Interactions, weights: npt.NDArray[np.float32], half_life: float, n_items: int) -> sp.csr_array:
+def _decayed_histories(
+    events: Interactions, weights: npt.NDArray[np.float32], half_life: float, n_items: int
+) -> sp.csr_array:
     """x_pt of every event p, float32 [n_events, n_items]."""
     n = len(events)
     starts = np.searchsorted(events.users, events.users)
@@ -84,6 +86,7 @@ def _memory(events: Interactions, weights: npt.NDArray[np.float32], half_life: f
 
 
 def _in_order(events: Interactions, seed: int) -> Interactions:
+    """Events by user and time; those with equal timestamps in random order."""
     by_chance = np.random.default_rng(seed).permutation(len(events))
     return events.where(np.lexsort((by_chance, events.timestamps, events.users)))
 

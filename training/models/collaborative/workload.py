@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def collaborative_workload(sizes: DataSizes, config: "CollaborativeConfig") -> Workload:
     """Of one fit: the weights of items for items, their prior and the vectors of `similar`."""
     n = sizes.items
-    if config.memories and n * len(config.memories) <= config.memory_items:
-        learned = _transitions(sizes, config.memories)
+    if config.decay_half_lives and n * len(config.decay_half_lives) <= config.transition_items:
+        learned = _transitions(sizes, config.decay_half_lives)
     elif n <= config.closed_form_items:
         learned = _ease(sizes, n, n if n <= config.dense_items else config.kept_weights)
     else:
@@ -41,7 +41,7 @@ def _solving(size: int, right: int) -> float:
 
 
 def _transitions(sizes: DataSizes, half_lives: tuple[float, ...]) -> Workload:
-    """Each entry of a memory is made once and multiplied with what follows it and with every memory."""
+    """Each entry of a decayed history is made once and multiplied with the next event and with every history."""
     n, count = sizes.items, len(half_lives)
     size, width = n * count, 8 if n * count <= DOUBLE_UP_TO else 4
     read = [sizes.events * min(ceil(HALF_LIVES_READ * each), sizes.earlier_events) for each in half_lives]

@@ -1,4 +1,4 @@
-"""Item content as vectors, whatever the tenant's schema: text, labels, lists, numbers, dates and nested objects."""
+"""Encodes item metadata of any schema as vectors: text, labels, lists, numbers, dates and nested objects."""
 
 import json
 import zlib
@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from pydantic import Field as Setting
+from pydantic import Field
 
-from training.models.content_based.fields import Field, Flat, days, flatten, infer_fields, labels, number
+from training.models.content_based.fields import Flat, MetadataField, days, flatten, infer_fields, labels, number
 from training.models.content_based.text import Tfidf, scale_rows, tokens
 from training.models.contract import FloatMatrix, ModelConfig
 
@@ -21,31 +21,34 @@ ARRAYS_FILE = "encoder.npz"
 
 
 class EncoderConfig(ModelConfig):
-    """How content becomes vectors."""
+    """How metadata become vectors."""
 
-    text_dimensions: int = Setting(default=96, ge=1, description="width of the text block after the SVD")
-    label_dimensions: int = Setting(default=256, ge=1, description="widest block of labels kept without an SVD")
-    max_words: int = Setting(default=20_000, ge=1, description="words in the vocabulary, most frequent first")
-    max_word_share: float = Setting(default=0.5, gt=0, le=1, description="words in more of the items say nothing")
-    max_labels: int = Setting(default=1_000, ge=1, description="labels per field with a column of their own")
-    hash_buckets: int = Setting(default=32, ge=1, description="columns per field for rare and later labels")
-    max_fields: int = Setting(default=200, ge=1, description="paths that are read, most common first")
-    text_weight: float = Setting(default=1.0, ge=0, description="length of an item's text part at most")
-    label_weight: float = Setting(default=1.0, ge=0, description="length of one field of labels")
-    number_weight: float = Setting(default=0.3, ge=0, description="length of one standard deviation of a number")
+    text_dimensions: int = Field(default=96, ge=1, description="width of the text block after the SVD")
+    label_dimensions: int = Field(default=256, ge=1, description="widest block of labels kept without an SVD")
+    max_words: int = Field(default=20_000, ge=1, description="words in the vocabulary, most frequent first")
+    max_word_share: float = Field(
+        default=0.5, gt=0, le=1, description="words in a larger share of the items are dropped"
+    )
+    max_labels: int = Field(default=1_000, ge=1, description="labels per field with a column of their own")
+    hash_buckets: int = Field(default=32, ge=1, description="columns per field for rare and later labels")
+    max_fields: int = Field(default=200, ge=1, description="metadata paths that are read, most common first")
+    text_weight: float = Field(default=1.0, ge=0, description="largest length of the text part of a vector")
+    label_weight: float = Field(default=1.0, ge=0, description="length of the part of one categorical field")
+    number_weight: float = Field(default=0.3, ge=0, description="length of one standard deviation of a number")
 
 
 class ContentEncoder:
     """Learns the schema and vocabulary of a catalogue, then maps any item's metadata to a vector, offline.
 
-    Blocks of the vector: text (TF-IDF, then SVD), labels (multi-hot by inverse frequency, rare and later ones hashed,
-    each field of unit length, SVD where too wide) and numbers (standardised, three deviations at most). A part that
-    is missing or cannot be read is zero; so is the vector of an item that shares nothing with what was learned.
+    A vector has three blocks. Text: TF-IDF, then SVD. Labels: multi-hot by inverse frequency, rare and unknown ones
+    hashed, each field of unit length, then SVD where the block is too wide. Numbers: standardised, clipped at three
+    deviations. A part that is missing or cannot be read is zero, and so is an item that shares nothing with the
+    catalogue.
     """
 
     def __init__(self, config: EncoderConfig | None = None) -> None:
         self.config = config or EncoderConfig()
-        self.fields: list[Field] = []
+        self.fields: list[MetadataField] = []
         self.tfidf = Tfidf({}, np.empty(0, np.float32))
         self.label_weights: dict[str, dict[str, float]] = {}  # path -> label -> inverse frequency
         self.rare_weights: dict[str, float] = {}  # path -> weight of labels without a column
@@ -113,7 +116,7 @@ class ContentEncoder:
         """The encoder that `save` wrote; its vectors are equal to the saved one's."""
         description = json.loads((path / DESCRIPTION_FILE).read_text(encoding="utf-8"))
         encoder = cls(EncoderConfig.model_validate(description["config"]))
-        encoder.fields = [Field.model_validate(field) for field in description["fields"]]
+        encoder.fields = [MetadataField.model_validate(field) for field in description["fields"]]
         encoder.label_weights = description["label_weights"]
         encoder.rare_weights = description["rare_weights"]
         with np.load(path / ARRAYS_FILE, allow_pickle=False) as arrays:
@@ -124,11 +127,11 @@ class ContentEncoder:
         return encoder
 
     @property
-    def _numeric(self) -> list[Field]:
+    def _numeric(self) -> list[MetadataField]:
         return [field for field in self.fields if field.kind in ("numeric", "date")]
 
     @property
-    def _categorical(self) -> list[Field]:
+    def _categorical(self) -> list[MetadataField]:
         return [field for field in self.fields if field.kind == "categorical"]
 
     @property

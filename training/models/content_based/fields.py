@@ -1,4 +1,4 @@
-"""Reading metadata of any schema: dotted paths, and what kind of thing the values of each path are."""
+"""Reads metadata of any schema: dotted paths, and the kind of values at each path."""
 
 import math
 import re
@@ -15,15 +15,15 @@ Flat = dict[str, list[Any]]
 
 MAX_DEPTH = 8
 MAX_VALUES = 64
-"""Elements of one list that count: an item that names a thousand tags says no more than its first ones."""
+"""Elements of one list that are read; the first ones describe an item with a thousand tags well enough."""
 LIST_SEPARATOR = "|"
-"""Multi-valued exports write `Action|Comedy`; a field where this is common is read as a list."""
+"""Multi-valued exports write `Action|Comedy`; a field in which this is common is read as a list."""
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?$|\d{1,2}-[A-Za-z]{3}-\d{4}$")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
-class Field(BaseModel):
+class MetadataField(BaseModel):
     """One path of the metadata that the encoder reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,7 +63,7 @@ def _scalars(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 def number(value: Any) -> float | None:
-    """The value as a finite float, or None where it is none."""
+    """The value as a finite float, or None where it cannot be read as one."""
     if isinstance(value, bool):
         return float(value)
     try:
@@ -74,7 +74,7 @@ def number(value: Any) -> float | None:
 
 
 def days(value: Any) -> float | None:
-    """Days since the epoch of a date or date-time (ISO, or as 01-Jan-1995), or None where it is none."""
+    """Days since the epoch of a date or date-time (ISO, or as 01-Jan-1995), or None where it cannot be read."""
     text = str(value)
     try:
         if text[-8:-5].casefold() in _MONTHS:
@@ -87,7 +87,7 @@ def days(value: Any) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() / 86_400
 
 
-def labels(field: Field, values: list[Any]) -> list[str]:
+def labels(field: MetadataField, values: list[Any]) -> list[str]:
     """The distinct labels of a categorical field in one item, in a form where 1, 1.0 and "1" are one label."""
     found: dict[str, None] = {}
     for value in values:
@@ -103,32 +103,32 @@ def _label(value: Any) -> str:
     return str(value).strip().casefold()
 
 
-def infer_fields(items: Sequence[Flat], max_fields: int) -> list[Field]:
-    """The fields worth reading, in order of path: those that more than one item has and that tell items apart."""
+def infer_fields(items: Sequence[Flat], max_fields: int) -> list[MetadataField]:
+    """The fields to read, by path: those that more than one item has and whose values differ between items."""
     coverage = Counter(path for item in items for path in item)
     common = sorted(coverage, key=lambda path: (-coverage[path], path))[:max_fields]
     fields = [_infer(path, [item[path] for item in items if path in item]) for path in common if coverage[path] > 1]
     return sorted((field for field in fields if field is not None), key=lambda field: field.path)
 
 
-def _infer(path: str, column: list[list[Any]]) -> Field | None:
-    """The kind of one path, by what most of its values are; None where they tell nothing apart."""
+def _infer(path: str, column: list[list[Any]]) -> MetadataField | None:
+    """The kind of one path by the majority of its values; None where all items have the same or each its own."""
     scalars = [value for values in column for value in values]
     strings = [value for value in scalars if isinstance(value, str)]
     numbers = [float(value) for value in scalars if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) > len(scalars) / 2:
-        return Field(path=path, kind="numeric", logarithmic=_skewed(numbers)) if len(set(numbers)) > 1 else None
+        return MetadataField(path=path, kind="numeric", logarithmic=_skewed(numbers)) if len(set(numbers)) > 1 else None
     if len(strings) > len(scalars) / 2:
         if sum(bool(_URL.match(value)) for value in strings) > len(strings) / 2:
             return None
         if sum(bool(_DATE.match(value)) for value in strings) > len(strings) / 2:
-            return Field(path=path, kind="date") if len(set(strings)) > 1 else None
+            return MetadataField(path=path, kind="date") if len(set(strings)) > 1 else None
         separated = sum(LIST_SEPARATOR in value for value in strings) > len(strings) / 5
         if not separated and _is_prose(strings):
-            return Field(path=path, kind="text")
-        field = Field(path=path, kind="categorical", separated=separated)
+            return MetadataField(path=path, kind="text")
+        field = MetadataField(path=path, kind="categorical", separated=separated)
     else:
-        field = Field(path=path, kind="categorical")
+        field = MetadataField(path=path, kind="categorical")
     counts = Counter(label for values in column for label in labels(field, values))
     shared = any(1 < count < len(column) for count in counts.values())
     return field if shared else None  # one value for all items, or an identifier of each

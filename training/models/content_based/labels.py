@@ -1,4 +1,4 @@
-"""Item content as labels, whatever the tenant's schema: what an item shares with others, by name."""
+"""Reads item metadata of any schema as labels that items can share."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -10,38 +10,38 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from pydantic import Field as Setting
+from pydantic import Field
 
 from training.models.content_based.encoder import ContentEncoder
-from training.models.content_based.fields import Field, Flat, days, flatten, labels, number
+from training.models.content_based.fields import Flat, MetadataField, days, flatten, labels, number
 from training.models.contract import ModelConfig
 
 DESCRIPTION_FILE = "labels.json"
 ARRAYS_FILE = "labels.npz"
 TEXT = "text"
 MAX_PAIRED_LABELS = 4.0
-"""Labels that an item has on average, past which a field is not paired: pairs grow with the square."""
+"""A field whose items have more labels on average is not paired, since pairs grow with the square."""
 
 Blocks = dict[str, sp.csr_array]
-"""Name -> float32 [n_items, n_labels] of one kind of label; a row shares 1 out among the item's labels, or is empty."""
+"""Name -> float32 [n_items, n_labels] of one kind of label; rows sum to 1, or are empty for items without labels."""
 
 
 class LabelConfig(ModelConfig):
-    """How content becomes labels."""
+    """How metadata become labels."""
 
-    bins: int = Setting(default=10, ge=2, description="ranges of equal frequency that a number or a date is read in")
-    paired_fields: int = Setting(
-        default=8, ge=0, description="fields whose pairs are labels too, those with most labels first"
+    bins: int = Field(default=10, ge=2, description="ranges of equal frequency that numbers and dates are divided into")
+    paired_fields: int = Field(
+        default=8, ge=0, description="fields whose pairs of labels are labels too, those with most labels first"
     )
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two fields read together. Code of a pair of labels: column of the first * labels of the second + column."""
+    """Two fields read together. The code of a pair is column of the first * number of labels of the second + column."""
 
     first: str
     second: str
-    codes: npt.NDArray[np.int64]  # ascending, of the pairs that are there
+    codes: npt.NDArray[np.int64]  # ascending, of the pairs that occur
 
     @property
     def name(self) -> str:
@@ -49,15 +49,16 @@ class _Pair:
 
 
 class LabelReader:
-    """Learns which labels a catalogue has, then reads any item's metadata as these; others are left out.
+    """Learns the labels of a catalogue, then reads any item's metadata as these labels; unknown ones are dropped.
 
-    A field of labels gives one block of its labels, numbers and dates one of their ranges, all text together one of
-    its words. Pairs of fields give what neither says alone: the size of a package tells bottles of water apart.
+    A categorical field gives a block of its labels, a number or date a block of its ranges, all text together a block
+    of its words. Pairs of fields give a block of pairs, for what neither field says alone: the size of a package
+    together with its kind distinguishes bottles of water.
     """
 
     def __init__(self, config: LabelConfig | None = None) -> None:
         self.config = config or LabelConfig()
-        self.fields: list[Field] = []
+        self.fields: list[MetadataField] = []
         self.vocabularies: dict[str, dict[str, int]] = {}  # path -> label -> column
         self.edges: dict[str, list[float]] = {}  # path -> bounds between ranges, ascending
         self.pairs: list[_Pair] = []
@@ -108,7 +109,7 @@ class LabelReader:
         """The reader that `save` wrote."""
         description = json.loads((path / DESCRIPTION_FILE).read_text(encoding="utf-8"))
         reader = cls(LabelConfig.model_validate(description["config"]))
-        reader.fields = [Field.model_validate(field) for field in description["fields"]]
+        reader.fields = [MetadataField.model_validate(field) for field in description["fields"]]
         reader.vocabularies = {
             path: {label: column for column, label in enumerate(known)}
             for path, known in description["vocabularies"].items()
@@ -122,7 +123,7 @@ class LabelReader:
         reader.kept = None if description["kept"] is None else set(description["kept"])
         return reader
 
-    def _learn(self, field: Field, items: Sequence[Flat]) -> sp.csr_array:
+    def _learn(self, field: MetadataField, items: Sequence[Flat]) -> sp.csr_array:
         if field.kind == "categorical":
             named = dict.fromkeys(label for item in items for label in labels(field, item.get(field.path, [])))
             self.vocabularies[field.path] = {label: column for column, label in enumerate(named)}
@@ -132,7 +133,7 @@ class LabelReader:
             self.edges[field.path] = np.unique(bounds).tolist()
         return self._single(field, items)
 
-    def _single(self, field: Field, items: Sequence[Flat]) -> sp.csr_array:
+    def _single(self, field: MetadataField, items: Sequence[Flat]) -> sp.csr_array:
         """The block of one field."""
         if field.kind == "categorical":
             known = self.vocabularies[field.path]
@@ -156,14 +157,14 @@ class LabelReader:
         return blocks if self.kept is None else {name: block for name, block in blocks.items() if name in self.kept}
 
 
-def _number(field: Field, item: Flat) -> float | None:
+def _number(field: MetadataField, item: Flat) -> float | None:
     """The first value of a number or a date (in days) that can be read."""
     read: Callable[[Any], float | None] = days if field.kind == "date" else number
     return next((value for value in map(read, item.get(field.path, [])) if value is not None), None)
 
 
 def _shared(found: Sequence[list[int]], width: int) -> sp.csr_array:
-    """float32 [n, width] that shares 1 out among the columns of each row."""
+    """float32 [n, width]: 1 / m in the m columns of each row."""
     counts = np.array([len(columns) for columns in found], dtype=np.int64)
     columns = np.array([column for row in found for column in row], dtype=np.int32)
     values = (1 / np.repeat(np.maximum(counts, 1), counts)).astype(np.float32)
@@ -185,7 +186,7 @@ def _cross(
 
 
 def _paired(first: sp.csr_array, second: sp.csr_array, codes: npt.NDArray[np.int64]) -> sp.csr_array:
-    """The block of two blocks read together; pairs that are not among `codes` are left out."""
+    """The block of pairs of two blocks; pairs that are not among `codes` are dropped."""
     rows, found, values = _cross(first, second)
     columns = np.minimum(np.searchsorted(codes, found), max(len(codes) - 1, 0))
     known = codes[columns] == found if len(codes) else np.zeros(len(found), dtype=bool)

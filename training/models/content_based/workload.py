@@ -6,7 +6,7 @@ from training.models.content_based.encoder import EncoderConfig
 from training.models.workload import LOOKUP, PRODUCT, PYTHON, SPARSE_DENSE, DataSizes, Workload, svd_workload
 
 if TYPE_CHECKING:
-    from training.models.content_based.model import ContentBasedConfig
+    from training.models.content_based.config import ContentBasedConfig
 
 _WORDS = 5
 """Words and labels of one entry of metadata, as guessed before any is read."""

@@ -10,7 +10,7 @@ _BACKWARD = 3
 _PADDED = 1.1
 """Places of a batch for each event in it."""
 _SOFTMAX_PASSES = 10
-"""How often an entry of the logits is read and written: trends, masks, exponentials and their gradient."""
+"""How often an entry of the logits is read and written: trend logits, masks, exponentials and their gradient."""
 _OPTIMISER_PASSES = 12
 """The same of a parameter in a step: its gradient, two moments, decay, clipping and the average of weights."""
 _MATRICES = 13

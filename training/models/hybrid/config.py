@@ -1,6 +1,6 @@
-"""What of the hybrid family can be configured."""
+"""Hyper-parameters of the hybrid family."""
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from training.models.contract import ModelConfig
 from training.models.hybrid.learning import RankerConfig
@@ -8,26 +8,40 @@ from training.models.hybrid.learning import RankerConfig
 
 class HybridConfig(ModelConfig):
     window: float = Field(
-        default=0.1, gt=0, lt=1, description="share of the newest events asked about where no moment is given"
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="share of the newest events that queries are made of, where no time is given",
     )
-    questions_per_user: int = Field(default=1, ge=1, description="moments asked about, evenly spaced")
-    max_questions: int = Field(default=3_000, ge=1)
+    queries_per_user: int = Field(
+        default=1,
+        ge=1,
+        validation_alias=AliasChoices("queries_per_user", "questions_per_user"),
+        description="query times per user, evenly spaced over the user's events of the window",
+    )
+    max_queries: int = Field(default=3_000, ge=1, validation_alias=AliasChoices("max_queries", "max_questions"))
     mask_seen: bool | None = Field(
-        default=None, description="ask only for items new to the user; null: where people seldom choose one twice"
+        default=None,
+        description="leave a user's earlier items out of the lists and targets; null: where users seldom repeat items",
     )
     popularity_half_life_days: float = Field(default=30.0, gt=0)
     ranker: RankerConfig = RankerConfig()
-    newcomers: float = Field(
-        default=0.1, ge=0, lt=1, description="largest share of the places of lists for items without an event"
+    cold_item_share: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        validation_alias=AliasChoices("cold_item_share", "newcomers"),
+        description="largest share of the places of lists that items without an event get",
     )
-    newcomer_cost: float = Field(
+    cold_item_cost: float = Field(
         default=0.01,
         ge=0,
         lt=1,
-        description="share of NDCG that may be given up for them; less room where it is not enough",
+        validation_alias=AliasChoices("cold_item_cost", "newcomer_cost"),
+        description="share of NDCG that cold items may cost; their share of the lists is reduced until it suffices",
     )
-    evidence_users: int = Field(default=100, ge=1, description="histories that evidence is checked on")
+    evidence_users: int = Field(default=100, ge=1, description="histories on which evidence is checked by occlusion")
     required_agreement: float = Field(
-        default=0.95, ge=0, le=1, description="share of checked evidence that must be true for any to be given"
+        default=0.95, ge=0, le=1, description="share of the checked evidence that occlusion must confirm"
     )
-    scale_users: int = Field(default=512, ge=1, description="histories that scales are measured on")
+    scale_users: int = Field(default=512, ge=1, description="histories on which the scales of base models are measured")

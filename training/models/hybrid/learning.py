@@ -1,4 +1,4 @@
-"""How the ranker's weights are learned, and when a single component is kept instead."""
+"""How the ranker's weights are learned, and when a single base model is kept instead."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,205 +12,221 @@ from feature_store.online import Histories
 from training.data.splits import Holdout
 from training.evaluation.intervals import Estimate, paired_difference
 from training.models.contract import FloatMatrix, ModelConfig
-from training.models.hybrid.ranker import Candidates, Doubles, breadth, fit_weights, mean_ndcg, ndcg
+from training.models.hybrid.ranker import Candidates, Doubles, aggregate_diversity, fit_weights, mean_ndcg, ndcg
 
 Features = Callable[[Histories], FloatMatrix]
-"""Histories to float32 [batch, n_items, n_components + 1]: comparable scores of the components, then popularity."""
+"""Histories to float32 [batch, n_items, n_base_models + 1]: comparable scores of the base models, then popularity."""
 ROWS_AT_ONCE = 64
 Entry = TypeVar("Entry", bound=np.generic)
 
 
 class RankerConfig(ModelConfig):
-    """How the weights are learned, and what is tried."""
+    """How the weights are learned, and which alternatives are tried."""
 
-    candidates: int = Field(default=100, ge=10, description="best items of each component that are ranked")
+    candidates: int = Field(
+        default=100, ge=10, description="best items of each base model that the ranker is trained on"
+    )
     popularity_weights: tuple[float, ...] = Field(
         default=(0.0, 0.15, 0.3, 0.5),
         min_length=1,
-        description="tried weights of popularity beside a total of 1 for the components",
+        description="weights of popularity to try, beside a total of 1 for the base models",
     )
-    breadth_powers: tuple[float, ...] = Field(
+    diversity_powers: tuple[float, ...] = Field(
         default=(0.0, 0.25, 0.5),
         min_length=1,
-        description="tried powers of a component's breadth (distinct items in its lists) that its weight is raised by",
+        validation_alias=AliasChoices("diversity_powers", "breadth_powers"),
+        description="powers to try; weights are multiplied by this power of a base model's aggregate diversity",
     )
-    tolerance: float = Field(default=0.005, ge=0, description="share of the best NDCG given up for broader lists")
+    tolerance: float = Field(
+        default=0.005, ge=0, description="share of the best NDCG that may be lost for more diverse lists"
+    )
     l2: float = Field(default=1e-3, ge=0, description="ridge on the weights")
     prior_users: float = Field(
-        default=500.0, ge=0, description="users that it takes to move the weights half of the way from their prior"
+        default=500.0,
+        ge=0,
+        description="number of users at which the weights are half way between their prior and what is learned",
     )
     prior_power: float = Field(
-        default=4.0, ge=0, description="weights are expected to follow this power of what components reach alone"
+        default=4.0,
+        ge=0,
+        description="the prior weights are proportional to this power of the NDCG of each base model alone",
     )
-    folds: int = Field(default=5, ge=2, description="of the cross-validation over users")
+    folds: int = Field(default=5, ge=2, description="folds of the cross-validation over users")
 
 
-class Learned(BaseModel):
-    """The outcome of a fit. Weights of components sum to 1; NDCG@10 is a mean over users the weights had not seen."""
+class LearnedRanker(BaseModel):
+    """The outcome of a fit. Weights of base models sum to 1; NDCG@10 is a mean over users held out from the weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights: dict[str, float]
     popularity_weight: float
     kept_base_model: str | None = Field(validation_alias=AliasChoices("kept_base_model", "kept_component"))
-    n_questions: int
-    ndcg: float  # of the blend, cross-validated over users
+    n_queries: int = Field(validation_alias=AliasChoices("n_queries", "n_questions"))
+    ndcg: float  # of the ensemble, cross-validated over users
     base_model_ndcg: dict[str, float] = Field(validation_alias=AliasChoices("base_model_ndcg", "component_ndcg"))
-    gain: Estimate  # of the blend over the best component in NDCG, paired by user; 0 where that is kept
-    breadth: int  # distinct items in the blend's lists of ten
-    component_breadth: dict[str, int]
+    gain: Estimate  # in NDCG of the ensemble over the best base model, paired by user; 0 where that is kept
+    aggregate_diversity: int = Field(validation_alias=AliasChoices("aggregate_diversity", "breadth"))
+    """Distinct items in the ensemble's lists of ten."""
+    base_model_diversity: dict[str, int] = Field(
+        validation_alias=AliasChoices("base_model_diversity", "component_breadth")
+    )
 
 
 @dataclass(frozen=True)
 class _Option:
+    """One choice of weights, with its figures on held-out users."""
+
     weights: Doubles
     popularity_weight: float
-    figures: Doubles  # NDCG of every question
-    ndcg: float
-    breadth: int
+    query_ndcg: Doubles  # [q]
+    ndcg: float  # mean over users
+    diversity: int
 
 
-def learn(
+def learn_ranker(
     families: Sequence[str],
     features: Features,
-    questions: Holdout,
+    queries: Holdout,
     config: RankerConfig,
     rng: np.random.Generator,
-) -> Learned:
-    """Weights that rank what users chose; those of the best component alone where no blend beats it.
+) -> LearnedRanker:
+    """The weights that rank the users' choices best; the best base model alone where no weighted sum beats it.
 
-    Of all blends that beat the best component and come within `config.tolerance` of the best blend, the one whose
-    lists cover most of the catalogue is taken: between equals, what all users get says less about one of them.
+    Among the weights that beat the best base model and come within `config.tolerance` of the best NDCG, those with the
+    largest aggregate diversity are taken: of two equally accurate rankings the less uniform one is the more personal.
 
     Args:
-        families: names of the components, in the order of `features`.
-        features: what the ranker sees.
-        questions: later than everything the components know.
-        config: what is tried.
+        families: of the base models, in the order of `features`.
+        features: inputs of the ranker.
+        queries: later than all events that the base models know.
+        config: alternatives to try.
         rng: draws the folds.
     """
-    candidates = _gather(features, questions, config.candidates)
+    candidates = _gather(features, queries, config.candidates)
     base_models = _with_popularity(candidates, 0.0)
     one_hot = np.eye(len(families))
-    breadths = np.array([breadth(base_models, weights) for weights in one_hot])
-    people, person = np.unique(questions.users, return_inverse=True)
-    if len(people) < config.folds:  # too few to hold anybody out: nothing tells the components apart
+    diversity = np.array([aggregate_diversity(base_models, weights) for weights in one_hot])
+    users, user = np.unique(queries.users, return_inverse=True)
+    if len(users) < config.folds:  # too few users to hold any out, so nothing separates the base models
         even = np.full(len(families), 1 / len(families))
-        figures = np.zeros(len(questions))
-        chosen = kept = _Option(even, min(config.popularity_weights), figures, 0.0, breadth(base_models, even))
+        nothing = np.zeros(len(queries))
+        in_lists = aggregate_diversity(base_models, even)
+        chosen = kept = _Option(even, min(config.popularity_weights), nothing, 0.0, in_lists)
         alone = np.zeros(len(families))
     else:
-        fold = rng.permutation(len(people))[person] % config.folds
+        fold = rng.permutation(len(users))[user] % config.folds
         alone = np.array([mean_ndcg(base_models, weights) for weights in one_hot])
         best = int(alone.argmax())
         options = [
             option
             for weight in config.popularity_weights
-            for option in _try(_with_popularity(candidates, weight), base_models, weight, breadths, fold, config)
+            for option in _options(_with_popularity(candidates, weight), base_models, weight, diversity, fold, config)
         ]
         enough = max((option.ndcg for option in options), default=0.0) * (1 - config.tolerance)
         winning = [option for option in options if option.ndcg >= enough and option.ndcg > alone[best]]
-        figures = ndcg(base_models, one_hot[best])
-        kept = _Option(one_hot[best], 0.0, figures, float(alone[best]), int(breadths[best]))
-        chosen = max(winning, key=lambda option: (option.breadth, option.ndcg), default=kept)
-    by_user = [np.bincount(person, option.figures * candidates.shares).astype(np.float64) for option in (chosen, kept)]
+        kept = _Option(one_hot[best], 0.0, ndcg(base_models, one_hot[best]), float(alone[best]), int(diversity[best]))
+        chosen = max(winning, key=lambda option: (option.diversity, option.ndcg), default=kept)
+    by_user = [
+        np.bincount(user, option.query_ndcg * candidates.query_weights).astype(np.float64) for option in (chosen, kept)
+    ]
     single = chosen.popularity_weight == 0 and chosen.weights.max() == 1
-    return Learned(
+    return LearnedRanker(
         weights=dict(zip(families, chosen.weights.tolist(), strict=True)),
         popularity_weight=chosen.popularity_weight,
         kept_base_model=families[int(chosen.weights.argmax())] if single else None,
-        n_questions=len(questions),
+        n_queries=len(queries),
         ndcg=chosen.ndcg,
         base_model_ndcg=dict(zip(families, alone.tolist(), strict=True)),
-        gain=paired_difference(by_user[0], by_user[1]) if len(people) else Estimate(mean=0.0),
-        breadth=chosen.breadth,
-        component_breadth=dict(zip(families, breadths.tolist(), strict=True)),
+        gain=paired_difference(by_user[0], by_user[1]) if len(users) else Estimate(mean=0.0),
+        aggregate_diversity=chosen.diversity,
+        base_model_diversity=dict(zip(families, diversity.tolist(), strict=True)),
     )
 
 
-def _try(
+def _options(
     candidates: Candidates,
     base_models: Candidates,
     popularity_weight: float,
-    breadths: npt.NDArray[np.int64],
+    diversity: npt.NDArray[np.int64],
     fold: npt.NDArray[np.int64],
     config: RankerConfig,
 ) -> Iterator[_Option]:
-    """The blends with one weight of popularity, each judged on users that its weights had not seen."""
+    """The options with one weight of popularity, each measured on users that were held out from its weights."""
 
     def fitted(rows: npt.NDArray[np.bool_]) -> Doubles:
         return _towards_prior(fit_weights(candidates.take(rows), config.l2), base_models.take(rows), config)
 
-    parts = [(fold == held, fitted(fold != held)) for held in np.unique(fold)]
+    folds = [(fold == held, fitted(fold != held)) for held in np.unique(fold)]
     whole = fitted(fold >= 0)
     if not whole.any():
         return
-    for power in config.breadth_powers:
-        lifts = (breadths / breadths.max()) ** power
-        figures = np.empty(len(candidates))
-        for held, weights in parts:
-            figures[held] = ndcg(candidates.take(held), weights * lifts)
-        lifted = whole * lifts / (whole * lifts).sum()
-        mean = float(np.average(figures, weights=candidates.shares))
-        yield _Option(lifted, popularity_weight, figures, mean, breadth(candidates, lifted))
+    for power in config.diversity_powers:
+        factors = (diversity / diversity.max()) ** power
+        query_ndcg = np.empty(len(candidates))
+        for held, weights in folds:
+            query_ndcg[held] = ndcg(candidates.take(held), weights * factors)
+        scaled = whole * factors / (whole * factors).sum()
+        mean = float(np.average(query_ndcg, weights=candidates.query_weights))
+        yield _Option(scaled, popularity_weight, query_ndcg, mean, aggregate_diversity(candidates, scaled))
 
 
 def _towards_prior(weights: Doubles, base_models: Candidates, config: RankerConfig) -> Doubles:
-    """The weights drawn to what is expected before any are learned, the more the fewer users they were learned from.
+    """The weights shrunk towards their prior, the more the fewer users they were learned from.
 
-    What a component reaches alone is known sooner than what it adds to the others, and combinations of forecasts do
-    better when drawn to such a start (Diebold and Pauly, 1990).
+    The NDCG of a base model alone is known sooner than what it adds to the others, and combinations of forecasts are
+    better when shrunk towards such a prior (Diebold and Pauly, 1990).
     """
-    expected = np.array([mean_ndcg(base_models, alone) for alone in np.eye(len(weights))]) ** config.prior_power
-    if not expected.any():
+    prior = np.array([mean_ndcg(base_models, alone) for alone in np.eye(len(weights))]) ** config.prior_power
+    if not prior.any():
         return weights
-    users = base_models.shares.sum()
+    users = base_models.query_weights.sum()
     share = users / (users + config.prior_users)
-    return share * weights + (1 - share) * expected / expected.sum()
+    return share * weights + (1 - share) * prior / prior.sum()
 
 
 def _with_popularity(candidates: Candidates, weight: float) -> Candidates:
-    """Components only, each with its share of popularity, so that weights that sum to 1 carry `weight` of it."""
+    """The scores of the base models, each plus `weight` times popularity: weights that sum to 1 keep that weight."""
     features = candidates.features[:, :, :-1] + np.float32(weight) * candidates.features[:, :, -1:]
     return replace(candidates, features=features)
 
 
-def _gather(features: Features, questions: Holdout, width: int) -> Candidates:
-    """The union of every feature's `width` best items that are not masked, for each question."""
-    n_items = questions.targets.shape[1]
+def _gather(features: Features, queries: Holdout, width: int) -> Candidates:
+    """For each query the union of the `width` best unmasked items of every feature."""
+    n_items = queries.targets.shape[1]
     width = min(width, n_items)
     blocks = []
-    for start in range(0, len(questions), ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + ROWS_AT_ONCE, len(questions)))
-        seen = features(questions.histories.take(rows))
-        masked = questions.masked[rows].toarray()
+    for start in range(0, len(queries), ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + ROWS_AT_ONCE, len(queries)))
+        values = features(queries.histories.take(rows))
+        masked = queries.masked[rows].toarray()
         listed = np.zeros(masked.shape, dtype=bool)
-        for feature in range(seen.shape[2]):
-            scores = np.where(masked, -np.inf, seen[:, :, feature])
+        for feature in range(values.shape[2]):
+            scores = np.where(masked, -np.inf, values[:, :, feature])
             np.put_along_axis(listed, np.argpartition(-scores, width - 1, axis=1)[:, :width], True, axis=1)
         listed &= ~masked
         order = np.argsort(~listed, axis=1, kind="stable")[:, : max(1, int(listed.sum(axis=1).max()))]
         blocks.append(
             (
                 order.astype(np.int32),
-                np.take_along_axis(seen, order[:, :, None], axis=1),
-                np.take_along_axis(questions.targets[rows].toarray() & listed, order, axis=1),
+                np.take_along_axis(values, order[:, :, None], axis=1),
+                np.take_along_axis(queries.targets[rows].toarray() & listed, order, axis=1),
                 np.take_along_axis(listed, order, axis=1),
             )
         )
     widest = max((items.shape[1] for items, *_ in blocks), default=0)
     return Candidates(
         _stack([items for items, _, _, _ in blocks], widest),
-        _stack([seen for _, seen, _, _ in blocks], widest),
+        _stack([values for _, values, _, _ in blocks], widest),
         _stack([chosen for _, _, chosen, _ in blocks], widest),
         _stack([valid for _, _, _, valid in blocks], widest),
-        np.diff(questions.targets.indptr).astype(np.int64),
-        1 / np.bincount(questions.users)[questions.users],
+        np.diff(queries.targets.indptr).astype(np.int64),
+        1 / np.bincount(queries.users)[queries.users],
     )
 
 
 def _stack(blocks: list[npt.NDArray[Entry]], width: int) -> npt.NDArray[Entry]:
-    """Blocks [b, m, ...] below each other, padded with zeros to `width` along the second axis."""
+    """Blocks [b, m, ...] concatenated along the first axis, padded with zeros to `width` along the second."""
     padded = []
     for block in blocks:
         padding = [(0, 0)] * block.ndim

@@ -1,4 +1,4 @@
-"""Whether evidence is true: does a score fall without the item that is said to weigh most in it?"""
+"""Occlusion check of evidence: does a score fall without the history item that is said to weigh most in it?"""
 
 import numpy as np
 
@@ -9,17 +9,17 @@ LISTED = 3
 
 
 def agreement(model: Recommender, histories: Histories) -> float | None:
-    """The share of the first items of these users' lists whose score falls without their first evidence.
+    """The share of the top items of these users whose score falls without the first evidence that is given for them.
 
-    None where no evidence is given.
+    None where the model gives no evidence.
     """
     lists = model.recommend(histories, LISTED).items
     named = model.evidence(histories, lists, top=1)[:, :, 0]
     rows, columns = np.nonzero(named != NO_ITEM)
     if not len(rows):
         return None
-    asked, items = histories.take(rows), lists[rows, columns]
+    explained, items = histories.take(rows), lists[rows, columns]
     places = np.arange(len(rows))
-    before = model.score(asked)[places, items]
-    after = model.score(asked.without_items(named[rows, columns]))[places, items]
+    before = model.score(explained)[places, items]
+    after = model.score(explained.without_items(named[rows, columns]))[places, items]
     return float((after < before).mean())

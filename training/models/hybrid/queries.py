@@ -1,4 +1,4 @@
-"""What a ranker learns from: moments of the newest window, with what users had done and what they chose next."""
+"""The ranker's training queries: the history of a user at a time of the newest window, and the later choices."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,44 +7,74 @@ import scipy.sparse as sp
 from feature_store.online import Histories
 from training.data.dataset import Dataset
 from training.data.splits import Holdout
+from training.models.hybrid.config import HybridConfig
+from training.models.hybrid.sampling import window_start
+
+SELDOM_REPEATED = 0.2
+"""Where fewer events than this share repeat an item of their user, earlier items are left out of the queries."""
 
 
-def ask(
-    dataset: Dataset, since: int, per_user: int, max_questions: int, mask_seen: bool, rng: np.random.Generator
+def split_queries(
+    dataset: Dataset, known_until: int | None, config: HybridConfig, rng: np.random.Generator
+) -> tuple[Dataset, Holdout]:
+    """The events that the base models know, and queries about the events after them.
+
+    Args:
+        dataset: all events.
+        known_until: microseconds; None: the start of the configured window.
+        config: of the hybrid.
+        rng: draws the users.
+
+    Raises:
+        ValueError: there are no events before that time, or none after it.
+    """
+    times = dataset.interactions.timestamps
+    since = window_start(dataset, config.window) if known_until is None else known_until
+    past = dataset.where(times < since)
+    if not len(past.interactions) or len(past.interactions) == len(times):
+        raise ValueError("hybrid needs events before and after the time until which its base models know them")
+    mask_seen = config.mask_seen
+    if mask_seen is None:
+        mask_seen = 1 - dataset.seen.nnz / len(times) < SELDOM_REPEATED
+    return past, build_queries(dataset, since, config.queries_per_user, config.max_queries, mask_seen, rng)
+
+
+def build_queries(
+    dataset: Dataset, since: int, per_user: int, max_queries: int, mask_seen: bool, rng: np.random.Generator
 ) -> Holdout:
-    """Questions about the events at or after `since`, at up to `per_user` evenly spaced events of each user.
+    """Queries at up to `per_user` evenly spaced events of each user at or after `since`.
 
-    A question about the event at place p of a user's window has all earlier events as its history and the distinct
-    items from p on as targets, so that one user stands behind several questions.
+    The query at event p of a user has all earlier events as its history and the distinct items from p on as targets, so
+    one user can give several queries.
 
     Args:
         dataset: events sorted by user and time.
         since: microseconds; earlier events only appear in histories.
-        per_user: moments of one user at most.
-        max_questions: users are drawn until about so many questions are asked.
-        mask_seen: whether items of the whole past are left out of ranking and targets.
+        per_user: largest number of queries of one user.
+        max_queries: users are drawn so that about so many queries result.
+        mask_seen: whether the items of the whole earlier history are left out of ranking and targets.
         rng: draws the users.
     """
     events = dataset.interactions
     late = np.flatnonzero(events.timestamps >= since)
     users = np.unique(events.users[late])
-    if len(users) * per_user > max_questions:
-        users = np.sort(rng.choice(users, max(1, max_questions // per_user), replace=False))
+    if len(users) * per_user > max_queries:
+        users = np.sort(rng.choice(users, max(1, max_queries // per_user), replace=False))
     starts = np.searchsorted(events.users, users)
     ends = np.searchsorted(events.users, users, side="right")
-    asked: list[int] = []
+    query_users: list[int] = []
     pasts: list[npt.NDArray[np.int64]] = []
     targets: list[npt.NDArray[np.int32]] = []
     masked: list[npt.NDArray[np.int32]] = []
     for user, start, end in zip(users, starts, ends, strict=True):
         first = start + np.searchsorted(events.timestamps[start:end], since)
-        moments = first + np.unique(np.arange(per_user) * (end - first) // per_user)
-        for moment in moments:
-            seen = np.unique(events.items[start:moment]) if mask_seen else np.empty(0, np.int32)
-            chosen = np.setdiff1d(events.items[moment:end], seen)
+        places = first + np.unique(np.arange(per_user) * (end - first) // per_user)
+        for place in places:
+            seen = np.unique(events.items[start:place]) if mask_seen else np.empty(0, np.int32)
+            chosen = np.setdiff1d(events.items[place:end], seen)
             if len(chosen):
-                asked.append(int(user))
-                pasts.append(np.arange(max(start, moment - dataset.max_events), moment))
+                query_users.append(int(user))
+                pasts.append(np.arange(max(start, place - dataset.max_events), place))
                 targets.append(chosen)
                 masked.append(seen)
     past = np.concatenate(pasts) if pasts else np.empty(0, np.int64)
@@ -53,11 +83,12 @@ def ask(
         events.items[past], events.types[past], events.weights[past], events.timestamps[past], offsets
     )
     return Holdout(
-        np.array(asked, np.int32), histories, _mask(targets, dataset.n_items), _mask(masked, dataset.n_items)
+        np.array(query_users, np.int32), histories, _mask(targets, dataset.n_items), _mask(masked, dataset.n_items)
     )
 
 
 def _mask(rows: list[npt.NDArray[np.int32]], n_items: int) -> sp.csr_array:
+    """bool [len(rows), n_items], True at the items of each row."""
     offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows]))).astype(np.int64)
     columns = np.concatenate(rows) if rows else np.empty(0, np.int32)
     return sp.csr_array((np.ones(len(columns), bool), columns, offsets), shape=(len(rows), n_items))

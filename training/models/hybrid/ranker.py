@@ -1,4 +1,4 @@
-"""The listwise linear ranker: non-negative weights of features that rank what was chosen above what was not."""
+"""The listwise linear ranker: non-negative feature weights that rank the targets of queries above other items."""
 
 from dataclasses import dataclass, fields
 
@@ -14,14 +14,14 @@ CUTOFF = 10
 
 @dataclass(frozen=True)
 class Candidates:
-    """Per question the items worth ranking, padded to one width."""
+    """The m best items of each of q queries, padded to one width."""
 
-    items: npt.NDArray[np.int32]  # [Q, m] positions
-    features: npt.NDArray[np.float32]  # [Q, m, n_features]
-    chosen: npt.NDArray[np.bool_]  # [Q, m] the targets among them
-    valid: npt.NDArray[np.bool_]  # [Q, m] False under padding
-    n_targets: npt.NDArray[np.int64]  # [Q] targets, among the candidates or not
-    shares: Doubles  # [Q] what each question counts, so that users count alike however many they give
+    items: npt.NDArray[np.int32]  # [q, m] positions
+    features: npt.NDArray[np.float32]  # [q, m, n_features]
+    chosen: npt.NDArray[np.bool_]  # [q, m] True where the item is a target
+    valid: npt.NDArray[np.bool_]  # [q, m] False under padding
+    n_targets: npt.NDArray[np.int64]  # [q] targets of the query, candidates or not
+    query_weights: Doubles  # [q] so that users weigh the same, however many queries each has
 
     def __len__(self) -> int:
         return len(self.n_targets)
@@ -31,29 +31,30 @@ class Candidates:
 
 
 def fit_weights(candidates: Candidates, l2: float) -> Doubles:
-    """Weights >= 0 that sum to 1, float64 [n_features], minimising the softmax cross-entropy of the chosen items.
+    """Weights >= 0 that sum to 1, float64 [n_features], minimising the softmax cross-entropy of the targets.
 
-    ListNet's top-one loss (Cao et al., 2007) with equal mass on the chosen items of a question; questions without any
-    chosen candidate teach nothing. Convex, so the start does not matter. All zeros where no feature helps.
+    This is ListNet's top-one loss (Cao et al., 2007) with equal mass on the targets of a query. Queries without a
+    target among their candidates are left out. The loss is convex, so the starting point does not matter. All weights
+    are zero where no feature helps.
     """
-    teaching: npt.NDArray[np.bool_] = np.any(candidates.chosen, axis=1)
-    taught = candidates.take(teaching)
+    informative: npt.NDArray[np.bool_] = np.any(candidates.chosen, axis=1)
+    training = candidates.take(informative)
     n_features = candidates.features.shape[2]
-    if not len(taught):
+    if not len(training):
         return np.full(n_features, 1 / n_features)
-    features = taught.features.astype(np.float64)
-    shares = taught.shares / taught.shares.sum()
-    mass = taught.chosen / taught.chosen.sum(axis=1, keepdims=True)
+    features = training.features.astype(np.float64)
+    weights_of = training.query_weights / training.query_weights.sum()
+    mass = training.chosen / training.chosen.sum(axis=1, keepdims=True)
 
     def loss(weights: Doubles) -> tuple[float, Doubles]:
-        scores = np.where(taught.valid, features @ weights, -np.inf)
+        scores = np.where(training.valid, features @ weights, -np.inf)
         top = scores.max(axis=1, keepdims=True)
         odds = np.exp(scores - top)
         total = odds.sum(axis=1, keepdims=True)
-        picked = np.where(taught.chosen, scores - top - np.log(total), 0)
-        value = -float(shares @ (mass * picked).sum(axis=1)) + l2 * float(weights @ weights)
-        pull = shares[:, None] * (odds / total - mass)
-        return value, np.einsum("qm,qmf->f", pull, features) + 2 * l2 * weights
+        log_chance = np.where(training.chosen, scores - top - np.log(total), 0)
+        value = -float(weights_of @ (mass * log_chance).sum(axis=1)) + l2 * float(weights @ weights)
+        residual = weights_of[:, None] * (odds / total - mass)
+        return value, np.einsum("qm,qmf->f", residual, features) + 2 * l2 * weights
 
     start = np.full(n_features, 0.1)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * n_features)
@@ -63,23 +64,23 @@ def fit_weights(candidates: Candidates, l2: float) -> Doubles:
 
 def mean_ndcg(candidates: Candidates, weights: Doubles) -> float:
     """The mean of `ndcg` over users."""
-    return float(np.average(ndcg(candidates, weights), weights=candidates.shares))
+    return float(np.average(ndcg(candidates, weights), weights=candidates.query_weights))
 
 
 def ndcg(candidates: Candidates, weights: Doubles) -> Doubles:
-    """NDCG@10 of every question, float64 [Q]; a target that is no candidate counts as not found."""
+    """NDCG@10 of every query, float64 [q]; a target that is no candidate counts as not found."""
     hits = np.take_along_axis(candidates.chosen, _best(candidates, weights), axis=1)
     return ndcg_of_lists(hits, candidates.n_targets, CUTOFF)
 
 
-def breadth(candidates: Candidates, weights: Doubles) -> int:
-    """Distinct items in the lists of ten of all questions together."""
+def aggregate_diversity(candidates: Candidates, weights: Doubles) -> int:
+    """Distinct items in the top ten of all queries together."""
     best = _best(candidates, weights)
     listed = np.take_along_axis(candidates.valid, best, axis=1)
     return len(np.unique(np.take_along_axis(candidates.items, best, axis=1)[listed]))
 
 
 def _best(candidates: Candidates, weights: Doubles) -> npt.NDArray[np.int64]:
-    """Places of the best ten candidates of each question, int64 [Q, <= 10]."""
+    """Places of the best ten candidates of each query, int64 [q, <= 10]."""
     scores = np.where(candidates.valid, candidates.features @ weights.astype(np.float32), -np.inf)
     return np.argsort(-scores, axis=1, kind="stable")[:, :CUTOFF]

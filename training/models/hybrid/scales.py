@@ -1,4 +1,4 @@
-"""What makes scores of different families comparable."""
+"""Scales that make the scores of different base models comparable."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from training.models.profiles import build_profiles
 
 @dataclass(frozen=True)
 class Scale:
-    """The spread of a family's scores over the items, for a history of n items: `spread` * n ** `growth`."""
+    """The mean of scores, and their standard deviation over the items: `spread` * n ** `growth` for n history items."""
 
-    center: float  # mean score
+    center: float  # mean over histories and items
     spread: float
     growth: float
 
@@ -27,23 +27,23 @@ def history_sizes(histories: Histories, n_items: int) -> npt.NDArray[np.float32]
 
 
 def measure_growth(base_models: Mapping[str, Recommender], histories: Histories) -> float:
-    """How the spread of the linear families' scores grows with the history, as an exponent in [0, 1].
+    """How the spread of the linear base models' scores grows with the history, as an exponent in [0, 1].
 
-    One exponent for all of them: what a blend of them owes to one item of a history stays exact only if nothing but a
-    common factor depends on the history's size. 0 where no component is linear.
+    All of them share one exponent: the contribution of a history item to the ensemble's score is exact only if nothing
+    but a common factor depends on the size of the history. 0 where no base model is linear.
     """
     slopes = [_fit_growth(model, histories) for model in base_models.values() if isinstance(model, LinearRecommender)]
     return float(np.clip(np.mean(slopes), 0, 1)) if slopes else 0.0
 
 
 def measure_scale(model: Recommender, histories: Histories, growth: float) -> Scale:
-    """The scale of one component. growth: that of the linear families, which any other family's is measured beside."""
+    """The scale of one base model. growth: the common exponent, used as it is for a linear model."""
     own = growth if isinstance(model, LinearRecommender) else float(np.clip(_fit_growth(model, histories), 0, 1))
     scores = model.score(histories)
     spreads = _spreads(scores)
     sizes = history_sizes(histories, model.n_items)
     known = spreads > 0
-    if not known.any():  # all items alike to everybody: nothing to compare
+    if not known.any():  # every history scores all items alike
         return Scale(float(scores.mean()), 1.0, own)
     spread = np.exp(np.mean(np.log(spreads[known]) - own * np.log(sizes[known])))
     return Scale(float(scores.mean()), float(spread), own)

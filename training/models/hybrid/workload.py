@@ -28,7 +28,7 @@ def hybrid_workload(
     )
     if refit:
         return scales
-    queries = min(config.max_questions, config.questions_per_user * sizes.validation_users)
+    queries = min(config.max_queries, config.queries_per_user * sizes.validation_users)
     candidates = queries * min(sizes.items, count * config.ranker.candidates)
     learning = Workload(
         0,

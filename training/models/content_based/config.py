@@ -1,0 +1,46 @@
+"""Hyper-parameters of the content-based family, and which of its two models they ask for."""
+
+from pydantic import AliasChoices, Field
+
+from training.models.content_based.encoder import EncoderConfig
+from training.models.content_based.labels import LabelConfig
+from training.models.contract import ModelConfig
+from training.models.linear import LinearConfig
+
+
+class LabelMixtureConfig(ModelConfig):
+    """How the label mixture weighs labels, and how large a share of the lists cold items get."""
+
+    labels: LabelConfig = LabelConfig()
+    rate_half_life_days: float = Field(
+        default=14.0, gt=0, description="age at which an event counts half in an item's recent rate"
+    )
+    horizon_days: float = Field(default=30.0, gt=0, description="how far ahead events are expected")
+    cold_item_share: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        validation_alias=AliasChoices("cold_item_share", "newcomers"),
+        description="share of the places of lists that items without an event get",
+    )
+    held_out: float = Field(
+        default=0.1, gt=0, lt=1, description="share of the newest events that the weights of labels are learned from"
+    )
+    max_users: int = Field(default=1_000, ge=1, description="users that the weights of labels are learned from")
+
+
+class ContentBasedConfig(LinearConfig):
+    encoder: EncoderConfig = EncoderConfig()
+    user_regularisation: float = Field(
+        default=1_000.0, gt=0, description="ridge on the users' side of the bilinear map"
+    )
+    item_regularisation: float = Field(default=1.0, gt=0, description="ridge on the items' side of the bilinear map")
+    similarity_weight: float = Field(
+        default=0.5,
+        ge=0,
+        validation_alias=AliasChoices("similarity_weight", "likeness"),
+        description="weight of the plain cosine of content beside the bilinear map, both of unit spread",
+    )
+    mixture: LabelMixtureConfig | None = Field(
+        default=None, description="null: the bilinear map; else the label mixture, which knows what is popular lately"
+    )
