@@ -102,9 +102,9 @@ class Mutation:
         new = _read(NewInteraction, userId=user_id, itemId=item_id, interactionType=interaction_type, value=value)
         async with info.context.metered(key) as terms:
             info.context.has_written = True
-            happened = await interactions.record(info.context.pool, key.scope, terms.plan, new)
+            row = await interactions.record(info.context.pool, key.scope, terms.plan, new)
         return RecordedInteractionType(
-            success=True, message=f"Recorded as interaction {happened.id}", timestamp=happened.occurred_at
+            success=True, message=f"Recorded as interaction {row.id}", timestamp=row.occurred_at
         )
 
 

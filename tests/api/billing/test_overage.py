@@ -270,7 +270,7 @@ def test_the_command_reports_when_it_is_told(desk: Desk, subscribed: Shop) -> No
 
     refused, missing = command("sk_live_x"), command("")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "over" in refused.stderr
+    assert "after its end" in refused.stderr
     assert missing.returncode == 1
     assert "STRIPE_API_KEY" in missing.stderr
     assert overage(subscribed) == []
