@@ -80,12 +80,12 @@ def test_launch_ends_the_children_that_a_killed_parent_left(tmp_path: Path) -> N
 
     identity = f"sleeper@{tmp_path}"
     first = launch()
-    wait_until("parent and child", lambda: len(survivors(identity)) == 2, 10)
+    wait_until("parent and child", lambda: len(survivors(identity)) == 2)
     first.kill()
     first.wait()
     (orphan,) = survivors(identity)
     second = launch()
-    wait_until("the second pair", lambda: len(survivors(identity)) == 2 and second.pid in survivors(identity), 10)
+    wait_until("the second pair", lambda: len(survivors(identity)) == 2 and second.pid in survivors(identity))
     assert orphan not in survivors(identity)
     os.killpg(second.pid, signal.SIGKILL)
     second.wait()
@@ -110,7 +110,7 @@ def test_stand_in_for_stripe_runs_as_the_demo_starts_it(tmp_path: Path) -> None:
     environment = {**os.environ, **program.environment}
     process = subprocess.Popen(program.command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     try:
-        wait_until("the stand-in", lambda: answers(stripe.url), 20)
+        wait_until("the stand-in", lambda: answers(stripe.url))
         key = stripe.exported["STRIPE_API_KEY"]
         client = StripeClient(key, base_addresses={"api": stripe.exported["STRIPE_API_BASE"]})
         assert client.v1.customers.create({"email": "a@b.example"}).email == "a@b.example"
@@ -163,7 +163,9 @@ def test_demo_names_the_port_that_is_taken(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        demo = Demo(PathSettings(state_dir=tmp_path), PortSettings(dagster=port), DemoSettings())
+        api, serving, mlflow, stripe = free_ports(4)  # a demo may run on the usual ones
+        ports = PortSettings(api=api, serving=serving, dagster=port, mlflow=mlflow, stripe=stripe)
+        demo = Demo(PathSettings(state_dir=tmp_path), ports, DemoSettings())
         with pytest.raises(SystemExit, match=rf"port {port} is not free .*DAGSTER_PORT"):
             demo.run()
 

@@ -34,7 +34,7 @@ def demo(environment: dict[str, str], output: Path) -> Iterator[subprocess.Popen
         yield process
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+        process.wait(timeout=180)
 
 
 def reset(state: Path) -> subprocess.CompletedProcess[str]:
@@ -62,7 +62,7 @@ def test_from_an_empty_folder_to_answers_and_back(tmp_path: Path) -> None:
             assert process.poll() is None, output.read_text()
             return "Ctrl-C stops everything" in output.read_text()
 
-        wait_until("the demo", announced, 500)
+        wait_until("the demo", announced, 1_800)
         file = state / "demo.env"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         told = dict(line.split("=", 1) for line in file.read_text().splitlines())
@@ -85,13 +85,13 @@ def test_from_an_empty_folder_to_answers_and_back(tmp_path: Path) -> None:
 
         again = tmp_path / "again"
         with demo(environment, again) as second:
-            assert second.wait(timeout=120) == 0
+            assert second.wait(timeout=600) == 0
         assert "It runs in another terminal" in again.read_text()
         assert again.read_text().count("kept") == 2  # the data and what was trained of it
         assert dict(line.split("=", 1) for line in file.read_text().splitlines()) == told
         assert reset(state).returncode != 0
         assert file.exists()
     assert process.returncode == 130
-    wait_until("the end of every process", lambda: not processes_of(state), 30)
+    wait_until("the end of every process", lambda: not processes_of(state))
     assert reset(state).returncode == 0
     assert not state.exists()

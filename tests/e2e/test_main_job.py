@@ -77,7 +77,6 @@ def films(platform: Platform) -> Iterator[Films]:
         wait_until(
             "the first answer of a model",
             lambda: "X-Recommendation-Degraded" not in films.recommend("1").headers,
-            15,
         )
         yield films
 
@@ -206,7 +205,7 @@ def test_one_trace_id_runs_through_api_and_serving(films: Films) -> None:
         headers={"traceparent": f"00-{trace}-{'1' * 16}-01"},
     )
     for program in ("api", "serving"):
-        wait_until(f"the trace in {program}'s log", lambda program=program: trace in films.platform.log(program), 5)
+        wait_until(f"the trace in {program}'s log", lambda program=program: trace in films.platform.log(program))
         lines = [line for line in films.platform.log(program).splitlines() if trace in line]
         assert all(json.loads(line)["trace_id"] == trace for line in lines)
 
@@ -220,7 +219,7 @@ def test_what_was_served_is_logged_with_its_release(films: Films) -> None:
         with psycopg.connect(url) as connection:
             return connection.execute(query, (TENANT, answer.headers["X-Recommendation-Id"])).fetchone()
 
-    wait_until("the impression", lambda: row() is not None, 5)
+    wait_until("the impression", lambda: row() is not None)
     assert row() == ("196", answer.headers["X-Model-Release"], [each["itemId"] for each in answer.json()])
 
 
@@ -236,18 +235,18 @@ def test_without_the_model_server_a_labelled_fallback_answers_and_the_model_come
         assert httpx.get(f"{films.platform.api_url}/health/ready").json()["serving"] == "down"
     finally:
         films.platform.control("start", "serving")
-    wait_until("the model's answer", lambda: "X-Recommendation-Degraded" not in films.recommend("196").headers, 10)
+    wait_until("the model's answer", lambda: "X-Recommendation-Degraded" not in films.recommend("196").headers)
 
 
 @pytest.mark.parametrize("program", ["serving", "api", "postgres", "mlflow", "dagster"])
 def test_a_killed_process_comes_back_by_itself(films: Films, program: str) -> None:
     before = int(films.platform.control("pid", program))
     os.kill(before, signal.SIGKILL)
-    wait_until("a new process", lambda: films.platform.control("pid", program).strip() not in {str(before), "0"}, 20)
+    wait_until("a new process", lambda: films.platform.control("pid", program).strip() not in {str(before), "0"})
     films.platform.start("api", "serving", "dagster", "mlflow", seconds=60)
 
     def model_answers() -> bool:
         answer = films.http.post("/api/v1/recommend", json={"userId": "196", "count": 3})
         return answer.status_code == 200 and "X-Recommendation-Degraded" not in answer.headers
 
-    wait_until("the model's answer", model_answers, 30)
+    wait_until("the model's answer", model_answers)

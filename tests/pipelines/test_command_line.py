@@ -102,7 +102,7 @@ def test_the_ui_runs_the_sensors_and_ends_when_told_to(
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until("the UI", lambda: answers(f"{url}/server_info"), 90)
+        wait_until("the UI", lambda: answers(f"{url}/server_info"))
         dagster = DagsterClient(url)
         query = "{ assetNodes { partitionKeysByDimension { partitionKeys } } }"
 
@@ -110,7 +110,7 @@ def test_the_ui_runs_the_sensors_and_ends_when_told_to(
             nodes = dagster.ask(query)["assetNodes"]
             return {key for node in nodes for each in node["partitionKeysByDimension"] for key in each["partitionKeys"]}
 
-        wait_until("the tenant's partition", lambda: partitions() == {TENANT}, 60)
+        wait_until("the tenant's partition", lambda: partitions() == {TENANT})
         ui.terminate()
         ui.wait(timeout=60)
     finally:

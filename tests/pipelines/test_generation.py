@@ -241,7 +241,7 @@ def start_victim(installation: Installation, after: int) -> subprocess.Popen[byt
     state = installation.paths.root
     command = [sys.executable, "-c", _VICTIM, installation.database_url(), str(state), str(after)]
     victim = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    wait_until("the batch", (state / "reached").exists, 60)
+    wait_until("the batch", (state / "reached").exists)
     (state / "reached").unlink()
     return victim
 
@@ -260,7 +260,7 @@ def test_what_a_crash_cut_off_goes_on_and_every_user_is_done_once(
     finally:
         victim.send_signal(signal.SIGKILL)
         victim.wait()
-    wait_until("the end of its session", lambda: turn_is_free(installation), 10)
+    wait_until("the end of its session", lambda: turn_is_free(installation))
     seen: list[tuple[int, int]] = []
     (outcome,) = run(installation, lambda done, total: seen.append((done, total)), max_batch=2)
     assert (outcome.users, seen) == (5, [(2, 5), (4, 5), (5, 5)])

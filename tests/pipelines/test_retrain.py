@@ -324,7 +324,7 @@ def test_after_an_erasure_and_a_lake_run_only_the_tombstone_knows_the_user(
         admin, key = portal.admin(TENANT), portal.tenants.key(TENANT)
         asked = client.post("/api/v1/recommend", json={"userId": user, "count": 5}, headers=key)
         assert asked.status_code == 200
-        wait_until("the answer", lambda: "impressions" in tables_with(module_database_url, user), 10)
+        wait_until("the answer", lambda: "impressions" in tables_with(module_database_url, user))
         held = files_with(paths.root, user)
         assert {path.parts[0] for path in held} == {"lake", "rejects"}  # nowhere else, however long it was trained on
         assert len(list(paths.features.glob("*/*/manifest.json"))) > 0

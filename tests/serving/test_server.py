@@ -86,7 +86,7 @@ def test_every_query_is_logged_with_its_trace_id(server: ModelServer) -> None:
         server,
         batch(RecommendQuery("collaborative", 2, trace_id="a" * 32), SimilarQuery("horror-1", 2, trace_id="b" * 32)),
     )
-    wait_until("the log", lambda: "b" * 32 in server.log, 5)
+    wait_until("the log", lambda: "b" * 32 in server.log)
     for trace in ("a" * 32, "b" * 32):
         (line,) = [json.loads(line) for line in server.log.splitlines() if trace in line]
         assert (line["trace_id"], line["tenant_id"], line["program"], line["items"]) == (trace, TENANT, "serving", 2)
@@ -214,7 +214,7 @@ def test_a_worker_whose_parent_was_killed_ends_and_frees_the_port(tmp_path: Path
         orphans = server.kill_parent_only()
         assert orphans
         try:
-            wait_until("the end of the orphans", lambda: not any(map(psutil.Process.is_running, orphans)), 10)
+            wait_until("the end of the orphans", lambda: not any(map(psutil.Process.is_running, orphans)))
         finally:
             for orphan in orphans:
                 if orphan.is_running():

@@ -113,6 +113,6 @@ def test_the_thread_outlives_a_store_that_cannot_be_read(home: Path, tmp_path: P
     watch = ReleaseWatch(find, load, 0.01)
     watch.start()
     try:
-        wait_until("the release", lambda: served(watch) == {TENANT: release}, 10)
+        wait_until("the release", lambda: served(watch) == {TENANT: release})
     finally:
         watch.stop()

@@ -264,13 +264,9 @@ def test_a_failed_log_leaves_a_failed_run(store: Tracking, trained: TrainedModel
     assert run.info.status == "FAILED"
 
 
-def test_a_server_keeps_the_same_promises_and_a_log_is_quick(
-    server: Tracking, trained: TrainedModel, tmp_path: Path
-) -> None:
+def test_a_server_keeps_the_same_promises(server: Tracking, trained: TrainedModel, tmp_path: Path) -> None:
     first = server.log(trained, "remote")
-    began = time.perf_counter()
     ref = server.log(trained, "remote")
-    assert time.perf_counter() - began < 10  # 0.4 s on an idle machine
     server.record_decision(ref, Decision(True, "good"))
     assert server.champion("remote", "collaborative") == ref != first
     assert server.report(ref) == trained.report

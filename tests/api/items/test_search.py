@@ -1,7 +1,6 @@
 """`search` over HTTP: English by stems, unspaced scripts by any part, all of it through the index."""
 
 import json
-import time
 import unicodedata
 from typing import Any
 
@@ -222,10 +221,8 @@ def test_the_largest_metadata_can_be_stored_and_searched(backend: Backend, kind:
     metadata = {"zzz": LARGEST[kind], "title": "needle"}
     size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode())
     assert size > 0.8 * MAX_BYTES
-    started = time.monotonic()
     backend.post("/api/items", {"id": "large", "metadata": metadata}, status=201)
     assert found(backend, "needle") == ["large"]
-    assert time.monotonic() - started < 5
 
 
 def test_past_what_the_index_can_hold_the_beginning_is_found(backend: Backend) -> None:
@@ -265,9 +262,7 @@ def test_a_search_reads_the_index_and_not_the_table(backend: Backend) -> None:
     }
     for search, total in searches.items():
         statements.clear()
-        started = time.monotonic()
         body = backend.client.get("/api/items", params={"search": search}).json()
-        seconds = time.monotonic() - started
         assert body["total"] == total
         about_items = [each for each in statements if "items.search" in each[0]]
         assert len(about_items) == 2  # the page and how many there are
@@ -275,4 +270,3 @@ def test_a_search_reads_the_index_and_not_the_table(backend: Backend) -> None:
             with psycopg.connect(backend.url) as connection:
                 plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {statement}", parameters))
             assert "items_search_idx" in plan and "Seq Scan" not in plan, plan
-        assert seconds < 10, (search, seconds)

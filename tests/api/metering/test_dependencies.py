@@ -15,8 +15,6 @@ from tests.fixtures.usage import LIKE, on_plan, set_used, subscribe, units_of
 
 ASK = {"userId": "ann", "count": 1}
 NEXT = rfc3339(cycle_of(None, datetime.now(UTC)).end)
-WITHIN = 20.0
-"""Seconds, on a machine that does much else; a second is what is promised."""
 
 
 @pytest.fixture
@@ -122,7 +120,6 @@ def test_a_replay_is_answered_though_the_budget_is_spent(open_client: Any, tenan
                 shop.client.post("/api/v1/interactions", json=LIKE, headers={"Idempotency-Key": "other"}).status_code
                 == 201
             ),
-            WITHIN,
         )
 
 
@@ -150,7 +147,7 @@ def test_overage_accrues_up_to_the_cap_and_goes_on_once_it_is_raised(open_client
             f"or wait for the next cycle, which starts at {NEXT}"
         )
         shop.sql("INSERT INTO billing_settings (tenant_id, overage_cap_cents) VALUES ('shop', 5001)")
-        wait_until("the process to know the cap", lambda: status_of(shop) == 200, WITHIN)
+        wait_until("the process to know the cap", lambda: status_of(shop) == 200)
         found = usage(shop)
         assert (found["overageBudgetCap"], found["overageUnits"], found["overageAmount"]) == (50.01, 8_335, 50.01)
 
@@ -201,11 +198,11 @@ def test_when_the_cycle_turns_requests_are_answered_again(spent: Backend) -> Non
 def test_a_subscription_begins_a_cycle_with_its_limit_and_its_end_leaves_the_free_one(spent: Backend) -> None:
     assert status_of(spent) == 402
     subscribe(spent, "plan-growth", anchor=datetime.now(UTC) - timedelta(days=1))
-    wait_until("the process to know the plan", lambda: status_of(spent) == 200, WITHIN)
+    wait_until("the process to know the plan", lambda: status_of(spent) == 200)
     found = usage(spent)
     assert (found["requestsUsed"], found["requestLimit"], found["itemsLimit"]) == (1, 100_000, 10_000)
     subscribe(spent, "plan-growth", status="canceled")
-    wait_until("the process to know the end", lambda: status_of(spent) == 402, WITHIN)
+    wait_until("the process to know the end", lambda: status_of(spent) == 402)
     assert usage(spent)["requestLimit"] == 1_000
 
 
@@ -216,12 +213,12 @@ def test_after_a_downgrade_in_mid_cycle_the_higher_limit_counts_at_the_lower_pla
     with on_plan(open_client, tenants, "free") as shop:
         subscribe(shop, "plan-growth", anchor=anchor)
         set_used(shop, "plan-growth", 100_099, anchor)
-        wait_until("the process to know the plan", lambda: plan_of(shop) == "plan-growth", WITHIN)
+        wait_until("the process to know the plan", lambda: plan_of(shop) == "plan-growth")
         assert status_of(shop) == 200
         assert usage(shop)["overageAmount"] == 0.2
         subscribe(shop, "plan-starter", anchor=anchor)
         remembered = "SELECT plan_id, request_limit FROM usage_cycles WHERE units > 0"
-        wait_until("the cycle to know", lambda: shop.sql(remembered) == [("plan-starter", 100_000)], WITHIN)
+        wait_until("the cycle to know", lambda: shop.sql(remembered) == [("plan-starter", 100_000)])
         found = usage(shop)
         assert (found["requestLimit"], found["overageUnits"], found["overageAmount"]) == (100_000, 100, 0.6)
         assert (found["itemsLimit"], found["overageBudgetCap"]) == (1_000, 50)

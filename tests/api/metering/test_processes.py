@@ -17,8 +17,6 @@ from tests.fixtures.platform import wait_until
 
 CLIENTS, EACH = 64, 8
 LIKE = {"userId": "ann", "itemId": "tea", "interactionType": "like"}
-WITHIN = 20.0
-"""Seconds, on a machine that does much else; a second is what is promised."""
 
 
 @pytest.fixture
@@ -70,19 +68,19 @@ def test_counts_are_exact_and_a_spent_budget_holds_in_both_processes(
     with ThreadPoolExecutor(CLIENTS) as threads:
         answers = threads.map(lambda number: many.record(processes[number % 2], EACH), range(CLIENTS))
         assert [status for client in answers for status in client] == [201] * CLIENTS * EACH
-    wait_until("the counts to be written", lambda: many.units() >= CLIENTS * EACH, WITHIN)
+    wait_until("the counts to be written", lambda: many.units() >= CLIENTS * EACH)
     time.sleep(1)  # nothing comes after them
     assert many.units() == many.interactions() == CLIENTS * EACH
 
     free = Shop(database_url, tenants, "free")
     one, other = processes
     assert free.record(other, 1) == [201]  # so that it knows how the tenant stood
-    wait_until("that to be written", lambda: free.units() == 1, WITHIN)
+    wait_until("that to be written", lambda: free.units() == 1)
     free.connection.execute("UPDATE usage_cycles SET units = 990 WHERE tenant_id = 'free'")
     assert free.record(one, 12) == [201] * 10 + [402] * 2
-    wait_until("the other process to refuse too", lambda: free.record(other, 1) == [402], WITHIN)
+    wait_until("the other process to refuse too", lambda: free.record(other, 1) == [402])
     assert free.record(one, 1) == [402]
-    wait_until("the counts to be written", lambda: free.units() == 990 + free.interactions() - 1, WITHIN)
+    wait_until("the counts to be written", lambda: free.units() == 990 + free.interactions() - 1)
 
 
 def test_a_killed_process_charges_for_no_request_that_it_did_not_answer(
@@ -93,10 +91,10 @@ def test_a_killed_process_charges_for_no_request_that_it_did_not_answer(
     with ThreadPoolExecutor(9) as threads:
         clients = [threads.submit(shop.record, victim, 10_000) for _ in range(8)]
         other = threads.submit(shop.record, survivor, 20)
-        wait_until("something to be counted", lambda: shop.units() > 100, WITHIN)
+        wait_until("something to be counted", lambda: shop.units() > 100)
         victim.process.kill()
         answered = sum(len(client.result()) for client in clients)
         kept = len(other.result())
-    wait_until("the survivor's counts to be written", lambda: shop.units() > kept, WITHIN)
+    wait_until("the survivor's counts to be written", lambda: shop.units() > kept)
     assert kept == 20
     assert 100 < shop.units() <= answered + kept <= shop.interactions()

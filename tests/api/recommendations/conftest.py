@@ -17,7 +17,7 @@ from tests.fixtures.releases import CATALOGUE_VERSION, FAMILIES, publish_small, 
 @pytest.fixture(scope="session")
 def films_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     with model_server(tmp_path_factory.mktemp("films") / "state") as server:
-        server.start(60)
+        server.start()
         yield server
 
 
