@@ -43,7 +43,7 @@ class RollUpCounts:
 
 
 @dataclass(frozen=True)
-class ReleaseModel:
+class ReleasedModel:
     """A model of a release. `auc` is its AUC at training, None where no user of the test window had one."""
 
     family: str
@@ -99,7 +99,7 @@ def roll_up_step(url: str, tenant_id: str, today: date | None = None, step_rows:
         return RollUpCounts(users, interactions, shown, attributed, more=upper < end)
 
 
-def record_release(url: str, tenant_id: str, release: str, models: list[ReleaseModel]) -> None:
+def record_release(url: str, tenant_id: str, release: str, models: list[ReleasedModel]) -> None:
     """Store the champions that a release was made of. Raises LookupError where there is no such tenant."""
     with _transaction(url) as cursor:
         _lock_tenant(cursor, tenant_id)

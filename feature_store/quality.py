@@ -137,15 +137,15 @@ def check_freshness(files: Sequence[Path], cursor: Cursor, now: datetime) -> Fin
             [_names(files)],
         )
     counts: dict[str, int | str] = {
-        "events_after_their_arrival": future,
-        "newest_arrival": newest or "none",
+        "events_after_ingestion": future,
+        "newest_ingestion": newest or "none",
         "exported_at": cursor.exported_at or "never",
     }
     if cursor.exported_at is None or now - datetime.fromisoformat(cursor.exported_at) > EXPORT_MAX_AGE:
         return Finding(False, f"the last export is older than {EXPORT_MAX_AGE}: {counts['exported_at']}", counts)
     return Finding(
         True,
-        f"exported at {cursor.exported_at}, newest arrival {counts['newest_arrival']}, {future} dated after arrival",
+        f"exported at {cursor.exported_at}, newest row of {counts['newest_ingestion']}, {future} dated later",
         counts,
     )
 

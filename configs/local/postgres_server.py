@@ -85,7 +85,7 @@ class _Owner:
             write_private(url_file, self._cluster.url + "\n")
             log.info("postgres is ready", port=self._cluster.port, data=self._cluster.data)
         code = self._child.wait()
-        log.info("postgres ended", code=code, asked=self._stopping)
+        log.info("postgres ended", code=code, requested=self._stopping)
         return 0 if self._stopping and code == 0 else 1
 
     def _stop(self, _signum: int, _frame: FrameType | None) -> None:

@@ -12,7 +12,7 @@ import pytest
 from feature_store.analytics_sinks import (
     KEPT_DAYS,
     ModelAccuracy,
-    ReleaseModel,
+    ReleasedModel,
     RollUpCounts,
     record_accuracy,
     record_release,
@@ -196,7 +196,7 @@ def test_online_metrics_tell_how_the_answers_of_a_release_were_followed(
 def test_a_release_serves_until_the_next_one_day_by_day(database_url: str, connection: Connection) -> None:
     now = datetime(2030, 6, 3, 12, tzinfo=UTC)
     for release, at in (("r1", datetime(2030, 5, 1, tzinfo=UTC)), ("r2", datetime(2030, 6, 2, 3, tzinfo=UTC))):
-        record_release(database_url, "acme", release, [ReleaseModel("hybrid", "1", 0.9)])
+        record_release(database_url, "acme", release, [ReleasedModel("hybrid", "1", 0.9)])
         connection.execute("UPDATE release_models SET published_at = %s WHERE release = %s", [at, release])
     midnights = [datetime(2030, 6, day, tzinfo=UTC) for day in (1, 2, 3)]
     assert serving_periods(database_url, "acme", now, days=3) == [
@@ -213,7 +213,7 @@ def test_measuring_is_due_after_interactions_under_the_newest_release(
 ) -> None:
     act(connection, "ann", ago=1)
     assert not accuracy_is_outdated(database_url, "acme")
-    record_release(database_url, "acme", "r1", [ReleaseModel("hybrid", "1", 0.9)])
+    record_release(database_url, "acme", "r1", [ReleasedModel("hybrid", "1", 0.9)])
     assert not accuracy_is_outdated(database_url, "acme")
     connection.execute("UPDATE release_models SET published_at = now() - interval '1 day'")
     assert accuracy_is_outdated(database_url, "acme")

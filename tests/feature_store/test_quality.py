@@ -83,7 +83,7 @@ def test_an_export_older_than_a_day_is_stale(tmp_path: Path) -> None:
 def test_events_dated_after_their_arrival_are_counted(tmp_path: Path) -> None:
     early = interaction(4, "ann", "x", **{c.TIMESTAMP: START + timedelta(days=9)})
     findings = checked(write_lake(tmp_path, [*GOOD, early], CATALOGUE))
-    assert findings["interactions", "freshness"].counts["events_after_their_arrival"] == 1
+    assert findings["interactions", "freshness"].counts["events_after_ingestion"] == 1
 
 
 def test_a_repeated_row_passes_and_a_conflict_does_not(tmp_path: Path) -> None:

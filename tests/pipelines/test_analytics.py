@@ -8,7 +8,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from feature_store.analytics_sinks import ReleaseModel, record_release
+from feature_store.analytics_sinks import ReleasedModel, record_release
 from pipelines.definitions import build_definitions
 from pipelines.defs.analytics.activity import roll_up
 from pipelines.defs.analytics.online_accuracy import MeasuredReleases, measure_releases
@@ -36,7 +36,7 @@ def shop(connection: Connection) -> Connection:
 def publish(installation: Installation, connection: Connection, work: Path, at: datetime) -> str:
     """A release that served from this moment on."""
     release = publish_small(installation.paths.bentoml, work, TENANT, catalogue_version=1)
-    models = [ReleaseModel(family, "1", 0.75) for family in FAMILIES]
+    models = [ReleasedModel(family, "1", 0.75) for family in FAMILIES]
     record_release(installation.database_url(), TENANT, release, models)
     connection.execute("UPDATE release_models SET published_at = %s WHERE release = %s", [at, release])
     return release

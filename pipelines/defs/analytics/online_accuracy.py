@@ -35,7 +35,7 @@ REMEASURED_DAYS = 2
 
 
 @dataclass(frozen=True)
-class DailyAccuracy:
+class MeasuredDay:
     """What the models of a release reached on a day."""
 
     day: date
@@ -47,7 +47,7 @@ class DailyAccuracy:
 class MeasuredReleases:
     """The accuracies that were measured, and the releases that cannot be read any more, with the reason."""
 
-    accuracies: list[DailyAccuracy] = field(default_factory=list)
+    accuracies: list[MeasuredDay] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
 
 
@@ -78,7 +78,7 @@ def measure_releases(installation: Installation, tenant_id: str, now: datetime) 
                 break
             if models := _accuracies(catalogue, events, exclude_seen, history.max_events):
                 analytics_sinks.record_accuracy(url, tenant_id, period.day, release, models)
-                result.accuracies.append(DailyAccuracy(period.day, release, models))
+                result.accuracies.append(MeasuredDay(period.day, release, models))
     return result
 
 

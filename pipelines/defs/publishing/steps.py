@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from configs.plugins import plugged_in
-from feature_store.analytics_sinks import ReleaseModel, record_release
+from feature_store.analytics_sinks import ReleasedModel, record_release
 from feature_store.lake import tenant_folder
 from pipelines.defs.training.steps import TrainingRun, servable_champion
 from serving.contracts.messages import ALGORITHMS
@@ -50,7 +50,7 @@ def publish_champions(run: TrainingRun) -> Published:
         run.tenant,
         release,
         [
-            ReleaseModel(family, ref.version, run.tracking.report(ref).metric("auc"))
+            ReleasedModel(family, ref.version, run.tracking.report(ref).metric("auc"))
             for family, ref in champions.items()
         ],
     )

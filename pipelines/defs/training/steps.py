@@ -22,7 +22,6 @@ from training.tracking.mlflow_store import ModelRef, Tracking, UnreadableReportE
 from training.train import TrainedModel, evaluate_family, train_family
 
 POSITIONS_TAG = "positions_id"
-SNAPSHOT_TAG = "snapshot_id"
 CATALOGUE_TAG = "catalogue_version"
 
 

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.tenants.service import delete_tenant
-from feature_store.analytics_sinks import ModelAccuracy, ReleaseModel, record_accuracy, record_release
+from feature_store.analytics_sinks import ModelAccuracy, ReleasedModel, record_accuracy, record_release
 from tests.fixtures.backend import Backend
 from tests.fixtures.people import person
 
@@ -158,15 +158,15 @@ def test_another_period_is_a_problem(admin: TestClient, period: str) -> None:
 
 
 def test_champions_are_those_of_the_newest_release(backend: Backend, admin: TestClient) -> None:
-    record_release(backend.url, "shop", "20260101-000000-000000", [ReleaseModel("hybrid", "1", 0.5)])
+    record_release(backend.url, "shop", "20260101-000000-000000", [ReleasedModel("hybrid", "1", 0.5)])
     record_release(
         backend.url,
         "shop",
         "20260102-000000-000000",
         [
-            ReleaseModel("hybrid", "2", 0.9),
-            ReleaseModel("collaborative", "1", 0.8),
-            ReleaseModel("content-based", "1", None),  # nobody in its window could tell
+            ReleasedModel("hybrid", "2", 0.9),
+            ReleasedModel("collaborative", "1", 0.8),
+            ReleasedModel("content-based", "1", None),  # nobody in its window could tell
         ],
     )
     found = stats(admin)
@@ -273,7 +273,7 @@ def test_a_tenant_sees_its_own_figures_alone(
     rival.interact("ann", items[0])
     backend.interact("ann", *items[:4])
     recommend(backend, "ann", 3)
-    record_release(backend.url, "shop", "r1", [ReleaseModel("hybrid", "1", 0.9)])
+    record_release(backend.url, "shop", "r1", [ReleasedModel("hybrid", "1", 0.9)])
     record_accuracy(backend.url, "shop", TODAY.date(), "r1", [ModelAccuracy("hybrid", 0.9, 1)])
     roll_up("shop")
     theirs = person(rival, "rival-boss", "admin", "rival")
@@ -297,7 +297,7 @@ def test_a_deleted_tenant_leaves_nothing_and_is_not_counted_again(
 ) -> None:
     recommend(backend, "ann", 3)
     backend.interact("ann", *items[:2])
-    record_release(backend.url, "shop", "r1", [ReleaseModel("hybrid", "1", 0.9)])
+    record_release(backend.url, "shop", "r1", [ReleasedModel("hybrid", "1", 0.9)])
     record_accuracy(backend.url, "shop", TODAY.date(), "r1", [ModelAccuracy("hybrid", 0.9, 1)])
     roll_up()
     tenants.run(lambda session: delete_tenant(session, "shop"))

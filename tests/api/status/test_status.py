@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from feature_store.analytics_sinks import ReleaseModel, record_release, roll_up_step
+from feature_store.analytics_sinks import ReleasedModel, record_release, roll_up_step
 from serving.contracts.messages import ALGORITHMS
 from tests.api.recommendations.conftest import films, films_server
 from tests.fixtures.backend import Backend, backend
@@ -46,7 +46,7 @@ def test_before_the_first_model_it_says_how_many_interactions_are_missing(backen
 
 def test_a_published_release_is_named_while_the_model_server_is_away(backend: Backend) -> None:
     admin = person(backend, "boss", "admin")
-    record_release(backend.url, "shop", "r1", [ReleaseModel("hybrid", "4", 0.9)])
+    record_release(backend.url, "shop", "r1", [ReleasedModel("hybrid", "4", 0.9)])
     backend.sql("UPDATE release_models SET published_at = now() - interval '2 hours'")
     found = status(admin)
     assert (found["serving"], found["interactionsUntilFirstModel"]) == ("down", 0)
@@ -71,7 +71,7 @@ def test_the_release_that_the_model_server_holds_is_named(films: Backend) -> Non
 
 def test_another_tenant_is_not_told_of_it(films: Backend, tenants: Any) -> None:
     tenants.create("rival")
-    record_release(films.url, films.tenant_id, "r1", [ReleaseModel("hybrid", "1", 0.9)])
+    record_release(films.url, films.tenant_id, "r1", [ReleasedModel("hybrid", "1", 0.9)])
     found = status(person(films, "rival-boss", "admin", "rival"))
     assert found["serving"] == "degraded"
     assert all(family["release"] is None for family in found["families"])
