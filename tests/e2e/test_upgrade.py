@@ -30,6 +30,8 @@ from tests.fixtures.platform import ROOT, wait_until
 from tests.fixtures.postgres import empty_database
 from tests.fixtures.search import files_with, tables_with
 from tests.fixtures.upgrade.restore import OldInstallation, restore
+from training.evaluation.report import EvaluationReport
+from training.models.contract import ModelConfig
 from training.models.registry import families, family_class
 
 COMMITS = ("965fd7a",)
@@ -232,8 +234,9 @@ def test_the_old_champions_are_rebuilt_with_their_own_configurations(upgraded: U
     for family in ALGORITHMS:
         (described,) = folder.glob(f"models/{family}-*/model.json")
         written = json.loads(described.read_text())["config"]
-        report = retrained.value("evaluation")["champions"][family]
-        config = family_class(family).Config.model_validate(report["notes"]["config"])
+        report = EvaluationReport.model_validate(retrained.value("evaluation")["champions"][family])
+        config = report.config
+        assert isinstance(config, ModelConfig), config
         assert config == family_class(family).Config.model_validate(written)
         assert not leaves(written) - leaves(config.model_dump(mode="json")), family
 

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -105,6 +106,12 @@ def test_a_run_holds_parameters_metrics_protocol_and_the_report(store: Tracking,
     assert store.report(ref) == trained.report
     (model,) = store.client.search_logged_models([run.info.experiment_id])
     assert model.artifact_location.startswith(f"file://{store.artifacts}/acme/")
+
+
+def test_a_metric_named_after_two_metadata_fields_is_logged(store: Tracking, trained: TrainedModel) -> None:
+    notes = {**trained.report.notes, "weight_brand & größe @ home": 0.25}
+    ref = store.log(replace(trained, report=trained.report.model_copy(update={"notes": notes})), "fields")
+    assert store.client.get_run(ref.run_id).data.metrics["fit/weight_brand _ größe _at_ home"] == 0.25
 
 
 def test_the_next_forecast_goes_by_what_the_newest_trainings_took(store: Tracking, trained: TrainedModel) -> None:

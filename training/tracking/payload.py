@@ -1,6 +1,7 @@
 """The MLflow payload of a training: flat metrics and parameters."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,9 @@ from training.evaluation.report import EvaluationReport
 from training.forecast import PastTraining
 from training.resource_usage import processor_model
 from training.train import TrainedModel
+
+_REFUSED = re.compile(r"[^/\w.\- :]")
+"""Characters that MLflow refuses in the name of a metric."""
 
 
 def metrics(trained: TrainedModel) -> dict[str, list[float]]:
@@ -26,9 +30,9 @@ def metrics(trained: TrainedModel) -> dict[str, list[float]]:
         found[f"{result.segment}/users"] = [float(result.n_users)]
     for name, value in trained.report.notes.items():
         if isinstance(value, int | float):
-            found[f"fit/{name}"] = [float(value)]
+            found[f"fit/{metric_name(name)}"] = [float(value)]
         elif isinstance(value, list) and value and all(isinstance(one, int | float) for one in value):
-            found[f"fit/{name}"] = [float(one) for one in value]
+            found[f"fit/{metric_name(name)}"] = [float(one) for one in value]
     return found
 
 
@@ -65,8 +69,8 @@ def summary(report: EvaluationReport) -> dict[str, str]:
 
 
 def metric_name(metric: str) -> str:
-    """The name under which MLflow keeps a metric, since it takes no @ in a name."""
-    return metric.replace("@", "_at_")
+    """The name under which MLflow keeps a metric: it refuses an @, and whatever else a metadata field may be called."""
+    return _REFUSED.sub("_", metric.replace("@", "_at_"))
 
 
 def _key(segment: str, metric: str) -> str:
