@@ -223,9 +223,14 @@ def test_the_subscription_is_as_it_was(upgraded: Upgraded) -> None:
 
 def test_the_next_training_compares_with_the_old_champions(retrained: Retrained) -> None:
     assert retrained.result.success
-    champions = retrained.value("evaluation")["champions"]
-    assert set(champions) == set(families())
-    assert [family for family, report in champions.items() if report is None] == []
+    found = retrained.value("evaluation")
+    windows = {
+        EvaluationReport.model_validate(report).split_hash
+        for reports in (found["reports"], found["champions"])
+        for report in reports.values()
+    }
+    assert set(found["champions"]) == set(families())
+    assert len(windows) == 1
 
 
 def test_the_old_champions_are_rebuilt_with_their_own_configurations(upgraded: Upgraded, retrained: Retrained) -> None:
@@ -244,9 +249,11 @@ def test_the_old_champions_are_rebuilt_with_their_own_configurations(upgraded: U
 def test_the_promotion_is_decided_with_a_reason(retrained: Retrained) -> None:
     decisions = retrained.value("champions")
     assert set(decisions) == set(families())
-    for family, decision in decisions.items():
-        assert "the champion" in decision["reason"], family
-        assert "no champion" not in decision["reason"], family
+    # What was fitted in seconds may miss its floor, which is decided before the champion is looked at.
+    reasons = [decision["reason"] for decision in decisions.values()]
+    assert all("the floor" in reason or "on the same window" in reason for reason in reasons), reasons
+    assert any("on the same window" in reason for reason in reasons), reasons
+    assert not [reason for reason in reasons if "no champion" in reason]
 
 
 def test_a_new_release_is_served_after_it(upgraded: Upgraded, retrained: Retrained) -> None:
