@@ -146,7 +146,7 @@ def test_the_release_answers_from_its_models(trained: Trained) -> None:
     history = [HistoryEvent(f"horror-{n}", "like", 0.8, n) for n in range(4)]
     query = RecommendQuery("collaborative", 5, history, exclude=[event.item_id for event in history])
     answer = predictor.answer(BatchRequest(TENANT, 1, [query])).answers[0]
-    assert answer.error is None
+    assert not isinstance(answer, str)  # an error
     assert len(answer) == 5
     assert sum(item.item_id.startswith("horror") for item in answer) >= 4
 

@@ -204,7 +204,7 @@ def test_what_earlier_versions_logged_is_read_under_todays_names(store: Tracking
     store.client.log_text(ref.run_id, json.dumps(report), "evaluation.json")
     assert store.tags(ref)["promotion_reason"] == "good"
     assert store.report(ref) == trained.report
-    assert stored_names.current({"components": {"popularity": "1"}}, stored_names.RENAMED_METADATA) == {
+    assert stored_names.current_names({"components": {"popularity": "1"}}, stored_names.RENAMED_METADATA) == {
         "base_models": {"popularity": "1"}
     }
     logged = Path(mlflow.artifacts.download_artifacts(f"models:/{ref.name}/{ref.version}", tracking_uri=store.uri))
@@ -214,7 +214,7 @@ def test_what_earlier_versions_logged_is_read_under_todays_names(store: Tracking
 
 def test_todays_name_wins_where_both_spellings_are_there() -> None:
     found = {"gain": 1.0, "improvement": 2.0, "other": 3.0}
-    assert stored_names.current(found, stored_names.RENAMED_METRICS) == {"improvement": 2.0, "other": 3.0}
+    assert stored_names.current_names(found, stored_names.RENAMED_METRICS) == {"improvement": 2.0, "other": 3.0}
 
 
 def test_a_configuration_that_todays_code_cannot_build_stays_in_its_report(trained: TrainedModel) -> None:

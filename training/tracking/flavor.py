@@ -36,8 +36,8 @@ SIGNATURE = ModelSignature(
 """In: one row per history, oldest event first, items by position. Out: raw scores of all items."""
 
 
-def save_model(path: str, mlflow_model: Model, folder: Path) -> None:
-    """Write a logged model to `path`. MLflow calls this under this name, as it does with each of its flavors.
+def write_logged_model(path: str, mlflow_model: Model, folder: Path) -> None:
+    """Write a logged model to `path`. MLflow calls this as a flavor's `save_model`.
 
     folder: the model folder, which is copied.
     """

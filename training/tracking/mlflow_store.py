@@ -27,7 +27,7 @@ from training.models.contract import Recommender
 from training.models.registry import load_model
 from training.tracking import payload, stored_names
 from training.tracking.experiments import Experiments, created_folder
-from training.tracking.flavor import FLAVOR, MODEL_FOLDER, HistoryScorer, save_model
+from training.tracking.flavor import FLAVOR, MODEL_FOLDER, HistoryScorer, write_logged_model
 from training.train import TrainedModel
 
 CHAMPION = "champion"
@@ -102,7 +102,7 @@ class Tracking(Experiments):
             info = Model.log(
                 artifact_path=None,
                 name=trained.family,
-                flavor=SimpleNamespace(save_model=save_model),
+                flavor=SimpleNamespace(save_model=write_logged_model),
                 flavor_name=FLAVOR,
                 folder=Path(folder),
                 registered_model_name=registered_name(tenant_id, trained.family),
@@ -195,7 +195,7 @@ class Tracking(Experiments):
 
     def tags(self, ref: ModelRef) -> dict[str, str]:
         """The tags of the run that trained a version, under today's names."""
-        return stored_names.current(self.client.get_run(ref.run_id).data.tags, stored_names.RENAMED_TAGS)
+        return stored_names.current_names(self.client.get_run(ref.run_id).data.tags, stored_names.RENAMED_TAGS)
 
     def report(self, ref: ModelRef) -> EvaluationReport:
         """The evaluation that was logged with a version. Raises UnreadableReportError where it cannot be read."""
@@ -283,4 +283,4 @@ def load_logged_model(path: str) -> HistoryScorer:
 
 def _metadata(logged_model: Path) -> dict[str, Any]:
     """The metadata of a logged model, under today's names."""
-    return stored_names.current(Model.load(str(logged_model)).metadata or {}, stored_names.RENAMED_METADATA)
+    return stored_names.current_names(Model.load(str(logged_model)).metadata or {}, stored_names.RENAMED_METADATA)

@@ -1,7 +1,7 @@
 """Names in MLflow that earlier versions wrote differently, and the one way to read both spellings.
 
 A tracking server keeps what was logged, so a rename here never reaches the runs and versions that are there already.
-Today's name is always written; whoever reads passes what the server returned through `current`.
+Today's name is always written; whoever reads passes what the server returned through `current_names`.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ RENAMED_METADATA = {"components": BASE_MODELS}
 """Metadata of a logged model, earlier name to today's."""
 
 
-def current(found: Mapping[str, Value], renamed: Mapping[str, str]) -> dict[str, Value]:
+def current_names(found: Mapping[str, Value], renamed: Mapping[str, str]) -> dict[str, Value]:
     """What was read, under today's names. Where both spellings are there, today's wins.
 
     Args:
