@@ -93,8 +93,8 @@ def upgraded(
     with empty_database(postgres_url) as database_url, model_server(state) as server:
         old = restore(request.param, state, database_url)
         revision = migrate(old)
-        server.start(180)
-        wait_until("the old releases", lambda: len(server.releases()) == len(old.expected["tenants"]), 90)
+        server.start()
+        wait_until("the old releases", lambda: len(server.releases()) == len(old.expected["tenants"]))
         environment = {"JWT_SECRET": old.expected["jwt_secret"], "SERVING_URL": server.url}
         with (
             api_process(database_url, state, **environment) as api,
