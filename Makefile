@@ -49,8 +49,8 @@ demo: install ## the whole platform on this machine with real data; Ctrl-C stops
 test: install ## every test, on a worker a core; needs no service running (WORKERS=0: in one process)
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
-test-fast: install ## tests without a service, a fit or a process, for the inner loop
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup -m 'not service and not fit' $(PYTEST_ARGS)
+test-fast: install ## tests that start no process and fit no model: a minute, for the inner loop
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup --fast $(PYTEST_ARGS)
 
 lint: install ## ruff: style and likely mistakes
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

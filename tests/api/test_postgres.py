@@ -24,6 +24,8 @@ from configs.local.os_user import postgres_user
 from configs.local.postgres_cluster import binaries
 from tests.fixtures.postgres import REPOSITORY
 
+pytestmark = pytest.mark.service
+
 AS_ROOT = os.geteuid() == 0
 
 

@@ -176,6 +176,7 @@ def test_torchrec_is_imported_by_who_trains_with_it_only() -> None:
     assert {name.rpartition(".")[2] for name in importers} == {"task", "sharding"}, importers
 
 
+@pytest.mark.service
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
@@ -227,6 +228,7 @@ def made_by_importing(tmp_path_factory: pytest.TempPathFactory) -> dict[str, lis
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("package", PACKAGES)
 def test_importing_every_module_makes_nothing_on_disk(package: str, made_by_importing: dict[str, list[str]]) -> None:
     """No module connects, makes folders or reads a required setting on import."""

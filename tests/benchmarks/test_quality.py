@@ -104,6 +104,7 @@ def test_a_ranking_made_elsewhere_is_measured_as_it_is_by_hand(split: Split) -> 
     assert report.metric("auc") == pytest.approx((0 + 0.75 + 0) / 3)
 
 
+@pytest.mark.fit
 def test_our_own_model_measures_the_same_through_exported_scores(movielens_split: Split, tmp_path: Path) -> None:
     for family in ("item-knn", "popularity"):
         model = family_class(family)(load_config(family)).fit(movielens_split.before_test, RuntimeOptions(threads=1))
@@ -127,6 +128,7 @@ def test_scores_of_other_questions_are_refused(split: Split, tmp_path: Path) -> 
         replay.score(split.test.histories)
 
 
+@pytest.mark.service
 def test_a_peer_is_tuned_fitted_and_measured_once(split: Split, tmp_path: Path) -> None:
     found = measure_peer("popularity", split, tmp_path, this_python, Bounds())
     assert found is not None
@@ -141,6 +143,7 @@ def test_a_peer_is_tuned_fitted_and_measured_once(split: Split, tmp_path: Path) 
         measure_peer("popularity", split, tmp_path, no_python, Bounds(seed=1))
 
 
+@pytest.mark.service
 def test_an_interrupted_search_goes_on_where_it_was(movielens_split: Split, tmp_path: Path) -> None:
     first = measure_peer("popularity", movielens_split, tmp_path, this_python, Bounds())
     (result,) = tmp_path.glob("*/popularity-*/result.json")
@@ -159,6 +162,7 @@ def test_an_interrupted_search_goes_on_where_it_was(movielens_split: Split, tmp_
     assert again["about"]["config"] != best["config"]
 
 
+@pytest.mark.service
 def test_what_a_person_had_most_leads_where_repeats_count(movielens_split: Split, tmp_path: Path) -> None:
     assert measure_peer("personal-popularity", movielens_split, tmp_path, no_python, Bounds()) is None
     times = pd.date_range("2024-01-01", periods=10, tz="UTC")
@@ -175,6 +179,7 @@ def test_what_a_person_had_most_leads_where_repeats_count(movielens_split: Split
     assert {row["segment"] for row in found["rows"]} == {"all", "warm", "repeat"}
 
 
+@pytest.mark.service
 def test_a_peer_that_fails_says_where_its_words_are(split: Split, tmp_path: Path) -> None:
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho no such library >&2\nexit 3\n")
@@ -195,6 +200,7 @@ def test_peers_choose_by_the_measure_that_judges_them(seed: int, n_items: int) -
     np.testing.assert_allclose(theirs, ours)
 
 
+@pytest.mark.service
 def test_figures_of_an_earlier_evaluation_stand_in_for_a_fit_of_the_same_split(split: Split, tmp_path: Path) -> None:
     files = tiny_files(tmp_path)
     row = {"model": "popularity", "segment": "all", "metrics": {"ndcg@10": {"mean": 0.25, "low": 0.2, "high": 0.3}}}
@@ -219,6 +225,7 @@ def test_a_protocol_may_have_configurations_of_its_own() -> None:
     assert configs_of(Run("tiny", "temporal", "all")) is None
 
 
+@pytest.mark.service
 def test_what_was_not_measured_is_told_and_not_fitted(split: Split, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="not measured yet"):
         measure_peer("popularity", split, tmp_path, no_python, Bounds(), fit=False)
@@ -232,6 +239,7 @@ def test_what_was_not_measured_is_told_and_not_fitted(split: Split, tmp_path: Pa
     assert [one["model"] for one in again["skipped"]] == ["item-knn"]
 
 
+@pytest.mark.service
 def test_the_page_shows_best_first_and_parts_what_others_published(split: Split, tmp_path: Path) -> None:
     theirs = measure_peer("popularity", split, tmp_path, this_python, Bounds())
     ours = [{**row, "model": "collaborative"} for row in theirs["rows"]]
@@ -362,6 +370,7 @@ def test_a_random_order_is_one_target_in_three_places(split: Split) -> None:
     assert {row["segment"]: row["n_users"] for row in rows} == {"all": 3, "warm": 3, "cold_items": 1}
 
 
+@pytest.mark.service
 def test_every_metric_of_a_peer_is_measured(split: Split, tmp_path: Path) -> None:
     found = measure_peer("popularity", split, tmp_path, this_python, Bounds())
     assert set(of_all(found["rows"])) >= set(METRICS)

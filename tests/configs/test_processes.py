@@ -69,6 +69,7 @@ def test_socket_moves_when_the_state_folder_is_deep(tmp_path: Path) -> None:
     assert socket_path(shallow).parent == shallow.root
 
 
+@pytest.mark.service
 def test_launch_ends_the_children_that_a_killed_parent_left(tmp_path: Path) -> None:
     """A parent killed outright leaves a child that holds its port; the next launch ends the child first."""
     environment = {**os.environ, "RECOMMENDAI_STATE_DIR": str(tmp_path)}
@@ -100,6 +101,7 @@ def test_demo_state_makes_a_secret_once_and_keeps_it(tmp_path: Path) -> None:
     assert again.get("absent") == ""
 
 
+@pytest.mark.service
 def test_stand_in_for_stripe_runs_as_the_demo_starts_it(tmp_path: Path) -> None:
     """The program's own command and secrets, without what supervises it."""
     (port,) = free_ports(1)
@@ -143,6 +145,7 @@ def test_demo_knows_a_real_key_from_its_own(tmp_path: Path) -> None:
     assert real.exported == {"STRIPE_WEBHOOK_SECRET": "whsec_x", "STRIPE_API_BASE": "https://api.stripe.com"}
 
 
+@pytest.mark.service
 def test_demo_that_runs_with_another_stripe_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STRIPE_API_KEY", raising=False)
     paths = PathSettings(state_dir=tmp_path)

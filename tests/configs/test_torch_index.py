@@ -79,6 +79,7 @@ def test_a_silent_index_is_given_up() -> None:
         assert time.monotonic() - began < 30
 
 
+@pytest.mark.service
 def test_the_choice_is_one_line_on_stdout_and_words_on_stderr() -> None:
     script = ROOT / "configs" / "local" / "torch_index.py"
     command = [sys.executable, script, "--wanted", "https://torch.example/whl"]

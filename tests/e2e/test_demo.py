@@ -11,8 +11,11 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from tests.fixtures.platform import ROOT, answers, free_ports, wait_until
+
+pytestmark = pytest.mark.service
 
 PROGRAMS = ("API", "SERVING", "DAGSTER", "MLFLOW", "STRIPE")
 SECRETS = ("STRIPE_", "JWT_SECRET", "DATABASE_URL")

@@ -99,6 +99,7 @@ def backend(platform_with_it: Installation, monkeypatch: pytest.MonkeyPatch, tmp
         monkeypatch.undo()
 
 
+@pytest.mark.service
 def test_every_promise_of_a_family_is_held_against_it(installed: Path) -> None:
     """The suite finds it by itself, as its author would run it; so are odd data and the truth of its evidence."""
     modules = ["tests/training/test_model_contract.py", "tests/training/test_odd_data.py"]

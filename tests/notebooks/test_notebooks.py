@@ -7,6 +7,8 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
+pytestmark = pytest.mark.fit
+
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 

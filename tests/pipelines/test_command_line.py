@@ -71,6 +71,7 @@ def test_an_unknown_tenant_is_refused_with_advice(
     assert "create-tenant --id nobody" in result.stderr
 
 
+@pytest.mark.service
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -9,6 +9,8 @@ import pytest
 from pipelines.io_managers import JsonIOManager
 from pipelines.partitions import TENANTS, tenants
 
+pytestmark = pytest.mark.service
+
 
 @dg.asset(partitions_def=tenants)
 def thing(context: dg.AssetExecutionContext) -> dict[str, Any]:

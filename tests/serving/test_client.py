@@ -25,6 +25,8 @@ from tests.fixtures.model_server import ModelServer, model_server
 from tests.fixtures.platform import PATIENCE_SECONDS, ROOT
 from tests.fixtures.releases import CATALOGUE_VERSION, TENANT, delta, item_id, likes, publish_small
 
+pytestmark = pytest.mark.fit
+
 COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
 TIMEOUT_SECONDS = 2.0
 QUERY = RecommendQuery("collaborative", 5, likes(*COMEDIES))

@@ -12,6 +12,8 @@ from serving.contracts.messages import CatalogueDelta, ItemChange
 from serving.overlay import Catalogue
 from tests.fixtures.releases import CATALOGUE_VERSION, delta, fitted, item_id, small_dataset
 
+pytestmark = pytest.mark.fit
+
 
 @pytest.fixture(scope="module")
 def base() -> Catalogue:

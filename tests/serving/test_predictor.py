@@ -18,6 +18,8 @@ from tests.fixtures.filters import says
 from tests.fixtures.releases import BASE_MODELS, CATALOGUE_VERSION, FAMILIES, GENRES, TENANT, delta, item_id, likes
 from training.models.contract import Ensemble
 
+pytestmark = pytest.mark.fit
+
 COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
 HORRORS = [item_id("horror", number) for number in range(1, 5)]
 

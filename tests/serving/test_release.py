@@ -26,6 +26,8 @@ from tests.fixtures.releases import (
 )
 from training.models.registry import load_model
 
+pytestmark = pytest.mark.fit
+
 
 def test_a_release_says_what_it_holds(small_release: Path) -> None:
     manifest = read_release_manifest(small_release)

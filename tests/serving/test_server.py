@@ -27,6 +27,8 @@ from tests.fixtures.model_server import ModelServer, model_server
 from tests.fixtures.platform import wait_until
 from tests.fixtures.releases import CATALOGUE_VERSION, FAMILIES, TENANT, delta, item_id, likes, publish_small
 
+pytestmark = pytest.mark.service
+
 COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
 
 

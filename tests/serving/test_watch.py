@@ -10,6 +10,8 @@ from serving.watch import ReleaseWatch, load_release
 from tests.fixtures.platform import wait_until
 from tests.fixtures.releases import TENANT, publish_small
 
+pytestmark = pytest.mark.fit
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:

@@ -29,6 +29,7 @@ def test_infinity_is_an_end_and_the_center_the_middle() -> None:
     assert ScoreMap(2.0, 3.0)([-np.inf, 2.0, np.inf]).tolist() == [0.0, 0.5, 1.0]
 
 
+@pytest.mark.fit
 def test_a_fitted_map_puts_few_items_over_a_half_and_the_best_near_the_top() -> None:
     dataset = build_dataset()
     model = ItemKnn().fit(dataset, RuntimeOptions())
@@ -37,6 +38,7 @@ def test_a_fitted_map_puts_few_items_over_a_half_and_the_best_near_the_top() -> 
     assert np.median(mapped.max(axis=1)) == pytest.approx(0.9, abs=0.01)
 
 
+@pytest.mark.fit
 def test_a_model_that_tells_no_items_apart_still_gets_a_map() -> None:
     dataset = build_dataset()
     model = Popularity().fit(dataset, RuntimeOptions())

@@ -22,6 +22,8 @@ from training.evaluation.rankings import compare, rank_queries
 from training.models.contract import RuntimeOptions
 from training.train import train_family
 
+pytestmark = pytest.mark.fit
+
 LISTS = ("coverage@10", "novelty", "gini", "intra_list_diversity")
 QUICK = "popularity,item-knn,collaborative"
 

@@ -54,6 +54,7 @@ def measure(where: EvaluationSetup, watch: Watch) -> EvaluatedModel:
     return found
 
 
+@pytest.mark.fit
 @pytest.mark.parametrize("broken_off", [(3, 4), (1, 2)])
 def test_an_interrupted_fit_goes_on_where_it_was(split: Split, tmp_path: Path, broken_off: tuple[int, int]) -> None:
     """Within the validated epochs, and within the pass over all events that follows."""
@@ -69,6 +70,7 @@ def test_an_interrupted_fit_goes_on_where_it_was(split: Split, tmp_path: Path, b
     assert (folder / kept_models.KEY_FILE).is_file()  # and no checkpoint beside it
 
 
+@pytest.mark.fit
 def test_a_model_of_other_code_is_not_taken(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = EvaluationSetup(split, RuntimeOptions(threads=1), keep=tmp_path)
     for version in ("one", "one", "other"):

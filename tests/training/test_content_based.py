@@ -176,6 +176,7 @@ def world_with_cold_items() -> tuple[Dataset, np.ndarray]:
     return dataset.where(~np.isin(dataset.interactions.items, cold_items)), cold_items
 
 
+@pytest.mark.fit
 @pytest.mark.parametrize("share", [0.1, 0.3])
 def test_cold_items_take_about_the_share_of_the_lists_that_is_asked_for(share: float) -> None:
     dataset, cold_items = world_with_cold_items()
@@ -183,6 +184,7 @@ def test_cold_items_take_about_the_share_of_the_lists_that_is_asked_for(share: f
     assert np.isin(lists_of(model, dataset), cold_items).mean() == pytest.approx(share, abs=0.03)
 
 
+@pytest.mark.fit
 def test_cold_items_go_to_those_who_choose_their_kind() -> None:
     dataset, cold_items = world_with_cold_items()
     model = mixed(0.2).fit(dataset, OPTIONS)
@@ -192,6 +194,7 @@ def test_cold_items_go_to_those_who_choose_their_kind() -> None:
         assert {genre_of(item) for item in cold_items[np.argsort(-scores)[:5]]} == {genre}
 
 
+@pytest.mark.fit
 def test_an_item_added_later_is_cold_and_an_edited_one_keeps_its_public() -> None:
     dataset, cold_items = world_with_cold_items()
     model = mixed().fit(dataset, OPTIONS)
@@ -202,6 +205,7 @@ def test_an_item_added_later_is_cold_and_an_edited_one_keeps_its_public() -> Non
     assert scores[changed] == pytest.approx(model.score(histories(items_of(0)[1:4].tolist()))[0, changed], rel=1e-5)
 
 
+@pytest.mark.fit
 @pytest.mark.parametrize("narrow", [0, 256])
 def test_as_a_base_model_cold_items_score_what_is_expected_of_them_without_a_boost(
     narrow, monkeypatch, tmp_path
@@ -221,6 +225,7 @@ def test_as_a_base_model_cold_items_score_what_is_expected_of_them_without_a_boo
     assert plain.as_base_model() is plain
 
 
+@pytest.mark.fit
 def test_many_labels_are_held_sparsely_and_score_the_same(monkeypatch, tmp_path) -> None:
     dataset, cold_items = world_with_cold_items()
     dense = mixed().fit(dataset, OPTIONS)
@@ -241,6 +246,7 @@ def test_many_labels_are_held_sparsely_and_score_the_same(monkeypatch, tmp_path)
     )
 
 
+@pytest.mark.fit
 def test_a_catalogue_without_metadata_is_ranked_by_what_is_chosen() -> None:
     dataset = build_dataset()
     bare = replace(dataset, items=replace(dataset.items, metadata=[{} for _ in range(N_ITEMS)]))

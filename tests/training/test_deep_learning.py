@@ -270,6 +270,7 @@ def test_the_chance_to_enter_a_sample_is_what_sampling_shows() -> None:
     assert chance == pytest.approx(hits / 4_000, abs=0.05)
 
 
+@pytest.mark.fit
 def test_a_catalogue_past_the_limit_is_learned_from_samples() -> None:
     dataset = build_dataset()
     split = leave_one_out_split(dataset)
@@ -279,6 +280,7 @@ def test_a_catalogue_past_the_limit_is_learned_from_samples() -> None:
     assert own is not None and same is not None and own > same
 
 
+@pytest.mark.fit
 def test_a_refit_learns_from_new_events_and_leaves_the_old_model_as_it_was(model: DeepLearning) -> None:
     dataset = build_dataset()
     before = model.score(dataset.histories())
@@ -300,6 +302,7 @@ def test_a_refit_learns_from_new_events_and_leaves_the_old_model_as_it_was(model
     assert np.array_equal(model.score(dataset.histories()), before)
 
 
+@pytest.mark.fit
 def test_time_ends_a_fit_and_the_best_state_is_kept() -> None:
     began = time.perf_counter()
     model = DeepLearning(SMALL.model_copy(update={"epochs": 100_000, "patience": 100_000})).fit(
@@ -311,6 +314,7 @@ def test_time_ends_a_fit_and_the_best_state_is_kept() -> None:
     assert max(model.training["validation"]) == model.training["validation"][model.training["best_epoch"] - 1]
 
 
+@pytest.mark.fit
 def test_early_stopping_ends_a_fit_that_learns_nothing_new() -> None:
     config = SMALL.model_copy(update={"epochs": 200, "patience": 2, "learning_rate": 0.02})
     training = DeepLearning(config).fit(build_dataset(), OPTIONS).training
@@ -318,6 +322,7 @@ def test_early_stopping_ends_a_fit_that_learns_nothing_new() -> None:
     assert len(training["losses"]) == training["best_epoch"] + 2
 
 
+@pytest.mark.fit
 def test_the_seed_decides_a_fit() -> None:
     config = SMALL.model_copy(update={"epochs": 2, "dropout": 0.2})
     dataset = build_dataset()
@@ -327,6 +332,7 @@ def test_the_seed_decides_a_fit() -> None:
     assert np.array_equal(first, same) and not np.array_equal(first, other)
 
 
+@pytest.mark.fit
 def test_an_interrupted_fit_goes_on_and_ends_as_if_nothing_had_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +396,7 @@ def test_attribution_that_occlusion_contradicts_is_not_trusted() -> None:
     assert measure_fidelity(*ranked_without([True] * 10)).threshold is None  # type: ignore[arg-type]
 
 
+@pytest.mark.fit
 def test_a_model_without_trust_gives_no_evidence(model: DeepLearning) -> None:
     histories = build_dataset().histories(np.array([0, 1], dtype=np.int32))
     items = model.recommend(histories, 5).items
@@ -399,6 +406,7 @@ def test_a_model_without_trust_gives_no_evidence(model: DeepLearning) -> None:
     assert (silent.evidence(histories, items) == -1).all()
 
 
+@pytest.mark.fit
 def test_what_serves_a_saved_model_never_loads_torchrec(model: DeepLearning, tmp_path: Path) -> None:
     save_model(model, tmp_path)
     program = (
@@ -415,6 +423,7 @@ def test_what_serves_a_saved_model_never_loads_torchrec(model: DeepLearning, tmp
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
 
 
+@pytest.mark.fit
 def test_a_few_epochs_on_real_data_beat_popularity_clearly() -> None:
     dataset = movielens_100k()
     split = leave_one_out_split(dataset)

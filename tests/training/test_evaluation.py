@@ -11,6 +11,8 @@ from training.evaluation.report import EvaluationReport, evaluate_model
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity
 
+pytestmark = pytest.mark.fit
+
 
 @pytest.fixture(scope="module")
 def split() -> Split:

@@ -19,6 +19,8 @@ from training.config import load_config
 from training.models.contract import NO_ITEM, Positions, Recommender, RuntimeOptions
 from training.models.registry import family_class
 
+pytestmark = pytest.mark.fit
+
 ATTRIBUTED = [name for name in FAMILIES if name not in EXACT]
 """Families whose evidence is an attribution: given where occlusion on a held-out sample agrees often enough."""
 REQUIRED = 0.95

@@ -79,6 +79,7 @@ def learned_numbers(model: Recommender) -> int:
     return model.n_items
 
 
+@pytest.mark.fit
 @pytest.mark.parametrize("family", ["popularity", "collaborative"])
 def test_rows_and_parameters_are_exact_where_a_kernel_is_dense(family: str, split: Split) -> None:
     found = evaluate_family(family, split, options=OPTIONS)
@@ -87,12 +88,14 @@ def test_rows_and_parameters_are_exact_where_a_kernel_is_dense(family: str, spli
     assert notes["forecast_parameters"] == learned_numbers(found.evaluated)
 
 
+@pytest.mark.fit
 def test_parameters_are_an_upper_bound_where_weights_may_be_zero(split: Split) -> None:
     found = evaluate_family("item-knn", split, options=OPTIONS)
     expected, counted = found.report.notes["forecast_parameters"], learned_numbers(found.evaluated)
     assert counted <= expected < 2 * counted
 
 
+@pytest.mark.fit
 def test_the_forecast_stands_beside_what_was_measured(split: Split) -> None:
     before = resident_mb()
     found = evaluate_family("collaborative", split, options=OPTIONS)
@@ -141,6 +144,7 @@ def test_a_fit_that_ends_in_time_takes_no_more_than_that(split: Split) -> None:
     assert known(bounded, "cpu_seconds") < known(both, "cpu_seconds") <= 2 * 2 * 2.0
 
 
+@pytest.mark.fit
 def test_all_epochs_of_a_transformer_are_expected(split: Split) -> None:
     config = DeepLearningConfig(dimensions=8, heads=1, blocks=1, max_length=10, epochs=1, refit_epochs=1)
     few, more, most = (
@@ -209,6 +213,7 @@ def test_a_family_without_a_formula_is_forecast_from_its_first_training_on(
     assert (second.cpu_seconds, second.peak_mb, second.trainings) == (pytest.approx(14.0), 900.0, 1)
 
 
+@pytest.mark.fit
 def test_a_base_model_without_a_formula_is_left_out(split: Split) -> None:
     base: dict[str, Recommender] = {"popularity": Popularity().fit(split.train, OPTIONS)}
     config = HybridConfig()
@@ -236,12 +241,14 @@ print(usage.result.cpu_seconds < 0.15, usage.result.seconds >= 0.3)
 """
 
 
+@pytest.mark.service
 def test_waiting_is_no_work_of_the_processor() -> None:
     # In a process of its own: the threads of this one, whatever they are at, count too.
     done = subprocess.run([sys.executable, "-c", WAITING], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True"] * 2
 
 
+@pytest.mark.service
 def test_busy_neighbours_do_not_move_the_probe() -> None:
     alone = probe.__wrapped__()
     with busy_cores():
@@ -250,6 +257,7 @@ def test_busy_neighbours_do_not_move_the_probe() -> None:
     assert probe() is probe()  # a process measures once
 
 
+@pytest.mark.fit
 def test_a_forecast_holds_while_neighbours_are_busy_cores() -> None:
     split = temporal_split(made_of(users=300, items=900, events=100))
     evaluate_family("popularity", split, options=OPTIONS)  # imports what all families use

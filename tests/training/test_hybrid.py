@@ -105,6 +105,7 @@ def test_queries_ask_for_what_came_after_the_moment_only() -> None:
     assert [row.nonzero()[0].tolist() for row in queries.masked.toarray()] == [[5], [5, 6], []]
 
 
+@pytest.mark.fit
 def test_items_chosen_before_are_asked_for_where_people_choose_them_again() -> None:
     once = Interactions(
         users=np.repeat(np.arange(30, dtype=np.int32), 6),
@@ -125,6 +126,7 @@ def test_items_chosen_before_are_asked_for_where_people_choose_them_again() -> N
     assert asked == {"once": 90, "again": 90}  # masked, those who repeat would have nothing left to be asked for
 
 
+@pytest.mark.fit
 def test_where_each_users_last_events_are_held_out_it_learns_from_those_that_validate() -> None:
     """Positions as timestamps: a moment would part users, not what is known from what is not."""
     dataset = build_dataset()
@@ -212,6 +214,7 @@ def test_cold_items_get_no_place_that_somebody_needs() -> None:
     assert boost_of(9, [], []) == ColdItemBoost()  # the tenth of the lists as they are
 
 
+@pytest.mark.fit
 def test_a_boost_is_what_tells_cold_items_apart_from_others(hybrid: Hybrid) -> None:
     boosted = hybrid.with_base_models(hybrid.base_models)
     boosted.cold_items, boosted.cold_item_boost = np.arange(N_ITEMS) < 5, ColdItemBoost(value=0.7, share=0.1, ndcg=1.0)
@@ -221,6 +224,7 @@ def test_a_boost_is_what_tells_cold_items_apart_from_others(hybrid: Hybrid) -> N
     np.testing.assert_allclose(gain[:, :5], np.outer(0.7 * np.array([1, 4.0]) ** hybrid.growth, np.ones(5)), rtol=1e-3)
 
 
+@pytest.mark.fit
 def test_where_a_base_model_is_kept_content_speaks_of_cold_items_and_of_nothing_else(hybrid: Hybrid, tmp_path) -> None:
     kept = hybrid.with_base_models(hybrid.base_models)
     weights = {"collaborative": 1.0, "content-based": 0.0}
@@ -252,6 +256,7 @@ def test_where_a_base_model_is_kept_content_speaks_of_cold_items_and_of_nothing_
         np.testing.assert_allclose(found.values, np.stack([cold_item, first.values[:, 1]], axis=1), atol=1e-5)
 
 
+@pytest.mark.fit
 def test_what_comes_after_the_fit_is_cold_and_is_kept_as_one(hybrid: Hybrid, tmp_path) -> None:
     wider = hybrid.with_items(np.array([N_ITEMS], np.int32), [metadata_of(0, 1)])
     assert wider.cold_items[-1] and wider.cold_items.sum() == hybrid.cold_items.sum() + 1
@@ -348,6 +353,7 @@ def test_too_few_people_to_tell_base_models_apart_get_even_weights() -> None:
     assert learn_from(signals, np.zeros(60), np.array([1, 2, 3])).weights == {"first": 0.5, "second": 0.5}
 
 
+@pytest.mark.fit
 def test_an_ensemble_that_kept_one_base_model_answers_as_that_component() -> None:
     dataset = build_dataset()
     moment = until(dataset)
@@ -361,6 +367,7 @@ def test_an_ensemble_that_kept_one_base_model_answers_as_that_component() -> Non
     assert set(ensemble.component_scores(liked)) == {"collaborative"}
 
 
+@pytest.mark.fit
 def test_scores_of_one_history_are_no_larger_than_its_size_warrants(hybrid: Hybrid) -> None:
     """Popularity grows with the history as the personal part does, so that neither a short nor a long one drowns."""
     short, long = histories(items_of(0)[:2].tolist()), histories(items_of(0)[:20].tolist())
@@ -369,6 +376,7 @@ def test_scores_of_one_history_are_no_larger_than_its_size_warrants(hybrid: Hybr
     assert 1 / 3 < shares[0] / shares[1] < 3
 
 
+@pytest.mark.fit
 @given(items=st.lists(st.integers(0, N_ITEMS - 1), min_size=1, max_size=25, unique=True))
 @settings(max_examples=60, deadline=None)
 def test_without_an_item_a_score_falls_by_its_contribution_and_a_little_popularity(hybrid: Hybrid, items: list) -> None:
@@ -384,6 +392,7 @@ def test_without_an_item_a_score_falls_by_its_contribution_and_a_little_populari
         assert hybrid.score(less)[0, target[0]] < hybrid.score(whole)[0, target[0]]
 
 
+@pytest.mark.fit
 def test_evidence_that_is_not_true_is_not_given() -> None:
     dataset = build_dataset()
     moment = until(dataset)
@@ -407,6 +416,7 @@ class UpsideDown(Collaborative):
         return -super().leave_one_out_contributions(profiles, items)
 
 
+@pytest.mark.fit
 def test_new_base_models_bring_their_own_scale(hybrid: Hybrid) -> None:
     dataset = build_dataset()
     louder = parts(dataset, Collaborative, ContentBased)
@@ -418,12 +428,14 @@ def test_new_base_models_bring_their_own_scale(hybrid: Hybrid) -> None:
     np.testing.assert_allclose(again.score(liked), hybrid.score(liked), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.fit
 def test_a_missing_base_model_is_named(hybrid: Hybrid, tmp_path) -> None:
     hybrid.save(tmp_path)
     with pytest.raises(ValueError, match="content-based missing"):
         Hybrid.load(tmp_path, {"collaborative": hybrid.base_models["collaborative"]})
 
 
+@pytest.mark.fit
 def test_base_models_that_know_newer_items_widen_a_loaded_ensemble(hybrid: Hybrid, tmp_path) -> None:
     hybrid.save(tmp_path)
     change = (np.array([N_ITEMS], np.int32), [metadata_of(1, 70)])
@@ -433,6 +445,7 @@ def test_base_models_that_know_newer_items_widen_a_loaded_ensemble(hybrid: Hybri
     np.testing.assert_array_equal(loaded.score(liked), hybrid.with_items(*change).score(liked))
 
 
+@pytest.mark.fit
 def test_base_models_of_different_catalogues_are_refused(hybrid: Hybrid, tmp_path) -> None:
     hybrid.save(tmp_path)
     change = (np.array([N_ITEMS], np.int32), [metadata_of(1, 70)])
@@ -441,11 +454,13 @@ def test_base_models_of_different_catalogues_are_refused(hybrid: Hybrid, tmp_pat
         Hybrid.load(tmp_path, uneven)
 
 
+@pytest.mark.fit
 def test_an_ensemble_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="needs fitted base models"):
         Hybrid().fit(build_dataset(), OPTIONS)
 
 
+@pytest.mark.fit
 def test_a_base_model_that_reads_no_histories_can_be_blended() -> None:
     dataset = build_dataset()
     moment = until(dataset)

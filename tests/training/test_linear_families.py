@@ -102,6 +102,7 @@ def test_the_order_of_a_data_set_says_nothing_about_events_of_one_moment() -> No
     assert weights[0, 1] == pytest.approx(weights[1, 0], rel=0.01)
 
 
+@pytest.mark.fit
 def test_what_people_choose_again_speaks_for_itself() -> None:
     """A zero diagonal says nothing for what a user has had: it is put beside it where people choose items again."""
     data = build_dataset()
@@ -127,6 +128,7 @@ def test_recent_choices_count_by_their_sum_halved_every_ninety_days() -> None:
     assert found.weights == pytest.approx([0.8 * 0.5 ** (92 / 90), 0.8 * (0.5 ** (93 / 90) + 0.5 ** (91 / 90) + 0.5)])
 
 
+@pytest.mark.fit
 @pytest.mark.parametrize("config", [{}, {"decay_half_lives": (), "half_life": 3}, {"decay_half_lives": (2, 7, 9)}])
 def test_contributions_are_what_a_score_loses_in_every_form(config: dict, tmp_path) -> None:
     model = Collaborative(CollaborativeConfig(**config)).fit(build_dataset(), OPTIONS)
@@ -199,6 +201,7 @@ def test_the_strongest_weights_are_kept_by_magnitude() -> None:
     np.testing.assert_array_equal(kept, [[0, -5, 2, 0], [0, 0, 0, 3]])
 
 
+@pytest.mark.fit
 @pytest.mark.parametrize(
     ("settings", "form"),
     [
@@ -220,6 +223,7 @@ def test_collaborative_finds_the_genre_in_the_form_that_its_catalogue_allows(set
     assert np.isin(top, items_of(1)).sum() >= 9
 
 
+@pytest.mark.fit
 def test_a_factorisation_repeats_itself_under_its_seed() -> None:
     config = CollaborativeConfig(transition_items=0, closed_form_items=10)
     first, second = (Collaborative(config).fit(build_dataset(), OPTIONS).score(histories([3])) for _ in range(2))
@@ -234,6 +238,7 @@ def test_neighbours_by_shrunk_cosine() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.fit
 def test_popularity_halves_with_age() -> None:
     dataset = build_dataset()
     events = dataset.interactions
@@ -244,6 +249,7 @@ def test_popularity_halves_with_age() -> None:
     assert model.values[item] == pytest.approx(np.log2(1 + mass), rel=1e-5)
 
 
+@pytest.mark.fit
 def test_what_is_recent_in_a_history_counts_more() -> None:
     model = Collaborative(CollaborativeConfig(half_life=2)).fit(build_dataset(), OPTIONS)
     westerns, romances = items_of(0)[:4].tolist(), items_of(1)[:4].tolist()

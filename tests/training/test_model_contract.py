@@ -22,6 +22,8 @@ from training.models.contract import NO_ITEM, Ensemble, Recommender, RuntimeOpti
 from training.models.linear import LinearRecommender
 from training.models.registry import families, family_class, load_model, save_model
 
+pytestmark = pytest.mark.fit
+
 FAMILIES = families()
 READERS = ("content-based", "deep-learning", "hybrid")
 """Families that must read metadata."""

@@ -15,6 +15,8 @@ from training.models.contract import Recommender, RuntimeOptions
 from training.models.hybrid.model import Hybrid
 from training.models.registry import family_class
 
+pytestmark = pytest.mark.fit
+
 OPTIONS = RuntimeOptions(threads=2)
 BASE_MODELS = ("collaborative", "content-based")
 FAMILIES = (*BASE_MODELS, "hybrid")

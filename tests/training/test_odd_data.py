@@ -22,6 +22,8 @@ from training.models.contract import NO_ITEM, Ensemble, Recommender, RuntimeOpti
 from training.models.registry import families, family_class, load_model, save_model
 from training.train import TrainedModel, evaluate_family, train_family
 
+pytestmark = pytest.mark.fit
+
 FAMILIES = families()
 PLAIN = [name for name in FAMILIES if not issubclass(family_class(name), Ensemble)]
 ENSEMBLES = [name for name in FAMILIES if name not in PLAIN]

@@ -9,6 +9,8 @@ from typer.testing import CliRunner, Result
 
 from training.cli import app
 
+pytestmark = pytest.mark.fit
+
 HEAD = "user_id,item_id,timestamp"
 START = 1_700_000_000
 Rows = list[tuple[str, str, int]]

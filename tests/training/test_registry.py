@@ -23,6 +23,7 @@ def test_an_unknown_family_is_refused_by_name() -> None:
         registry.family_class("telepathy")
 
 
+@pytest.mark.service
 def test_listing_and_loading_a_light_family_imports_no_deep_learning_library() -> None:
     program = (
         "import sys\n"

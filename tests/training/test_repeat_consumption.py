@@ -97,6 +97,7 @@ def test_repetition_adds_strength_times_log_of_the_count() -> None:
     assert found == pytest.approx(np.where(pairs >= 0, np.take_along_axis(expected, pairs, axis=1), 0), rel=1e-6)
 
 
+@pytest.mark.fit
 def test_what_a_household_buys_again_comes_first(model: DeepLearning) -> None:
     asked = households().histories()
     top = model.recommend(asked, STAPLES).items
@@ -105,6 +106,7 @@ def test_what_a_household_buys_again_comes_first(model: DeepLearning) -> None:
     assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(top, often, strict=True)]) > 0.7 * STAPLES
 
 
+@pytest.mark.fit
 def test_an_item_that_is_chosen_again_is_its_own_evidence_and_the_score_falls_without_it(model: DeepLearning) -> None:
     asked = households().histories()
     top = model.recommend(asked, 1).items
@@ -116,6 +118,7 @@ def test_an_item_that_is_chosen_again_is_its_own_evidence_and_the_score_falls_wi
     assert (model.score(less)[rows, top[:, 0]] < model.score(asked)[rows, top[:, 0]]).all()
 
 
+@pytest.mark.fit
 def test_evidence_older_than_what_attention_reads_counts_too() -> None:
     short = DeepLearning(CONFIG.model_copy(update={"max_length": 3})).fit(households(), OPTIONS)
     asked = histories([7, 7, 7, 1, 2, 3])
@@ -123,6 +126,7 @@ def test_evidence_older_than_what_attention_reads_counts_too() -> None:
     assert found.items[found.values[:, 0].argmax()] == 7
 
 
+@pytest.mark.fit
 def test_candidates_are_scored_as_in_the_whole_and_a_saved_model_scores_the_same(
     model: DeepLearning, tmp_path: Path
 ) -> None:
@@ -133,6 +137,7 @@ def test_candidates_are_scored_as_in_the_whole_and_a_saved_model_scores_the_same
     assert np.array_equal(load_model(tmp_path).score(asked), whole)
 
 
+@pytest.mark.fit
 def test_without_half_lives_or_repeats_nothing_is_added() -> None:
     world = households()
     off = DeepLearning(CONFIG.model_copy(update={"repeat_half_lives": (), "epochs": 1})).fit(world, OPTIONS)

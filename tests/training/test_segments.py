@@ -13,6 +13,8 @@ from training.evaluation.segments import segments
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity
 
+pytestmark = pytest.mark.fit
+
 # Ten events: eight train, one validates, and in the test window three users choose at one moment.
 ROWS = [
     *[("regular", "abababab"[n], n) for n in range(8)],

@@ -12,6 +12,8 @@ from training.evaluation.report import evaluate_model
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity
 
+pytestmark = pytest.mark.fit
+
 EMPTY = (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int8), np.empty(0, np.float32))
 
 

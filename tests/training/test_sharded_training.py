@@ -20,6 +20,8 @@ from training.models.deep_learning.network import N_TYPES
 from training.models.deep_learning.sharding import check_divisible
 from training.models.registry import load_model
 
+pytestmark = pytest.mark.fit
+
 ROOT = Path(__file__).parents[2]
 EXACT = "{dimensions: 16, max_length: 20, epochs: 4, refit_epochs: 1, batch_size: 16, dropout: 0, id_dropout: 0}"
 """Without draws of dropout, so that one process and two compute the same but for rounding."""

@@ -68,6 +68,7 @@ def with_cold_items() -> Dataset:
     return dataset.where(~np.isin(dataset.interactions.items, items_of(0)[::3]))
 
 
+@pytest.mark.fit
 def test_a_label_mixture_of_an_earlier_version_scores_the_same(tmp_path: Path) -> None:
     found = family_class("content-based")
     model = found(found.Config.model_validate({"mixture": {}})).fit(with_cold_items(), OPTIONS)
@@ -82,6 +83,7 @@ def test_a_label_mixture_of_an_earlier_version_scores_the_same(tmp_path: Path) -
         np.testing.assert_array_equal(one.score(ASKED), other.score(ASKED))
 
 
+@pytest.mark.fit
 def test_a_transformer_of_an_earlier_version_scores_the_same(tmp_path: Path) -> None:
     found = family_class("deep-learning")
     config = {"dimensions": 16, "blocks": 1, "epochs": 1, "refit_epochs": 0, "max_length": 20}
@@ -92,6 +94,7 @@ def test_a_transformer_of_an_earlier_version_scores_the_same(tmp_path: Path) -> 
     np.testing.assert_array_equal(load_model(tmp_path).score(ASKED), model.score(ASKED))
 
 
+@pytest.mark.fit
 def test_a_hybrid_of_an_earlier_version_scores_the_same(tmp_path: Path) -> None:
     dataset = with_cold_items()
     content, collaborative, hybrid = (family_class(each) for each in ("content-based", "collaborative", "hybrid"))

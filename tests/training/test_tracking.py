@@ -30,6 +30,8 @@ from training.tracking import stored_names
 from training.tracking.mlflow_store import Tracking, UnknownVersionError, UnreadableReportError
 from training.train import TrainedModel, train_family
 
+pytestmark = pytest.mark.fit
+
 OPTIONS = RuntimeOptions(threads=1, seed=5)
 DATASET = build_dataset()
 

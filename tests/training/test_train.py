@@ -13,6 +13,8 @@ from training.models.popularity import Popularity, PopularityConfig
 from training.resource_usage import measure_usage
 from training.train import TrainedModel, evaluate_family, train_family
 
+pytestmark = pytest.mark.fit
+
 OPTIONS = RuntimeOptions(threads=1, seed=5)
 DATASET = build_dataset()
 

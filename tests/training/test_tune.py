@@ -31,6 +31,8 @@ from training.tuning.results import COMPLETE, FAILED, PRUNED, TrialResult
 from training.tuning.search_space import SearchSpace, load_space
 from training.tuning.study import as_yaml, run_study
 
+pytestmark = pytest.mark.fit
+
 OPTIONS = RuntimeOptions(threads=1, seed=3)
 SPLIT = temporal_split(build_dataset())
 

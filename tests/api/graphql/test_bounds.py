@@ -123,7 +123,7 @@ def test_the_extent_of_a_document_is_what_it_expands_to(main: str, f: str, g: st
 
     document = f"{{ {main} }} fragment F on T {{ {f} }} fragment G on T {{ {g} }}"
     without_fragments = [extent_of(parse(f"{{ {spelled(fields)} }}")) for fields in (main, f, g)]
-    assert extent_of(parse(document)) == reduce(Extent.beside, without_fragments)
+    assert extent_of(parse(document)) == reduce(Extent.plus, without_fragments)
 
 
 def test_extents_by_hand() -> None:
