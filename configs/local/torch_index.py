@@ -24,13 +24,13 @@ ANSWER_SECONDS = 3.0
 DRIVER_FILES = ("/proc/driver/nvidia/version", "/dev/nvidiactl")
 
 
-class Choice(NamedTuple):
+class TorchSource(NamedTuple):
     url: str  # empty: what pip is set up to find
     reason: str
     size: str
 
 
-def choose(wanted: str, installed: bool, gpu: bool, driver: bool, cpu_index_answers: Callable[[], bool]) -> Choice:
+def choose(wanted: str, installed: bool, gpu: bool, driver: bool, cpu_index_answers: Callable[[], bool]) -> TorchSource:
     """Where torch comes from.
 
     Args:
@@ -42,14 +42,14 @@ def choose(wanted: str, installed: bool, gpu: bool, driver: bool, cpu_index_answ
     """
     size = "about 200 MB for a CPU build, 4.8 GB for CUDA"
     if installed:
-        return Choice("", "torch is installed already", "nothing to download")
+        return TorchSource("", "torch is installed already", "nothing to download")
     if wanted:
-        return Choice("" if wanted == PIP else wanted, f"TORCH_INDEX={wanted} asks for it", size)
+        return TorchSource("" if wanted == PIP else wanted, f"TORCH_INDEX={wanted} asks for it", size)
     if gpu or driver:
-        return Choice("", "GPU=1 asks for the CUDA build" if gpu else "an NVIDIA driver was found", size)
+        return TorchSource("", "GPU=1 asks for the CUDA build" if gpu else "an NVIDIA driver was found", size)
     if cpu_index_answers():
-        return Choice(CPU_INDEX, "no NVIDIA driver was found, so the CUDA build would be of no use", "about 200 MB")
-    return Choice("", f"no NVIDIA driver was found, but {CPU_INDEX} does not answer within 3 seconds", size)
+        return TorchSource(CPU_INDEX, "no NVIDIA driver was found: the CUDA build is of no use", "about 200 MB")
+    return TorchSource("", f"no NVIDIA driver was found, but {CPU_INDEX} does not answer within 3 seconds", size)
 
 
 def has_driver() -> bool:
