@@ -11,8 +11,8 @@ ENTRANCES = {"router", "cli", "__main__"}
 """Routes and commands are named after what users call; the use case behind one may have the same name."""
 GRAPHQL = Path("api/graphql/schemas.py")
 """Its types have the names of the reference, as their REST twins do."""
-ANYWHERE = {"main", "upgrade", "downgrade"}
-"""Names that a convention of Python or Alembic gives: every program, every migration has its own."""
+ANYWHERE = {"main", "upgrade", "downgrade", "definitions"}
+"""Names that a convention gives: every program, every migration and every area of the pipeline has its own."""
 
 
 def definitions() -> dict[str, set[Path]]:

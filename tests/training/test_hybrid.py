@@ -22,7 +22,7 @@ from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.learning import LearnedRanker, RankerConfig, learn_ranker
 from training.models.hybrid.model import Hybrid
 from training.models.hybrid.queries import build_queries
-from training.models.hybrid.ranker import Candidates, aggregate_diversity, fit_weights, ndcg
+from training.models.hybrid.ranker import Candidates, aggregate_diversity, fit_weights, ndcg_of_queries
 from training.models.popularity import Popularity
 from training.models.profiles import Profiles
 
@@ -83,7 +83,7 @@ def test_ndcg_of_lists_checked_by_hand() -> None:
     valid = np.array([[True, True, True], [True, True, False]])
     items = np.array([[4, 5, 6], [6, 7, 0]], np.int32)
     lists = Candidates(items, features, chosen, valid, np.array([2, 1]), np.ones(2))
-    figures = ndcg(lists, np.ones(1))
+    figures = ndcg_of_queries(lists, np.ones(1))
     assert aggregate_diversity(lists, np.ones(1)) == 4
     assert figures.tolist() == pytest.approx([1 / np.log2(3) / (1 + 1 / np.log2(3)), 1.0])
 

@@ -36,7 +36,7 @@ _TIMEOUT = timedelta(days=30)
 
 
 @dataclass(frozen=True)
-class TrainingRun:
+class NetworkFit:
     """The arguments of one run of the training loop; `Trainer` explains each."""
 
     network: Network
@@ -56,7 +56,7 @@ class _AbandonedError(Exception):
     """The progress callback of the first process ended the fit between two epochs."""
 
 
-def train(run: TrainingRun) -> tuple[Progress, FloatMatrix]:
+def train_network(run: NetworkFit) -> tuple[Progress, FloatMatrix]:
     """Train the network in place, in all processes of `torchrun` where there are several.
 
     Returns:
@@ -123,7 +123,7 @@ def _join_fits() -> None:
             _train(run, ShardedProcesses())
 
 
-def _train(run: TrainingRun, strategy: SingleProcess) -> tuple[Progress, FloatMatrix]:
+def _train(run: NetworkFit, strategy: SingleProcess) -> tuple[Progress, FloatMatrix]:
     trainer = Trainer(run.network, run.ids, run.content, run.dataset, run.config, run.options, strategy)
     progress = trainer.run(run.stage, run.epochs, run.learning_rate, run.seconds, run.holdout)
     return progress, trainer.export()

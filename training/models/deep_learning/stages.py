@@ -36,13 +36,13 @@ def fit_network(
     Returns:
         The id embeddings, float32 [n_items, d], and the training record.
     """
-    from training.models.deep_learning.distributed import TrainingRun, train  # imports torchrec, needed to train only
+    from training.models.deep_learning.distributed import NetworkFit, train_network  # imports torchrec
 
     network.types.requires_grad_(False)
     split = hold_out(dataset, config, _MAX_VALIDATION_USERS)
     validated = len(split.test) >= _MIN_VALIDATION_USERS
-    progress, ids = train(
-        TrainingRun(
+    progress, ids = train_network(
+        NetworkFit(
             network,
             None,
             content,
@@ -87,12 +87,12 @@ def continue_network(
     Returns:
         The id embeddings, float32 [n_items, d], and the training record with this stage's losses.
     """
-    from training.models.deep_learning.distributed import TrainingRun, train  # imports torchrec, needed to train only
+    from training.models.deep_learning.distributed import NetworkFit, train_network  # imports torchrec
 
     network.types.requires_grad_(False)
     if config.refit_epochs:
-        progress, ids = train(
-            TrainingRun(
+        progress, ids = train_network(
+            NetworkFit(
                 network,
                 ids,
                 content,

@@ -12,7 +12,14 @@ from feature_store.online import Histories
 from training.data.splits import Holdout
 from training.evaluation.intervals import Estimate, paired_difference
 from training.models.contract import FloatMatrix, ModelConfig
-from training.models.hybrid.ranker import Candidates, Doubles, aggregate_diversity, fit_weights, mean_ndcg, ndcg
+from training.models.hybrid.ranker import (
+    Candidates,
+    Doubles,
+    aggregate_diversity,
+    fit_weights,
+    mean_ndcg,
+    ndcg_of_queries,
+)
 
 Features = Callable[[Histories], FloatMatrix]
 """Histories to float32 [batch, n_items, n_base_models + 1]: comparable scores of the base models, then popularity."""
@@ -125,7 +132,9 @@ def learn_ranker(
         ]
         enough = max((option.ndcg for option in options), default=0.0) * (1 - config.tolerance)
         winning = [option for option in options if option.ndcg >= enough and option.ndcg > alone[best]]
-        kept = _Option(one_hot[best], 0.0, ndcg(base_models, one_hot[best]), float(alone[best]), int(diversity[best]))
+        kept = _Option(
+            one_hot[best], 0.0, ndcg_of_queries(base_models, one_hot[best]), float(alone[best]), int(diversity[best])
+        )
         chosen = max(winning, key=lambda option: (option.diversity, option.ndcg), default=kept)
     by_user = [
         np.bincount(user, option.query_ndcg * candidates.query_weights).astype(np.float64) for option in (chosen, kept)
@@ -165,7 +174,7 @@ def _options(
         factors = (diversity / diversity.max()) ** power
         query_ndcg = np.empty(len(candidates))
         for held, weights in folds:
-            query_ndcg[held] = ndcg(candidates.take(held), weights * factors)
+            query_ndcg[held] = ndcg_of_queries(candidates.take(held), weights * factors)
         scaled = whole * factors / (whole * factors).sum()
         mean = float(np.average(query_ndcg, weights=candidates.query_weights))
         yield _Option(scaled, popularity_weight, query_ndcg, mean, aggregate_diversity(candidates, scaled))

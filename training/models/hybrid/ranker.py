@@ -63,11 +63,11 @@ def fit_weights(candidates: Candidates, l2: float) -> Doubles:
 
 
 def mean_ndcg(candidates: Candidates, weights: Doubles) -> float:
-    """The mean of `ndcg` over users."""
-    return float(np.average(ndcg(candidates, weights), weights=candidates.query_weights))
+    """The mean of `ndcg_of_queries` over users."""
+    return float(np.average(ndcg_of_queries(candidates, weights), weights=candidates.query_weights))
 
 
-def ndcg(candidates: Candidates, weights: Doubles) -> Doubles:
+def ndcg_of_queries(candidates: Candidates, weights: Doubles) -> Doubles:
     """NDCG@10 of every query, float64 [q]; a target that is no candidate counts as not found."""
     hits = np.take_along_axis(candidates.chosen, _best(candidates, weights), axis=1)
     return ndcg_of_lists(hits, candidates.n_targets, CUTOFF)
