@@ -132,7 +132,7 @@ def test_the_seed_decides_and_a_fit_that_its_caller_ended_goes_on_from_the_check
     found = np.load(tmp_path / "found.npz")
     assert found["first"].shape[1] == N_ITEMS - 1  # an odd number: one process holds a row more than the other
     assert found["ended_after"].tolist() == [1]
-    assert {each["process"] for each in lines(errors, "goes on from a checkpoint")} == {0, 1}
+    assert {each["process"] for each in lines(errors, "resumes from a checkpoint")} == {0, 1}
     assert np.array_equal(found["resumed"], found["first"])
     assert not np.allclose(found["first"], found["other_seed"], atol=0.01)
     agreement = np.corrcoef(found["sampled"].ravel(), found["first"].ravel())[0, 1]
