@@ -47,10 +47,10 @@ demo: install ## the whole platform on this machine with real data; Ctrl-C stops
 	@exec $(BIN)/python -m configs.local.demo
 
 test: install ## every test, on a worker a core; needs no service running (WORKERS=0: in one process)
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 $(PYTEST_ARGS)
 
 test-fast: install ## tests that start no process and fit no model: a minute, for the inner loop
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup --fast $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --fast $(PYTEST_ARGS)
 
 lint: install ## ruff: style and likely mistakes
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
