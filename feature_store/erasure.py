@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from configs.files import PRIVATE, atomic_file, remove_unfinished_copies
 from feature_store import columns as c
 
-_WRITTEN_AT = re.compile(r"(?P<tenant>.+)-(?P<moment>\d{8}T\d{12})\.jsonl")
+_WRITTEN_AT = re.compile(r"(?P<tenant>.+)-(?P<written_at>\d{8}T\d{12})\.jsonl")
 """Name of a file of rejected rows: `<tenant>-<YYYYMMDDTHHMMSSffffff>.jsonl`, in UTC."""
 
 
@@ -45,8 +45,8 @@ def erase_rejects(folder: Path, tenant_id: str, tombstones: pa.Table) -> int:
     """
     erased = dict(zip(*(tombstones[name].to_pylist() for name in tombstones.schema.names), strict=True))
     deleted = 0
-    for moment, file in rejects_of(folder, tenant_id).items():
-        users = [user for user, erased_at in erased.items() if moment <= erased_at]
+    for written_at, file in rejects_of(folder, tenant_id).items():
+        users = [user for user, erased_at in erased.items() if written_at <= erased_at]
         if users:
             deleted += _delete_lines(file, users)
     return deleted
@@ -58,7 +58,7 @@ def rejects_of(folder: Path, tenant_id: str) -> dict[datetime, Path]:
     for file in sorted(folder.glob(f"{tenant_id}-*.jsonl")):
         match = _WRITTEN_AT.fullmatch(file.name)
         if match is not None and match["tenant"] == tenant_id:
-            found[datetime.strptime(match["moment"], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)] = file
+            found[datetime.strptime(match["written_at"], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)] = file
     return found
 
 

@@ -35,8 +35,8 @@ def export_interactions(
 ) -> InteractionsExported:
     """Append the interactions that were committed since the last export, and move the cursor past them.
 
-    The rows of users who were erased since are deleted from the lake. An export that fails or is cut off leaves both
-    to the next one.
+    The rows of users who were erased since are deleted from the lake. Where an export fails or is interrupted, the
+    next one does both.
 
     Args:
         erase_elsewhere: called with the TOMBSTONES of those users, to delete their rows from other files.

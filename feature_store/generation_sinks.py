@@ -19,7 +19,7 @@ MAX_ATTEMPTS = 3
 
 
 class JobGoneError(Exception):
-    """The job is not there any more or not active, as after the deletion of its tenant."""
+    """The job does not exist any more or is not active, for example after the deletion of its tenant."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ClaimedJob:
 
 
 class Generation:
-    """Writes the state and the recommendations of a tenant's jobs, during the tenant's turn: see `generating`."""
+    """Writes the state and the recommendations of a tenant's jobs while it holds their lock: see `generating`."""
 
     def __init__(self, connection: dbapi.Connection, tenant_id: str) -> None:
         self._connection = connection
@@ -48,7 +48,9 @@ class Generation:
             job = ClaimedJob(*row)
             if job.attempt <= MAX_ATTEMPTS:
                 return job
-            self.fail(job, f"it broke off {MAX_ATTEMPTS} times without getting on; the pipeline's log has the reasons")
+            self.fail(
+                job, f"it broke off {MAX_ATTEMPTS} times without any progress; the pipeline's log has the reasons"
+            )
 
     def begin(self, job: ClaimedJob, release: str, users_left: int) -> None:
         """Store the release and how many users are left. Raises JobGoneError."""
@@ -106,7 +108,7 @@ class Generation:
 
 @contextmanager
 def generating(url: str, tenant_id: str) -> Iterator[Generation | None]:
-    """Hold the tenant's turn until the block or this process ends. None where another process holds it."""
+    """Hold the tenant's generation lock until the block or this process ends; None where another process holds it."""
     with dbapi.connect(url) as connection:
         with connection.cursor() as cursor:
             row = _row(cursor, "SELECT pg_try_advisory_lock(hashtextextended('generation ' || $1, 0))", tenant_id)

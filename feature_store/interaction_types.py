@@ -16,7 +16,7 @@ TYPE_WEIGHTS = {"view": 0.25, "click": 0.5, "like": 0.8, "purchase": 1.0}
 _WEIGHT_OF_CODE = np.array([TYPE_WEIGHTS[name] for name in c.INTERACTION_TYPES], dtype=np.float32)
 
 SeenPolicy = Literal["none", "bought", "all"]
-"""Which of a user's earlier items an answer leaves out: the tenant's or a request's `excludeSeen`."""
+"""Which of a user's earlier items are left out of recommendations: the `excludeSeen` of a tenant or of a request."""
 
 SEEN_TYPES: dict[SeenPolicy, tuple[str, ...]] = {"none": (), "bought": ("purchase",), "all": c.INTERACTION_TYPES}
 """The types of interaction that make an item seen, by policy."""

@@ -81,7 +81,7 @@ class TenantLake:
 
     @contextmanager
     def exporting(self) -> Iterator[None]:
-        """Hold the tenant's export lock, waiting for it, and remove the files of an export that was cut off."""
+        """Hold the tenant's export lock, waiting for it, and remove the files of an export that was interrupted."""
         with locked(self.folder):
             self._remove_unfinished()
             yield
@@ -106,8 +106,8 @@ class TenantLake:
     def erase(self, tombstones: pa.Table) -> int:
         """Rewrite the files that hold rows of erased users, without these rows. Returns the number of rewritten files.
 
-        Call it within `exporting`. Where it is cut off, call it again with the same tombstones: it counts the
-        remaining rows anew.
+        Call it within `exporting`. Where it is interrupted, call it again with the same tombstones: it counts the
+        remaining rows again.
 
         Args:
             tombstones: TOMBSTONES.

@@ -36,7 +36,7 @@ def check_lake(lake: TenantLake, at_least: int, now: datetime) -> dict[tuple[str
     Where a schema differs, the other checks cannot read the files and fail.
 
     Args:
-        at_least: the interactions that training needs.
+        at_least: the number of interactions that training needs.
         now: the present time, with a time zone.
     """
     interactions, (_, items) = lake.interaction_files(), lake.items_file()

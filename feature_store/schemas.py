@@ -107,8 +107,8 @@ RECOMMENDATIONS = pa.schema(
 EVALUATION_EVENTS = pa.schema([*RECENT_EVENTS, pa.field(c.IS_TARGET, pa.bool_(), nullable=False)])
 """Events of evaluated users, sorted by user and then oldest first.
 
-`is_target` is false for the events before a moment, which make the user's history, and true for those after it, which
-a model should rank high.
+`is_target` is false for the events before a given time, which make the user's history, and true for those after it,
+which a model should rank high.
 """
 
 ONLINE_METRICS = pa.schema(

@@ -9,7 +9,7 @@ from training.cli import app
 if __name__ == "__main__":
     configure("training")
     if not os.environ.get("LOG_LEVEL"):
-        logging.getLogger().setLevel(logging.WARNING)  # what libraries say of themselves would run through the bars
+        logging.getLogger().setLevel(logging.WARNING)  # log lines of libraries would break the progress bars
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from training.models.deep_learning.distributed import run_with_torchrun  # imports torch
 

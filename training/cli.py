@@ -1,4 +1,4 @@
-"""The commands of `python -m training`. No service is needed: files in, a table and JSON out."""
+"""The commands of `python -m training`. They read files and write a table and JSON, without any service."""
 
 import os
 import sys
@@ -52,14 +52,14 @@ InteractionsFile = Annotated[
 ]
 ItemsFile = Annotated[Path | None, typer.Option(help="CSV or Parquet: item_id; all other columns are metadata.")]
 How = Annotated[Protocol, typer.Option(help="One cut in time for all users, or every user's last event.")]
-ExcludeSeen = Annotated[SeenPolicy, typer.Option(help="Which items that a user had before are not ranked.")]
+ExcludeSeen = Annotated[SeenPolicy, typer.Option(help="Which of a user's earlier items are left out of the ranking.")]
 Configs = Annotated[
     Path | None, typer.Option(help="Folder whose <family>.yaml files win over configs/models.", file_okay=False)
 ]
 Seconds = Annotated[float, typer.Option(help="Bound on the fits of one family.", min=1)]
 Seed = Annotated[int, typer.Option(min=0)]
 Device = Annotated[str, typer.Option(help="cpu, or a device of PyTorch.")]
-Threads = Annotated[int, typer.Option(help="Of linear algebra and PyTorch.", min=1)]
+Threads = Annotated[int, typer.Option(help="Threads of linear algebra and PyTorch.", min=1)]
 
 
 @app.command()
@@ -67,7 +67,7 @@ def evaluate(
     interactions: InteractionsFile,
     items: ItemsFile = None,
     protocol: How = Protocol.TEMPORAL,
-    models: Annotated[str | None, typer.Option(help="Names with commas between; default: all.")] = None,
+    models: Annotated[str | None, typer.Option(help="Names of families, separated by commas; default: all.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.", dir_okay=False)] = None,
     configs: Configs = None,
     exclude_seen: ExcludeSeen = "all",
@@ -78,7 +78,7 @@ def evaluate(
     keep: Annotated[
         Path | None,
         typer.Option(
-            help="Keep trained models here; a run with the same data, configuration, seed, bound and code takes them.",
+            help="Keep models here; a run with the same data, configuration, seed, time bound and code loads them.",
             file_okay=False,
         ),
     ] = None,
@@ -121,12 +121,14 @@ def tune(
     protocol: How = Protocol.TEMPORAL,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the best one here: configs/models/<data set>/<family>.yaml.", dir_okay=False),
+        typer.Option(
+            help="Write the best configuration here: configs/models/<data set>/<family>.yaml.", dir_okay=False
+        ),
     ] = None,
     configs: Configs = None,
     exclude_seen: ExcludeSeen = "all",
-    minutes: Annotated[float, typer.Option(help="No trial begins after so long.", min=0.01)] = 30,
-    trials: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
+    minutes: Annotated[float, typer.Option(help="No trial begins after this many minutes.", min=0.01)] = 30,
+    trials: Annotated[int | None, typer.Option(help="Largest number of trials.", min=1)] = None,
     max_seconds: Seconds = 2700,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -229,7 +231,7 @@ def _tracked_study(
 def _load(
     interactions: Path, items: Path | None, protocol: Protocol, exclude_seen: SeenPolicy
 ) -> "tuple[LoadedDataset, Split]":
-    """The data set of the files, cut by the protocol. Prints what one should know about how the files were read."""
+    """The data set of the files, split by the protocol. Prints remarks on how the files were read."""
     from training.data.loaders import load_dataset_files
     from training.data.splits import leave_one_out_split, temporal_split
 
@@ -262,7 +264,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _limit_threads(threads: int) -> None:
-    """Bound the threads of linear algebra. The libraries read these variables when they are loaded, which is later."""
+    """Bound the threads of SciPy and PyTorch. They are loaded after this call, and read these variables then."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
 

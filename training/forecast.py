@@ -1,4 +1,4 @@
-"""What a training will take, said before it starts: processor seconds and memory.
+"""Forecasts the processor seconds and the memory of a training before it starts.
 
 A family counts the work of its fits in seconds of a reference processor (`Recommender.workload`). A probe says how
 much slower this machine is, and earlier trainings of the family here, which MLflow keeps, correct that. Only processor
@@ -83,8 +83,8 @@ def forecast(
 ) -> Forecast:
     """What these fits will take, one after the other.
 
-    A family that stops early is expected to run all its epochs, up to `max_seconds`, until earlier trainings tell how
-    soon it stops.
+    A family that stops early is expected to run all its epochs, up to `max_seconds`, until there are earlier trainings
+    that show how soon it stops.
 
     Args:
         family: a name of `registry.families()`.
@@ -126,7 +126,7 @@ def forecast(
 
 
 def _without_formula(rows: int, past: Sequence[PastTraining]) -> Forecast:
-    """As much time for an event as earlier trainings took, and as much memory; unknown until the first."""
+    """The time per event and the memory that earlier trainings took; unknown before the first training."""
     if not past:
         return Forecast(rows)
     rate = sum(one.cpu_seconds for one in past) / max(1, sum(one.rows for one in past))
@@ -137,8 +137,8 @@ def _without_formula(rows: int, past: Sequence[PastTraining]) -> Forecast:
 def probe() -> float:
     """How many times longer this machine takes for a mix of work than the reference processor does.
 
-    Each part takes the least processor time of many short calls, on one thread. Other processes cost time by the
-    clock, which is not looked at, and now and then the contents of the cache, which the quickest call had.
+    Each part is the least processor time of many short calls, on one thread. Processor time leaves out the waiting for
+    other processes. They also evict the cache now and then, and the quickest call is one in which they did not.
     """
     rng = np.random.default_rng(0)
     square = rng.random((256, 256), dtype=np.float32)

@@ -44,7 +44,7 @@ def measure_usage() -> Iterator[UsageMeasurement]:
 
 
 def processor_model() -> str:
-    """The model of this machine's processor, as far as the system says it."""
+    """The model name of this machine's processor; the architecture where the system does not name the model."""
     if _PROCESSOR.exists():
         for line in _PROCESSOR.read_text().splitlines():
             name, _, value = line.partition(":")

@@ -6,8 +6,8 @@ A family is fitted three times, each time on more of the data:
     evaluated  on the events before the test window; every figure of the report is of this one
     model      on all events; this one serves
 
-A linear family fits anew each time. The sequential family fits once, with early stopping, and the later fits go on
-from there. `evaluated` is made by the same steps as `model`, one window earlier, so the report judges the procedure
+A linear family fits anew each time. The sequential family fits once, with early stopping, and the later fits continue
+from it. `evaluated` is made by the same steps as `model`, one window earlier, so the report judges the procedure
 that made the served model. The served model itself is never scored on the test window, because it has learned from it.
 """
 
@@ -132,7 +132,7 @@ def train_family(
 
     Raises:
         KeyError: no such family.
-        ValueError: the data cannot be split in time, or cannot carry the family.
+        ValueError: the data cannot be split in time, or are not enough for the family.
     """
     split = split or temporal_split(dataset, exclude_seen)
     config = config or load_config(family)
@@ -164,7 +164,7 @@ def evaluate_family(
     base_models: Mapping[str, EvaluatedModel] | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> EvaluatedModel:
-    """What a configuration reaches on the test window: fitted before the window, measured on it.
+    """Fit a family on the events before the test window and measure it on that window.
 
     The command `python -m training evaluate` and the first part of a training call this. So does the comparison with
     an earlier champion on a new window: the champion's weights may have learned from the window's events, but its
@@ -180,7 +180,7 @@ def evaluate_family(
 
     Raises:
         KeyError: no such family.
-        ValueError: the data cannot carry the family.
+        ValueError: the data are not enough for the family.
     """
     config = config or load_config(family)
     expected = _forecast(family, config, split, options, base_models or {})

@@ -15,7 +15,7 @@ EMPTY = '"NULL"'
 """The type of a Parquet column that holds only nulls."""
 MAX_ID = 256
 SMALLEST_EPOCH = "1e8"
-"""Smaller numbers of seconds are before 1973: they are likelier a year, or a date without dashes."""
+"""Smaller numbers of seconds are before 1973. They are more likely a year, or a date without dashes."""
 CLOCK_SKEW = "INTERVAL 5 MINUTE"
 _DATE_TIME = r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
 _NAIVE = rf"({_DATE_TIME}|\d{{4}}-\d{{2}}-\d{{2}})"
@@ -243,7 +243,7 @@ def _as_json(source: Raw) -> str:
 
 
 def metadata_type(source: Raw) -> str:
-    """An aggregate that names what a text column holds: integer, number, boolean, else text.
+    """SQL of an aggregate: the type of the values of a text column (integer, number, boolean, else text).
 
     A whole number with a leading zero is text, since it is a code.
     """

@@ -24,9 +24,10 @@ class ColumnSource(_Strict):
     sql: str | None = None
     constant: str | float | None = None
     type: Literal["text", "integer", "number", "boolean", "list", "json"] | None = Field(
-        default=None, description="of a metadata field; None: as the file says, and found by looking for CSV"
+        default=None,
+        description="type of a metadata field; None: that of the column, or inferred from the values of a CSV",
     )
-    separator: str = Field(default="|", min_length=1, description="between the elements of a list in text")
+    separator: str = Field(default="|", min_length=1, description="separates the elements of a list in text")
 
     @model_validator(mode="after")
     def _one_source(self) -> "ColumnSource":
@@ -38,8 +39,12 @@ class ColumnSource(_Strict):
 class TimestampSource(ColumnSource):
     """The source of an event's time. Text with an offset and epochs are absolute; other text needs `timezone`."""
 
-    unit: Literal["s", "ms", "us"] | None = Field(default=None, description="of an epoch; None: told by its size")
-    timezone: str | None = Field(default=None, description="of times without an offset, such as UTC or Europe/Berlin")
+    unit: Literal["s", "ms", "us"] | None = Field(
+        default=None, description="unit of an epoch; None: inferred from its size"
+    )
+    timezone: str | None = Field(
+        default=None, description="zone of times without an offset, such as UTC or Europe/Berlin"
+    )
 
     @field_validator("timezone")
     @classmethod
@@ -71,10 +76,12 @@ class ItemMapping(_Strict):
     id: Source | None = None
     active: Source | None = None
     metadata: dict[str, Source] | str | None = None
-    query: str | None = Field(default=None, description="rows of a data set, over its `files`")
+    query: str | None = Field(default=None, description="SQL over the `files` of a data set that gives the rows")
 
 
 class InteractionMapping(_Strict):
+    """The sources of an interaction. `query`: SQL over the `files` of a data set that gives the rows."""
+
     user: Source | None = None
     item: Source | None = None
     type: Annotated[TypeSource, BeforeValidator(_named)] | None = None
@@ -88,7 +95,7 @@ class Mapping(_Strict):
 
     items: ItemMapping = ItemMapping()
     interactions: InteractionMapping = InteractionMapping()
-    delimiter: str = Field(default="", max_length=1, description="of CSV; empty: a comma, or a tab for .tsv")
+    delimiter: str = Field(default="", max_length=1, description="delimiter of CSV; empty: a comma, or a tab for .tsv")
     exclude_seen: SeenPolicy | None = Field(
         default=None, description="sets the tenant's default; None: leave it as it is"
     )
@@ -130,6 +137,7 @@ def read_dataset(name: str) -> DatasetMapping:
 
 
 def dataset_names() -> list[str]:
+    """The names of the data sets in `configs/datasets`, sorted."""
     return sorted(path.stem for path in DATASETS.glob("*.yaml"))
 
 

@@ -130,7 +130,7 @@ class _Lines:
         return line
 
     def only_first(self) -> str:
-        """The first line of the broken record. The others are read again: a stray quote may have joined them to it."""
+        """The first line of the broken record. The others are read again, since a stray quote may have joined them."""
         first, *others = self.record
         self._again.extendleft(reversed(others))
         self.number -= len(others)

@@ -33,7 +33,7 @@ class Interactions:
         return len(self.users)
 
     def where(self, mask: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Interactions":
-        """The events under a mask, or at these indices in this order."""
+        """The events under a bool mask [n], or at these int64 indices in this order."""
         return Interactions(
             self.users[mask], self.items[mask], self.types[mask], self.weights[mask], self.timestamps[mask]
         )
@@ -143,7 +143,7 @@ def from_events(
     max_events: int = 200,
     snapshot_id: str = "",
 ) -> Dataset:
-    """A data set from events with outside ids, for notebooks, benchmarks and tests.
+    """A data set from events that name users and items by id, for notebooks, benchmarks and tests.
 
     Args:
         events: user_id, item_id, timestamp (a datetime, or integer microseconds since the epoch) and, where known,
@@ -151,7 +151,7 @@ def from_events(
         items: item_id, metadata (a dict, a JSON object as text, or nothing) and, optionally, is_active. Default: the
             items of the events, without metadata. Positions follow this table's order.
         max_events: bound on every history.
-        snapshot_id: what to call the data in reports.
+        snapshot_id: name of the data in reports.
 
     Raises:
         ValueError: a column is missing, an event lacks its user, item or time or has a value outside 0-1, or it names
@@ -200,7 +200,7 @@ def _item_table(items: pa.Table | pd.DataFrame | None, event_items: "pd.Series[A
 
 
 def _metadata(value: Any) -> dict[str, Any]:
-    """One cell of the metadata column; an empty cell is an item without metadata."""
+    """The metadata of one cell; an empty cell gives an empty object."""
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return {}
     found = msgspec.json.decode(value) if isinstance(value, str) else value

@@ -48,7 +48,7 @@ def load_dataset_files(interactions: Path, items: Path | None, max_events: int =
         max_events: bound on every history.
 
     Raises:
-        ValueError: a file is no table, lacks a column, or a row makes no sense.
+        ValueError: a file is no table, lacks a column, or has an invalid value in a row.
         OSError: a file cannot be read.
     """
     table = _read(interactions, (c.USER_ID, c.ITEM_ID))
@@ -82,7 +82,7 @@ def load_dataset_files(interactions: Path, items: Path | None, max_events: int =
 
 
 def _read(path: Path, ids: tuple[str, ...]) -> pa.Table:
-    """The file as a table with at least one row and these columns, which a CSV gives as text: 007 is not 7."""
+    """The file as a table with at least one row and these columns, read as text from CSV: 007 and 7 are two ids."""
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file")
     suffix = path.suffix.lower()

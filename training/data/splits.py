@@ -23,7 +23,7 @@ _MASK_DESCRIPTIONS = {
 class Holdout:
     """Queries with known targets: the history of a user up to some time, and the items they chose after it."""
 
-    users: npt.NDArray[np.int32]  # [n] positions; a user may be behind several queries
+    users: npt.NDArray[np.int32]  # [n] positions; a user may have several queries
     histories: Histories  # of n queries, bounded by the data set's max_events
     targets: sp.csr_array  # bool [n, n_items], at least one a row
     masked: sp.csr_array  # bool [n, n_items] items that must not be ranked; disjoint from the targets
@@ -37,7 +37,7 @@ class Holdout:
         return Holdout(self.users[rows], self.histories.take(rows), self.targets[rows], self.masked[rows])
 
     def batches(self, size: int) -> Iterator[npt.NDArray[np.int64]]:
-        """The rows of all queries in order, at most `size` at once; for `take`."""
+        """The rows of all queries in order, at most `size` at a time, as `take` reads them."""
         for start in range(0, len(self), size):
             yield np.arange(start, min(start + size, len(self)))
 
@@ -57,7 +57,7 @@ class Split:
     validation: Holdout  # its histories lie in `train`
     before_test: Dataset  # events before the test window, those of the validation window included
     test: Holdout  # its histories lie in `before_test`
-    known_until: int | None  # microseconds; `train` holds exactly the events before it; None: no time parts them
+    known_until: int | None  # microseconds; `train` holds exactly the events before it; None: no single time does
     mask: SeenPolicy  # which seen items the queries leave out
     hash: str  # equal hashes: same training events, queries, targets and masks
 
@@ -103,6 +103,11 @@ def leave_one_out_split(dataset: Dataset, mask: SeenPolicy = "all", max_users: i
 
     Users with fewer than three events are only trained on. Events with equal timestamps are ordered at random with a
     fixed seed, because a model could learn an order by position or id.
+
+    Args:
+        dataset: events of a whole snapshot.
+        mask: which earlier items are left out of the ranking.
+        max_users: the largest number of queries of a hold-out; they are drawn with a fixed seed.
     """
     events = dataset.interactions
     shuffle = np.random.default_rng(0).permutation(len(events))

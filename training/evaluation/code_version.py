@@ -1,4 +1,4 @@
-"""A hash of the code that a result depends on, so that a kept result of other code is not taken again."""
+"""A hash of the code that a result depends on, so that a result is loaded only where the same code made it."""
 
 import ast
 from collections.abc import Collection, Iterator

@@ -63,7 +63,7 @@ class ProgressListener(Protocol):
     def family_started(self, family: str) -> None: ...
 
     def step_ended(self, step: int, total: int, figure: float | None) -> None:
-        """A step of a long fit, as an epoch is. figure: on held-out data, where the family measures one."""
+        """A step of a long fit, such as an epoch. figure: on held-out data; None where the family measures none."""
 
     def queries_ranked(self, done: int, total: int) -> None: ...
 
@@ -78,7 +78,7 @@ class EvaluationSetup:
     options: RuntimeOptions
     has_metadata: bool = True
     configs: Path | None = None  # folder whose <family>.yaml files win over `configs/models`
-    keep: Path | None = None  # folder of evaluated models, which a later run takes again
+    keep: Path | None = None  # folder of evaluated models, which a later run loads
 
 
 def evaluate_families(

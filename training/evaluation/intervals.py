@@ -24,7 +24,7 @@ class Estimate(BaseModel):
 
 
 def mean_estimates(columns: dict[str, Floats], n_resamples: int, seed: int) -> dict[str, Estimate]:
-    """Means over the users that have a metric at all; a metric that nobody has is left out.
+    """The mean of each metric over the users who have it. A metric that no user has is left out.
 
     columns: float64 [n_users] each, NaN for a user without that metric.
     """
@@ -40,7 +40,7 @@ def mean_estimates(columns: dict[str, Floats], n_resamples: int, seed: int) -> d
 
 
 def paired_difference(one: Floats, other: Floats, n_resamples: int = 2_000, seed: int = 0) -> Estimate:
-    """How much more the first model reaches than the second, on users that both were evaluated on.
+    """The mean of the first model's metric minus the second's, on users that both were evaluated on.
 
     Each resample of users is used for both models, so the difficulty of a user cancels out. An interval above 0 says
     that the first model is better, an interval below 0 that it is worse, and one that contains 0 decides nothing.
@@ -73,7 +73,7 @@ def paired_differences(
 def aggregate_estimates(
     listed: sp.csr_array, statistics: Mapping[str, Callable[[Floats, int], Floats]], n_resamples: int, seed: int
 ) -> dict[str, Estimate]:
-    """Metrics of all lists together, which are no means over users: aggregate diversity is one.
+    """Metrics of all lists together, such as aggregate diversity, which are not means over users.
 
     A resample holds only about 63 % of the distinct users, and fewer users list fewer items, so every resample is
     biased by about the same amount. The quantiles are therefore shifted by the mean difference between the figure and

@@ -1,4 +1,4 @@
-"""Evaluated models that an earlier run kept, so that the same fit is not made twice."""
+"""Keeps evaluated models in a folder, so that a later run loads them instead of fitting them again."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def kept_or_new(
     evaluate: Callable[[Path], EvaluatedModel],
     on_progress: ProgressCallback,
 ) -> EvaluatedModel:
-    """The model that was kept for the same key, ranked and measured again, or a new one, which is kept then.
+    """The model that was kept for the same key, with new rankings and metrics; else a new model, which is then kept.
 
     The key holds everything that decides the outcome of a fit: family, configuration, code, split, seed, the bound on
     time, and the same of the base models.

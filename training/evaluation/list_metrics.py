@@ -10,7 +10,7 @@ Lists are int32 [n_users, k], padded with NO_ITEM.
     novelty              mean over the list of -log2(users who know the item / users), in bits; an item nobody knows
                          counts as if one user did (Vargas and Castells, 2011)
     intra_list_diversity mean over pairs in the list of 1 - cosine of the two items, each described by who knows it
-                         (Ziegler et al., 2005): the same yardstick for every model, and none of its own making
+                         (Ziegler et al., 2005); it is measured alike for every model, not by the model's own vectors
 
 "Knows" means: has an event with the item before the test window.
 """

@@ -1,7 +1,7 @@
 """The rule that decides whether a challenger becomes champion. It compares reports of one window.
 
-No comparison, no promotion: a family whose champion cannot be compared keeps its champion until a person overrides the
-rule. Only the first champion of a family is promoted without a comparison.
+A family whose champion cannot be compared keeps that champion until a person overrides the rule. Only the first
+champion of a family is promoted without a comparison.
 """
 
 from collections.abc import Mapping

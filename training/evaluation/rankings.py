@@ -33,7 +33,7 @@ class HoldoutRankings(RankedQueries):
 
     seconds: float  # spent on scoring, masking and cutting the lists, which is what `Recommender.recommend` does
     unseen: RankedQueries | None = None
-    """The rankings of the items that each user had not seen; None where nobody asked for them."""
+    """The rankings of the items that each user had not seen; None where they were not requested."""
 
     @cached_property
     def per_user(self) -> dict[str, Floats]:

@@ -5,12 +5,12 @@
     cold_users  users who have none
     cold_items  targets without an event before the test window, ranked among the items that the user has not seen
     repeat      targets that their user had before, ranked among all items that may be recommended
-    new         targets that their user had not, ranked among the items that the user has not seen
+    new         targets that their user did not have before, ranked among the items that the user has not seen
 
-The last two exist only where the ranking leaves seen items in. There, lists fill with what the user chooses again and
-again. A request that looks for something new leaves out seen items (`excludeSeen`), so new targets are judged on the
-lists of such a request, and the expected figures of a random order are those of the fewer items. A cold target is new
-to every user.
+The last two exist only where the ranking leaves seen items in. There, items that a user chooses repeatedly take most
+places of the lists. A request for something new leaves out seen items (`excludeSeen`), so new targets are judged on
+lists without them, and the figures of a random order are those expected among the remaining items. A cold target is
+new to every user, so it is judged on these lists too.
 """
 
 from collections.abc import Iterator

@@ -80,7 +80,7 @@ class ListContributions:
 def gather_contributions(
     explained: Sequence[Contributions], columns: npt.NDArray[np.int64], k: int
 ) -> ListContributions:
-    """The contributions to several items of one list as one table. columns: int64, the place of each in the list."""
+    """The contributions to n items of one list as one table. columns: int64 [n], the place of each in the list."""
     sources = np.unique(np.concatenate([one.items for one in explained] or [np.empty(0, np.int32)]))
     values = np.zeros((len(sources), k), dtype=np.float32)
     for column, one in zip(columns, explained, strict=True):
@@ -172,8 +172,8 @@ class Recommender(ABC):
     def component_scores(self, histories: Histories) -> dict[str, FloatMatrix]:
         """Raw scores split by the family that contributes them, each float32 [batch, n_items]; they add up to `score`.
 
-        An ensemble overrides it, so that one pass gives the scores and their origin; what belongs to no base model
-        stands under the ensemble's own name. The model server scores through this method.
+        An ensemble overrides it, so that one pass gives the scores and the base model of each part. A part that belongs
+        to no base model has the ensemble's own name as its key. The model server scores through this method.
         """
         return {self.family: self.score(histories)}
 
@@ -234,7 +234,7 @@ class Recommender(ABC):
         return top_k(scores, k)
 
     def similar(self, items: Positions, k: int, allowed: Mask | None = None) -> Ranking:
-        """The k items most similar to each of `items` [batch], without the item itself. Scores are cosines."""
+        """The k items most similar to each of `items`, int32 [batch], without the item itself. Scores are cosines."""
         vectors = self.item_vectors()
         scores = vectors[items] @ vectors.T
         scores[np.arange(len(items)), items] = -np.inf

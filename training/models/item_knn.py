@@ -47,7 +47,7 @@ class ItemKnn(LinearRecommender):
         refit: bool = False,
         base_models: Mapping[str, Workload] | None = None,
     ) -> Workload:
-        """The overlaps of all pairs of items, of which each item keeps its strongest."""
+        """The cost of the overlaps of all pairs of items, and of the strongest neighbours that each item keeps."""
         kept = sizes.items * min(config.neighbours, sizes.items)
         overlaps = Workload(
             kept + sizes.items,
@@ -57,7 +57,7 @@ class ItemKnn(LinearRecommender):
         return overlaps + item_vectors_workload(sizes, config.dimensions)
 
     def _neighbours(self, matrix: sp.csr_array, cells: int = CELLS) -> sp.csr_array:
-        """[n_items, n_items], in slices of at most `cells` dense entries to bound memory."""
+        """Shrunk cosines of neighbours, float32 [n_items, n_items]. `cells` bounds the dense entries held at once."""
         chunk = max(1, cells // matrix.shape[1])
         norms = column_norms(matrix)
         columns = matrix.T.tocsr()

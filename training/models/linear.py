@@ -50,7 +50,7 @@ class Term:
     kernel: Kernel  # among the items of the training data, or of the catalogue where it comes from content
     half_life: float | None  # distinct later items after which a history item counts half; None: no decay
     as_of: int | None = None
-    """Microseconds. Where given, history items are weighed by the user's recent events with them as of this time."""
+    """Microseconds. Where given, a history item has the weight of the user's recent events with it as of this time."""
 
     def weigh(self, profiles: Profiles) -> Profiles:
         """The weights that this term multiplies its kernel with. profiles: without decay."""

@@ -25,7 +25,7 @@ def families() -> tuple[str, ...]:
 
 
 def family_class(family: str) -> type[Recommender]:
-    """The class of a family; imports its module. Raises KeyError for an unknown name, TypeError for a foreign class."""
+    """The class of a family; imports its module. Raises KeyError for an unknown name, TypeError for a wrong class."""
     locations = _locations()
     if family not in locations:
         raise KeyError(f"no model family {family!r}; there are {', '.join(sorted(locations))}")
@@ -58,7 +58,7 @@ def load_model(path: Path, base_models: Mapping[str, Recommender] | None = None)
 
     Args:
         path: the folder.
-        base_models: fitted models by family, for a `Ensemble`, which says what it lacks.
+        base_models: fitted models by family, for an `Ensemble`. It raises ValueError where one is missing.
     """
     description = json.loads((path / MODEL_FILE).read_text())
     found = family_class(description["family"])

@@ -1,4 +1,4 @@
-"""What decides the cost of a fit, and the form in which each family declares that cost.
+"""The sizes of a data set that decide the cost of a fit, and the form in which each family declares that cost.
 
 A family counts the operations of its fit and weighs each kind with the time that it takes on one core of the
 reference processor (AMD EPYC 9004, AVX-512). `training.forecast` measures how fast this machine is beside that one.
@@ -38,8 +38,8 @@ class DataSizes:
     history_events: int  # events that histories hold, at most `Dataset.max_events` of each user
     pairs: int  # distinct items of each history, summed over users
     co_pairs: int  # ordered pairs of distinct items of one history, summed over users
-    all_pairs: int  # the same two of all events of a user, past the bound on histories
-    all_co_pairs: int
+    all_pairs: int  # like `pairs`, of all events of a user, without the bound on histories
+    all_co_pairs: int  # like `co_pairs`, of all events of a user
     earlier_events: float  # events of the same user before an event, on average
     metadata_values: int  # entries of all items' metadata together
     validation_users: int = 0  # users with a query in the validation window
@@ -79,7 +79,7 @@ class Workload:
     parameters: int  # numbers that the model learns
     seconds: float  # of one core of the reference processor
     peak_bytes: float = 0.0  # of the arrays that are held at once
-    scoring_seconds: float = 0.0  # to score one history, as an ensemble does with its components
+    scoring_seconds: float = 0.0  # to score one history, as an ensemble does with its base models
     stops_in_time: bool = False  # whether the fit ends at `RuntimeOptions.max_seconds`
 
     def __add__(self, other: "Workload") -> "Workload":
@@ -94,13 +94,13 @@ class Workload:
 
 
 def item_vectors_workload(sizes: DataSizes, dimensions: int) -> Workload:
-    """Of `coconsumption.item_vectors`: a randomised SVD with seven power iterations, each of two products."""
+    """The cost of `coconsumption.item_vectors`: a randomised SVD with seven power iterations, each of two products."""
     rank = min(dimensions, sizes.users, sizes.items)
     return svd_workload(sizes.users, sizes.items, sizes.pairs, rank) + Workload(sizes.items * rank, 0.0)
 
 
 def svd_workload(rows: int, columns: int, entries: float, rank: int) -> Workload:
-    """Of scikit-learn's `randomized_svd` of a sparse matrix."""
+    """The cost of scikit-learn's `randomized_svd` of a sparse matrix."""
     width, products = rank + 10, 16
     seconds = products * (entries * width * SPARSE_DENSE + 2 * (rows + columns) * width**2 * PRODUCT)
     return Workload(0, seconds, peak_bytes=24.0 * width * (rows + columns))

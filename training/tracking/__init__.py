@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def _load_pyfunc(path: str) -> "HistoryScorer":
     """The model of a logged model. `mlflow.pyfunc.load_model` calls this with the model folder.
 
-    Every logged model names this module as its loader, those of earlier versions too. The imports are inside, because
-    whoever imports a light module of this package must not pay for MLflow.
+    Every logged model names this module as its loader, those of earlier versions too. The import is inside,
+    because importing a light module of this package must not import MLflow.
     """
     from training.tracking.mlflow_store import load_logged_model
 

@@ -1,4 +1,4 @@
-"""A model folder as MLflow keeps it: beside a description that `mlflow.pyfunc.load_model` understands."""
+"""Writes a model folder as a logged model of MLflow, which `mlflow.pyfunc.load_model` can load."""
 
 import shutil
 from pathlib import Path
@@ -33,7 +33,7 @@ SIGNATURE = ModelSignature(
     ),
     outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
 )
-"""In: one row per history, oldest event first, items by position. Out: raw scores of all items."""
+"""Inputs: one row per history, oldest event first, items by position. Outputs: raw scores of all items."""
 
 
 def write_logged_model(path: str, mlflow_model: Model, folder: Path) -> None:

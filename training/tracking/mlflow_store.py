@@ -162,10 +162,10 @@ class Tracking(Experiments):
         return ModelRef(tenant_id, family, str(version.version), str(version.run_id))
 
     def last_promoted(self, tenant_id: str, family: str) -> str | None:
-        """The version that was promoted last, in words, or None where none ever was.
+        """The version that was promoted last, as text, or None where none ever was.
 
-        Runs remember this where the alias or the version was deleted, so that a family that lost its champion is told
-        from one that never had any.
+        The tags of runs hold this even after the alias or the version was deleted. So a family that lost its champion
+        is distinguished from one that never had any.
         """
         experiment = self.client.get_experiment_by_name(tenant_id)
         if experiment is None or experiment.lifecycle_stage != LifecycleStage.ACTIVE:
@@ -238,7 +238,7 @@ class Tracking(Experiments):
         return folder
 
     def delete_experiment(self, tenant_id: str) -> None:
-        """Delete a tenant's artefacts, registered models and experiment; what is gone already is fine."""
+        """Delete a tenant's artefacts, registered models and experiment. It can be called again after a failure."""
         for model in self.client.search_registered_models(f"name LIKE '{registered_name(tenant_id, '%')}'"):
             self.client.delete_registered_model(model.name)
         experiment = self.client.get_experiment_by_name(tenant_id)

@@ -37,7 +37,7 @@ def metrics(trained: TrainedModel) -> dict[str, list[float]]:
 
 
 def past_training(metrics: Mapping[str, float], params: Mapping[str, str]) -> PastTraining | None:
-    """What a logged run did and took; None of one that ran on another processor or out of time."""
+    """What a logged run did and took; None for a run on another processor, and for one that ran out of time."""
     if params.get("fit.machine") != processor_model() or params.get("fit.stopped") == "time":
         return None
     rows, work = int(metrics["fit/rows"]), metrics.get("fit/work")
@@ -69,7 +69,7 @@ def summary(report: EvaluationReport) -> dict[str, str]:
 
 
 def metric_name(metric: str) -> str:
-    """The name under which MLflow keeps a metric: it refuses an @, and whatever else a metadata field may be called."""
+    """The name under which MLflow keeps a metric. MLflow refuses @ and others that a metadata field may have."""
     return _REFUSED.sub("_", metric.replace("@", "_at_"))
 
 

@@ -37,11 +37,11 @@ def ensemble_fit(
     Args:
         family: the ensemble's class.
         split: its `train` is learned from.
-        base_models: configurations of the base models by family. A family that the data cannot carry is left out.
+        base_models: configurations of the base models by family. A family whose fit raises ValueError is left out.
         options: of the base models' fits; `max_seconds` bounds each fit.
 
     Raises:
-        ValueError: the data can carry none of the families, or cannot be cut in time.
+        ValueError: the data are enough for none of the families, or cannot be split in time.
     """
     past, since, queries = _window(split)
     earlier: dict[str, Recommender] = {}
@@ -54,7 +54,7 @@ def ensemble_fit(
             log.warning("base model left out of the ensemble", family=name, reason=str(error))
             earlier.pop(name, None)
     if not earlier:
-        raise ValueError(f"the data carry none of the families to combine: {', '.join(base_models)}")
+        raise ValueError(f"the data are enough for none of the families to combine: {', '.join(base_models)}")
 
     def fit(config: ModelConfig, fit_options: RuntimeOptions) -> Recommender:
         ensemble = family(config, earlier, since, queries)

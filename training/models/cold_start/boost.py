@@ -58,15 +58,15 @@ class _Lists:
 def find_boost(score: Score, cold: Mask, queries: Holdout, max_share: float, max_cost: float) -> ColdItemBoost:
     """The boost with which cold items take the largest share of the places of lists that `max_cost` allows.
 
-    The share is measured on lists without the users' earlier items. The cost is measured on the queries as they are,
-    which may leave those in.
+    The share is measured on lists without the users' earlier items. The cost is measured on lists with the masks of
+    the queries, which may leave earlier items in.
 
     Args:
         score: without a boost.
         cold: bool [n_items].
         queries: what the ensemble was learned from.
         max_share: the largest share; its halves are tried too, HALVINGS times.
-        max_cost: share of the NDCG of lists without cold items that may be lost.
+        max_cost: the largest loss of NDCG, as a share of the NDCG of lists without cold items.
     """
     if not cold.any() or cold.all() or not len(queries) or max_share <= 0:
         return ColdItemBoost()
@@ -88,7 +88,7 @@ def largest_boost(
     boost_with: Callable[[ColdStartModel | None], ColdItemBoost],
     max_share: float,
 ) -> tuple[ColdItemBoost, ColdStartModel | None]:
-    """The boost with the largest share, and the first cold-start model that reaches it; None where none has a share.
+    """The boost with the largest share, and the first cold-start model that reaches it; None if none has a share.
 
     The less a cold-start model separates cold items, the more evenly they enter lists, and the less that costs.
 
@@ -110,7 +110,7 @@ def largest_boost(
 def resized_boost(
     boost: ColdItemBoost, score: Score, cold: Mask, histories: Histories, seen: sp.csr_array
 ) -> ColdItemBoost:
-    """The boost with which the cold items of today take the share that `boost` was sized for.
+    """The boost with which today's cold items take the share that `boost` was sized for.
 
     Base models that were fitted again score on another scale, and other items are cold to them.
 

@@ -1,4 +1,4 @@
-"""The label mixture: what a user chooses, times what is chosen of it lately, with cold items at their expected rate."""
+"""The label mixture: scores an item by the user's labels and by its recent or, for a cold item, its expected rate."""
 
 import json
 from collections.abc import Sequence
@@ -54,8 +54,8 @@ class LabelMixture(ContentBased):
     """P(item | user) = sum over labels of P(label | user) P(item | label), as a kernel among items and a base.
 
     P(label | user) is how often the user's items have the label. P(item | label) is the recent rate of the item among
-    the items with that label. A cold item has no recent rate; it gets the one to expect of it (`ColdStartRate`), times
-    a boost that gives cold items their share of the lists. Scores are the mixture times the weight of the history and
+    the items with that label. A cold item has no recent rate. It gets its expected rate (`ColdStartRate`), times a
+    boost that gives cold items their share of the lists. Scores are the mixture times the weight of the history and
     the number of items, so that an average item scores 1.
     """
 

@@ -52,7 +52,7 @@ def fit_mixture_weights(
         rates: float64 [n_items], events to expect of each item after it.
         late: the later events of the same users.
         half_life: of items in a history, in distinct items.
-        max_users: so many users are drawn at most.
+        max_users: the largest number of users that are drawn.
         seed: draws them.
     """
     names = [*blocks, POPULARITY]
@@ -115,7 +115,7 @@ def side_by_side(blocks: Blocks, n: int) -> sp.csr_array:
 
 
 def boost_for(share: float, warm: Doubles, cold: Doubles) -> float:
-    """The factor on scores of cold items, at least 1, with which they take this share of the places of lists of k.
+    """The factor, at least 1, on the scores of cold items with which they take this share of the places of lists of k.
 
     warm, cold: float64 [n_users, k], the best scores of other items and of cold items, best first, not negative.
     """

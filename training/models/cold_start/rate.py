@@ -15,9 +15,9 @@ from training.models.content_based.fields import MetadataField, days, flatten, n
 AGES = (0.0, 30.0, 90.0, 365.0, 730.0, 1460.0)
 """Bounds between ranges of an item's age, in days: reference time less the item's date."""
 REFERENCE_TIMES = 2
-"""Earlier times to learn from. What was cold at the start of a log says little about what is cold now."""
+"""Number of earlier times to learn from. Only late ones are used: at the start of a log almost every item is cold."""
 RIDGE = 5.0
-"""Penalty on the age effects: an effect is believed once about so many events support it."""
+"""Penalty on the age effects, so that an effect counts only once about this many events support it."""
 ROUNDS = 25
 _YEARS = (1800, 2200)
 
@@ -30,7 +30,7 @@ class ColdStartRate(BaseModel):
 
     At earlier times of the log other items were cold. A Poisson regression with a ridge fits the events they got in
     the following days, on the ages of the items by each of their dates (a release, a listing, a year). So a film of
-    last month is expected to be found, a film of last decade that nobody has rated yet is not.
+    last month gets a high rate, and a film of the last decade that nobody has rated yet gets a low one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

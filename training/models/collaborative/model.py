@@ -35,7 +35,7 @@ class CollaborativeConfig(LinearConfig):
         default=8_000,
         ge=0,
         validation_alias=AliasChoices("transition_items", "memory_items"),
-        description="largest catalogue size times half-lives for that; its cost grows with the cube",
+        description="largest number of items times half-lives for that regression, whose cost grows with its cube",
     )
     regularisation: float = Field(default=1000.0, gt=0, description="ridge of EASE")
     closed_form_items: int = Field(default=20_000, ge=0, description="largest catalogue of which EASE covers all items")
@@ -62,11 +62,11 @@ class CollaborativeConfig(LinearConfig):
 
 
 class Collaborative(LinearRecommender):
-    """Linear in the history, by the method that the size of the catalogue allows.
+    """Item-to-item weights, learned by the method that the size of the catalogue allows.
 
-    Up to `transition_items` a regression of the next item on decayed histories. Above that EASE, with repeat
-    consumption beside it, which EASE's zero diagonal leaves out. Above `closed_form_items` EASE among the most chosen
-    items, and a factorisation with a linear fold-in for the scores of all others.
+    Up to `transition_items`: a regression of the next item on decayed histories. Above that: EASE, plus a term for
+    repeat consumption, which EASE's zero diagonal leaves out. Above `closed_form_items`: EASE among the most chosen
+    items, and a factorisation with a linear fold-in for the scores of all other items.
     """
 
     family = "collaborative"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def collaborative_workload(sizes: DataSizes, config: "CollaborativeConfig") -> Workload:
-    """Of one fit: the weights of items for items, their prior and the vectors of `similar`."""
+    """The cost of one fit: the item-to-item weights, the popularity prior and the vectors of `similar`."""
     n = sizes.items
     if config.decay_half_lives and n * len(config.decay_half_lives) <= config.transition_items:
         learned = _transitions(sizes, config.decay_half_lives)
@@ -36,7 +36,7 @@ def collaborative_workload(sizes: DataSizes, config: "CollaborativeConfig") -> W
 
 
 def _solving(size: int, right: int) -> float:
-    """Seconds of a Cholesky solution with so many right sides, in double precision where it is small."""
+    """Seconds of a Cholesky solution with this many right-hand sides, in double precision where it is small."""
     return (size**3 / 6 + size**2 * right) * PRODUCT * (2 if size <= DOUBLE_UP_TO else 1)
 
 

@@ -1,4 +1,4 @@
-"""The bilinear content model: which content is chosen by users of which other content."""
+"""The bilinear content model: predicts the content that users choose from the content of their histories."""
 
 from collections.abc import Sequence
 from pathlib import Path

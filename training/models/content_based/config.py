@@ -42,5 +42,6 @@ class ContentBasedConfig(LinearConfig):
         description="weight of the plain cosine of content beside the bilinear map, both of unit spread",
     )
     mixture: LabelMixtureConfig | None = Field(
-        default=None, description="null: the bilinear map; else the label mixture, which knows what is popular lately"
+        default=None,
+        description="settings of the label mixture, which also uses recent popularity; null: the bilinear map",
     )

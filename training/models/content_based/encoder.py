@@ -25,20 +25,20 @@ class EncoderConfig(ModelConfig):
 
     text_dimensions: int = Field(default=96, ge=1, description="width of the text block after the SVD")
     label_dimensions: int = Field(default=256, ge=1, description="widest block of labels kept without an SVD")
-    max_words: int = Field(default=20_000, ge=1, description="words in the vocabulary, most frequent first")
+    max_words: int = Field(default=20_000, ge=1, description="largest vocabulary; the most frequent words are kept")
     max_word_share: float = Field(
         default=0.5, gt=0, le=1, description="words in a larger share of the items are dropped"
     )
     max_labels: int = Field(default=1_000, ge=1, description="labels per field with a column of their own")
     hash_buckets: int = Field(default=32, ge=1, description="columns per field for rare and later labels")
-    max_fields: int = Field(default=200, ge=1, description="metadata paths that are read, most common first")
+    max_fields: int = Field(default=200, ge=1, description="largest number of metadata paths; the most common are read")
     text_weight: float = Field(default=1.0, ge=0, description="largest length of the text part of a vector")
     label_weight: float = Field(default=1.0, ge=0, description="length of the part of one categorical field")
     number_weight: float = Field(default=0.3, ge=0, description="length of one standard deviation of a number")
 
 
 class ContentEncoder:
-    """Learns the schema and vocabulary of a catalogue, then maps any item's metadata to a vector, offline.
+    """Learns the schema and vocabulary of a catalogue, then maps any item's metadata to a vector, without a service.
 
     A vector has three blocks. Text: TF-IDF, then SVD. Labels: multi-hot by inverse frequency, rare and unknown ones
     hashed, each field of unit length, then SVD where the block is too wide. Numbers: standardised, clipped at three

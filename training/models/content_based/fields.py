@@ -17,7 +17,7 @@ MAX_DEPTH = 8
 MAX_VALUES = 64
 """Elements of one list that are read; the first ones describe an item with a thousand tags well enough."""
 LIST_SEPARATOR = "|"
-"""Multi-valued exports write `Action|Comedy`; a field in which this is common is read as a list."""
+"""Some exports join several values as `Action|Comedy`; a field in which this is common is read as a list."""
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?$|\d{1,2}-[A-Za-z]{3}-\d{4}$")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -79,12 +79,12 @@ def days(value: Any) -> float | None:
     try:
         if text[-8:-5].casefold() in _MONTHS:
             day, month, year = text.split("-")
-            moment = datetime(int(year), _MONTHS.index(month.casefold()) + 1, int(day), tzinfo=UTC)
+            time = datetime(int(year), _MONTHS.index(month.casefold()) + 1, int(day), tzinfo=UTC)
         else:
-            moment = datetime.fromisoformat(text)
+            time = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() / 86_400
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() / 86_400
 
 
 def labels(field: MetadataField, values: list[Any]) -> list[str]:
@@ -112,7 +112,7 @@ def infer_fields(items: Sequence[Flat], max_fields: int) -> list[MetadataField]:
 
 
 def _infer(path: str, column: list[list[Any]]) -> MetadataField | None:
-    """The kind of one path by the majority of its values; None where all items have the same or each its own."""
+    """The kind of one path by the majority of its values; None where all items share one value or no two share any."""
     scalars = [value for values in column for value in values]
     strings = [value for value in scalars if isinstance(value, str)]
     numbers = [float(value) for value in scalars if isinstance(value, int | float) and not isinstance(value, bool)]

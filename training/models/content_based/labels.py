@@ -31,17 +31,22 @@ class LabelConfig(ModelConfig):
 
     bins: int = Field(default=10, ge=2, description="ranges of equal frequency that numbers and dates are divided into")
     paired_fields: int = Field(
-        default=8, ge=0, description="fields whose pairs of labels are labels too, those with most labels first"
+        default=8,
+        ge=0,
+        description="number of fields to pair, those with most labels first; their pairs are labels too",
     )
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two fields read together. The code of a pair is column of the first * number of labels of the second + column."""
+    """Two fields whose pairs of labels are labels too.
+
+    The code of a pair is: column in the first block * number of columns of the second block + column in the second.
+    """
 
     first: str
     second: str
-    codes: npt.NDArray[np.int64]  # ascending, of the pairs that occur
+    codes: npt.NDArray[np.int64]  # [n_pairs] ascending, of the pairs that occur
 
     @property
     def name(self) -> str:
@@ -52,8 +57,8 @@ class LabelReader:
     """Learns the labels of a catalogue, then reads any item's metadata as these labels; unknown ones are dropped.
 
     A categorical field gives a block of its labels, a number or date a block of its ranges, all text together a block
-    of its words. Pairs of fields give a block of pairs, for what neither field says alone: the size of a package
-    together with its kind distinguishes bottles of water.
+    of its words. Pairs of fields give a block of pairs, because two fields together say more than each alone: size and
+    kind together tell a small bottle of water from a large one.
     """
 
     def __init__(self, config: LabelConfig | None = None) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from training.models.content_based.config import ContentBasedConfig
 
 _WORDS = 5
-"""Words and labels of one entry of metadata, as guessed before any is read."""
+"""Words and labels of one entry of metadata: a guess, since the forecast does not read them."""
 _LABEL_STEPS = 25
 """Steps of the interpreter that a mixture over labels takes for one entry of metadata, beyond reading it."""
 _READING_STEPS = 15
@@ -17,7 +17,7 @@ _READING_STEPS = 15
 
 
 def content_based_workload(sizes: DataSizes, config: "ContentBasedConfig") -> Workload:
-    """Of one fit: the encoder, and the map between kinds of content or the mixture over labels."""
+    """The cost of one fit: the encoder, and the bilinear map or the label mixture."""
     encoder, width = encoder_workload(sizes, config.encoder), content_width(sizes, config.encoder) + 1
     mapped = Workload(
         2 * sizes.items * width + width**2 + sizes.items,
@@ -32,7 +32,7 @@ def content_based_workload(sizes: DataSizes, config: "ContentBasedConfig") -> Wo
 
 
 def encoder_workload(sizes: DataSizes, config: EncoderConfig) -> Workload:
-    """Of a fit of the encoder and the vectors of the whole catalogue."""
+    """The cost of a fit of the encoder and of the vectors of the whole catalogue."""
     entries = _WORDS * sizes.metadata_values
     return Workload(0, sizes.metadata_values * _READING_STEPS * PYTHON) + svd_workload(
         sizes.items, min(entries, config.max_words), entries, config.text_dimensions
@@ -40,5 +40,5 @@ def encoder_workload(sizes: DataSizes, config: EncoderConfig) -> Workload:
 
 
 def content_width(sizes: DataSizes, config: EncoderConfig) -> int:
-    """Width of the content vectors at most; it is less where the catalogue has fewer words and labels."""
+    """The largest width of the content vectors; they are narrower where the catalogue has fewer words and labels."""
     return min(config.text_dimensions, sizes.items) + min(config.label_dimensions, sizes.items)

@@ -66,6 +66,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, parameters: Sequence[Ten
 def restore_optimiser(
     optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor], tensors: dict[str, Tensor]
 ) -> None:
+    """Set the optimiser's state to what `optimiser_tensors` returned; other tensors are ignored."""
     for name, value in tensors.items():
         if name.startswith("optimiser."):
             _, place, moment = name.split(".")

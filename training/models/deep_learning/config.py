@@ -66,9 +66,11 @@ class DeepLearningConfig(ModelConfig):
     )
     batch_size: int = Field(default=64, ge=1, description="sequences per step")
     learning_rate: float = Field(default=2e-3, gt=0, description="peak; warm-up, then cosine decay")
-    weight_decay: float = Field(default=1.0, ge=0, description="of matrices; times the learning rate, a step")
-    epochs: int = Field(default=20, ge=1, description="at most")
-    patience: int = Field(default=5, ge=1, description="epochs without a better validation NDCG before the fit ends")
+    weight_decay: float = Field(
+        default=1.0, ge=0, description="of matrices (AdamW); each step decays them by this times the learning rate"
+    )
+    epochs: int = Field(default=20, ge=1, description="largest number of epochs")
+    patience: int = Field(default=5, ge=1, description="the fit ends after this many epochs without a better NDCG")
     refit_epochs: int = Field(default=4, ge=0, description="epochs over all events after the validated fit")
     refit_learning_rate: float = Field(
         default=6e-4, gt=0, description="lower, since the refit continues a trained model"

@@ -32,7 +32,8 @@ from training.models.deep_learning.strategy import SingleProcess
 log = structlog.get_logger(__name__)
 
 _TIMEOUT = timedelta(days=30)
-"""The others wait while the first process reads and evaluates. The death of a process is noticed at once regardless."""
+"""It is long because the other processes wait while the first one reads and evaluates. A process that dies is noticed
+at once all the same."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ Reading order of this package:
     user_vectors         from histories to user vectors
     recent_popularity    popularity of items at a time, which the user vector weighs
     repeat_consumption   what an item gains from the user's earlier events with it
-    model (this module)  scores, explains, saves and loads; serving imports nothing below this line
+    model (this module)  scores, explains, saves and loads
     attribution          which events a score depends on, and whether occlusion agrees
-    stages               the stages of a fit: with a hold-out, then on all events
+    stages               the stages of a fit: with a hold-out, then on all events; scoring uses nothing below this line
     sequences            training sequences and batches
     steps                from a batch to the tensors of a step: candidates, id dropout, log q
     task, softmax        the loss over a step, with history bias, history mask and trend logits
@@ -20,7 +20,7 @@ Reading order of this package:
     strategy             what one process and several do differently
     sharding             the strategy of several processes, with TorchRec
     distributed          sends a fit to the processes of `torchrun`
-    dry_run              time and memory of a few steps, before a fit
+    workload             what a fit costs, counted before it starts
 
 docs/models-log.md has what was tried and measured.
 """
@@ -93,7 +93,7 @@ class DeepLearning(Recommender):
     network: Network  # on the CPU, frozen, in evaluation mode
     ids: Tensor  # float32 [n_items, d], zero where an item had no event
     items: Tensor  # float32 [n_items, d] id plus projected content: the input vector of a history's events
-    targets: Tensor  # float32 [n_items, d + k] the same beside the latest recent popularity: what scores are taken with
+    targets: Tensor  # float32 [n_items, d + k] `items` beside the latest recent popularity, for the dot product
     strengths: Tensor | None  # float32 [n_items, m] of repeat consumption; None where users repeat no items
     fidelity: Fidelity  # of the contributions
     training: dict[str, Any]  # record of the last fit: losses, validation NDCG, epochs

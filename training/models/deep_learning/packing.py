@@ -20,8 +20,8 @@ class Group:
 
     rows: slice  # of the packed histories
     shape: tuple[int, int, int]  # g, heads, l
-    reads: Tensor  # int64 [g * heads * l] index of each head of a place in the packed places, [n * 2 * heads, width]
-    writes: Tensor  # int64 [places * heads] index of each place in the attended values, [g * heads * l, width]
+    reads: Tensor  # int64 [g * heads * l] the row of each (history, head, place) in [n * 2 * heads, width] vectors
+    writes: Tensor  # int64 [places * heads] the row of each (place, head) in [g * heads * l, width] vectors
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Packing:
     lengths: Tensor  # int64 [b] places of each
     ends: Tensor  # int64 [b] the last place of each
     inputs: Tensor  # int64 [n] 0 for a start token, else 1 + the index of the event, in this order
-    padded: Tensor  # int64 [b * longest] the places of each history; arbitrary ones past its end
+    padded: Tensor  # int64 [b * longest] the places of each history; past its end, places of other histories
     groups: list[Group]
 
     @classmethod

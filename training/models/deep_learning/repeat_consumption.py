@@ -1,15 +1,14 @@
 """Repeat consumption: how much the score of an item gains from the user's earlier events with the same item.
 
-A transformer over item vectors predicts what goes with a history and is poor at repeating it, although most of what
-people buy is what they bought before (Li et al., "A next basket recommendation reality check", TOIS 2023). So the
-score of an item that is in the history gains
+A transformer over item vectors predicts items that are like those of a history, and ranks the items of the history
+itself poorly, although most of what people buy is what they bought before (Li et al., "A next basket recommendation
+reality check", TOIS 2023). So the score of an item that is in the history gains
 
     sum over half-lives m of strength_m(item) * log(1 + scale_m * count_m(item))
 
 where count_m is the sum of the item's event weights, halved with every half-life of days before the newest event of
-the history. The strengths are linear in the item's vector and learned with the network: milk is bought again, a lawn
-mower is not. That a model of repeats beside a network for new items does best is the idea of RepeatNet (Ren et al.,
-AAAI 2019).
+the history. The strengths are linear in the item's vector and learned with the network, since milk is bought again and
+a lawn mower is not. To model repeats apart from new items is the idea of RepeatNet (Ren et al., AAAI 2019).
 """
 
 from typing import NamedTuple

@@ -35,7 +35,7 @@ def epoch(
 ) -> Iterator[tuple[float, Batch]]:
     """Yield every event once, in windows of at most `window` events; each batch with the share of the epoch before it.
 
-    Events with equal timestamps are shuffled, since their order in storage is arbitrary and no request repeats it.
+    Events with equal timestamps are shuffled, since their order in storage is arbitrary.
     A long history is cut at random places. The first event of a window is a target only if it is the user's first:
     otherwise the window does not show the events before it.
 
@@ -45,10 +45,10 @@ def epoch(
         batch_size: sequences of a batch.
         rng: draws orders, windows and query times.
         horizon: microseconds. Each event is predicted at a random time up to so long before it, from the events
-            before that time, so that the model learns what a user chooses within the horizon rather than what
-            completes a basket. None: each event is predicted from all events before it.
-        target_share: share of the events that are targets of the loss, drawn anew each time. Consecutive states of a
-            sequence teach much the same, and each target is expensive where the catalogue is large.
+            before that time. So the model learns what a user chooses within the horizon, and not which item comes next
+            in a basket. None: each event is predicted from all events before it.
+        target_share: share of the events that are targets of the loss, drawn anew each time. Targets next to each other
+            teach almost the same, and each one is expensive where the catalogue is large.
     """
     order = np.lexsort((rng.random(len(events)), events.timestamps, events.users))
     events = events.where(order)

@@ -35,7 +35,9 @@ _EMBEDDINGS = "embeddings"
 
 
 class ShardedProcesses(SingleProcess):
-    """The strategy of several processes, on CPUs, over the default process group. All must call it in step.
+    """The strategy of several processes, on CPUs, over the default process group.
+
+    All processes must call its methods in the same order.
 
     The CPU kernels of row-wise shards apply their own optimiser during `backward`, and AdamW is not among them. Plain
     gradient descent at a learning rate of one, started from zero, leaves exactly minus the gradient in the table. So

@@ -16,14 +16,14 @@ _OPTIMISER_PASSES = 12
 _MATRICES = 13
 """Multiply-adds of one place in the matrices of a block, over `dimensions` squared."""
 _JUDGED_USERS, _JUDGED_SCORINGS = 100, 60
-"""Users on whom the attribution is judged after each fit, and the histories that are scored for each of them: with and
-without each of three events, for each of ten items."""
+"""Users on whom the fidelity of the attribution is measured after each fit, and the histories that are scored for each
+of them: with and without each of three events, for each of ten items."""
 _EXPLAINED, _ATTENTIONS = 400, 6
 """Histories that are explained at once, and the arrays of attention weights that are held of each."""
 
 
 def deep_learning_workload(sizes: DataSizes, config: DeepLearningConfig, refit: bool) -> Workload:
-    """Of a fit that runs all its epochs; early stopping and `max_seconds` make it shorter.
+    """The cost of a fit that runs all its epochs; early stopping and `max_seconds` make it shorter.
 
     refit: it goes on from an earlier fit, for `refit_epochs`.
     """
@@ -72,6 +72,6 @@ def _peak_bytes(
 
 
 def _parameters(sizes: DataSizes, config: DeepLearningConfig) -> int:
-    """Ids of items, the projection of their content and the blocks, without what is small beside these."""
+    """Ids of items, the projection of their content and the blocks; the few other parameters are left out."""
     d = config.dimensions
     return d * (sizes.items + content_width(sizes, config.content) + config.blocks * _MATRICES * d)

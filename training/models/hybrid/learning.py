@@ -101,7 +101,8 @@ def learn_ranker(
     """The weights that rank the users' choices best; the best base model alone where no weighted sum beats it.
 
     Among the weights that beat the best base model and come within `config.tolerance` of the best NDCG, those with the
-    largest aggregate diversity are taken: of two equally accurate rankings the less uniform one is the more personal.
+    largest aggregate diversity are taken, because of two equally accurate rankings the one whose lists differ more
+    between users is the more personal.
 
     Args:
         families: of the base models, in the order of `features`.
@@ -181,10 +182,10 @@ def _options(
 
 
 def _towards_prior(weights: Doubles, base_models: Candidates, config: RankerConfig) -> Doubles:
-    """The weights shrunk towards their prior, the more the fewer users they were learned from.
+    """The weights shrunk towards their prior. The fewer users they were learned from, the nearer to the prior.
 
-    The NDCG of a base model alone is known sooner than what it adds to the others, and combinations of forecasts are
-    better when shrunk towards such a prior (Diebold and Pauly, 1990).
+    Few users suffice to measure the NDCG of each base model alone, but not what it adds to the others. Combinations of
+    forecasts are better when shrunk towards such a prior (Diebold and Pauly, 1990).
     """
     prior = np.array([mean_ndcg(base_models, alone) for alone in np.eye(len(weights))]) ** config.prior_power
     if not prior.any():

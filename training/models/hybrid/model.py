@@ -49,15 +49,15 @@ CONTENT = "content-based"
 class Hybrid(Ensemble):
     """score = sum over base models of w * (s - center) / spread, plus a weight times popularity, on one scale.
 
-    The scale is that of the linear base models: their scores grow with a history of n items as n ** growth, and all
-    other terms are multiplied by the power of n that they lack. So short and long histories weigh the same against
-    popularity, and the contributions of a history item add up over the base models.
+    The scale is that of the linear base models, whose scores grow with a history of n items as n ** growth. Every other
+    term is multiplied by the power of n that gives it the same growth. So the balance between base models and
+    popularity does not depend on the length of the history, and contributions add up over the base models.
 
     The weights are non-negative and learned listwise from queries that came after everything the base models know; with
     few users they are shrunk towards the NDCG of each base model alone. Base models that read no metadata give cold
-    items their lowest score, so cold items get a boost, the same for all of them, with which they take a share of the
-    lists. Where a single base model is kept that cannot tell cold items apart, the content-based one ranks the cold
-    items (the cold-start model) and the kept one ranks all others.
+    items their lowest score, so all cold items get the same boost, with which they take a share of the lists. Where a
+    single base model is kept that scores all cold items alike, the content-based one ranks the cold items (the
+    cold-start model) and the kept one ranks all others.
     """
 
     family = "hybrid"
@@ -174,8 +174,8 @@ class Hybrid(Ensemble):
     def explain_lists(self, histories: Histories, items: Positions) -> list[ListContributions]:
         """The weighted contributions of the base models in `explained_by`.
 
-        A longer history also increases the weight of popularity. Without a history item the score falls by that small
-        amount as well, which belongs to no single item and is left out.
+        A longer history also increases the weight of popularity. So without a history item the score also falls by a
+        small amount of popularity, which belongs to no single item and is left out.
         """
         profiles = build_profiles(histories, self.n_items)
         values = np.zeros((len(profiles.items), items.shape[1]), dtype=np.float32)
@@ -237,9 +237,11 @@ class Hybrid(Ensemble):
     def _choose_evidence(self, histories: Histories) -> None:
         """Choose the base models whose contributions are given as evidence, and check them by occlusion.
 
-        First choice are the linear base models, whose contributions are exact and cheap. Where occlusion does not
-        confirm enough of these, because the others matter too much, all base models; where it does not confirm those
-        either, none. histories: users to check it on.
+        The linear base models are tried first, since their contributions are exact and cheap. If occlusion does not
+        confirm enough of these, because the other base models matter too much, all base models are tried. If it does
+        not confirm enough of those either, the hybrid gives no evidence.
+
+        histories: of the users on whom the evidence is checked.
         """
         ranking = [family for family in self._used if not self._is_cold_start_model(family)]
         exact = [family for family in ranking if isinstance(self.base_models[family], LinearRecommender)]

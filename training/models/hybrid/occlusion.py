@@ -1,4 +1,4 @@
-"""Occlusion check of evidence: does a score fall without the history item that is said to weigh most in it?"""
+"""Occlusion check of evidence: whether a score falls without the history item that is given as its first evidence."""
 
 import numpy as np
 

@@ -51,7 +51,7 @@ def build_queries(
         dataset: events sorted by user and time.
         since: microseconds; earlier events only appear in histories.
         per_user: largest number of queries of one user.
-        max_queries: users are drawn so that about so many queries result.
+        max_queries: users are drawn so that about this many queries result.
         mask_seen: whether the items of the whole earlier history are left out of ranking and targets.
         rng: draws the users.
     """

@@ -1,4 +1,4 @@
-"""Which users of a data set scales are measured on and the cold-item boost is sized on."""
+"""Samples of users, on whom a hybrid measures its scales and sizes its cold-item boost."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ def window_start(dataset: Dataset, share: float) -> int:
 def sample_users(dataset: Dataset, max_users: int, since: int | None = None) -> npt.NDArray[np.int32]:
     """Distinct users with an event, ascending, `max_users` at most.
 
-    since: microseconds; only users with an event at or after it, who are the likeliest to come back now.
+    since: microseconds; only users with an event at or after it, since those are the likeliest to come back.
     """
     events = dataset.interactions
     users = np.unique(events.users if since is None else events.users[events.timestamps >= since])

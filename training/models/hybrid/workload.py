@@ -1,4 +1,4 @@
-"""What a fit of the hybrid family costs, its base models having been fitted."""
+"""What a fit of the hybrid family costs, without the fits of its base models."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ _SCALE_SCORINGS, _QUERY_SCORINGS, _EVIDENCE_SCORINGS = 2, 4, 2
 """How often base models score the histories that scales are measured on, the queries, and those that evidence is
 checked on."""
 _SCALE_ENTRY, _QUERY_ENTRY, _QUERY_ITEM = 30 * NS, 80 * NS, 300 * NS
-"""Seconds of the spread of a score, of choosing candidates from a score, and of placing an item among cold ones."""
+"""Seconds per score to measure its spread, per score to choose candidates, and per item to size the cold-item boost."""
 _CANDIDATE = 200 * NS
 """Seconds of one component score of a candidate, for each weight of popularity that is tried."""
 
@@ -17,7 +17,7 @@ _CANDIDATE = 200 * NS
 def hybrid_workload(
     sizes: DataSizes, config: HybridConfig, refit: bool, base_models: Mapping[str, Workload]
 ) -> Workload:
-    """Of learning the weights on queries, or of measuring the scales anew over refitted base models."""
+    """The cost of learning the weights on queries; of a refit, that of measuring the scales of refitted base models."""
     count = len(base_models) + 1
     scoring = sum(each.scoring_seconds for each in base_models.values())
     scaled = min(config.scale_users, sizes.users)
