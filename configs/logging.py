@@ -77,7 +77,7 @@ def _add_program(program: str) -> structlog.typing.Processor:
 def _as_json(event: structlog.typing.EventDict, **_options: object) -> str:
     try:
         return msgspec.json.encode(event, enc_hook=repr).decode()
-    except (UnicodeEncodeError, TypeError):  # half a surrogate pair, or a key that is no JSON key
+    except (UnicodeEncodeError, TypeError):  # msgspec refuses half a surrogate pair and keys that are no text
         return json.dumps(event, default=repr, skipkeys=True)
 
 

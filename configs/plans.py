@@ -47,5 +47,7 @@ def plans() -> dict[str, Plan]:
 def plan(id_: str) -> Plan:
     """The plan with this id. Raises LookupError: a plan with subscribers must stay in the file, unlisted."""
     if (found := plans().get(id_)) is None:
-        raise LookupError(f"somebody is on the plan {id_!r}, which {PLANS_FILE.name} does not have")
+        raise LookupError(
+            f"a tenant is on the plan {id_!r}, which {PLANS_FILE.name} lacks: put the plan back, unlisted"
+        )
     return found

@@ -1,4 +1,4 @@
-"""`python -m pipelines`: run the pipeline, add a tenant to it, or serve Dagster's UI."""
+"""`python -m pipelines`: run the pipeline, add a tenant to it, promote a model by hand, or serve Dagster's UI."""
 
 import getpass
 import os
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import dagster as dg  # takes two seconds, which `--help` need not spend
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console(file=sys.stderr)  # the stream of this moment: a run redirects sys.stderr
+console = Console(file=sys.stderr)  # bound now, because a run redirects sys.stderr later
 
 TenantOption = Annotated[str, typer.Option("--tenant", help="Id of a tenant in the database.")]
 
@@ -46,7 +46,7 @@ def run_pipeline(
         configure("pipelines")
         _add_partition(instance, tenant)
         if busy := active_run(instance, tenant) or active_run(instance, tenant, LAKE):
-            _fail(f"tenant {tenant} is being worked on already: run {busy.run_id} is {busy.status.value.lower()}")
+            _fail(f"another run works on tenant {tenant} already: run {busy.run_id} is {busy.status.value.lower()}")
         run_id = str(uuid4())
         instance.add_event_listener(run_id, progress)
         result = (
@@ -65,7 +65,10 @@ def run_pipeline(
         for step, message in progress.failures.items():
             console.print(f"\n{step} failed:", style="bold red")
             console.print(message, markup=False, highlight=False, soft_wrap=True)
-        _fail(f"run {run_id} of tenant {tenant} failed" + ("" if verbose else f"; what libraries said is in {log}"))
+        _fail(
+            f"run {run_id} of tenant {tenant} failed"
+            + ("" if verbose else f"; the output of the libraries is in {log}")
+        )
 
 
 @app.command("add-tenant")
@@ -88,9 +91,9 @@ def promote(
     reason: Annotated[str, typer.Option(help="Why the promotion rule is overridden; kept as a tag in MLflow.")],
     by: Annotated[str, typer.Option(help="Who decides; default: the user of this system.")] = "",
 ) -> None:
-    """Make a version the champion of its family, past the promotion rule; the next run publishes it.
+    """Make a version the champion of its family, whatever the promotion rule says. The next run publishes it.
 
-    This is the way out where a run says that a promotion is blocked, and the way back to an earlier version.
+    Use it where a run reports that a promotion is blocked, or to go back to an earlier version.
     """
     from pipelines.defs.training.steps import tracking_of
     from pipelines.resources import Installation
@@ -136,7 +139,7 @@ def ui() -> None:
 
 @contextmanager
 def _libraries_to(log: Path, verbose: bool) -> Iterator[None]:
-    """Send what libraries print to a file, since it would break the progress display; where verbose, leave it."""
+    """Send what libraries print to a file, since it would break the progress display. With `verbose`, do not."""
     if verbose:
         yield
         return

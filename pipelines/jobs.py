@@ -1,6 +1,7 @@
 """The names of all jobs, the tag that bounds concurrent runs, and the job that runs everything up to the release.
 
-Names of jobs, assets, sensors and schedules and the tags of runs are stored in Dagster's history: they stay.
+Names of jobs, assets, sensors and schedules and the tags of runs are stored in Dagster's history, so they must not
+change.
 """
 
 import dagster as dg

@@ -1,4 +1,4 @@
-"""The tenant is the only partition dimension, for good: a second one would strand the history of the first."""
+"""The tenant is the only partition dimension. Adding another later would separate new runs from the earlier history."""
 
 import dagster as dg
 

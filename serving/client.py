@@ -163,7 +163,7 @@ class ServingClient:
             self._probe = asyncio.create_task(self._wait_for_return())
 
     async def _wait_for_return(self) -> None:
-        """Send an empty batch again and again until one is answered: it takes the way of every batch."""
+        """Send an empty batch repeatedly until one is answered. It passes through the same code as any batch."""
         while True:
             try:
                 await self._transport.batch(BatchRequest("", 0, []))

@@ -41,7 +41,7 @@ def main_families(component_scores: Mapping[str, FloatMatrix], family: str, item
 
 
 def text(algorithm: str, has_history: bool, has_evidence: bool) -> str:
-    """The sentence shown with an item. It refers to the user's own items only where there is evidence among them."""
+    """The sentence shown with an item. It refers to items of the user only where some of them are evidence."""
     if has_evidence:
         return FROM_EVIDENCE.get(algorithm, FROM_HISTORY)
     return FROM_HISTORY if has_history and algorithm != "popularity" else WITHOUT_HISTORY

@@ -69,7 +69,7 @@ def _items(folder: Path) -> tuple[list[str], list[dict[str, Any]], Mask]:
 
 
 def _models(folder: Path, manifest: ReleaseManifest, metadata: list[dict[str, Any]]) -> dict[str, Recommender]:
-    """The models by family, each knowing every item: one that was trained before the last of them came learns those.
+    """The models by family. A model that was trained before the newest items existed is extended to them.
 
     Items keep their positions from one snapshot to the next, so an older model knows the first part of the table.
     """

@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 
 class Predictor:
-    """One loaded release of one tenant. `answer` is for one thread at a time, since it moves the catalogue on."""
+    """One loaded release of one tenant. Call `answer` in one thread at a time, because it replaces `catalogue`."""
 
     def __init__(self, release: LoadedRelease, max_events: int) -> None:
         self.manifest = release.manifest
@@ -56,7 +56,7 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: Path, max_events: int) -> "Predictor":
-        """Load a release folder and answer one query by every family, to see that it can.
+        """Load a release folder, and answer one query by every family to verify that the models work.
 
         max_events: the bound on histories (`HistorySettings.max_events`). Raises BrokenReleaseError.
         """

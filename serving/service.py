@@ -60,7 +60,7 @@ class ModelServer:
         parent = os.getppid()
 
         def find() -> dict[str, list[str]]:
-            if os.getppid() != parent:  # the parent was killed: this worker would keep its port from the next one
+            if os.getppid() != parent:  # the parent was killed, and this worker would keep the port occupied
                 os.kill(os.getpid(), signal.SIGTERM)
             return list_releases(paths.bentoml)
 

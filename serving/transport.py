@@ -1,4 +1,4 @@
-"""HTTP between the API and the model server. Whatever keeps an exchange from succeeding is ServingUnavailable."""
+"""HTTP between the API and the model server. Every failure of an exchange is raised as ServingUnavailable."""
 
 from typing import Any
 

@@ -15,7 +15,7 @@ _FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}
 
 @router.get("/stats", summary="Statistics of the tenant", responses=_FORBIDDEN)
 async def get_stats(admin: CurrentAdmin, session: Session) -> Stats:
-    """How much there is of everything at this moment, and how good the models are."""
+    """Totals at this moment, and the accuracy of the models."""
     return await service.stats(session, admin.scope)
 
 

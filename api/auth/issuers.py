@@ -1,4 +1,4 @@
-"""Verifies the access tokens of external issuers, each of which may speak for certain tenants only."""
+"""Verifies the access tokens of external issuers. Each issuer may name users of its configured tenants only."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class ExternalIssuers:
     def __init__(self, issuers: Sequence[ExternalIssuer], own: str) -> None:
         names = [each.issuer for each in issuers]
         if len({own, *names}) <= len(names):
-            raise ValueError(f"EXTERNAL_ISSUERS: each needs a name of its own, other than JWT_ISSUER: {names}")
+            raise ValueError(f"EXTERNAL_ISSUERS: each `issuer` must be unique and differ from JWT_ISSUER: {names}")
         published = [each.jwks_url for each in issuers if each.jwks_url is not None]
         self._client = httpx.AsyncClient() if published else None  # only where needed, as creating it is slow
         self._issuers = {each.issuer: _Verifier(each, self._client) for each in issuers}

@@ -31,4 +31,4 @@ class CustomerGone(Conflict):
     """409: the tenant's customer was deleted at Stripe. A checkout creates another."""
 
     def __init__(self) -> None:
-        super().__init__("The tenant is no customer any more: begin with POST /api/billing/checkout")
+        super().__init__("The tenant's customer was deleted at Stripe: begin with POST /api/billing/checkout")

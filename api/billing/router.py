@@ -44,7 +44,7 @@ _EVENT = {
             "name": "Stripe-Signature",
             "in": "header",
             "required": True,
-            "description": "Of the body and a time of at most five minutes ago, with the secret of the webhook",
+            "description": "Signature of the body and a time at most five minutes ago, by the webhook's secret",
             "schema": {"type": "string", "maxLength": 1024},
             "example": "t=1736937000,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd",
         }
@@ -71,13 +71,13 @@ CurrentGateway = Annotated[Gateway, Depends(_gateway)]
 
 @router.get("/plans", summary="List the subscription plans")
 async def list_plans() -> list[PlanOut]:
-    """What is for sale. Prices are in whole units of the currency."""
+    """The plans that are for sale. Prices are in whole units of the currency."""
     return service.list_plans()
 
 
 @router.get("/current", summary="Get the tenant's subscription")
 async def get_current(user: CurrentUser, session: Session) -> SubscriptionOut:
-    """What the tenant is subscribed to; without a subscription, the plan that it is on and the month that counts."""
+    """The tenant's subscription. Without one: the plan in force, and the current calendar month as its period."""
     return await service.current(session, user.scope)
 
 
@@ -91,13 +91,13 @@ async def begin_checkout(
 
 @router.post("/portal", summary="Change card, plan or subscription", responses=_FORBIDDEN | _CONFLICT)
 async def open_portal(admin: CurrentAdmin, database: CurrentDatabase, gateway: CurrentGateway) -> PortalOut:
-    """A page at Stripe on which the tenant changes how it pays, what for, or ends it."""
+    """A page at Stripe on which the tenant changes its card or plan, or ends its subscription."""
     return PortalOut(portal_url=await service.portal(database, gateway, admin.scope))
 
 
 @router.get("/invoices", summary="List the tenant's invoices", responses=_FORBIDDEN)
 async def list_invoices(admin: CurrentAdmin, database: CurrentDatabase, gateway: CurrentGateway) -> list[InvoiceOut]:
-    """The newest hundred, newest first, as Stripe has them."""
+    """The newest hundred invoices, newest first, as Stripe returns them."""
     return await service.invoices(database, gateway, admin.scope)
 
 
@@ -107,20 +107,20 @@ async def list_invoices(admin: CurrentAdmin, database: CurrentDatabase, gateway:
     responses=_FORBIDDEN | {409: {"description": "More has accrued in this cycle already"}},
 )
 async def set_overage_cap(body: CapRequest, admin: CurrentAdmin, session: Session) -> CapOut:
-    """Requests beyond the plan's limit are refused with a 402 once they would cost more. It holds within a second."""
+    """Past the cap, requests beyond the plan's limit are refused with 402. A new cap takes effect within a second."""
     return await service.set_cap(session, admin.scope, admin.user_id, body.cap_amount)
 
 
-@router.get("/audit", summary="List who changed what", responses=_FORBIDDEN)
+@router.get("/audit", summary="List changes of plan, cap and subscription", responses=_FORBIDDEN)
 async def list_audit(admin: CurrentAdmin, session: Session, page: Paging) -> Page[AuditEntry]:
     """Every change of plan, cap and subscription, newest first."""
     rows, total = await service.audit(session, admin.scope, page)
     return Page(data=rows, total=total, page=page.page, page_size=page.page_size)
 
 
-@router.post("/webhook", summary="Take an event of Stripe", openapi_extra=_EVENT)
+@router.post("/webhook", summary="Receive an event of Stripe", openapi_extra=_EVENT)
 async def take_event(request: Request, gateway: CurrentGateway) -> Received:
-    """An event is kept before it is handled, and handled once, however often and in whatever order events come."""
+    """An event is stored before it is handled. It is handled once, however often and in whatever order events come."""
     try:
         body = await request.body()
         event = read_event(body, request.headers.get("stripe-signature"), gateway.webhook_secret())

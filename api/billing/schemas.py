@@ -60,30 +60,32 @@ class SubscriptionOut(Schema):
 
     plan_id: str = Field(description="The plan in force", examples=["plan-growth"])
     status: str = Field(
-        description="In Stripe's words: `active`, `past_due`, `canceled` ...; `none` where nobody ever subscribed",
+        description="As Stripe names it: `active`, `past_due`, `canceled` ...; `none` where nobody ever subscribed",
         examples=["active"],
     )
-    interval: Interval = Field(description="How often it is paid; `monthly` where nothing is", examples=["monthly"])
+    interval: Interval = Field(
+        description="How often it is paid; `monthly` without a subscription", examples=["monthly"]
+    )
     current_period_start: Instant
     current_period_end: Instant
     cancel_at_period_end: bool
 
 
 class CheckoutRequest(Schema):
-    """What to subscribe to."""
+    """The plan and interval to subscribe to."""
 
     plan_id: PlainText = Field(description="A plan of `GET /api/billing/plans`", examples=["plan-growth"])
     interval: Interval = Field(examples=["monthly"])
 
 
 class CheckoutOut(Schema):
-    """Where to pay."""
+    """The page on which to pay."""
 
     checkout_url: str = Field(examples=["https://checkout.stripe.com/pay/cs_..."])
 
 
 class PortalOut(Schema):
-    """Where to change card, plan and subscription."""
+    """The page on which to change card, plan and subscription."""
 
     portal_url: str = Field(examples=["https://billing.stripe.com/session/..."])
 
@@ -98,7 +100,9 @@ class InvoiceOut(Schema):
     amount_paid: float = Field(examples=[149.0])
     currency: str = Field(examples=["usd"])
     created_at: Instant
-    hosted_url: str | None = Field(description="Where Stripe shows it", examples=["https://invoice.stripe.com/i/..."])
+    hosted_url: str | None = Field(
+        description="Stripe's page of the invoice", examples=["https://invoice.stripe.com/i/..."]
+    )
 
 
 class CapRequest(Schema):
@@ -108,7 +112,7 @@ class CapRequest(Schema):
 
 
 class CapOut(Schema):
-    """How much overage may cost in a cycle, and whether it does already."""
+    """How much overage may cost in a cycle, and whether it has reached that amount."""
 
     overage_budget_cap: float = Field(examples=[250.0])
     budget_exceeded: bool
@@ -122,13 +126,13 @@ class AuditEntry(Schema):
     actor: str = Field(
         description="`user`, `stripe`, `service` by its own rules, or `erased`: a user deleted since", examples=["user"]
     )
-    user_id: str | None = Field(description="Who, where it was a user", examples=["user-uuid"])
+    user_id: str | None = Field(description="The user, where the actor is `user`", examples=["user-uuid"])
     action: str = Field(description="What changed: `plan`, `cap` or `subscription`", examples=["cap"])
     before: Any = Field(description="null where there was nothing", examples=[{"overageBudgetCap": 100.0}])
     after: Any = Field(examples=[{"overageBudgetCap": 250.0}])
 
 
 class Received(Schema):
-    """The event is kept; it need not be sent again."""
+    """The event is stored, so it need not be sent again."""
 
     received: bool = True

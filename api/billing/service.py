@@ -196,4 +196,4 @@ def _cap(cents: int) -> dict[str, float]:
 
 
 def _subscribed() -> Conflict:
-    return Conflict("The tenant has a subscription: POST /api/billing/portal leads to where it is changed")
+    return Conflict("The tenant has a subscription: change it on the page that POST /api/billing/portal returns")

@@ -1,4 +1,4 @@
-"""A cache for what every request looks up and what must be seconds old at most: the principals of keys and tokens."""
+"""A cache for lookups of every request whose result may be a few seconds old: the principals of keys and tokens."""
 
 import asyncio
 import time

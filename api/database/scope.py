@@ -1,4 +1,4 @@
-"""Whose rows a repository may touch."""
+"""The tenant whose rows a repository may read and write."""
 
 from dataclasses import dataclass
 

@@ -39,11 +39,12 @@ class GenerationJob(Table, table=True):
     users_total: int = Field(sa_column=Column(BigInteger, nullable=False))
     users_done: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     recommendations_written: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
-    # The users that were scored; one counts twice where a process died after scoring and before storing. Then the users
-    # that have been added to the tenant's usage.
+    # How many times a user was scored. A user counts twice if the process died between scoring and storing.
+    # `users_metered` is the part that has been added to the tenant's usage.
     users_scored: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     users_metered: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
-    # The starts since the last progress. A job that makes no progress fails after some; one that was cut off goes on.
+    # How often the job was started since it last made progress. After several such starts it fails; an interrupted job
+    # that made progress continues.
     attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     release: str | None = text_column(default=None, nullable=True)
     error: str | None = text_column(default=None, nullable=True)

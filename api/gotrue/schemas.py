@@ -34,7 +34,7 @@ class TokenRequest(BaseModel):
 class SignUp(BaseModel):
     email: Email = Field(examples=["newuser@example.com"])
     password: NewPassword = Field(examples=["a long password"])
-    data: Metadata | None = Field(default=None, description="Becomes `user_metadata`; `name` in it the user's name")
+    data: Metadata | None = Field(default=None, description="Stored as `user_metadata`; its `name` is the user's name")
 
 
 class OwnChanges(BaseModel):

@@ -87,7 +87,7 @@ class Query:
     async def get_api_version(self, info: Information) -> str:
         return info.context.version
 
-    @strawberry.field(description="Whether the process lives")
+    @strawberry.field(description="Whether the process is running")
     async def get_health(self) -> HealthType:
         return HealthType(status="Healthy", timestamp=datetime.now(UTC))
 

@@ -57,7 +57,7 @@ class GraphQLAnswer(Schema):
 
 DATE_TIME = strawberry.scalar(
     name="DateTime",
-    description="A moment as RFC 3339 writes it, in UTC: 2025-01-15T10:30:00Z",
+    description="A time in UTC in the form of RFC 3339: 2025-01-15T10:30:00Z",
     serialize=rfc3339,
     parse_value=datetime.fromisoformat,
 )
@@ -67,7 +67,9 @@ DATE_TIME = strawberry.scalar(
 class RecommendationType:
     item_id: str
     score: float = strawberry.field(description="In [0, 1], not increasing down the list")
-    algorithm: str = strawberry.field(description="The family that carried the item; popularity in a fallback")
+    algorithm: str = strawberry.field(
+        description="The family that contributed most to the score; popularity in a fallback"
+    )
     explanation: str
 
 
@@ -77,7 +79,7 @@ class SimilarItemType:
     score: float
 
 
-@strawberry.type(name="Health", description="Whether the service lives")
+@strawberry.type(name="Health", description="Whether the service is running")
 class HealthType:
     status: str
     timestamp: datetime

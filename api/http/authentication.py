@@ -36,7 +36,7 @@ class Authenticators:
 
 
 class Authentication:
-    """ASGI middleware: notes the principal in the request's state, and counts the request for it, or for the client's
+    """ASGI middleware: stores the principal in the request's state, and counts the request for it, or for the client's
     address where there is none.
 
     It refuses requests over a limit and requests that cannot be decoded. Whether a route needs a credential, the route

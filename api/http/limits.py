@@ -19,7 +19,7 @@ from api.http.window_counters import WindowCounter
 from configs.settings import LimitSettings
 
 NO_LIMIT = 0
-"""The rate limit of API keys whose requests nobody counts."""
+"""The rate limit of API keys whose requests are not counted."""
 MAX_PARSED = 256
 
 

@@ -68,7 +68,7 @@ class IdempotencyRepository:
             )
 
     def _digest(self, user_id: str) -> str:
-        """Stands for the user's id. A token outlives its user by seconds: a late response must not store the id."""
+        """Stands for the user's id. A token works for seconds after its user is erased, so the id is not stored."""
         return hashlib.sha256("\0".join([self._tenant_id, user_id]).encode()).hexdigest()
 
 

@@ -23,7 +23,7 @@ router = APIRouter()
     responses=PAYMENT_REQUIRED | {404: {"description": "Not Found"}},
 )
 async def record(body: NewInteraction, usage: MeteredWrite, database: CurrentDatabase) -> InteractionOut:
-    """What a user did with an item. It is stored when this answers, and counts in the user's next recommendation."""
+    """What a user did with an item. It is stored before the response, and counts in the user's next recommendation."""
     row = await service.record(database.pool, usage.scope, usage.plan, body)
     usage.count()
     return InteractionOut(success=True, interaction_id=row.id, timestamp=row.occurred_at)
@@ -37,7 +37,7 @@ async def record(body: NewInteraction, usage: MeteredWrite, database: CurrentDat
     responses=PAYMENT_REQUIRED,
 )
 async def record_all(body: InteractionBatch, usage: MeteredWrite, database: CurrentDatabase) -> BatchOut:
-    """One result per row: 201, 400, 402 or 404. The good rows are stored whatever the others are."""
+    """One result per row: 201, 400, 402 or 404. Valid rows are stored even if other rows are refused."""
     answer = await service.record_all(database.pool, usage.scope, usage.plan, body.interactions)
     usage.count(answer.succeeded)
     return answer

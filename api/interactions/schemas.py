@@ -42,7 +42,7 @@ class NewInteraction(Schema):
     recommendation_id: UUID | None = Field(
         default=None, description="`X-Recommendation-Id` of the answer that led to it"
     )
-    create_item: StrictBool = Field(default=False, description="Make an item of this id where there is none")
+    create_item: StrictBool = Field(default=False, description="Create an item with this id where there is none")
 
 
 class InteractionOut(Schema):

@@ -32,7 +32,7 @@ async def list_items(
 
 @router.post("", status_code=201, summary="Add an item", responses=_TAKEN | PAYMENT_REQUIRED)
 async def create_item(body: NewItem, key: WriteKey, plan: CurrentPlan, session: Session) -> ItemOut:
-    """The item counts in the next recommendation."""
+    """The item may be recommended from the next request on."""
     return ItemOut.model_validate(await service.create_item(session, key.scope, plan, body))
 
 
@@ -40,7 +40,7 @@ async def create_item(body: NewItem, key: WriteKey, plan: CurrentPlan, session: 
 async def create_items(body: ItemBatch, key: WriteKey, plan: CurrentPlan, session: Session) -> BatchOut:
     """One result per row: 201, 400, 402 past the plan's limit, or 409 where the id is taken.
 
-    The good rows are added whatever the others are.
+    Valid rows are added even if other rows are refused.
     """
     return await service.create_items(session, key.scope, plan, body.items)
 
@@ -57,12 +57,12 @@ async def replace_item(item_id: PathId, body: ItemReplacement, key: WriteKey, se
 
 @router.patch("/{item_id}", summary="Change parts of an item", responses=_NOT_FOUND)
 async def patch_item(item_id: PathId, body: ItemPatch, key: WriteKey, session: Session) -> ItemOut:
-    """A JSON merge patch: metadata fields that are null go, those that are not named stay."""
+    """A JSON merge patch: metadata fields that are null are removed, and those that are not named do not change."""
     return ItemOut.model_validate(await service.patch_item(session, key.scope, item_id, body))
 
 
 @router.delete("/{item_id}", status_code=204, summary="Delete an item", responses=_NOT_FOUND)
 async def delete_item(item_id: PathId, key: WriteKey, session: Session) -> Response:
-    """The item leaves every answer at once."""
+    """The item is in no answer from now on."""
     await service.delete_item(session, key.scope, item_id)
     return Response(status_code=204)

@@ -37,11 +37,11 @@ class ItemReplacement(Schema):
     """All of an item except its id."""
 
     metadata: Metadata
-    is_active: StrictBool = Field(default=True, description="An inactive item is in no answer")
+    is_active: StrictBool = Field(default=True, description="An inactive item is never recommended")
 
 
 class NewItem(ItemReplacement):
-    id: OpaqueId | None = Field(default=None, description="Your own id; one is made up where it is left out")
+    id: OpaqueId | None = Field(default=None, description="Your own id; generated where it is left out")
 
 
 class ItemPatch(Schema):

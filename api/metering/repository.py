@@ -104,7 +104,7 @@ async def forget_process(pool: Pool, process: UUID) -> None:
 
 
 def terms_of(row: Sequence[Any], now: datetime) -> Entitlement:
-    """The terms that a row of `TERMS` makes, by its plan alone."""
+    """The terms in a row of `TERMS`, by the plan in force alone."""
     tenant_id, tenant_plan, customer, *state, cap_cents = row[:_N_TERMS]
     subscription = None if customer is None else SubscriptionState(*state)
     return entitlement(tenant_id, plan_in_force(tenant_plan, subscription, now), now, cap_cents)

@@ -47,7 +47,7 @@ ANSWER_HEADERS: dict[int | str, dict[str, Any]] = {
     200: {
         "headers": {
             "X-Recommendation-Id": {
-                "description": "Id of this answer, to name in interactions that follow from it",
+                "description": "Id of this answer; send it with interactions that follow from the answer",
                 "schema": {"type": "string", "format": "uuid"},
             },
             "X-Model-Release": {"description": "Release of the models that answered", "schema": {"type": "string"}},
@@ -92,7 +92,7 @@ async def recommend(body: RecommendRequest, usage: MeteredRead, recommendations:
     responses=ANSWER_HEADERS | PAYMENT_REQUIRED | {404: {"description": "There is no such item"}},
 )
 async def similar(body: SimilarRequest, usage: MeteredRead, recommendations: CurrentRecommendations) -> Response:
-    """Items most alike the given one, best first, without it. An unknown item is 404."""
+    """Items most similar to the given one, best first. An unknown item is a 404."""
     found = await recommendations.similar(usage.scope, body, _filter(body.filter))
     usage.count()
     return _response([ScoredItem(item.item_id, item.score) for item in found.items], found)

@@ -78,7 +78,7 @@ class RecommendRequest(Schema):
         strict=True,
         ge=0,
         le=1,
-        description="0: the best items; towards 1: the less alike the list's items",
+        description="0: the best items; the nearer to 1, the less similar the items of the list",
     )
     context: RecommendContext | None = None
 
@@ -113,7 +113,7 @@ class RecommendedItem(Schema):
 
     item_id: str
     score: float = Field(ge=0, le=1, description="Not increasing down the list; comparable within one model")
-    algorithm: str = Field(description="The family that carried the item; `popularity` in a fallback")
+    algorithm: str = Field(description="The family that contributed most to the score; `popularity` in a fallback")
     explanation: str
     evidence: list[str] = Field(description="At most three of the user's items that weigh most in this one")
 

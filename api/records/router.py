@@ -26,7 +26,7 @@ async def list_recommendations(
     user_id: Annotated[OpaqueId | None, Query(alias="userId", description="Only those of this user")] = None,
     algorithm: Annotated[
         RecordAlgorithm | None,
-        Query(description="Only those that this family was asked for, or `popularity` of fallbacks"),
+        Query(description="Only records for which this family was requested; `popularity`: those of fallbacks"),
     ] = None,
 ) -> Page[RecordOut]:
     """Records of what was generated or shown, newest first. Inactive and deleted items are left out."""
@@ -42,7 +42,7 @@ async def my_recommendations(
     session: Session,
     recommendations: CurrentRecommendations,
     response: Response,
-    page: Annotated[int, Query(ge=1, le=1_000_000, description="All is on the first page")] = 1,
+    page: Annotated[int, Query(ge=1, le=1_000_000, description="Only the first page has results")] = 1,
     page_size: Annotated[
         int, Query(alias="pageSize", ge=1, le=100, description="Number of recommendations wanted")
     ] = 10,
@@ -58,7 +58,7 @@ async def my_recommendations(
 
 @router.get("/{recommendation_id:uuid}", summary="Get a recommendation", responses=_FORBIDDEN | _NOT_FOUND)
 async def get_recommendation(recommendation_id: UUID, user: CurrentUser, session: Session) -> RecordOut:
-    """Anybody's for an administrator, one's own for everybody else."""
+    """Administrators may get any record of the tenant, others only their own."""
     return RecordOut.model_validate(await service.get_record(session, user, recommendation_id))
 
 

@@ -12,11 +12,13 @@ class UsageOut(Schema):
     request_limit: int | None = Field(description="The highest that was in force in this cycle", examples=[100_000])
     percent_used: float = Field(description="0 where there is no limit, over 100 in overage", examples=[45.0])
     overage_units: int = Field(description="Requests past the limit", examples=[0])
-    overage_amount: float = Field(description="What they cost; never more than the cap", examples=[0.0])
+    overage_amount: float = Field(description="What these requests cost, at most the cap", examples=[0.0])
     overage_budget_cap: int | float = Field(examples=[500])
     budget_exceeded: bool = Field(description="Metered requests are answered with 402", examples=[False])
     items_used: int = Field(examples=[2_340])
     items_limit: int | None = Field(examples=[10_000])
-    users_used: int = Field(description="End users; who can log in does not count", examples=[850])
+    users_used: int = Field(description="End users; portal users do not count", examples=[850])
     users_limit: int | None = Field(examples=[5_000])
-    last_request_at: Instant | None = Field(description="Of the metered ones", examples=["2025-01-15T10:30:45Z"])
+    last_request_at: Instant | None = Field(
+        description="Time of the last metered request", examples=["2025-01-15T10:30:45Z"]
+    )

@@ -66,5 +66,5 @@ async def delete_user(user_id: PathId, admin: CurrentAdmin, session: Session) ->
 
 @router.patch("/{user_id}/toggle-status", summary="Switch a user off or on", responses=_NOT_FOUND | _CONFLICT)
 async def toggle_status(user_id: PathId, admin: CurrentAdmin, session: Session) -> UserOut:
-    """A user who is switched off is logged out within 5 seconds."""
+    """A user who is deactivated is logged out within 5 seconds."""
     return UserOut.model_validate(await service.toggle_status(session, admin.scope, user_id))

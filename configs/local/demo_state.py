@@ -1,4 +1,4 @@
-"""What earlier calls of the demo made: secrets and finished steps."""
+"""What the demo remembers between calls: secrets and finished steps."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The operating system's user that PostgreSQL runs as: this process's own, or a system user where that is root.
+"""The operating system's user that PostgreSQL runs as: this process's user, or a system user if this one is root.
 
 PostgreSQL refuses to run as root. The system user owns nothing but the database.
 """
@@ -87,7 +87,7 @@ def postgres_user() -> OsUser:
 def _make_system_user() -> None:
     if useradd := shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin"):
         options = ["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
-        # The caller looks again and sees a failure; another process may have made the user meanwhile.
+        # A failure is not raised: another process may have made the user meanwhile, so the caller looks the user up.
         subprocess.run([useradd, *options, "--shell", "/usr/sbin/nologin", SYSTEM_USER], check=False)
 
 

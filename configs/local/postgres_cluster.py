@@ -105,7 +105,7 @@ def open_cluster(state: Path, os_user: OsUser, programs: Path, fixed_port: int |
 
 
 def _open_to_all(folder: Path) -> None:
-    """Let everybody read the copy, whatever the umask was now and at the installation."""
+    """Let every user read the copy, whatever the umask is now and was at the installation."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.stat().st_mode & 0o100 else 0o444))

@@ -1,4 +1,4 @@
-"""Keeps the accuracy of the day up to date."""
+"""Measures the accuracy of the current day every hour."""
 
 import dagster as dg
 

@@ -16,7 +16,7 @@ TICK_SECONDS = 20.0
 @dg.sensor(
     name="activity",
     minimum_interval_seconds=INTERVAL_SECONDS,
-    # Always on: the API counts what is left uncounted here at each request.
+    # Always on, because the API counts at each request whatever was not counted here.
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def activity_sensor(installation: dg.ResourceParam[Installation]) -> dg.SkipReason:

@@ -48,8 +48,8 @@ def process_jobs(
 ) -> Iterator[JobResult]:
     """Process the tenant's jobs, oldest first, including those that arrive meanwhile.
 
-    Processes none where another process holds the tenant's turn. An exception leaves the job unfinished, and the next
-    call continues it with the users that are left.
+    Processes none while another process works on the tenant's jobs. An exception leaves the job unfinished, and the
+    next call continues it with the users that are left.
     """
     url = installation.database_url()
     with generating(url, tenant_id) as generation:

@@ -9,7 +9,7 @@ from pipelines.resources import Installation
 
 
 def definitions(installation: Installation) -> dg.Definitions:
-    """Exports from the product's database to the lake, the lake's checks, and the deletion of people and tenants."""
+    """Exports from the product's database to the lake, the lake's checks, and the erasure of users and tenants."""
     return dg.Definitions(
         assets=[lake_interactions, lake_items],
         asset_checks=[lake_quality],

@@ -1,4 +1,4 @@
-"""Keeps partitions in step with tenants, and sees that erased users and deleted tenants leave no files."""
+"""Keeps one partition per tenant, and deletes the files of erased users and deleted tenants."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -74,7 +74,7 @@ def erasures_sensor(
 @dg.sensor(
     name="deleted_tenants",
     minimum_interval_seconds=60,
-    # Always on, for the reason of `erasures`.
+    # Always on, for the same reason as the sensor `erasures`.
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def deleted_tenants_sensor(

@@ -21,7 +21,7 @@ class Published:
 
     release: str
     champions: Mapping[str, ModelRef]  # by family
-    families_without_champion: list[str]  # whose champion is missing or has the item positions of another store
+    families_without_champion: list[str]  # no champion, or one with other item positions than the snapshot
 
 
 def publish_champions(run: TrainingRun) -> Published:

@@ -36,7 +36,7 @@ def _family_asset(family: str) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=asset_name(family),
-        description=f"The newest {family} model: {kind}, measured on its last days and registered in MLflow.",
+        description=f"The newest {family} model: {kind}, evaluated on its last days and registered in MLflow.",
         group_name="training",
         partitions_def=tenants,
         kinds={"mlflow"},
@@ -130,7 +130,7 @@ def _champions_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
     def champions(
         installation: dg.ResourceParam[Installation], **inputs: dict[str, Any]
     ) -> dg.MaterializeResult[dict[str, Any]]:
-        """The version of every family that serves, moved by a rule: over the floor, and no worse than before."""
+        """The version of every family that serves. A new one replaces it if it clears the floor and is not worse."""
         from pipelines.defs.training import steps
 
         run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])

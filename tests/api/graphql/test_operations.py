@@ -29,7 +29,7 @@ QUERY_TYPE = '''type Query {
   """The version of this API"""
   getApiVersion: String!
 
-  """Whether the process lives"""
+  """Whether the process is running"""
   getHealth: Health!
 }'''
 MUTATION_TYPE = '''type Mutation {

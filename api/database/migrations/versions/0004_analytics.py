@@ -1,8 +1,8 @@
-"""Rollups: what the pipeline has counted up to a transaction, so that the rest is all there is to count live.
+"""Roll-ups: counts of the rows up to a transaction, so that only later rows have to be counted at each request.
 
-Users and impressions store the transaction that wrote them, as interactions do. What is deleted after it was counted
-is taken back by triggers, whoever deletes it. The number of live items is kept with the catalogue's version: who
-writes items holds that row's lock anyway.
+Users and impressions store the transaction that wrote them, as interactions do. Triggers subtract rows that are deleted
+after they were counted, whichever code deletes them. The number of live items is kept in the row with the catalogue's
+version, because every writer of items holds that row's lock anyway.
 
 Revision: 0004
 """
@@ -93,7 +93,7 @@ TABLES = (
     """,
 )
 
-# Each first locks the totals of its tenants: a roll-up that is going on ends first, and the next one waits.
+# Each function first locks the totals of its tenants, so that it runs before or after a roll-up and never beside it.
 FUNCTIONS = (
     """
     CREATE FUNCTION analytics_forget_users() RETURNS TRIGGER LANGUAGE plpgsql AS $$

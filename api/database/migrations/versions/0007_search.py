@@ -2,8 +2,8 @@
 
 What is indexed is the metadata's text in one normal form, in which each run of such a script is spelled as its pairs
 of neighbouring characters: "日本の" as the words "日本", "本の" and "の". A search for a part of it asks for the pairs
-of that part. All of it is in functions, so that one set of rules holds for what is written and what is searched for,
-whoever writes.
+of that part. The rules are functions in the database, so that the same rules hold for items and searches, whichever
+code writes the items.
 
 Revision: 0007
 """
@@ -24,18 +24,18 @@ UNSPACED = (
 )
 INVISIBLE = r"\u00ad\u200b-\u200f\u2060\ufeff"
 WHOLE = 60_000
-"""Characters that fit a vector of PostgreSQL's megabyte, whatever they are."""
+"""So many characters of any script fit a tsvector, which PostgreSQL limits to a megabyte."""
 COLLATIONS = ("pg_c_utf8", "und-x-icu", "default")
-"""Those that know letters beyond ASCII, whatever the database's locale: built in from PostgreSQL 17, or ICU's."""
+"""Collations that know letters beyond ASCII, best first: built in from PostgreSQL 17, ICU's, the database's own."""
 
 DICTIONARIES = (
-    # English without stop words: an item named "It" is found, and a search of other words leaves them out by itself.
+    # English without stop words, so that an item named "It" is found. Searches for other words drop stop words anyway.
     "CREATE TEXT SEARCH DICTIONARY item_stem (TEMPLATE = snowball, LANGUAGE = english)",
     "CREATE TEXT SEARCH CONFIGURATION item_text (COPY = english)",
     "ALTER TEXT SEARCH CONFIGURATION item_text ALTER MAPPING REPLACE english_stem WITH item_stem",
 )
 
-# Punctuation beyond ASCII parts words, but for the dot that joins the syllables of Tibetan ones.
+# Punctuation beyond ASCII separates words, except for the dot between the syllables of a Tibetan word.
 NORMAL = r"""
 CREATE FUNCTION search_normal(value text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN regexp_replace(
@@ -61,7 +61,7 @@ RETURN CASE WHEN normal !~ '[{unspaced}]' THEN normal ELSE (
 ) END
 """
 
-# The first branch is what most items take, and its rules are those of the second, where all is ASCII.
+# Most items take the first branch. For ASCII it gives the same result as the second, in less time.
 VECTOR = """
 CREATE FUNCTION item_search(metadata jsonb) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE STRICT
 SET search_path FROM CURRENT AS $$
@@ -172,5 +172,5 @@ def _index(expression: str) -> None:
 
 
 def _run(statement: str) -> None:
-    """As it is written: a colon in it is no parameter."""
+    """Execute the statement as it is written: `op.execute` would read a colon in it as a parameter."""
     op.get_bind().exec_driver_sql(statement)

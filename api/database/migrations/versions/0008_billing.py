@@ -36,7 +36,7 @@ METERING = (
     )
     """,
     "CREATE INDEX usage_flushes_flushed_at_idx ON usage_flushes (flushed_at)",
-    # What was generated before anything was metered costs nothing: none of it is known as scored.
+    # Jobs from before metering cost nothing: their `users_scored` is 0.
     """
     ALTER TABLE generation_jobs
         ADD COLUMN users_scored BIGINT DEFAULT 0 NOT NULL, ADD COLUMN users_metered BIGINT DEFAULT 0 NOT NULL

@@ -1,7 +1,7 @@
 """The family `pairwise`: the contract of `training.models.contract` over item factors learned in `pairwise.training`.
 
 score(history, i) = bias[i] + sum over history items j of weight(j) source[j] . target[i] / sqrt(n), n distinct items.
-No user is stored: a history of one event is answered as one of a hundred is.
+No user is stored: users with one event and users with a hundred are scored in the same way.
 """
 
 import json
@@ -68,9 +68,9 @@ class Pairwise(Recommender):
         self.source, self.target, self.bias = (
             parameter.numpy().copy() for parameter in (learned.source, learned.target, learned.bias)
         )
-        # Of an item that nobody touched nothing was learned but that it lost every comparison.
-        touched = np.bincount(dataset.interactions.items, minlength=dataset.n_items) > 0
-        self.source[~touched] = self.target[~touched] = 0
+        # An item without events was only drawn as a negative, so its factors mean nothing.
+        has_events = np.bincount(dataset.interactions.items, minlength=dataset.n_items) > 0
+        self.source[~has_events] = self.target[~has_events] = 0
         return self
 
     @property
@@ -89,26 +89,26 @@ class Pairwise(Recommender):
         return np.divide(self.target, lengths, out=np.zeros_like(self.target), where=lengths > 0)
 
     def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
-        """What the score would lose without each item, exactly: the sum shrinks, and so does the root under it."""
+        """How much the score falls without each item, exactly: the sum has a term less, and n is smaller by one."""
         profiles = build_profiles(histories, self.n_items)
         explained = []
         for row, item in enumerate(items):
             span = slice(profiles.offsets[row], profiles.offsets[row + 1])
             history, n = profiles.items[span], span.stop - span.start
-            parts = profiles.weights[span] * (self.source[history] @ self.target[item])  # [n]
-            losses = parts.sum() / np.sqrt(max(n, 1)) - (parts.sum() - parts) / np.sqrt(max(n - 1, 1))
-            order = np.argsort(-losses, kind="stable")
-            explained.append(Contributions(history[order], losses[order].astype(np.float32)))
+            terms = profiles.weights[span] * (self.source[history] @ self.target[item])  # [n]
+            falls = terms.sum() / np.sqrt(max(n, 1)) - (terms.sum() - terms) / np.sqrt(max(n - 1, 1))
+            order = np.argsort(-falls, kind="stable")
+            explained.append(Contributions(history[order], falls[order].astype(np.float32)))
         return explained
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
-        """New items get the lowest cold score; nothing here reads metadata, so an edit changes nothing."""
+        """New items get no factors and the lowest bias. Metadata is not used, so changed metadata has no effect."""
         added = int((positions >= self.n_items).sum())
         if not added:
             return self
-        room = np.zeros((added, self.source.shape[1]), np.float32)
+        new_factors = np.zeros((added, self.source.shape[1]), np.float32)
         model = type(self)(self.config)
-        model.source, model.target = np.vstack([self.source, room]), np.vstack([self.target, room])
+        model.source, model.target = np.vstack([self.source, new_factors]), np.vstack([self.target, new_factors])
         model.bias = np.concatenate([self.bias, np.full(added, self.bias.min(), np.float32)])
         return model
 

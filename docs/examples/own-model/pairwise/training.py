@@ -1,4 +1,4 @@
-"""The loss and the loop: plain PyTorch, no platform in it."""
+"""The network, the loss and the training loop in plain PyTorch, without imports of the platform."""
 
 import time
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class ItemFactors(nn.Module):
-    """What an item says in a history, what it answers to, and how much everybody chooses it."""
+    """Factors of an item in a history (source) and as a candidate (target), and its bias."""
 
     def __init__(self, n_items: int, factors: int) -> None:
         super().__init__()
@@ -33,15 +33,15 @@ def fit_factors(
     weight_decay: float,
     seconds: float,
 ) -> ItemFactors:
-    """Rank what a user chose above a random item (BPR: Rendle et al., 2009).
+    """Learn to score what a user chose above a random item (BPR: Rendle et al., 2009).
 
     A user is the weighted sum of what else it chose over the square root of its size, as in FISM (Kabbur et al.,
-    2013): the item that is asked about is left out of the sum, since an item must not explain itself.
+    2013). The scored item is left out of the sum, because an item must not predict itself.
 
     Args:
         rows: int64 [n] users, each distinct item of theirs once; items: int64 [n]; weights: float32 [n].
         n_items: size of the catalogue.
-        seconds: after so many it stops after the epoch it is in.
+        seconds: the fit ends with the epoch in which this time runs out.
     """
     network = ItemFactors(n_items, factors)
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
