@@ -36,7 +36,7 @@ class Stats(Schema):
     active_models: int = Field(description="Champions in the newest release")
     daily_active_users: int = Field(description="Users with an interaction today (UTC)")
     avg_accuracy: float | None = Field(
-        description="Mean held-out AUC of the champions: the chance that an item the user went on to choose outranks "
+        description="Mean held-out AUC of the champions: the chance that an item which the user chose later outranks "
         "one drawn from the catalogue; null before the first champion"
     )
 

@@ -83,5 +83,5 @@ class StripeConnection:
 
 def error_text(error: BaseException) -> str:
     """The message of an error, without the response body, which may hold personal data."""
-    said = error.user_message if isinstance(error, stripe.StripeError) else None
-    return f"{type(error).__name__}: {said or error}".strip()
+    user_message = error.user_message if isinstance(error, stripe.StripeError) else None
+    return f"{type(error).__name__}: {user_message or error}".strip()

@@ -12,7 +12,7 @@ class BatchLoader(Generic[Key, Value]):
     """Offers a read of many keys as a read of one key, to as many concurrent callers as there are.
 
     A caller that comes while fewer than `concurrent_reads` run has its read started at once. All others share the next
-    statement. No caller joins a read that has begun, so each gets a value that was read after it asked. A key that
+    statement. No caller joins a read that has begun, so each gets a value that was read after its call. A key that
     several callers of one read ask for is read once, and they share its value.
     """
 

@@ -47,7 +47,7 @@ async def execute_graphql(
     """The central operations of REST as one schema. `getApiVersion` and `getHealth` are public; others need an API key.
 
     Each field of `Query` and `Mutation` counts as one request, and each that succeeds is metered as one. A document
-    that cannot be run is a 400; where a field fails, the others are answered, and `errors` says what REST would have.
+    that cannot be run is a 400. Where a field fails, the others are answered, and `errors` has its problem as of REST.
     """
     executed = await execute(request.app, body, context)
     if context.terms is not None:

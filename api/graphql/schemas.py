@@ -10,7 +10,7 @@ from api.http.schemas import PlainText, Schema, rfc3339
 from feature_store.metadata import metadata_problem
 
 
-def _holdable(variables: dict[str, Any] | None) -> dict[str, Any] | None:
+def _storable(variables: dict[str, Any] | None) -> dict[str, Any] | None:
     if variables is not None and (problem := metadata_problem(variables)) is not None:
         raise ValueError(problem)
     return variables
@@ -23,7 +23,7 @@ class GraphQLRequest(Schema):
         description="The document",
         examples=["query Similar($item: String!) { getSimilarItems(itemId: $item, count: 5) { itemId } }"],
     )
-    variables: Annotated[dict[str, Any] | None, AfterValidator(_holdable)] = Field(
+    variables: Annotated[dict[str, Any] | None, AfterValidator(_storable)] = Field(
         default=None, description="Values of the operation's variables", examples=[{"item": "50"}]
     )
     operation_name: PlainText | None = Field(
@@ -50,7 +50,7 @@ class GraphQLAnswer(Schema):
     errors: list[GraphQLErrorOut] | None = None
     extensions: dict[str, Any] | None = Field(
         default=None,
-        description="`recommendations`: by field, what REST says in headers of an answer of the recommender",
+        description="`recommendations`: by field, what REST sends in the headers of recommendations",
         examples=[{"recommendations": {"getSimilarItems": {"release": "7f3a", "degraded": None}}}],
     )
 

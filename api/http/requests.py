@@ -39,8 +39,8 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if (told := state.get(ON_RESPONSE_START)) is not None:
-                    told(message)
+                if (on_start := state.get(ON_RESPONSE_START)) is not None:
+                    on_start(message)
                 message["headers"] = [*message["headers"], *SECURITY, *state.get(RESPONSE_HEADERS, ())]
             await send(message)
 

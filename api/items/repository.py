@@ -130,7 +130,7 @@ class ItemRepository:
         return None if found is None else _item(found)
 
     async def delete(self, id_: str, version: int) -> bool:
-        """Leave a row that says the item is gone; False where there is none."""
+        """Mark the item as deleted and empty its metadata; False where there is no such item."""
         statement = (
             update(items)
             .where(self._live, items.c.id == id_)

@@ -20,7 +20,7 @@ ViewKey = tuple[TenantScope, str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class UserView:
-    """One user as the database knows them at one moment."""
+    """What the database holds of one user at one moment."""
 
     catalogue_version: int
     exclude_seen: SeenPolicy  # the request's, else the tenant's

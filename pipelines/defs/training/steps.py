@@ -165,7 +165,7 @@ def _report_on_window(run: TrainingRun, family: str, config: ModelConfig) -> Eva
 
 
 def servable_champion(run: TrainingRun, family: str) -> ModelRef | None:
-    """The champion, where it knows items by the positions of this snapshot; another one cannot be served with it."""
+    """The champion, if it was trained with the item positions of this snapshot; no other can be served with them."""
     champion = run.tracking.champion(run.tenant, family)
     if champion is None:
         return None
