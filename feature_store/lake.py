@@ -61,9 +61,11 @@ class TenantLake:
 
     @property
     def folder(self) -> Path:
+        """The tenant's folder in the lake."""
         return tenant_folder(self.root, self.tenant_id)
 
     def cursor(self) -> Cursor:
+        """How far the exports have come; the start where there was none."""
         path = self.folder / "cursor.json"
         return Cursor(**json.loads(path.read_text())) if path.exists() else Cursor()
 

@@ -29,6 +29,7 @@ class Histories:
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
+        """The number of events of each history, [batch]."""
         return np.diff(self.offsets)
 
     @cached_property
@@ -37,7 +38,10 @@ class Histories:
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Histories":
-        """The histories of these batch rows, in this order; a row may be taken more than once. rows: int64 [m]."""
+        """The histories of these batch rows, in this order; a row may be taken more than once. rows: int64 [m].
+
+        Raises IndexError for a row outside the batch.
+        """
         lengths = self.lengths[rows]
         offsets = np.concatenate(([0], np.cumsum(lengths)))
         events = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)

@@ -87,10 +87,12 @@ class SnapshotManifest:
 
 
 def snapshot_folder(features: Path, tenant_id: str, snapshot_id: str) -> Path:
+    """The folder of a snapshot. Raises ValueError for a text that is no tenant id."""
     return tenant_folder(features, tenant_id) / snapshot_id
 
 
 def read_snapshot_manifest(folder: Path) -> SnapshotManifest:
+    """The manifest of the snapshot in `folder`. Raises FileNotFoundError without one."""
     return SnapshotManifest(**json.loads((folder / "manifest.json").read_text()))
 
 
@@ -224,6 +226,7 @@ class _ColumnHashes:
         self._columns: dict[str, hashlib._Hash] = {}
 
     def of(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The same batches, unchanged; each is hashed, cast to the schema, as it passes."""
         for batch in batches:
             for name, column in zip(schema.names, pa.Table.from_batches([batch]).cast(schema).columns, strict=True):
                 digest = self._columns.setdefault(name, hashlib.sha256())
@@ -236,6 +239,7 @@ class _ColumnHashes:
             yield batch
 
     def hexdigest(self) -> str:
+        """The hashes of all columns as one text, by column name."""
         return " ".join(f"{name}:{digest.hexdigest()}" for name, digest in sorted(self._columns.items()))
 
 

@@ -40,6 +40,8 @@ PLAIN_WIDTH = 180
 
 
 class Protocol(StrEnum):
+    """How a data set is split."""
+
     TEMPORAL = "temporal"
     LEAVE_ONE_OUT = "leave-one-out"
 

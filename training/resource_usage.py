@@ -14,6 +14,8 @@ _PROCESSOR = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class ResourceUsage:
+    """What a piece of work took."""
+
     seconds: float
     cpu_seconds: float  # of all threads of the process; less than `seconds` where it had to wait
     peak_mb: float  # highest resident memory of the whole process during the work

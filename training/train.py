@@ -64,7 +64,7 @@ class EvaluatedModel:
         return self.evaluated.config
 
     def save(self, folder: Path) -> None:
-        """Write the models and the report, so that another process can go on from there."""
+        """Write the models and the report, so that another process can load them."""
         save_model(self.validated, folder / "validated")
         save_model(self.evaluated, folder / "evaluated")
         facts = {
@@ -82,7 +82,7 @@ class EvaluatedModel:
 
 @dataclass(frozen=True)
 class TrainedModel(EvaluatedModel):
-    """The served model beside the two models that it was judged by."""
+    """The served model, with the two models that it was judged by."""
 
     model: Recommender
     score_map: ScoreMap

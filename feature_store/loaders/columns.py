@@ -53,6 +53,7 @@ class Raw:
 
     @property
     def text(self) -> str:
+        """SQL of the value as text."""
         return f"({self.sql} ->> '$')" if self.type == "JSON" else f"CAST({self.sql} AS VARCHAR)"
 
     @property

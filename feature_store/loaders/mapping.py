@@ -110,6 +110,7 @@ class Wheel(_Strict):
 
     @property
     def install(self) -> str:
+        """The command that installs the wheel."""
         return f"pip install {'--no-deps ' if self.no_deps else ''}{self.name}=={self.version}"
 
 

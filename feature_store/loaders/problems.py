@@ -42,15 +42,18 @@ class Rejects:
         )
 
     def add(self, rejects: Iterable[Reject]) -> None:
+        """Store more rejected rows."""
         rows = [[r.file, r.word, r.place, r.column, r.reason, r.row] for r in rejects]
         if rows:
             self._db.executemany("INSERT INTO rejects VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def count(self, file: str | None = None) -> int:
+        """The number of rejected rows of a file; None: of all files."""
         row = self._db.execute("SELECT count(*) FROM rejects WHERE ? IS NULL OR file = ?", [file, file]).fetchone()
         return int(row[0]) if row else 0
 
     def first(self, file: str | None = None, limit: int = MAX_PRINTED) -> list[Reject]:
+        """The first rejected rows of a file by place; None: of all files."""
         rows = self._db.execute(
             "SELECT * FROM rejects WHERE ? IS NULL OR file = ? ORDER BY file, place LIMIT ?", [file, file, limit]
         ).fetchall()

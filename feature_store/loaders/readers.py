@@ -44,6 +44,7 @@ class Staged:
 
     @property
     def word(self) -> str:
+        """What a record is called in messages."""
         return "row" if self.format == "parquet" else "line"
 
 

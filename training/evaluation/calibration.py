@@ -20,6 +20,8 @@ TOP_SCORE = 0.9
 class ScoreMap:
     """score = (1 + z / (1 + |z|)) / 2 with z = (raw - center) / scale.
 
+    Raises ValueError for a center that is not finite, or a scale that is not finite and positive.
+
     Softsign rather than the logistic function: it approaches 0 and 1 so slowly that raw scores far from the center
     still map to different numbers.
     """
@@ -39,10 +41,12 @@ class ScoreMap:
         return (1 + soft) / 2
 
     def save(self, folder: Path) -> None:
+        """Write the map as JSON into the folder."""
         (folder / FILE).write_text(json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
+        """The map that `save` wrote."""
         return cls(**json.loads((folder / FILE).read_text()))
 
 

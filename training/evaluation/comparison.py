@@ -42,6 +42,8 @@ class ComparisonRow(_Record):
 
 
 class SkippedFamily(_Record):
+    """A family that has no figures, and why."""
+
     model: str
     reason: str
 

@@ -7,7 +7,7 @@ Ranks are stable: by score descending, then item position ascending. For a user 
     recall@k   targets with rank <= k, over P
     hit_rate@k 1 where any target has rank <= k
     mrr        1 / rank of the best target, at any depth (Voorhees, 1999)
-    auc        chance that a target outranks another item, with ties counted half; NaN where all items are targets
+    auc        probability that a target outranks another item, ties counted half; NaN where all items are targets
 
 scikit-learn and torchmetrics do not compute these: they average NDCG over equal scores, take dense labels, and mask no
 items. The tests compare every metric with theirs on rankings without ties.
@@ -35,7 +35,7 @@ class TargetRanks:
     items: npt.NDArray[np.int64]  # [n_targets] positions
     ranks: npt.NDArray[np.int64]  # [n_targets] 1 is the best
     middle: Floats  # [n_targets] ranks with ties averaged, for AUC
-    n_ranked: npt.NDArray[np.int64]  # [n_users] items in each ranking: the catalogue less what is masked
+    n_ranked: npt.NDArray[np.int64]  # [n_users] items in each ranking: the catalogue without the masked items
 
     def __len__(self) -> int:
         return len(self.n_ranked)
@@ -169,14 +169,17 @@ def ndcg_of_lists(hits: npt.NDArray[np.bool_], n_targets: npt.NDArray[np.int64],
 
 
 def ideal_dcg(n_targets: npt.NDArray[np.int64], k: int | None = None) -> Floats:
-    """The largest DCG@k that so many targets allow, float64 [n]; NaN for none. k None: without a cutoff."""
+    """The largest possible DCG@k, float64 [n]; NaN for 0 targets. n_targets: int64 [n]; k None: without a cutoff."""
     largest = int(n_targets.max(initial=0)) if k is None else k
     cumulative = np.concatenate(([np.nan], np.cumsum(_discounts(largest))))
     return cumulative[np.minimum(n_targets, largest)]
 
 
 def random_ndcg(n_ranked: npt.NDArray[np.int64], n_targets: npt.NDArray[np.int64], k: int) -> Floats:
-    """The expected NDCG@k of a ranking in random order, [n_users]: each place holds a target with chance P / N."""
+    """The expected NDCG@k of a random order, float64 [n_users]: each place holds a target with probability P / N.
+
+    n_ranked, n_targets: int64 [n_users], N and P of each user.
+    """
     cumulative = np.concatenate(([0.0], np.cumsum(_discounts(k))))
     gains = cumulative[np.minimum(n_ranked, k)] * n_targets / n_ranked
     return gains / ideal_dcg(n_targets, k)
@@ -188,5 +191,5 @@ def _discounts(n: int) -> Floats:
 
 
 def random_recall(n_ranked: npt.NDArray[np.int64], k: int) -> Floats:
-    """The expected recall@k of a ranking in random order, [n_users]."""
+    """The expected recall@k of a random order, float64 [n_users]. n_ranked: int64 [n_users]."""
     return np.minimum(n_ranked, k) / n_ranked

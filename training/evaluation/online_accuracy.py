@@ -12,8 +12,10 @@ from training.models.contract import Positions, Recommender
 
 @dataclass(frozen=True)
 class OnlineAccuracy:
-    auc: float  # mean over users of the chance that a chosen item outranks one drawn from the catalogue
-    users: int
+    """The accuracy of a released model on interactions that came while it served."""
+
+    auc: float  # mean over users of the probability that a chosen item outranks one drawn from the catalogue
+    users: int  # with an AUC
 
 
 def measure_online_accuracy(

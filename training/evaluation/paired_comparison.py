@@ -19,13 +19,15 @@ BASELINES = ("popularity", "item-knn")
 
 
 class ComparisonVerdict(StrEnum):
+    """Which of two families is better, by the interval of their difference."""
+
     BETTER = "better"
     WORSE = "worse"
     UNDECIDED = "undecided"
 
 
 class PairedComparison(BaseModel):
-    """How much more `one` reaches than `other` on the same queries. Each interval holds 95 % for itself alone."""
+    """The metric of `one` minus that of `other` on the same queries. Each 95 % interval holds for itself alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

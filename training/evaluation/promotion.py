@@ -42,6 +42,7 @@ class PromotionPolicy(_Policy):
     floors: dict[str, Floor]
 
     def floor(self, family: str) -> Floor:
+        """The floor of a family; that of `default` where the family has none of its own."""
         return self.floors.get(family, self.floors.get(DEFAULT, Floor()))
 
 
@@ -54,6 +55,8 @@ class IncomparableChampion(_Policy):
 
 @dataclass(frozen=True)
 class Decision:
+    """The outcome of the promotion rule."""
+
     promote: bool
     reason: str  # a sentence for a person, with the figures
     blocked: bool = False
@@ -61,6 +64,7 @@ class Decision:
 
 
 def load_policy() -> PromotionPolicy:
+    """The policy in `configs/promotion.yaml`. Raises ValidationError where it is not valid."""
     return PromotionPolicy.model_validate(yaml.safe_load((files("configs") / "promotion.yaml").read_text()))
 
 

@@ -32,6 +32,8 @@ UNSEEN_WORDS = "targets new to their user are ranked among what the user has not
 
 @dataclass(frozen=True)
 class Segment:
+    """One segment, with the ranks and the lists that its metrics are computed from."""
+
     name: str
     users: npt.NDArray[np.bool_]  # [n_users] who is in the segment
     ranks: TargetRanks  # of all users, with the targets of the segment

@@ -20,6 +20,8 @@ CELLS = 16_000_000
 
 
 class ItemKnnConfig(LinearConfig):
+    """Hyper-parameters of the neighbourhoods."""
+
     neighbours: int = Field(default=100, ge=1, description="neighbours that are kept per item")
     shrinkage: float = Field(default=20.0, ge=0, description="added to the denominator of the cosine")
     dimensions: int = Field(default=64, ge=1, description="width of the vectors that `similar` compares")

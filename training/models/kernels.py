@@ -22,7 +22,8 @@ class Kernel(ABC):
 
     @property
     @abstractmethod
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """The number of items."""
 
     @abstractmethod
     def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
@@ -41,7 +42,8 @@ class Kernel(ABC):
 
     @classmethod
     @abstractmethod
-    def from_arrays(cls, arrays: Arrays) -> Self: ...
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """The kernel whose `arrays` these are."""
 
 
 class Dense(Kernel):

@@ -20,6 +20,8 @@ ARRAYS_FILE = "popularity.npz"
 
 
 class PopularityConfig(ModelConfig):
+    """The decay of popularity."""
+
     half_life_days: float = Field(default=14.0, gt=0, description="age at which an event counts half")
 
 
@@ -85,7 +87,10 @@ class Popularity(Recommender):
 
 
 def decayed_popularity(dataset: Dataset, half_life_days: float) -> npt.NDArray[np.float32]:
-    """log2(1 + sum of event weights, each halved every `half_life_days` before the newest event), float32 [n_items]."""
+    """log2(1 + sum of event weights, each halved every `half_life_days` before the newest event), float32 [n_items].
+
+    Raises ValueError where there are no interactions.
+    """
     events = dataset.interactions
     if not len(events):
         raise ValueError("popularity cannot be learned without interactions: record some first")

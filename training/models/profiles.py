@@ -14,8 +14,8 @@ from feature_store.online import Histories
 from training.models.contract import FloatMatrix, ListContributions
 
 NEGLIGIBLE_DECAY = 2.0**-32
-"""Items with a smaller decay factor get a weight of zero. A float32 score cannot represent them beside newer items, and
-the products would be denormal numbers, which take a processor fifty times as long."""
+"""Items with a smaller decay factor get a weight of zero. They are below the precision of a float32 score, and the
+products would be denormal numbers, which take a processor fifty times as long."""
 
 RECENT_DAYS = 90.0
 """Half-life of a user's events with an item where users repeat items (docs/models-log.md). Not a setting, since all

@@ -1,7 +1,7 @@
 """The sizes of a data set that decide the cost of a fit, and the form in which each family declares that cost.
 
-A family counts the operations of its fit and weighs each kind with the time that it takes on one core of the
-reference processor (AMD EPYC 9004, AVX-512). `training.forecast` measures how fast this machine is beside that one.
+A family counts the operations of its fit and multiplies each kind by the time that it takes on one core of the
+reference processor (AMD EPYC 9004, AVX-512). `training.forecast` measures how fast this machine is compared with it.
 """
 
 from dataclasses import dataclass

@@ -61,6 +61,7 @@ class ModelRef:
 
 
 def registered_name(tenant_id: str, family: str) -> str:
+    """The name of a family's registered model."""
     return f"{tenant_id}.{family}"
 
 
@@ -120,7 +121,7 @@ class Tracking(Experiments):
         return ref
 
     def record_decision(self, ref: ModelRef, decision: Decision) -> None:
-        """Tag the version and its run with a decision, and move the alias where it says so."""
+        """Tag the version and its run with a decision, and move the alias where the decision is to promote."""
         self._tag_version_and_run(
             ref,
             {

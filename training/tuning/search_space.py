@@ -25,6 +25,7 @@ class Choice(_Domain):
     choices: tuple[Value, ...] = Field(min_length=1)
 
     def suggest(self, trial: "Trial", path: str) -> Value:
+        """One of the values, drawn by the trial's sampler. path: the name under which Optuna stores it."""
         return self.choices[trial.suggest_categorical(path, range(len(self.choices)))]
 
     def encode(self, value: Any) -> Value:
@@ -32,6 +33,7 @@ class Choice(_Domain):
         return self.choices.index(value)
 
     def contains(self, value: Any) -> bool:
+        """Whether the value is one of the choices."""
         return value in self.choices
 
 
@@ -52,6 +54,7 @@ class Range(_Domain):
         return self
 
     def suggest(self, trial: "Trial", path: str) -> Value:
+        """A number of the range, drawn by the trial's sampler. path: the name under which Optuna stores it."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(path, self.low, self.high, log=self.log)
         return trial.suggest_float(path, self.low, self.high, log=self.log)
@@ -62,6 +65,7 @@ class Range(_Domain):
         return number
 
     def contains(self, value: Any) -> bool:
+        """Whether the value is a number within the range."""
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 

@@ -36,7 +36,7 @@ class ColdItemBoost(BaseModel):
 
 
 class ColdStartModel(BaseModel):
-    """The base model that ranks cold items alone, where the one base model that is kept cannot tell them apart."""
+    """The base model whose weighted scores are added for cold items alone, where another single base model is kept."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

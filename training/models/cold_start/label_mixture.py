@@ -47,7 +47,7 @@ LISTED = 10
 BOOST_USERS = 256
 """Users whose lists the boost is sized on."""
 DENSE_LABELS = 256
-"""Up to so many labels dense arrays are faster than sparse ones."""
+"""Up to this many labels dense arrays are faster than sparse ones."""
 
 
 class LabelMixture(ContentBased):
@@ -119,7 +119,7 @@ class LabelMixture(ContentBased):
         return model
 
     def as_base_model(self) -> Self:
-        """The same model without the boost: cold items score what is expected of them, whatever share that gives."""
+        """The same model without the boost, so that cold items have the scores of their expected rates."""
         if self.boost == 1:
             return self
         model = self._copy()

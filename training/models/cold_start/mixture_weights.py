@@ -85,7 +85,8 @@ def fit_mixture_weights(
 def recent_rates(dataset: Dataset, half_life_days: float, horizon_days: float) -> Doubles:
     """Events to expect of each item within a horizon at its recent rate, float64 [n_items]; 0 for cold items.
 
-    Event weights halve every `half_life_days`; their total is scaled to that of the last `horizon_days`.
+    Event weights halve every `half_life_days`; their total is scaled to that of the last `horizon_days`. The data set
+    must have an event.
     """
     events = dataset.interactions
     age = (events.timestamps.max() - events.timestamps) / c.MICROS_PER_DAY

@@ -15,7 +15,7 @@ from training.models.content_based.fields import MetadataField, days, flatten, n
 AGES = (0.0, 30.0, 90.0, 365.0, 730.0, 1460.0)
 """Bounds between ranges of an item's age, in days: reference time less the item's date."""
 REFERENCE_TIMES = 2
-"""Number of earlier times to learn from. Only late ones are used: at the start of a log almost every item is cold."""
+"""Number of earlier times to learn from, all of them late: items that were cold early in a log are unlike today's."""
 RIDGE = 5.0
 """Penalty on the age effects, so that an effect counts only once about this many events support it."""
 ROUNDS = 25

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from training.models.contract import FloatMatrix
 
 DOUBLE_UP_TO = 4_000
-"""Up to so many items the inverse is computed in float64; above, float32 halves time and memory."""
+"""Up to this many items the inverse is computed in float64; above, float32 halves time and memory."""
 _COLUMNS_AT_ONCE = 1_000
 
 
@@ -16,7 +16,12 @@ def ease_weights(matrix: sp.csr_array, regularisation: float) -> FloatMatrix:
 
     Memory is bounded by one array of n_items^2 numbers and little more.
 
-    matrix: float32 X [n_users, n_items]. B[j, i] is the weight of history item j for scored item i.
+    Args:
+        matrix: float32 X [n_users, n_items]. B[j, i] is the weight of history item j for scored item i.
+        regularisation: positive.
+
+    Raises:
+        numpy.linalg.LinAlgError, ArithmeticError: the regularised Gram matrix has no inverse.
     """
     n_items = matrix.shape[1]
     blocks = [slice(start, start + _COLUMNS_AT_ONCE) for start in range(0, n_items, _COLUMNS_AT_ONCE)]

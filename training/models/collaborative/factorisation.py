@@ -21,7 +21,13 @@ def factorise(
     users, so that its scores u Y' are linear in h: K = Y (Y'Y + regularisation)^-1 Y'. On MovieLens this ranks as well
     as solving a system per user does, and the contribution of each history item stays exact.
 
-    matrix: float32 [n_users, n_items].
+    Args:
+        matrix: float32 [n_users, n_items].
+        dimensions: number of factors; fewer where the matrix is smaller.
+        regularisation: ridge of both factors and of the fold-in.
+        confidence: weight of an observed pair over an unobserved one.
+        iterations: alternations of the least squares.
+        options: threads and seed.
     """
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits

@@ -23,6 +23,8 @@ MIN_REPEAT_SHARE = 0.2
 
 
 class CollaborativeConfig(LinearConfig):
+    """Hyper-parameters of the three methods, of which the size of the catalogue chooses one."""
+
     decay_half_lives: tuple[float, ...] = Field(
         default=(1.0, 20.0),
         validation_alias=AliasChoices("decay_half_lives", "memories"),

@@ -12,7 +12,7 @@ from training.models.collaborative.ease import DOUBLE_UP_TO
 from training.models.contract import FloatMatrix
 
 HALF_LIVES_READ = 8
-"""A decayed history ends after so many half-lives, where an event weighs less than half a percent."""
+"""A decayed history ends after this many half-lives, where an event weighs less than half a percent."""
 CELLS = 20_000_000
 """Entries of the decayed histories held at once; bounds the memory of a fit."""
 

@@ -30,6 +30,8 @@ class LabelMixtureConfig(ModelConfig):
 
 
 class ContentBasedConfig(LinearConfig):
+    """Hyper-parameters of the bilinear map, or with `mixture` of the label mixture."""
+
     encoder: EncoderConfig = EncoderConfig()
     user_regularisation: float = Field(
         default=1_000.0, gt=0, description="ridge on the users' side of the bilinear map"
@@ -39,7 +41,7 @@ class ContentBasedConfig(LinearConfig):
         default=0.5,
         ge=0,
         validation_alias=AliasChoices("similarity_weight", "likeness"),
-        description="weight of the plain cosine of content beside the bilinear map, both of unit spread",
+        description="weight of the plain cosine of content, relative to the bilinear map; both have unit spread",
     )
     mixture: LabelMixtureConfig | None = Field(
         default=None,

@@ -34,7 +34,7 @@ class DeepLearningConfig(ModelConfig):
     horizon_days: float | None = Field(
         default=None,
         gt=0,
-        description="the targets of a state are the events within so many days; null: the next event only",
+        description="the targets of a state are the events within this many days; null: the next event only",
     )
     target_share: float = Field(
         default=1.0,

@@ -131,7 +131,7 @@ def _train(run: NetworkFit, strategy: SingleProcess) -> tuple[Progress, FloatMat
 
 
 def _await_first_process(number: int, epochs: int, figure: float | None) -> None:
-    """The progress callback of the other processes: whether the first one goes on."""
+    """The progress callback of the other processes: raises where the first process ended the fit."""
     if not _receive():
         raise _AbandonedError
 

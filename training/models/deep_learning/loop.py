@@ -96,7 +96,7 @@ class Trainer:
     def run(
         self, stage: str, epochs: int, learning_rate: float, seconds: float, holdout: Holdout | None = None
     ) -> Progress:
-        """Train for at most so many epochs and seconds; with a hold-out, stop early and keep the best epoch.
+        """Train for at most this many epochs and seconds; with a hold-out, stop early and keep the best epoch.
 
         The learning rate follows a cosine over the epochs, or over the time where time runs out first, so that a fit
         that is short of time still ends with a low rate. Validation uses and the result keeps the moving average of

@@ -1,6 +1,6 @@
 """The network: an item tower (id + content) and a user tower (a causal transformer over events). Needs torch only.
 
-A score is the dot product of a user vector [d + k] with an item's vector [d] beside its k values of recent popularity.
+A score is the dot product of a user vector [d + k] with an item's vector [d] and its k values of recent popularity.
 
 The network follows SASRec (Kang and McAuley, 2018) with three changes. Blocks are pre-norm. Positions are relative (a
 bias per head and distance, Raffel et al., 2020), so that a history means the same wherever it is cut. And attention
@@ -209,7 +209,7 @@ def bucket(distances: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """Both towers, repeat consumption and the embeddings of event types: all that scoring needs beside items."""
+    """Both towers, repeat consumption and the embeddings of event types: what scoring needs besides item vectors."""
 
     def __init__(self, content_width: int, config: DeepLearningConfig) -> None:
         super().__init__()

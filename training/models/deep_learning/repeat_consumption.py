@@ -64,7 +64,7 @@ def decayed_counts(histories: Histories, half_lives: tuple[float, ...], n_items:
 
 
 def repeat_share(events: Interactions) -> float:
-    """Share of the events whose user had the item before."""
+    """Share of the events whose user had the item before. events: at least one."""
     pairs = np.unique(np.stack([events.users, events.items]), axis=1).shape[1]
     return 1 - pairs / len(events)
 

@@ -44,7 +44,7 @@ def epoch(
         window: largest number of events of a sequence.
         batch_size: sequences of a batch.
         rng: draws orders, windows and query times.
-        horizon: microseconds. Each event is predicted at a random time up to so long before it, from the events
+        horizon: microseconds. Each event is predicted at a random time up to this long before it, from the events
             before that time. So the model learns what a user chooses within the horizon, and not which item comes next
             in a basket. None: each event is predicted from all events before it.
         target_share: share of the events that are targets of the loss, drawn anew each time. Targets next to each other

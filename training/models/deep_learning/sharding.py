@@ -117,7 +117,7 @@ class ShardedProcesses(SingleProcess):
 
 
 def check_divisible(n_items: int, size: int, device: str) -> None:
-    """Raises ValueError where a fit cannot be divided among so many processes."""
+    """Raise ValueError where a fit cannot be divided among `size` processes."""
     if device != "cpu":
         raise ValueError(f"several processes train on CPUs only, not on {device}")
     if math.ceil(n_items / size) * (size - 1) >= n_items:

@@ -10,9 +10,9 @@ _BACKWARD = 3
 _PADDED = 1.1
 """Places of a batch for each event in it."""
 _SOFTMAX_PASSES = 10
-"""How often an entry of the logits is read and written: trend logits, masks, exponentials and their gradient."""
+"""How often each entry of the logits is read and written: trend logits, masks, exponentials and their gradient."""
 _OPTIMISER_PASSES = 12
-"""The same of a parameter in a step: its gradient, two moments, decay, clipping and the average of weights."""
+"""How often each parameter is read and written in a step: gradient, moments, decay, clipping and the EMA."""
 _MATRICES = 13
 """Multiply-adds of one place in the matrices of a block, over `dimensions` squared."""
 _JUDGED_USERS, _JUDGED_SCORINGS = 100, 60
@@ -25,7 +25,7 @@ _EXPLAINED, _ATTENTIONS = 400, 6
 def deep_learning_workload(sizes: DataSizes, config: DeepLearningConfig, refit: bool) -> Workload:
     """The cost of a fit that runs all its epochs; early stopping and `max_seconds` make it shorter.
 
-    refit: it goes on from an earlier fit, for `refit_epochs`.
+    refit: the fit continues an earlier one, for `refit_epochs`.
     """
     length = min(config.max_length, 1 + 2 * sizes.earlier_events)  # of the sequence that an event lies in, on average
     place, parameters = _place_seconds(config, length), _parameters(sizes, config)
@@ -53,7 +53,7 @@ def deep_learning_workload(sizes: DataSizes, config: DeepLearningConfig, refit: 
 
 
 def _place_seconds(config: DeepLearningConfig, length: float) -> float:
-    """Seconds of one place of a sequence, forward: matrices, attention and what is done entry by entry."""
+    """Seconds of one place of a sequence, forward: matrices, attention and element-wise operations."""
     d = config.dimensions
     products = _MATRICES * d**2 + 2 * length * d
     entries = 20 * d + 3 * length * config.heads

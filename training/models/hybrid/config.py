@@ -7,6 +7,8 @@ from training.models.hybrid.learning import RankerConfig
 
 
 class HybridConfig(ModelConfig):
+    """How the ranker's queries are made, and how large a share of the lists cold items get."""
+
     window: float = Field(
         default=0.1,
         gt=0,

@@ -36,7 +36,7 @@ class RankerConfig(ModelConfig):
     popularity_weights: tuple[float, ...] = Field(
         default=(0.0, 0.15, 0.3, 0.5),
         min_length=1,
-        description="weights of popularity to try, beside a total of 1 for the base models",
+        description="weights of popularity to try; the weights of the base models sum to 1",
     )
     diversity_powers: tuple[float, ...] = Field(
         default=(0.0, 0.25, 0.5),
@@ -51,7 +51,7 @@ class RankerConfig(ModelConfig):
     prior_users: float = Field(
         default=500.0,
         ge=0,
-        description="number of users at which the weights are half way between their prior and what is learned",
+        description="number of users at which the weights are half way between the prior and the learned ones",
     )
     prior_power: float = Field(
         default=4.0,

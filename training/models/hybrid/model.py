@@ -56,8 +56,8 @@ class Hybrid(Ensemble):
     The weights are non-negative and learned listwise from queries that came after everything the base models know; with
     few users they are shrunk towards the NDCG of each base model alone. Base models that read no metadata give cold
     items their lowest score, so all cold items get the same boost, with which they take a share of the lists. Where a
-    single base model is kept that scores all cold items alike, the content-based one ranks the cold items (the
-    cold-start model) and the kept one ranks all others.
+    single base model other than the content-based one is kept, the content-based one is the cold-start model: its
+    scores are added for cold items alone, since most base models score all cold items alike.
     """
 
     family = "hybrid"

@@ -27,6 +27,7 @@ class Candidates:
         return len(self.n_targets)
 
     def take(self, rows: npt.NDArray[np.bool_]) -> "Candidates":
+        """The candidates of the queries under this mask, bool [q]."""
         return Candidates(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
