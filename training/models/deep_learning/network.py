@@ -96,7 +96,7 @@ class Block(nn.Module):
 
     The output of attention is multiplied by a gate computed from the query's place (as in HSTU, Zhai et al., 2024, and
     LiGR, Borisyuk et al., 2025). The feed-forward layer is SwiGLU (Shazeer, 2020). docs/models-log.md has the gain of
-    each.
+    both together.
     """
 
     buckets: Tensor
