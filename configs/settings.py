@@ -90,9 +90,9 @@ class PathSettings(Settings):
 class DatabaseSettings(Settings):
     """PostgreSQL. Without `DATABASE_URL`, the bundled server's URL is read from the state folder."""
 
-    url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
-    pool_min: int = Field(default=2, alias="DATABASE_POOL_MIN", ge=1)
-    pool_max: int = Field(default=16, alias="DATABASE_POOL_MAX", ge=1)
+    url: SecretStr | None = Field(default=None, alias="DATABASE_URL", description="postgresql://...")
+    pool_min: int = Field(default=2, alias="DATABASE_POOL_MIN", ge=1, description="connections that stay open")
+    pool_max: int = Field(default=16, alias="DATABASE_POOL_MAX", ge=1, description="bound on connections of a process")
 
     def resolve(self, paths: PathSettings) -> str:
         """The libpq URL to connect to. Raises FileNotFoundError with advice when no server is known."""
@@ -143,9 +143,13 @@ class ServingSettings(Settings):
     """How the API reaches the model server, and how the model server watches for releases."""
 
     url: str = Field(default="http://127.0.0.1:3000", alias="SERVING_URL")
-    timeout_seconds: float = Field(default=1.0, alias="SERVING_TIMEOUT_SECONDS", gt=0)
-    poll_seconds: float = Field(default=1.0, alias="SERVING_POLL_SECONDS", gt=0)
-    threads: int = Field(default=1, alias="SERVING_THREADS", ge=1)
+    timeout_seconds: float = Field(
+        default=1.0, alias="SERVING_TIMEOUT_SECONDS", gt=0, description="after which the API answers with popularity"
+    )
+    poll_seconds: float = Field(
+        default=1.0, alias="SERVING_POLL_SECONDS", gt=0, description="between two looks for new releases"
+    )
+    threads: int = Field(default=1, alias="SERVING_THREADS", ge=1, description="of linear algebra in the model server")
 
 
 class TrackingSettings(Settings):
@@ -160,9 +164,15 @@ class TrackingSettings(Settings):
 class PipelineSettings(Settings):
     """When the pipeline runs by itself, and the resources of a training."""
 
-    retrain_after: int = Field(default=5_000, alias="RETRAIN_AFTER_INTERACTIONS", ge=1)
-    first_model_after: int = Field(default=1_000, alias="FIRST_MODEL_AFTER_INTERACTIONS", ge=1)
-    nightly_cron: str = Field(default="0 3 * * *", alias="RETRAIN_CRON")
+    retrain_after: int = Field(
+        default=5_000, alias="RETRAIN_AFTER_INTERACTIONS", ge=1, description="new interactions that start a retraining"
+    )
+    first_model_after: int = Field(
+        default=1_000, alias="FIRST_MODEL_AFTER_INTERACTIONS", ge=1, description="interactions that a training needs"
+    )
+    nightly_cron: str = Field(
+        default="0 3 * * *", alias="RETRAIN_CRON", description="of the nightly retraining, in UTC"
+    )
     erase_after_hours: float = Field(
         default=12.0,
         alias="ERASE_AFTER_HOURS",
@@ -174,7 +184,9 @@ class PipelineSettings(Settings):
         default=False, alias="PIPELINE_AUTOMATION", description="schedules and sensors start switched on"
     )
     train_seconds: float = Field(default=600.0, alias="TRAIN_MAX_SECONDS", gt=0, description="per model family")
-    train_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, alias="TRAIN_THREADS", ge=1)
+    train_threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, alias="TRAIN_THREADS", ge=1, description="of a fit"
+    )
     train_device: str = Field(default="cpu", alias="TRAIN_DEVICE", description="cpu, cuda or cuda:<n>")
 
 
@@ -193,13 +205,17 @@ class ApiSettings(Settings):
 class AuthSettings(Settings):
     """Secrets and tokens of the API. The JWT secret has no default: without one, the API does not start."""
 
-    jwt_secret: SecretStr | None = Field(default=None, alias="JWT_SECRET")
-    jwt_issuer: str = Field(default="recommendai", alias="JWT_ISSUER")
+    jwt_secret: SecretStr | None = Field(default=None, alias="JWT_SECRET", description="at least 32 bytes")
+    jwt_issuer: str = Field(default="recommendai", alias="JWT_ISSUER", description="the `iss` of our own tokens")
     token_seconds: int = Field(default=3_600, alias="JWT_SECONDS", ge=60, description="life of an access token")
     session_seconds: int = Field(
         default=30 * 86_400, alias="SESSION_SECONDS", ge=60, description="life of an unused refresh token"
     )
-    registration_tenant: str | None = Field(default=None, alias="REGISTRATION_TENANT")
+    registration_tenant: str | None = Field(
+        default=None,
+        alias="REGISTRATION_TENANT",
+        description="the tenant that anyone may join; None: registration is closed",
+    )
     external_issuers: tuple[ExternalIssuer, ...] = Field(
         default=(),
         alias="EXTERNAL_ISSUERS",
@@ -208,13 +224,17 @@ class AuthSettings(Settings):
 
 
 class LimitSettings(Settings):
-    """Requests a minute, per scope. `REDIS_URL` shares the counts among API processes."""
+    """Requests a minute, by kind of caller. `REDIS_URL` shares the counts among API processes."""
 
-    per_key: int = Field(default=1_000, alias="RATE_LIMIT_KEY", ge=1)
-    per_jwt: int = Field(default=200, alias="RATE_LIMIT_JWT", ge=1)
-    per_ip: int = Field(default=60, alias="RATE_LIMIT_IP", ge=1)
+    per_key: int = Field(
+        default=1_000, alias="RATE_LIMIT_KEY", ge=1, description="of an API key without a limit of its own"
+    )
+    per_jwt: int = Field(default=200, alias="RATE_LIMIT_JWT", ge=1, description="of a user with a token")
+    per_ip: int = Field(default=60, alias="RATE_LIMIT_IP", ge=1, description="of an address without a valid credential")
     redis_url: SecretStr | None = Field(default=None, alias="REDIS_URL")
-    trusted_proxies: Words = Field(default=(), alias="TRUSTED_PROXIES", description="addresses or networks")
+    trusted_proxies: Words = Field(
+        default=(), alias="TRUSTED_PROXIES", description="addresses or networks whose `X-Forwarded-For` is believed"
+    )
 
 
 class BillingSettings(Settings):

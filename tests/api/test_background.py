@@ -1,4 +1,4 @@
-"""Periodic tasks repeat whatever happens, and end when they are told to."""
+"""Periodic tasks are repeated after failures, and end when they are stopped."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Whatever is sent to whatever route: a 4xx problem, never a 5xx, never a hang. Over real HTTP, for every route."""
+"""Bad input to every route over real HTTP: always a 4xx problem, never a 5xx, never a hang."""
 
 import json
 from collections.abc import Iterator

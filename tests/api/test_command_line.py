@@ -1,4 +1,4 @@
-"""The command line: the value alone on stdout, words on stderr, exit code 1 with a sentence where it cannot be."""
+"""The command line: values on stdout, messages on stderr, and exit code 1 with a sentence after a failure."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Keys and tokens: who gets in, to what, and how soon one who may no longer stays out."""
+"""Keys and tokens: which are accepted, for what, and how soon they are refused after a change."""
 
 import asyncio
 from collections.abc import Iterator

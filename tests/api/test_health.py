@@ -1,4 +1,4 @@
-"""Health: whether the process lives, whether it can work, and that a dead model server is no reason to stop."""
+"""Health: liveness, readiness, and that the API stays ready without a model server."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The bundled PostgreSQL: one owner, who survives whatever is killed, and data that survives with it.
+"""The bundled PostgreSQL: one owner, which survives killed processes, and data that survives with it.
 
 A start costs seconds, so each test tells a story of several.
 """

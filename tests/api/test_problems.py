@@ -1,4 +1,4 @@
-"""Whatever goes wrong is answered as a problem: one form, a trace id, and a sentence to act on."""
+"""Every error is answered as a problem: one form, a trace id, and a sentence that helps."""
 
 import re
 from typing import Any

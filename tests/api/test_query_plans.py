@@ -1,4 +1,4 @@
-"""The hot queries go through indexes at a million rows. What is explained is what the code sends, with its values."""
+"""The hot queries use indexes at a million rows. Explained is what the code sends, with its values."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator

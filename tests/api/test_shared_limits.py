@@ -1,4 +1,4 @@
-"""Two API processes share one count through Redis; a Redis that hangs or is gone holds up nobody."""
+"""Two API processes share counts through Redis. A Redis that hangs or is down delays no request."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Every request belongs to a trace, and every line it logs says to which."""
+"""Every request belongs to a trace, and every line that it logs has the trace id."""
 
 import json
 import logging

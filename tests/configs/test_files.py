@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all, and a private one is never readable by others."""
+"""Files are replaced atomically, and private files are never readable by others."""
 
 import stat
 from pathlib import Path

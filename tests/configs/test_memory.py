@@ -1,4 +1,4 @@
-"""What a server holds for good is no business of a collection; what goes in cycles later still is."""
+"""Long-lived objects of a server are excluded from garbage collection; later cycles are still collected."""
 
 import gc
 import weakref

@@ -1,4 +1,4 @@
-"""Families of other packages join by entry points, under names that a path, a model and a request can carry."""
+"""Entry points add families of other packages, under names that paths, models and requests can hold."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The supervisor's configuration, the launcher that ends leftovers, and what the demo remembers."""
+"""The supervisor's configuration, the launcher that ends leftover processes, and the demo's state."""
 
 import configparser
 import os

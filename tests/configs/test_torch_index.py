@@ -1,4 +1,4 @@
-"""`make install` takes torch from where it is smallest, and says why."""
+"""`make install` chooses the index with the smallest build of torch, and prints why."""
 
 import http.server
 import socket

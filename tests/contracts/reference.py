@@ -1,4 +1,4 @@
-"""The API reference as one table: what its owner asked for, route by route, written from the reference alone.
+"""The API reference as one table, route by route, written from the reference and not from the code.
 
 Requests and answers are the reference's own examples. In them `item-uuid`, `user-uuid`, `rec-uuid` and the like stand
 for ids; a test that sends a request puts real ones there.

@@ -1,4 +1,4 @@
-"""The feature store reads tables that the API owns, by name. Neither imports the other; this holds them together."""
+"""The feature store reads the API's tables by name. Neither imports the other, so this test compares them."""
 
 import re
 

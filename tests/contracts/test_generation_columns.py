@@ -1,4 +1,4 @@
-"""What the pipeline writes of a generation fits the tables of the API, and both know the same words."""
+"""The pipeline's rows of a generation fit the API's tables, and both use the same values."""
 
 import re
 from typing import get_args

@@ -1,4 +1,4 @@
-"""`make demo` as a newcomer runs it: from an empty folder to answers, a second call, and an end that leaves nothing."""
+"""`make demo` from an empty folder to answers, a second call, and an end that leaves no process."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""An erasure through real processes: no log, no event of Dagster and no other file keeps who was erased."""
+"""An erasure through real processes: no log, no event of Dagster and no other file holds the erased user."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A generation through real processes: Dagster's sensor takes the job up, and again where its run was killed."""
+"""A generation through real processes: Dagster's sensor starts the job, and again after its run was killed."""
 
 import os
 import signal

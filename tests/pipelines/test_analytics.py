@@ -1,4 +1,4 @@
-"""Figures are kept up by the pipeline: counts by a sensor and an asset, accuracy by an hourly run."""
+"""The pipeline keeps figures up to date: counts by a sensor and an asset, accuracy by an hourly run."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

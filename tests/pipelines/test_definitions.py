@@ -1,4 +1,4 @@
-"""An area is found by its folder, and what Dagster's history knows by name keeps its name."""
+"""Areas are found by folder, and the names that are stored in Dagster's history do not change."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Bulk generation: every user of a segment once, whatever crashes, is deleted or is hidden meanwhile."""
+"""Bulk generation scores every user of a segment once, after crashes, deletions and changes of items too."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The instance in the state folder, as every process finds it."""
+"""Every process finds the same Dagster instance in the state folder."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What assets hand on is JSON in a file per tenant, and nothing else."""
+"""Assets pass JSON to each other, in one file per asset and tenant."""
 
 from pathlib import Path
 from typing import Any

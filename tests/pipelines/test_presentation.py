@@ -1,4 +1,4 @@
-"""Plots are pictures, tables have columns."""
+"""Metadata for Dagster: plots are images, tables have columns."""
 
 import base64
 import io

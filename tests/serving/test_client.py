@@ -1,4 +1,4 @@
-"""The API's client against the real server: gathering, the catalogue handshake, and a server that is away."""
+"""The API's client against the real server: batches, the exchange of catalogue deltas, and a server that is down."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The filter language: what parses, what is refused and how, and that columns say what the contract says."""
+"""The filter language: what is parsed, what is refused and how, and that columns follow the definition."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The catalogue laid over a release: what changed since counts in the next answer, and only that changes."""
+"""The catalogue with changes since a release: they count in the next answer, and nothing else changes."""
 
 from typing import Any
 

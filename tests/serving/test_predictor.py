@@ -1,4 +1,4 @@
-"""One release answering batches: what users of the API rely on, without a server."""
+"""One release answers batches, without a server."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Lists from scores: who enters, in which order, and what diversity does."""
+"""Lists from scores: which items, in which order, and the effect of diversity."""
 
 import numpy as np
 import pytest

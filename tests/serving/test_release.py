@@ -1,4 +1,4 @@
-"""Releases in BentoML's store: whole, newest first, free of pickle, and only a few kept."""
+"""Releases in BentoML's store: complete, newest first, without pickle, and only a few kept."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The newest sound release of every tenant is the one that serves."""
+"""The newest valid release of every tenant serves."""
 
 from pathlib import Path
 

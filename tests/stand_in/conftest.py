@@ -1,4 +1,4 @@
-"""A stand-in for the tests that share one, and scenes on clocks of their own."""
+"""A stand-in that tests share, and stand-ins with a clock of their own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

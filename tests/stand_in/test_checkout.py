@@ -1,4 +1,4 @@
-"""From a plan's price to a paid subscription, as an application and a person do it."""
+"""From a plan's price to a paid subscription, by an application and a customer."""
 
 from typing import Any
 

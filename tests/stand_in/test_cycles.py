@@ -1,4 +1,4 @@
-"""What time does to subscriptions: periods, invoices, waiting items, dunning, ends. Sums are by hand."""
+"""Subscriptions over time: periods, invoices, waiting items, dunning, ends. Sums are computed by hand."""
 
 from datetime import UTC, datetime
 from typing import Any

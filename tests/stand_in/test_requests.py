@@ -1,4 +1,4 @@
-"""The edge of the API: keys, versions, parameters, idempotency, pages, expansion, and failures on demand."""
+"""Requests to the stand-in: keys, versions, parameters, idempotency, pages, expansion, and failures on demand."""
 
 from typing import Any
 

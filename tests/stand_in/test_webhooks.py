@@ -1,4 +1,4 @@
-"""Deliveries as Stripe makes them, and as it makes them on a bad day. The receiver verifies with the library."""
+"""Deliveries of events, regular and disturbed as Stripe's may be. The receiver verifies with the library."""
 
 from collections import Counter
 from typing import Any

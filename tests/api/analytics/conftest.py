@@ -1,4 +1,4 @@
-"""The tenant "shop", and who reads its figures."""
+"""The tenant "shop" and its administrator."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tokens of external GoTrues: which are good, for whom, and what they are not believed."""
+"""Tokens of external GoTrue servers: which are accepted, for which tenants, and which claims are ignored."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""`/api/auth`: logging in and registering, and what wrong passwords cost."""
+"""`/api/auth`: logging in, registering, and the delay after wrong passwords."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

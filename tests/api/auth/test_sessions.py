@@ -1,4 +1,4 @@
-"""What a login begins, and what ends it: for refresh tokens at once, for access tokens within 5 seconds."""
+"""What ends a session: refresh tokens end at once, access tokens within 5 seconds."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The overage cap, and who changed what."""
+"""The overage cap, and the audit of changes."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Without keys, and while Stripe is slow or down: what needs it says so, and nothing else notices."""
+"""Without keys, and while Stripe is slow or down: routes that need Stripe answer 503, all others work."""
 
 import threading
 import time

@@ -29,11 +29,11 @@ def test_a_payment_that_fails_keeps_service_for_a_week(after: str, desk: Desk, s
         "UPDATE subscriptions SET past_due_since = now() - interval '7 days' WHERE tenant_id = %s", [shop.tenant_id]
     )
     assert shop.status() == ("free", "past_due")
-    lapse = {"before": {"planId": "plan-starter"}, "after": {"planId": "free"}}
-    wait_until("the audit says so", lambda: lapse.items() <= shop.audit("plan")[-1].items())
+    fall_back = {"before": {"planId": "plan-starter"}, "after": {"planId": "free"}}
+    wait_until("the audit says so", lambda: fall_back.items() <= shop.audit("plan")[-1].items())
     desk.standin.advance(16 * 86_400)
     assert shop.status() == ("free", after)
-    assert sum(lapse.items() <= entry.items() for entry in shop.audit("plan")) == 1
+    assert sum(fall_back.items() <= entry.items() for entry in shop.audit("plan")) == 1
 
 
 def test_a_plan_that_lapsed_and_comes_back_is_in_the_audit_both_times(desk: Desk, shop: Shop) -> None:

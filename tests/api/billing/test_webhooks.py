@@ -1,4 +1,4 @@
-"""Stripe's events: signed, kept before they are handled, handled once, in any order and whatever dies in between."""
+"""Stripe's events: verified, stored before they are handled, and handled once, in any order and after any crash."""
 
 import asyncio
 import json

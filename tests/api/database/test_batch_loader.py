@@ -1,4 +1,4 @@
-"""Reads that callers share: whom a read answers, and what becomes of the others when one fails."""
+"""Reads that callers share: which callers a read answers, and what happens to the others when one fails."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Whoever is deleted leaves a tombstone and nothing else, over HTTP and in every table."""
+"""A deleted user leaves a tombstone and nothing else, over HTTP and in every table."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`POST /api/recommendations/generate` and the look at its jobs, up to where the pipeline takes over."""
+"""`POST /api/recommendations/generate` and the status of its jobs, before the pipeline processes them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the pipeline makes of a job that came over HTTP, seen over HTTP, beside what `recommend` answers."""
+"""The result of a generation job, from the request to the records, compared with what `recommend` answers."""
 
 from typing import Any
 

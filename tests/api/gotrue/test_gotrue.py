@@ -1,4 +1,4 @@
-"""`/auth/v1`: GoTrue's routes, by their answers."""
+"""`/auth/v1`: the responses of GoTrue's routes."""
 
 import time
 from typing import Any

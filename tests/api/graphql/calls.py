@@ -1,4 +1,4 @@
-"""The operations as the reference writes them, and how tests send them."""
+"""The operations of the API reference, and how tests send them."""
 
 from typing import Any
 

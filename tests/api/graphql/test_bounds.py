@@ -1,4 +1,4 @@
-"""What `/graphql` refuses: documents that cost too much, and requests that are none."""
+"""What `/graphql` refuses: documents that cost too much, and requests that are not valid."""
 
 import time
 from functools import reduce

@@ -1,4 +1,4 @@
-"""The operations of the reference over HTTP: what REST says, GraphQL says."""
+"""The operations of the reference over HTTP give the results of REST."""
 
 import logging
 import traceback

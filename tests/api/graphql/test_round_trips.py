@@ -1,4 +1,4 @@
-"""An operation that asks for many lists reads the database a few times, and answers what each would alone."""
+"""An operation with many lists reads the database a few times, and gets what each list alone would get."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

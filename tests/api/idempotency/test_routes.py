@@ -1,4 +1,4 @@
-"""Every authenticated POST that makes something heeds `Idempotency-Key`, whoever added it."""
+"""Every authenticated POST that creates something honours `Idempotency-Key`. Routes are found in the application."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""A tenant to import into, and a way to say what an import of some text does."""
+"""A tenant to import into, and a function that imports a text."""
 
 from pathlib import Path
 from typing import Any

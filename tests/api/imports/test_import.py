@@ -1,4 +1,4 @@
-"""What an import brings in, and that bringing it in again changes nothing."""
+"""What an import adds, and that importing it again changes nothing."""
 
 import re
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""An import that brings more than the plan takes is refused as a whole; what changes what is there is not."""
+"""An import beyond the limits of the plan is refused as a whole. Changes of existing rows are not."""
 
 import psycopg
 import pytest

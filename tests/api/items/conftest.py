@@ -1,3 +1,3 @@
-"""A backend's key to the API."""
+"""A backend with an API key."""
 
 from tests.fixtures.backend import backend  # noqa: F401 - a fixture

@@ -1,4 +1,4 @@
-"""`/api/keys`: made by administrators, shown once, never raised over HTTP, dead soon after they are revoked."""
+"""`/api/keys`: created by administrators, shown once, limited over HTTP, and refused soon after they are revoked."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""402: past the budget of the cycle metered requests are refused, and told what to do; everything else goes on."""
+"""402: beyond the budget of the cycle metered requests are refused with advice, and all others are answered."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

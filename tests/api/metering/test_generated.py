@@ -1,4 +1,4 @@
-"""Users whom a generation scored are counted from its job's row, each once, whatever process looks and when."""
+"""Users that a generation job scored are counted from the job's row, each once, whichever process counts."""
 
 import asyncio
 from datetime import UTC, datetime

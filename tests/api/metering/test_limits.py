@@ -1,4 +1,4 @@
-"""How many items and users a plan takes: 402 past that, for what is new alone, also when many come at once."""
+"""Limits on items and users: 402 beyond them, for new ones only, also when many requests come at once."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

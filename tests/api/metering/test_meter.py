@@ -1,4 +1,4 @@
-"""Counts reach the database once, whatever happens to the connection that takes them there."""
+"""Counts are added to the database once, also when the connection breaks on the way."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

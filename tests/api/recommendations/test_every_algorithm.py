@@ -1,4 +1,4 @@
-"""What a request may ask for holds on every algorithm, from the database's state of that moment."""
+"""The parameters of a request hold for every algorithm, by the database's state at the request."""
 
 from collections.abc import Callable
 from typing import Any

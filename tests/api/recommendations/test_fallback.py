@@ -1,4 +1,4 @@
-"""Without a model server, popular items are answered, and labelled."""
+"""Without a model server the API answers with popular items, and labels them."""
 
 from datetime import UTC, datetime, timedelta
 

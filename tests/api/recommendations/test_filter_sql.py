@@ -1,4 +1,4 @@
-"""The SQL form of a filter says on PostgreSQL what the column form says in the model server."""
+"""The SQL form of a filter gives the same result on PostgreSQL as the column form in the model server."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Impressions are written behind the requests, and wait while the database is away."""
+"""Impressions are written in the background, and wait while the database does not answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""`recommend` and `similar` with a real model server: the database of this moment counts."""
+"""`recommend` and `similar` with a real model server, by the database's state at the request."""
 
 import pytest
 

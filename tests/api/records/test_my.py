@@ -1,4 +1,4 @@
-"""`GET /api/recommendations/my`: live, for whoever asks, and recorded."""
+"""`GET /api/recommendations/my`: live recommendations for the caller, which are recorded."""
 
 from typing import Any
 

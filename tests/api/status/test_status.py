@@ -1,4 +1,4 @@
-"""`GET /api/status`: what serves a tenant, and what it waits for where nothing does."""
+"""`GET /api/status`: the models that serve a tenant, and what it waits for before there are any."""
 
 import re
 from typing import Any
