@@ -47,11 +47,11 @@ def test_collaborative_finds_kin_among_the_neighbours() -> None:
     near = names["near"]
     assert "Return of the Jedi (1983)" in set(near["Star Wars (1977)", "collaborative"])
     assert "Wrong Trousers, The (1993)" in set(near[names["films"][3], "collaborative"])
-    remembered = names["memories"]
-    assert max(remembered.values()) > remembered["()"] > 0.1
+    reached = names["by_half_lives"]
+    assert max(reached.values()) > reached["()"] > 0.1
     explained = names["answer"]
     assert explained.shape == (6, 5)
-    assert (explained.max(axis=1) > 0).all(), "every film of the list has one that speaks for it"
+    assert (explained.max(axis=1) > 0).all(), "every film of the list has a film of the history that raises its score"
 
 
 def test_content_based_places_films_that_nobody_saw() -> None:
@@ -60,7 +60,7 @@ def test_content_based_places_films_that_nobody_saw() -> None:
     horror, animation = (metadata["title"] for metadata in names["coming"])
     assert places["horror"][horror] < places["horror"][animation]
     assert places["family"][animation] < places["family"][horror]
-    assert names["asked"].n_targets > 100
+    assert names["cold_targets"].n_targets > 100
 
 
 def test_deep_learning_looks_at_what_is_new_and_reads_order() -> None:
@@ -77,7 +77,7 @@ def test_hybrid_beats_what_it_blends_and_higher_scores_are_worth_more() -> None:
     names = run(FOLDER / "hybrid.ipynb")
     tested = names["tested"]
     assert tested["hybrid"] > max(tested["collaborative"], tested["content-based"])
-    assert names["carried"].sum() == pytest.approx(1)
+    assert names["main_family_shares"].sum() == pytest.approx(1)
     rate = names["rate"]
     known = rate[~(rate != rate)]
     assert known[-1] > 3 * known[0]
