@@ -1,4 +1,7 @@
-"""HTTP between the API and the model server. Every failure of an exchange is raised as ServingUnavailable."""
+"""HTTP between the API and the model server.
+
+Network errors, time-outs and statuses other than 200 are raised as ServingUnavailable.
+"""
 
 from typing import Any
 
@@ -35,7 +38,7 @@ class ServingTransport:
         self._decode = msgspec.msgpack.Decoder(BatchResponse).decode
 
     async def batch(self, request: BatchRequest) -> BatchResponse:
-        """Send one batch. Raises ServingUnavailable."""
+        """Send one batch. Raises ServingUnavailable, and msgspec.DecodeError for a response of another version."""
         return self._decode(await self._exchange("POST", BATCH_PATH, self._pack(request)))
 
     async def releases(self) -> dict[str, ReleaseInfo]:
