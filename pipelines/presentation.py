@@ -31,7 +31,7 @@ def line_plot(
     figure, axes = _axes(xlabel, ylabel)
     axes.plot(x, y, linewidth=1.2)
     axes.set_ylim(bottom=0)
-    if figure.autofmt_xdate and len(x) and hasattr(x[0], "year"):
+    if len(x) and hasattr(x[0], "year"):
         figure.autofmt_xdate()
     return _image(figure)
 

@@ -1,9 +1,10 @@
 """HTTP between the API and the model server.
 
-Network errors, time-outs and statuses other than 200 are raised as ServingUnavailable.
+Network errors, time-outs, statuses other than 200 and bodies that do not decode are raised as ServingUnavailable.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -18,6 +19,8 @@ from serving.contracts.messages import (
     ReleaseInfo,
     ServingUnavailable,
 )
+
+Message = TypeVar("Message")
 
 MAX_CONNECTIONS = 64
 KEEP_ALIVE_SECONDS = 30
@@ -36,14 +39,17 @@ class ServingTransport:
         self._session: aiohttp.ClientSession | None = None
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(BatchResponse).decode
+        self._decode_releases = msgspec.json.Decoder(dict[str, ReleaseInfo]).decode
 
     async def batch(self, request: BatchRequest) -> BatchResponse:
-        """Send one batch. Raises ServingUnavailable, and msgspec.DecodeError for a response of another version."""
-        return self._decode(await self._exchange("POST", BATCH_PATH, self._pack(request)))
+        """Send one batch. Raises ServingUnavailable."""
+        content = await self._exchange("POST", BATCH_PATH, self._pack(request))
+        return _decoded(self._decode, content)
 
     async def releases(self) -> dict[str, ReleaseInfo]:
         """The loaded releases by tenant. Raises ServingUnavailable."""
-        return msgspec.json.decode(await self._exchange("GET", RELEASES_PATH, None), type=dict[str, ReleaseInfo])
+        content = await self._exchange("GET", RELEASES_PATH, None)
+        return _decoded(self._decode_releases, content)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -80,6 +86,14 @@ class ServingTransport:
             return self._encode(request)
         except OverflowError:  # item metadata holds an integer of more than 64 bits, which MessagePack cannot carry
             return self._encode(_within_64_bits(msgspec.to_builtins(request)))
+
+
+def _decoded(decode: Callable[[bytes], Message], content: bytes) -> Message:
+    """The message. Raises ServingUnavailable for one that another program, or another version of the server, sent."""
+    try:
+        return decode(content)
+    except msgspec.DecodeError as error:
+        raise ServingUnavailable("serving-unavailable", f"an answer of another form: {error}") from error
 
 
 def _within_64_bits(value: Any) -> Any:

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from configs.settings import ServingSettings
 from serving.client import ServingClient
 from serving.contracts.messages import (
     CatalogueDelta,
@@ -223,3 +224,35 @@ def test_importing_the_client_loads_no_model_library() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ
     )
     assert run.stdout.strip() == "[]"
+
+
+def test_a_server_that_answers_in_another_form_is_unavailable() -> None:
+    """Another program on the port, or a model server of another version, costs the models and not the answer."""
+
+    async def scenario() -> None:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = next(
+                        (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line),
+                        0,
+                    )
+                    await reader.readexactly(length)
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nnothing")
+
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as other:
+            port = other.sockets[0].getsockname()[1]
+            client = ServingClient(ServingSettings(url=f"http://127.0.0.1:{port}"))
+            try:
+                for _ in range(3):
+                    with pytest.raises(ServingUnavailable, match="serving-unavailable"):
+                        await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
+                    await asyncio.sleep(0.3)  # the probe meets the same answer meanwhile
+                with pytest.raises(ServingUnavailable):
+                    await client.releases()
+            finally:
+                await client.close()
+                other.close()
+
+    asyncio.run(scenario())

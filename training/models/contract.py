@@ -21,6 +21,7 @@ from training.data.splits import Holdout
 from training.models.workload import DataSizes, Workload
 
 FloatMatrix = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 

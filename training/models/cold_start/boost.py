@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from feature_store.online import Histories
 from training.data.splits import Holdout
 from training.evaluation.metrics import ndcg_of_lists
-from training.models.contract import FloatMatrix, Mask, top_k
-from training.models.hybrid.ranker import CUTOFF, Doubles
+from training.evaluation.rankings import LIST_LENGTH
+from training.models.contract import Doubles, FloatMatrix, Mask, top_k
 
 Score = Callable[[Histories], FloatMatrix]
 """Histories to the ensemble's scores without a boost, float32 [batch, n_items], each row divided by size ** growth."""
@@ -48,10 +48,10 @@ class ColdStartModel(BaseModel):
 class _Lists:
     """The best cold items and the best other items of each of q queries, best first."""
 
-    warm: FloatMatrix  # [q, CUTOFF] scores, -inf where there are fewer
-    warm_hits: Mask  # [q, CUTOFF] which of them are targets
-    cold: FloatMatrix  # [q, CUTOFF]
-    cold_hits: Mask  # [q, CUTOFF]
+    warm: FloatMatrix  # [q, LIST_LENGTH] scores, -inf where there are fewer
+    warm_hits: Mask  # [q, LIST_LENGTH] which of them are targets
+    cold: FloatMatrix  # [q, LIST_LENGTH]
+    cold_hits: Mask  # [q, LIST_LENGTH]
     n_targets: npt.NDArray[np.int64]  # [q]
 
 
@@ -155,17 +155,17 @@ def _best(scores: FloatMatrix, masked: Mask, targets: Mask, cold: Mask) -> _List
 
 
 def _top(scores: FloatMatrix, masked: Mask, targets: Mask) -> tuple[FloatMatrix, Mask]:
-    """The CUTOFF best scores of each row that are not masked, and which of them are targets."""
-    found = top_k(np.where(masked, -np.inf, scores), CUTOFF)
+    """The LIST_LENGTH best scores of each row that are not masked, and which of them are targets."""
+    found = top_k(np.where(masked, -np.inf, scores), LIST_LENGTH)
     chosen = np.take_along_axis(targets, found.items.clip(min=0).astype(np.int64), axis=1)
-    padding = ((0, 0), (0, CUTOFF - found.items.shape[1]))
+    padding = ((0, 0), (0, LIST_LENGTH - found.items.shape[1]))
     return np.pad(found.scores, padding, constant_values=-np.inf), np.pad(chosen & (found.items >= 0), padding)
 
 
 def _boost_for(share: float, lists: _Lists) -> float | None:
     """The boost with which cold items take this share of all places; None where there are too few of them."""
-    # A list holds m cold items once the m-th of them beats the (CUTOFF - m + 1)-th of the others, so the gap between
-    # the two is the boost from which it does.
+    # A list of length k holds m cold items once the m-th of them beats the (k - m + 1)-th of the others, so the gap
+    # between the two is the boost from which it does.
     gaps = np.full(lists.warm.shape, np.inf, dtype=np.float32)  # infinite: no further cold item
     np.subtract(lists.warm[:, ::-1], lists.cold, out=gaps, where=np.isfinite(lists.cold))
     needed = np.sort(np.maximum.accumulate(gaps, axis=1).ravel())
@@ -180,6 +180,6 @@ def _ndcg(lists: _Lists, boost: float) -> Doubles:
     """NDCG@10 of every query with this boost, float64 [q]."""
     scores = np.hstack([lists.warm, lists.cold + np.float32(boost)])
     targets = np.hstack([lists.warm_hits, lists.cold_hits])
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :CUTOFF]
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :LIST_LENGTH]
     hits = np.take_along_axis(targets & (scores > -np.inf), order, axis=1)
-    return ndcg_of_lists(hits, lists.n_targets, CUTOFF)
+    return ndcg_of_lists(hits, lists.n_targets, LIST_LENGTH)

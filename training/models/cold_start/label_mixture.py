@@ -14,7 +14,6 @@ from training.models.coconsumption import unit_rows
 from training.models.cold_start.items import cold_items
 from training.models.cold_start.mixture_weights import (
     POPULARITY,
-    Doubles,
     MixtureWeights,
     best,
     boost_for,
@@ -28,7 +27,7 @@ from training.models.content_based.config import LabelMixtureConfig
 from training.models.content_based.encoder import ContentEncoder
 from training.models.content_based.labels import Blocks, LabelReader
 from training.models.content_based.model import ContentBased
-from training.models.contract import FloatMatrix, Mask, Positions, RuntimeOptions
+from training.models.contract import Doubles, FloatMatrix, Mask, Positions, RuntimeOptions
 from training.models.kernels import Factors, Kernel, SparseFactors
 from training.models.profiles import build_profiles
 from training.models.stored_names import present_names, stored_file

@@ -10,10 +10,9 @@ import scipy.sparse as sp
 from feature_store import columns as c
 from training.data.dataset import Dataset
 from training.models.content_based.labels import Blocks
-from training.models.contract import Mask
+from training.models.contract import Doubles, Mask
 from training.models.profiles import build_profiles
 
-Doubles = npt.NDArray[np.float64]
 POPULARITY = "popularity"
 """Name of the mixture component that uses no label."""
 FEWEST_USERS = 20

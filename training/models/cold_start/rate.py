@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from feature_store import columns as c
 from training.data.dataset import Dataset
 from training.models.cold_start.items import cold_items
 from training.models.content_based.fields import MetadataField, days, flatten, number
+from training.models.contract import Doubles
 
 AGES = (0.0, 30.0, 90.0, 365.0, 730.0, 1460.0)
 """Bounds between ranges of an item's age, in days: reference time less the item's date."""
@@ -21,7 +21,6 @@ RIDGE = 5.0
 ROUNDS = 25
 _YEARS = (1800, 2200)
 
-Doubles = npt.NDArray[np.float64]
 DateKind = Literal["date", "year"]
 
 

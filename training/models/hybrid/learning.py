@@ -11,10 +11,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from feature_store.online import Histories
 from training.data.splits import Holdout
 from training.evaluation.intervals import Estimate, paired_difference
-from training.models.contract import FloatMatrix, ModelConfig
+from training.models.contract import Doubles, FloatMatrix, ModelConfig
 from training.models.hybrid.ranker import (
     Candidates,
-    Doubles,
     aggregate_diversity,
     fit_weights,
     mean_ndcg,

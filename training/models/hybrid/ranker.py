@@ -7,9 +7,8 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from training.evaluation.metrics import ndcg_of_lists
-
-Doubles = npt.NDArray[np.float64]
-CUTOFF = 10
+from training.evaluation.rankings import LIST_LENGTH
+from training.models.contract import Doubles
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def mean_ndcg(candidates: Candidates, weights: Doubles) -> float:
 def ndcg_of_queries(candidates: Candidates, weights: Doubles) -> Doubles:
     """NDCG@10 of every query, float64 [q]; a target that is no candidate counts as not found."""
     hits = np.take_along_axis(candidates.chosen, _best(candidates, weights), axis=1)
-    return ndcg_of_lists(hits, candidates.n_targets, CUTOFF)
+    return ndcg_of_lists(hits, candidates.n_targets, LIST_LENGTH)
 
 
 def aggregate_diversity(candidates: Candidates, weights: Doubles) -> int:
@@ -84,4 +83,4 @@ def aggregate_diversity(candidates: Candidates, weights: Doubles) -> int:
 def _best(candidates: Candidates, weights: Doubles) -> npt.NDArray[np.int64]:
     """Places of the best ten candidates of each query, int64 [q, <= 10]."""
     scores = np.where(candidates.valid, candidates.features @ weights.astype(np.float32), -np.inf)
-    return np.argsort(-scores, axis=1, kind="stable")[:, :CUTOFF]
+    return np.argsort(-scores, axis=1, kind="stable")[:, :LIST_LENGTH]
