@@ -243,7 +243,7 @@ def test_a_killed_process_comes_back_by_itself(films: Films, program: str) -> No
     before = int(films.platform.control("pid", program))
     os.kill(before, signal.SIGKILL)
     wait_until("a new process", lambda: films.platform.control("pid", program).strip() not in {str(before), "0"})
-    films.platform.start("api", "serving", "dagster", "mlflow", seconds=60)
+    films.platform.start("api", "serving", "dagster", "mlflow")
 
     def model_answers() -> bool:
         answer = films.http.post("/api/v1/recommend", json={"userId": "196", "count": 3})
