@@ -130,7 +130,7 @@ def _champions_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
     def champions(
         installation: dg.ResourceParam[Installation], **inputs: dict[str, Any]
     ) -> dg.MaterializeResult[dict[str, Any]]:
-        """The version of every family that serves. A new one replaces it if it clears the floor and is not worse."""
+        """The version of every family that serves; a new one replaces it if it clears the floor and is not worse."""
         from pipelines.defs.training import steps
 
         run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])
