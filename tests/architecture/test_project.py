@@ -38,3 +38,12 @@ def test_pickle_is_used_nowhere() -> None:
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     assert len(files) > 20
     assert not [path for path in files if pattern.search(path.read_text())]
+
+
+def test_no_file_holds_the_marks_of_a_merge() -> None:
+    marks = re.compile(rf"^({'<' * 7}|{'>' * 7}) ", re.M)
+    folders = (*PACKAGES, "docs", "tests", "notebooks")
+    names = {".py", ".yaml", ".md", ".toml", ".ipynb"}
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in names]
+    assert len(files) > 300
+    assert not [path for path in [*files, *ROOT.glob("*.*")] if path.is_file() and marks.search(path.read_text())]
