@@ -7,6 +7,7 @@ Versions above the pointer are incomplete: they are being written, or a crash le
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from serving.contracts.releases import ITEMS_FILE, MANIFEST_FILE, MODELS_FOLDER,
 KEEP = 5
 """Releases that stay in the store: the served one, and earlier ones to go back to or to measure."""
 _PREFIX = "release-"
+_POINTER_SECONDS = 0.5
 _VERSION = "%Y%m%d-%H%M%S-%f"
 
 
@@ -84,12 +86,23 @@ def list_releases(home: Path) -> dict[str, list[str]]:
     found = {}
     models = home / "models"
     for pointer in models.glob(f"{_PREFIX}*/latest"):
-        latest = pointer.read_text().strip()
+        latest = _latest(pointer)
         versions = sorted((path.name for path in pointer.parent.iterdir() if path.is_dir()), reverse=True)
-        complete = [version for version in versions if version <= latest]
+        if latest:
+            complete = [version for version in versions if version <= latest]
+        else:  # a crash left the pointer empty: loading checks the files of what has a manifest
+            complete = [version for version in versions if (pointer.parent / version / MANIFEST_FILE).exists()]
         if complete:
             found[pointer.parent.name.removeprefix(_PREFIX)] = complete
     return found
+
+
+def _latest(pointer: Path) -> str:
+    """What the pointer says. BentoML empties the file before it writes it, so an empty one is read again."""
+    deadline = time.monotonic() + _POINTER_SECONDS
+    while not (latest := pointer.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return latest
 
 
 def release_folder(home: Path, tenant_id: str, release: str) -> Path:

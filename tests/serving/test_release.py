@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import bentoml
@@ -67,6 +68,24 @@ def test_a_release_that_is_still_being_copied_is_not_seen(tmp_path: Path) -> Non
     folder = release_folder(tmp_path / "home", TENANT, release)
     shutil.copytree(folder, folder.with_name("99991231-000000-000000"))
     assert list_releases(tmp_path / "home")[TENANT] == [release]
+
+
+def test_a_pointer_that_is_being_written_hides_no_release(tmp_path: Path) -> None:
+    release = publish_small(tmp_path, tmp_path / "work")
+    pointer = release_folder(tmp_path, TENANT, release).parent / "latest"
+    pointer.write_text("")
+    writing = threading.Timer(0.1, lambda: pointer.write_text(release))
+    writing.start()
+    assert list_releases(tmp_path) == {TENANT: [release]}
+    writing.join()
+
+
+def test_a_pointer_that_a_crash_left_empty_hides_no_release(tmp_path: Path) -> None:
+    release = publish_small(tmp_path, tmp_path / "work")
+    folder = release_folder(tmp_path, TENANT, release)
+    (folder.parent / "latest").write_text("")
+    (folder.parent / "99991231-000000-000000").mkdir()  # a copy that the same crash cut off
+    assert list_releases(tmp_path) == {TENANT: [release]}
 
 
 def test_releases_sort_by_publication_even_where_the_clock_went_back(tmp_path: Path) -> None:
