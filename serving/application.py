@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import structlog
 
-from serving.contracts.messages import BATCH_PATH, MEDIA_TYPE, RELEASES_PATH, BatchRequest, BatchResponse
+from serving.contracts.codec import Codec
+from serving.contracts.messages import BATCH_PATH, RELEASES_PATH, BatchRequest, BatchResponse
+from serving.contracts.protocol import BY_MEDIA_TYPE, NEWEST, VERSION_HEADER
 
 if TYPE_CHECKING:
     from serving.watch import ReleaseWatch
@@ -24,6 +26,8 @@ MAX_BODY_BYTES = 128 * 1024 * 1024
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_NEWEST = (VERSION_HEADER.encode(), str(NEWEST).encode())
 
 log = structlog.get_logger(__name__)
 
@@ -51,8 +55,6 @@ class BatchApplication:
     def __init__(self) -> None:
         self._watch: ReleaseWatch | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answer")
-        self._decode = msgspec.msgpack.Decoder(BatchRequest).decode
-        self._encode = msgspec.msgpack.Encoder().encode
 
     def open(self, watch: "ReleaseWatch") -> None:
         self._watch = watch
@@ -75,10 +77,12 @@ class BatchApplication:
         match scope["path"], scope["method"]:
             case (path, "POST") if path == BATCH_PATH:
                 content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
-                if content_type != MEDIA_TYPE:
-                    raise RefusedRequestError(415, f"a batch is {MEDIA_TYPE}, not {content_type!r}")
+                codec = BY_MEDIA_TYPE.get(content_type)
+                if codec is None:
+                    raise RefusedRequestError(415, f"a batch is one of {list(BY_MEDIA_TYPE)}, not {content_type!r}")
                 body = await _body(receive)
-                return await asyncio.get_running_loop().run_in_executor(self._executor, self._answer, watch, body)
+                run = asyncio.get_running_loop().run_in_executor
+                return await run(self._executor, self._answer, watch, codec, body)
             case (path, "GET") if path == RELEASES_PATH:
                 infos = {tenant: predictor.info for tenant, predictor in watch.predictors.items()}
                 return _Reply("application/json", msgspec.json.encode(infos))
@@ -87,17 +91,17 @@ class BatchApplication:
                 raise RefusedRequestError(405, "wrong method", [(b"allow", allowed)])
         raise RefusedRequestError(404, "no such route")
 
-    def _answer(self, watch: "ReleaseWatch", body: bytes) -> _Reply:
+    def _answer(self, watch: "ReleaseWatch", codec: Codec, body: bytes) -> _Reply:
         started = time.perf_counter()
         try:
-            request = self._decode(body)
+            request = codec.decode_request(body)
         except (msgspec.DecodeError, RecursionError) as error:  # a ValidationError is a DecodeError
             raise RefusedRequestError(400, f"not a batch: {error}") from error
         predictor = watch.predictors.get(request.tenant_id)
         response = BatchResponse("no_release") if predictor is None else predictor.answer(request)
-        encoded = self._encode(response)
+        encoded = codec.encode_response(response)
         seconds = time.perf_counter() - started
-        return _Reply(MEDIA_TYPE, encoded, lambda: _log_batch(request, response, seconds))
+        return _Reply(codec.media_type, encoded, lambda: _log_batch(request, response, seconds))
 
 
 def _log_batch(request: BatchRequest, response: BatchResponse, seconds: float) -> None:
@@ -134,6 +138,6 @@ async def _body(receive: Receive) -> bytes:
 async def _send(
     send: Send, status: int, media_type: str, body: bytes, headers: list[tuple[bytes, bytes]] | None = None
 ) -> None:
-    own = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode())]
+    own = [(b"content-type", media_type.encode()), (b"content-length", str(len(body)).encode()), _NEWEST]
     await send({"type": "http.response.start", "status": status, "headers": own + (headers or [])})
     await send({"type": "http.response.body", "body": body})

@@ -1,5 +1,8 @@
 """Messages between the API and the model server: MessagePack over HTTP, validated by msgspec on both sides.
 
+This is their form in the newest version of the protocol (`serving/contracts/protocol.py`). A change of the form that an
+earlier program cannot read needs a new version, and a codec that still writes the form of the version before.
+
 A batch holds queries of one tenant. It names the catalogue version that the API has just read in the database. Where
 the server does not hold that version, it answers `delta_needed` with the version that it holds, and the API sends the
 batch again with the catalogue delta since then.
@@ -15,12 +18,12 @@ Algorithm = Literal["collaborative", "content-based", "hybrid", "deep-learning"]
 ALGORITHMS: tuple[Algorithm, ...] = ("collaborative", "content-based", "hybrid", "deep-learning")
 """The families that every installation has. A plug-in (`configs.plugins`) adds a family under its own name."""
 BATCH_PATH = "/v1/batch"
-MEDIA_TYPE = "application/vnd.msgpack"
 MAX_COUNT = 100
 RELEASES_PATH = "/v1/releases"  # GET: {tenant: ReleaseInfo} of the loaded releases
 
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+UnitInterval = Annotated[float, msgspec.Meta(ge=0, le=1)]
 UnavailableReason = Literal["serving-unavailable", "no-release", "no-model"]
 QueryError = Literal["unknown_item", "no_model", "failed"]
 
@@ -48,7 +51,7 @@ class RecommendQuery(msgspec.Struct, frozen=True, tag="recommend"):
     history: list[HistoryEvent] = []  # oldest first, at most HistorySettings.max_events
     exclude: list[str] = []  # item ids that must not appear: the caller's and, by `excludeSeen`, the seen ones
     filter: Filter | None = None
-    diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    diversity: UnitInterval = 0.0
     trace_id: str = ""
 
 

@@ -15,13 +15,13 @@ import pytest
 
 from serving.contracts.messages import (
     BATCH_PATH,
-    MEDIA_TYPE,
     RELEASES_PATH,
     BatchRequest,
     BatchResponse,
     RecommendQuery,
     SimilarQuery,
 )
+from serving.contracts.protocol import NEWEST, SPOKEN
 from serving.release import release_folder
 from tests.fixtures.model_server import ModelServer, model_server
 from tests.fixtures.platform import wait_until
@@ -29,6 +29,7 @@ from tests.fixtures.releases import CATALOGUE_VERSION, FAMILIES, TENANT, delta, 
 
 pytestmark = pytest.mark.service
 
+MEDIA_TYPE = SPOKEN[NEWEST].media_type
 COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
 
 

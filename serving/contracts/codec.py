@@ -1,0 +1,52 @@
+"""What a version of the protocol is: a media type, and how its messages become bytes and come back.
+
+`BatchRequest` and `BatchResponse` of `serving/contracts/messages.py` are the only form that programs work with. A codec
+translates them to and from the bytes of its version.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from serving.contracts.messages import BatchRequest, BatchResponse
+
+MAX_INTEGER = 2**64 - 1
+MIN_INTEGER = -(2**63)
+MAX_FLOAT = int(1.7976931348623157e308)
+
+
+class Codec(NamedTuple):
+    """One version. The decoders raise msgspec.DecodeError, or RecursionError for a message that is nested too deep."""
+
+    version: int
+    media_type: str  # of requests and of answers
+    encode_request: Callable[[BatchRequest], bytes]
+    decode_request: Callable[[bytes], BatchRequest]
+    encode_response: Callable[[BatchResponse], bytes]
+    decode_response: Callable[[bytes], BatchResponse]
+
+
+def encode_with_any_integer(message: msgspec.Struct) -> bytes:
+    """MessagePack of a message whose item metadata may hold integers of any size; see `_within_64_bits`."""
+    try:
+        return _encode(message)
+    except OverflowError:
+        return _encode(_within_64_bits(msgspec.to_builtins(message, builtin_types=(bytes,))))
+
+
+def _within_64_bits(value: Any) -> Any:
+    """A copy in which integers of more than 64 bits, which MessagePack cannot carry, are floats.
+
+    They are clipped to the largest finite float.
+    """
+    if isinstance(value, dict):
+        return {key: _within_64_bits(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_within_64_bits(part) for part in value]
+    if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
+        return float(max(-MAX_FLOAT, min(MAX_FLOAT, value)))
+    return value
+
+
+_encode = msgspec.msgpack.Encoder().encode
