@@ -45,5 +45,11 @@ ACTIVE_DAYS = 30
 NEW_BELOW = 5
 """A user with fewer interactions than this belongs to the segment `new`."""
 
+MAX_ID_LENGTH = 256
+"""Characters of the longest id of a user or an item."""
+
+CLOCK_TOLERANCE = "INTERVAL 5 MINUTE"
+"""SQL: how far ahead of ours a clock may be that gives an event its time."""
+
 MICROS_PER_DAY = 86_400_000_000
 """Microseconds in a day: timestamps are microseconds since the epoch, UTC."""

@@ -14,9 +14,7 @@ from feature_store import columns as c
 from feature_store.lake import Cursor, TenantLake
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
 
-MAX_ID_LENGTH = 256
 EXPORT_MAX_AGE = timedelta(hours=24)
-CLOCK_TOLERANCE = "INTERVAL 5 MINUTE"
 
 _TYPES = ", ".join(f"'{name}'" for name in c.INTERACTION_TYPES)
 
@@ -132,7 +130,7 @@ def check_freshness(files: Sequence[Path], cursor: Cursor, now: datetime) -> Fin
     future, newest = (0, None)
     if files:
         future, newest = _row(
-            f"SELECT count(*) FILTER ({c.TIMESTAMP} > {c.INGESTED_AT} + {CLOCK_TOLERANCE}), "  # noqa: S608
+            f"SELECT count(*) FILTER ({c.TIMESTAMP} > {c.INGESTED_AT} + {c.CLOCK_TOLERANCE}), "  # noqa: S608
             f"max({c.INGESTED_AT})::VARCHAR FROM read_parquet(?)",
             [_names(files)],
         )
@@ -180,7 +178,7 @@ def _no_bad_rows(files: Sequence[Path], schema: pa.Schema, conditions: dict[str,
 
 
 def _illegal_id(column: str) -> str:
-    length = f"coalesce(length({column}) BETWEEN 1 AND {MAX_ID_LENGTH}, false)"
+    length = f"coalesce(length({column}) BETWEEN 1 AND {c.MAX_ID_LENGTH}, false)"
     return f"NOT {length} OR regexp_matches({column}, '\\p{{Cc}}')"
 
 

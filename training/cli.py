@@ -266,12 +266,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _limit_threads(threads: int) -> None:
-    """Bound the threads of linear algebra: in libraries that are loaded, and by these variables in those to come."""
-    from threadpoolctl import threadpool_limits
-
+    """Bound the threads of libraries that are loaded from now on; a training bounds those of the loaded ones."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
-    threadpool_limits(threads)  # NumPy's library is loaded by the imports above
 
 
 def _fail(error: Exception) -> NoReturn:

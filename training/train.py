@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import structlog
+from threadpoolctl import threadpool_limits
 
 from feature_store.interaction_types import SeenPolicy
 from training.config import load_config
@@ -138,7 +139,7 @@ def train_family(
     config = config or load_config(family)
     expected = _forecast(family, config, split, options, base_models or {}, past, dataset)
     found = _fit_and_evaluate(family, config, split, options, base_models or {}, expected)
-    with measure_usage() as usage:
+    with measure_usage() as usage, threadpool_limits(options.threads):
         if isinstance(found.evaluated, Ensemble):
             served = {name: one.model for name, one in (base_models or {}).items()}
             model: Recommender = found.evaluated.with_refitted(served, dataset)
@@ -216,7 +217,7 @@ def _fit_and_evaluate(
     expected: Forecast,
     on_progress: ProgressCallback | None = None,
 ) -> EvaluatedModel:
-    with measure_usage() as usage:
+    with measure_usage() as usage, threadpool_limits(options.threads):
         validated, evaluated = _fit_before_test(family, config, split, options, base_models)
     log.info("fitted", family=family, **asdict(usage.result))
     rankings = _rank_test_queries(evaluated, split, on_progress)

@@ -13,10 +13,8 @@ INSTANTS = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"}
 NAIVE_TIMES = {"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
 EMPTY = '"NULL"'
 """The type of a Parquet column that holds only nulls."""
-MAX_ID = 256
 SMALLEST_EPOCH = "1e8"
 """Smaller numbers of seconds are before 1973. They are more likely a year, or a date without dashes."""
-CLOCK_SKEW = "INTERVAL 5 MINUTE"
 _DATE_TIME = r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
 _NAIVE = rf"({_DATE_TIME}|\d{{4}}-\d{{2}}-\d{{2}})"
 _ABSOLUTE = rf"{_DATE_TIME} ?([Zz]|[+-](0\d|1[0-8])(:?[0-5]\d)?)"
@@ -77,7 +75,7 @@ def id_column(staged: Staged, source: Raw, purpose: str) -> Column:
             f"{staged.file}: column {source.name!r} is {source.type}, and {purpose} is text or a whole number; "
             "convert the column, or map it with `sql: CAST(... AS VARCHAR)`"
         )
-    text = source.text
+    text, longest = source.text, c.MAX_ID_LENGTH
     checks = [(source.absent, literal(f"is empty; {purpose} is needed"))]
     if source.type == "JSON":
         checks.append(
@@ -87,7 +85,7 @@ def id_column(staged: Staged, source: Raw, purpose: str) -> Column:
             )
         )
     checks += [
-        (f"length({text}) > {MAX_ID}", f"'has ' || length({text}) || ' characters; an id has at most {MAX_ID}'"),
+        (f"length({text}) > {longest}", f"'has ' || length({text}) || ' characters; an id has at most {longest}'"),
         (f"regexp_matches({text}, '\\p{{Cc}}')", literal("holds a control character; remove it")),
     ]
     return Column(source.name, text, tuple(checks))
@@ -167,7 +165,7 @@ def timestamp_column(staged: Staged, source: Raw, mapping: TimestampSource, mixe
         (source.absent, literal("is empty; a timestamp is needed")),
         (bad, reason),
         *doubtful,
-        (f"({value}) > now() + {CLOCK_SKEW}", literal("lies in the future; check its unit and time zone")),
+        (f"({value}) > now() + {c.CLOCK_TOLERANCE}", literal("lies in the future; check its unit and time zone")),
         (f"({value}) < TIMESTAMPTZ '1970-01-01 00:00:00Z'", literal("lies before 1970; check its unit")),
     )
     return Column(source.name, value, checks)

@@ -234,3 +234,9 @@ def test_the_job_that_an_erasure_starts_exports_without_checks(
     assert [dict(event.metadata)["erased_users"].value for event in made] == [1]
     assert result.get_asset_check_evaluations() == []
     assert erasing(installation, instance) == []
+
+
+def test_a_generation_job_waits_for_no_more_than_a_few_seconds(installation: Installation) -> None:
+    sensor = build_definitions(installation).resolve_sensor_def("generation_jobs")
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert sensor.minimum_interval_seconds is not None and sensor.minimum_interval_seconds < 10

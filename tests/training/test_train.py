@@ -1,12 +1,16 @@
 """Training one family: three fits under one protocol, and a report of the one that was fitted before the test."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tests.training.catalogue import build_dataset
+from training import train
 from training.config import load_config
+from training.data.dataset import Dataset
 from training.data.splits import leave_one_out_split, temporal_split
 from training.models.contract import RuntimeOptions
 from training.models.popularity import Popularity, PopularityConfig
@@ -109,3 +113,23 @@ def test_an_ensemble_learns_from_the_events_that_validate_where_users_last_event
     ensemble = train_family("hybrid", DATASET, options=OPTIONS, base_models=base_models, split=split)
     assert ensemble.report.protocol.startswith("leave-one-out")
     assert ensemble.report.notes["ranker_queries"] == len(split.validation)
+
+
+class _WatchesThreads(Popularity):
+    """Popularity that notes how many threads linear algebra has while it is fitted."""
+
+    threads: ClassVar[list[int]] = []
+
+    def fit(self, dataset: Dataset, options: RuntimeOptions) -> "_WatchesThreads":
+        self.threads.append(max(pool["num_threads"] for pool in threadpool_info()))
+        return super().fit(dataset, options)
+
+
+def test_each_fit_has_the_threads_that_the_options_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "family_class", lambda _: _WatchesThreads)
+    with threadpool_limits(3):
+        for threads in (1, 2):
+            train_family("popularity", DATASET, options=RuntimeOptions(threads=threads))
+        after = {pool["num_threads"] for pool in threadpool_info()}
+    assert _WatchesThreads.threads == [1, 1, 1, 2, 2, 2]
+    assert after == {3}

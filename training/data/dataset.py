@@ -18,6 +18,9 @@ from feature_store import schemas
 from feature_store.interaction_types import TYPE_CODES, event_weights
 from feature_store.online import Histories, build_histories
 
+MIN_REPEAT_SHARE = 0.2
+"""From this share of repeating events on (`Dataset.repeat_share`), models learn repeats and rank seen items too."""
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -96,6 +99,11 @@ class Dataset:
         ).tocsr()
         matrix.sum_duplicates()
         return matrix
+
+    @property
+    def repeat_share(self) -> float:
+        """Share of the events whose user had the item before. There must be an event."""
+        return 1 - self.seen.nnz / len(self.interactions)
 
 
 def load_snapshot(folder: Path, max_events: int = 200) -> Dataset:

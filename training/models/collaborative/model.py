@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import AliasChoices, Field
 
-from training.data.dataset import Dataset
+from training.data.dataset import MIN_REPEAT_SHARE, Dataset
 from training.models.coconsumption import item_vectors, prior_scores, training_matrix
 from training.models.collaborative.ease import ease_weights
 from training.models.collaborative.factorisation import factorise
@@ -17,9 +17,6 @@ from training.models.contract import RuntimeOptions
 from training.models.kernels import Dense, Factors, Kernel, Sparse, strongest
 from training.models.linear import LinearConfig, LinearRecommender, Term
 from training.models.workload import DataSizes, Workload
-
-MIN_REPEAT_SHARE = 0.2
-"""Repeat consumption is added where at least this share of events repeat an item of their user."""
 
 
 class CollaborativeConfig(LinearConfig):
@@ -88,7 +85,7 @@ class Collaborative(LinearRecommender):
         else:
             kernels = self._closed_form(training_matrix(dataset, whole=True), options)
             self.terms = tuple(Term(kernel, config.half_life) for kernel in kernels)
-            if config.repeat_weight and 1 - dataset.seen.nnz / len(dataset.interactions) >= MIN_REPEAT_SHARE:
+            if config.repeat_weight and dataset.repeat_share >= MIN_REPEAT_SHARE:
                 same = sp.csr_array(config.repeat_weight * sp.eye_array(dataset.n_items, dtype=np.float32))
                 self.terms += (Term(Sparse(same), None, int(dataset.interactions.timestamps.max())),)
         self.base = prior_scores(dataset, config.prior)

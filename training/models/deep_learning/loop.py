@@ -18,7 +18,7 @@ from training.models.deep_learning.checkpoint import Checkpoint, key_of, optimis
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network
 from training.models.deep_learning.recent_popularity import recent_popularity
-from training.models.deep_learning.repeat_consumption import learns_repeats, repeat_share
+from training.models.deep_learning.repeat_consumption import learns_repeats
 from training.models.deep_learning.sequences import epoch
 from training.models.deep_learning.steps import StepBuilder
 from training.models.deep_learning.strategy import SingleProcess
@@ -72,11 +72,11 @@ class Trainer:
         self.rng = np.random.default_rng(options.seed)
         popularity = recent_popularity(dataset.interactions, dataset.n_items, config.popularity_half_lives)
         self.steps = StepBuilder(dataset, content, popularity, config, self.device, self.rng)
-        repeats = learns_repeats(dataset.interactions, config)
+        repeats = learns_repeats(dataset, config)
         self.network.repeat_consumption.requires_grad_(repeats)
         mask_history = config.mask_history
         if mask_history is None:
-            mask_history = repeat_share(dataset.interactions) < _MASKED_BELOW
+            mask_history = dataset.repeat_share < _MASKED_BELOW
         self.task = NextItemTask(
             self.network,
             dataset.n_items,

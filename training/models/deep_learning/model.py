@@ -135,7 +135,7 @@ class DeepLearning(Recommender):
         """Precompute what scoring reads, and measure how well contributions agree with occlusion."""
         self.ids = torch.from_numpy(ids)
         self.items = self._vectors(self.ids, content)
-        repeats = learns_repeats(dataset.interactions, self.config)
+        repeats = learns_repeats(dataset, self.config)
         self.strengths = self._strengths(self.items) if repeats else None
         latest = recent_popularity(dataset.interactions, dataset.n_items, self.config.popularity_half_lives).latest
         self.targets = torch.cat([self.items, torch.from_numpy(latest)], dim=1)

@@ -20,12 +20,9 @@ from torch import Tensor, nn
 
 from feature_store import columns as c
 from feature_store.online import Histories
-from training.data.dataset import Interactions
+from training.data.dataset import MIN_REPEAT_SHARE, Dataset
 from training.models.contract import FloatMatrix, Positions
 from training.models.deep_learning.config import DeepLearningConfig
-
-MIN_REPEAT_SHARE = 0.2
-"""Repeat consumption is learned where at least this share of events repeat an item of their user."""
 
 
 class RepeatConsumption(nn.Module):
@@ -63,15 +60,9 @@ def decayed_counts(histories: Histories, half_lives: tuple[float, ...], n_items:
     return DecayedCounts(keys // n_items, keys % n_items, np.stack(values, axis=1).astype(np.float32))
 
 
-def repeat_share(events: Interactions) -> float:
-    """Share of the events whose user had the item before. events: at least one."""
-    pairs = np.unique(np.stack([events.users, events.items]), axis=1).shape[1]
-    return 1 - pairs / len(events)
-
-
-def learns_repeats(events: Interactions, config: DeepLearningConfig) -> bool:
+def learns_repeats(dataset: Dataset, config: DeepLearningConfig) -> bool:
     """Whether the data hold enough repeats and the configuration has half-lives for them."""
-    return bool(config.repeat_half_lives) and repeat_share(events) >= MIN_REPEAT_SHARE
+    return bool(config.repeat_half_lives) and dataset.repeat_share >= MIN_REPEAT_SHARE
 
 
 def add_repeat_scores(

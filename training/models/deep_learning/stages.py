@@ -112,7 +112,7 @@ def continue_network(
 
 def hold_out(dataset: Dataset, config: DeepLearningConfig, max_users: int) -> Split:
     """The events that validate a fit: the newest window where a horizon is configured, else each user's last event."""
-    mask: SeenPolicy = "none" if learns_repeats(dataset.interactions, config) else "all"
+    mask: SeenPolicy = "none" if learns_repeats(dataset, config) else "all"
     if config.horizon_days is None:
         return leave_one_out_split(dataset, mask, max_users)
     return temporal_split(dataset, mask, _WINDOW, _WINDOW, max_users)

@@ -5,13 +5,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from feature_store.online import Histories
-from training.data.dataset import Dataset
+from training.data.dataset import MIN_REPEAT_SHARE, Dataset
 from training.data.splits import Holdout
 from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.sampling import window_start
-
-SELDOM_REPEATED = 0.2
-"""Where fewer events than this share repeat an item of their user, earlier items are left out of the queries."""
 
 
 def split_queries(
@@ -35,7 +32,7 @@ def split_queries(
         raise ValueError("hybrid needs events before and after the time until which its base models know them")
     mask_seen = config.mask_seen
     if mask_seen is None:
-        mask_seen = 1 - dataset.seen.nnz / len(times) < SELDOM_REPEATED
+        mask_seen = dataset.repeat_share < MIN_REPEAT_SHARE
     return past, build_queries(dataset, since, config.queries_per_user, config.max_queries, mask_seen, rng)
 
 
