@@ -21,7 +21,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format types check bench-latency bench-analytics bench-metering bench-quality bench-estimates fuzz complete-journey lock clean reset
+.PHONY: help install demo test test-fast lint format types check bench-latency bench-analytics bench-metering bench-waits bench-quality bench-estimates fuzz complete-journey lock clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-latency: install ## latency of recommend and of a no-op route, on real pro
 
 bench-analytics: install ## latency of both analytics routes over ten million interactions; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.analytics
+
+bench-waits: install ## seconds of single calls that have a limit; JSON on stdout
+	@$(BIN)/python -m tests.benchmarks.waits
 
 bench-metering: install ## throughput with and without metering; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.metering
