@@ -143,8 +143,18 @@ class ServingSettings(Settings):
     """How the API reaches the model server, and how the model server watches for releases."""
 
     url: str = Field(default="http://127.0.0.1:3000", alias="SERVING_URL")
+    patience_seconds: float = Field(
+        default=0.2,
+        alias="SERVING_PATIENCE_SECONDS",
+        gt=0,
+        description="that a caller waits for the models before popularity answers; up to three times as long where "
+        "the model server has lately needed more than a third of it",
+    )
     timeout_seconds: float = Field(
-        default=1.0, alias="SERVING_TIMEOUT_SECONDS", gt=0, description="after which the API answers with popularity"
+        default=2.0,
+        alias="SERVING_TIMEOUT_SECONDS",
+        gt=0,
+        description="after which a call that no caller waits for any more is given up",
     )
     poll_seconds: float = Field(
         default=1.0, alias="SERVING_POLL_SECONDS", gt=0, description="between two looks for new releases"

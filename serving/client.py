@@ -1,11 +1,15 @@
-"""The API's client of the model server. It sends concurrent queries together, and fails fast while the server is down.
+"""The API's client of the model server. It sends concurrent queries together, and fails fast where asking is in vain.
 
-Batches. A tenant has at most one call in flight. A query that finds none in flight is sent at once; queries that come
-while one is in flight wait, and are sent together when it returns. So a single caller never waits for others, and many
-callers share the cost of a call.
+Batches. A tenant has at most one call in flight, so no tenant's calls wait for another's. A query that finds none in
+flight is sent at once; queries that come while one is in flight wait, and are sent together when it returns. So a
+single caller never waits for others, and many callers share the cost of a call.
 
-Failures. When a call fails, every waiting query fails with it. Further queries fail at once, until a probe in the
-background has seen the server answer a batch again. So a dead server costs callers no time.
+Patience. A call that takes longer than the tenant's patience is late: its callers and those that wait behind it get
+ServingUnavailable, and so do further ones. The call itself goes on. Once it is answered, queries are sent again.
+
+Failures. When a call fails, every waiting query of the tenant fails with it, and the tenant's breaker opens
+(`serving/tenant_health.py`). Where the server itself is away, everybody's queries fail at once
+(`serving/reachability.py`). So neither a dead server nor a tenant's trouble costs callers time.
 """
 
 import asyncio
@@ -26,12 +30,17 @@ from serving.contracts.messages import (
     ReleaseInfo,
     ServingUnavailable,
 )
-from serving.transport import ServingTransport
+from serving.reachability import Reachability
+from serving.tenant_health import TenantHealth
+from serving.transport import ServerAway, ServingTransport
 
 MAX_BATCH = 64
 MAX_HANDSHAKES = 3
 """The server may swap a release after it asked for a delta, and then asks again. Three times in a row is a fault."""
-PROBE_SECONDS = 0.25
+MAX_WAITING = 1_024
+"""Queries of one tenant that wait. More cannot be answered in time, so they fail at once."""
+HELD_UP_SECONDS = 0.01
+"""A timer that fires later than this tells that this process was held up, not the server."""
 
 LoadDelta = Callable[[int], Awaitable[CatalogueDelta]]
 
@@ -62,6 +71,7 @@ class _TenantQueue:
 
     waiting: list[_PendingQuery] = field(default_factory=list)
     sender: asyncio.Task[None] | None = None
+    late: bool = False  # the call in flight has taken longer than its callers wait
 
 
 class ServingClient:
@@ -69,8 +79,9 @@ class ServingClient:
 
     def __init__(self, settings: ServingSettings) -> None:
         self._transport = ServingTransport(settings)
-        self._queues: dict[str, _TenantQueue] = {}
-        self._probe: asyncio.Task[None] | None = None  # runs while the server is taken to be down
+        self._queues: dict[str, _TenantQueue] = {}  # of the tenants that have a call in flight
+        self._health = TenantHealth(settings.patience_seconds)
+        self._reachability = Reachability(self._transport.check, self._health.forgive_all)
 
     async def ask(self, tenant_id: str, catalogue_version: int, query: Query, load_delta: LoadDelta) -> ModelAnswer:
         """The answer to one query.
@@ -84,9 +95,15 @@ class ServingClient:
 
         Raises ServingUnavailable where no model can answer, and whatever `load_delta` raises.
         """
-        if self._probe is not None:
+        if self._reachability.away:
             raise ServingUnavailable("serving-unavailable", "waiting for the model server to come back")
-        queue = self._queues.setdefault(tenant_id, _TenantQueue())
+        queue = self._queues.get(tenant_id)
+        if queue is not None and (queue.late or len(queue.waiting) >= MAX_WAITING):
+            raise ServingUnavailable("serving-unavailable", "earlier queries of the tenant have no answer yet")
+        if not self._health.admits(tenant_id):
+            raise ServingUnavailable("serving-unavailable", "a call of the tenant has failed a moment ago")
+        if queue is None:
+            queue = self._queues[tenant_id] = _TenantQueue()
         pending = _PendingQuery(query, catalogue_version, load_delta, asyncio.get_running_loop().create_future())
         queue.waiting.append(pending)
         if queue.sender is None:
@@ -99,11 +116,11 @@ class ServingClient:
 
     async def close(self) -> None:
         """Cancel what runs and close the connections. Queries that still wait raise ServingUnavailable."""
-        started = [*(queue.sender for queue in self._queues.values()), self._probe]
-        tasks = [task for task in started if task is not None]
+        tasks = [queue.sender for queue in self._queues.values() if queue.sender is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._reachability.close()
         await self._transport.close()
 
     async def _send_waiting(self, tenant_id: str, queue: _TenantQueue) -> None:
@@ -112,34 +129,63 @@ class ServingClient:
             while queue.waiting:
                 batch = [pending for pending in queue.waiting[:MAX_BATCH] if not pending.answer.done()]
                 del queue.waiting[:MAX_BATCH]
-                if batch:
-                    await self._answer(tenant_id, batch)
-                if self._probe is not None:
+                if batch and not await self._answer(tenant_id, queue, batch):
                     _fail(queue.waiting, ServingUnavailable("serving-unavailable", "the call before this one failed"))
                     queue.waiting.clear()
         finally:
             _fail(queue.waiting, ServingUnavailable("serving-unavailable", "closing"))  # where this task was cancelled
             del self._queues[tenant_id]
+            self._health.withdraw(tenant_id)
 
-    async def _answer(self, tenant_id: str, batch: list[_PendingQuery]) -> None:
-        """Send one batch and give each caller its answer, or the failure."""
+    async def _answer(self, tenant_id: str, queue: _TenantQueue, batch: list[_PendingQuery]) -> bool:
+        """Send one batch and give each caller its answer, or the failure. Returns whether the models can be asked."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        timer = self._expire(tenant_id, queue, batch)
         try:
             response = await self._exchange(tenant_id, batch)
         except asyncio.CancelledError:
             _fail(batch, ServingUnavailable("serving-unavailable", "closing"))
             raise
-        except Exception as error:
-            if isinstance(error, ServingUnavailable) and error.reason == "serving-unavailable":
-                self._start_probe(error)
+        except ServingUnavailable as error:
             _fail(batch, error)
+            if error.reason == "serving-unavailable":
+                self._failed(tenant_id, error)
+                return False
+            self._health.answered(tenant_id, clock() - started)
+        except Exception as error:  # reading the delta failed, which says nothing about the models
+            if all(pending.answer.done() for pending in batch):
+                log.warning("catalogue delta not read", tenant_id=tenant_id, error=repr(error))
+            _fail(batch, error)
+        else:
+            self._health.answered(tenant_id, clock() - started)
+            _deliver(batch, response)
+        finally:
+            timer.cancel()
+            queue.late = False
+        return True
+
+    def _expire(self, tenant_id: str, queue: _TenantQueue, batch: list[_PendingQuery]) -> "_Expiry":
+        """Fail the callers of a call, and those behind it, where it is not cancelled within the tenant's patience."""
+        patience = self._health.patience(tenant_id)
+
+        def late() -> None:
+            queue.late = True
+            error = ServingUnavailable("serving-unavailable", f"no answer within {patience:.3f} s")
+            _fail([*batch, *queue.waiting], error)
+            queue.waiting.clear()
+            log.warning("model server late", tenant_id=tenant_id, seconds=round(patience, 3), queries=len(batch))
+            self._reachability.suspect()
+
+        return _Expiry(patience, late)
+
+    def _failed(self, tenant_id: str, error: ServingUnavailable) -> None:
+        if isinstance(error, ServerAway):
+            self._reachability.lost(error)
             return
-        for pending, answer in zip(batch, response.answers, strict=True):
-            if pending.answer.done():
-                continue  # its caller went away
-            if isinstance(answer, str):
-                pending.answer.set_exception(_unavailable(answer))
-            else:
-                pending.answer.set_result(ModelAnswer(answer, response.release, response.catalogue_version))
+        in_a_row = self._health.failed(tenant_id)
+        log.warning("call of a tenant failed", tenant_id=tenant_id, reason=str(error), in_a_row=in_a_row)
+        self._reachability.suspect()
 
     async def _exchange(self, tenant_id: str, batch: list[_PendingQuery]) -> BatchResponse:
         """Send one batch, again with a catalogue delta where the server asks for one."""
@@ -151,28 +197,47 @@ class ServingClient:
             if response.status == "no_release":
                 raise ServingUnavailable("no-release")
             if response.status == "ok":
+                if len(response.answers) != len(queries):
+                    raise ServingUnavailable("serving-unavailable", "not as many answers as queries")
                 return response
             # A caller that went away may have closed what its `load_delta` reads with, so one that still waits is used.
             waiting = (pending for pending in batch if not pending.answer.done())
             delta = await max(waiting, key=_catalogue_version, default=newest).load_delta(response.catalogue_version)
         raise ServingUnavailable("serving-unavailable", f"no catalogue delta fits after {MAX_HANDSHAKES} attempts")
 
-    def _start_probe(self, error: ServingUnavailable) -> None:
-        if self._probe is None:
-            log.warning("model server lost", reason=str(error), url=self._transport.url)
-            self._probe = asyncio.create_task(self._wait_for_return())
 
-    async def _wait_for_return(self) -> None:
-        """Send an empty batch repeatedly until one is answered. It passes through the same code as any batch."""
-        while True:
-            try:
-                await self._transport.batch(BatchRequest("", 0, []))
-            except ServingUnavailable:
-                await asyncio.sleep(PROBE_SECONDS)
-                continue
-            log.info("model server is back", url=self._transport.url)
-            self._probe = None
-            return
+class _Expiry:
+    """Calls a function after so many seconds, unless it is cancelled before.
+
+    Where this process was held up meanwhile, an answer may lie unread in the socket. So the time by which the timer was
+    late is granted once more, and at least one turn of the event loop.
+    """
+
+    def __init__(self, seconds: float, expired: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + seconds
+        self._expired = expired
+        self._timer = self._loop.call_at(self._due, self._fire)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _fire(self) -> None:
+        held_up = self._loop.time() - self._due
+        if held_up > HELD_UP_SECONDS:
+            self._timer = self._loop.call_later(held_up, self._expired)
+        else:
+            self._expired()
+
+
+def _deliver(batch: list[_PendingQuery], response: BatchResponse) -> None:
+    for pending, answer in zip(batch, response.answers, strict=True):
+        if pending.answer.done():
+            continue  # its caller went away
+        if isinstance(answer, str):
+            pending.answer.set_exception(_unavailable(answer))
+        else:
+            pending.answer.set_result(ModelAnswer(answer, response.release, response.catalogue_version))
 
 
 def _catalogue_version(pending: _PendingQuery) -> int:

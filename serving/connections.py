@@ -26,6 +26,10 @@ class HttpAnswer(NamedTuple):
     body: bytes
 
 
+class NotConnectedError(ConnectionError):
+    """The server takes no connections."""
+
+
 class KeptConnections:
     """The connections to one server, each with at most one request in flight.
 
@@ -59,8 +63,8 @@ class KeptConnections:
         A kept connection may be closed while the request is written to it. The request is then sent once more, on a new
         connection, so that it must be one that may be sent twice.
 
-        Raises OSError where the server cannot be reached, closes the connection or does not answer in HTTP. Where the
-        caller is cancelled, its connection is closed.
+        Raises NotConnectedError where the server cannot be reached, and another OSError where it closes the connection
+        or does not answer in HTTP. Where the caller is cancelled, its connection is closed.
         """
         head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._headers}\r\n"
         head += f"content-type: {media_type}\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -87,9 +91,11 @@ class KeptConnections:
         return None
 
     async def _connect(self) -> "_Connection":
-        _, connection = await asyncio.get_running_loop().create_connection(
-            _Connection, self._host, self._port, ssl=self._tls
-        )
+        connect = asyncio.get_running_loop().create_connection
+        try:
+            _, connection = await connect(_Connection, self._host, self._port, ssl=self._tls)
+        except OSError as error:
+            raise NotConnectedError(str(error) or repr(error)) from error
         return connection
 
     async def _send(self, connection: "_Connection", head: bytes, body: bytes) -> HttpAnswer:

@@ -1,6 +1,7 @@
 """HTTP between the API and the model server.
 
-Network errors, time-outs, statuses other than 200 and bodies that do not decode are raised as ServingUnavailable.
+Network errors, time-outs, statuses other than 200 and bodies that do not decode are raised as ServingUnavailable. Of
+these a server that takes no connection is a ServerAway, since that fails for every tenant.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import msgspec
 import structlog
 
 from configs.settings import ServingSettings
-from serving.connections import HttpAnswer, KeptConnections
+from serving.connections import HttpAnswer, KeptConnections, NotConnectedError
 from serving.contracts.codec import Codec
 from serving.contracts.messages import (
     BATCH_PATH,
@@ -25,7 +26,14 @@ from serving.contracts.protocol import NEWEST, SPOKEN, VERSION_HEADER, agreed_co
 
 Message = TypeVar("Message")
 
+CHECK_SECONDS = 1.0
+"""How long a server that answers at all may take to list its releases, which it does beside the batches."""
+
 log = structlog.get_logger(__name__)
+
+
+class ServerAway(ServingUnavailable):
+    """The model server takes no connections."""
 
 
 class ServingTransport:
@@ -66,6 +74,14 @@ class ServingTransport:
         answer = await self._exchange("GET", RELEASES_PATH, "application/json", b"")
         return _decoded(self._decode_releases, _content(answer))
 
+    async def check(self) -> None:
+        """Raises ServingUnavailable where the server does not answer at all, or its releases are not loaded yet."""
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self.releases()
+        except TimeoutError as error:
+            raise ServingUnavailable("serving-unavailable", f"no answer within {CHECK_SECONDS} s") from error
+
     async def close(self) -> None:
         await self._connections.close()
 
@@ -75,6 +91,8 @@ class ServingTransport:
                 return await self._connections.exchange(method, path, body, media_type)
         except TimeoutError as error:
             raise ServingUnavailable("serving-unavailable", f"no answer within {self._timeout} s") from error
+        except NotConnectedError as error:
+            raise ServerAway("serving-unavailable", str(error)) from error
         except OSError as error:
             raise ServingUnavailable("serving-unavailable", str(error) or repr(error)) from error
 
@@ -89,5 +107,5 @@ def _decoded(decode: Callable[[bytes], Message], content: bytes) -> Message:
     """The message. Raises ServingUnavailable for one that another program sent."""
     try:
         return decode(content)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ServingUnavailable("serving-unavailable", f"an answer of another form: {error}") from error

@@ -95,7 +95,11 @@ def upgraded(
         revision = migrate(old)
         server.start()
         wait_until("the old releases", lambda: len(server.releases()) == len(old.expected["tenants"]))
-        environment = {"JWT_SECRET": old.expected["jwt_secret"], "SERVING_URL": server.url}
+        environment = {
+            "JWT_SECRET": old.expected["jwt_secret"],
+            "SERVING_URL": server.url,
+            "SERVING_PATIENCE_SECONDS": "30",
+        }
         with (
             api_process(database_url, state, **environment) as api,
             httpx.Client(base_url=api.url, timeout=30) as http,

@@ -29,7 +29,7 @@ from tests.fixtures.releases import CATALOGUE_VERSION, TENANT, delta, item_id, l
 pytestmark = pytest.mark.fit
 
 COMEDIES = [item_id("comedy", number) for number in range(1, 5)]
-TIMEOUT_SECONDS = 2.0
+PATIENCE = 1.0
 QUERY = RecommendQuery("collaborative", 5, likes(*COMEDIES))
 
 
@@ -42,8 +42,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 
 
 @asynccontextmanager
-async def client_of(server: ModelServer, seconds: float = 30.0) -> AsyncIterator[ServingClient]:
-    client = ServingClient(server.settings.model_copy(update={"timeout_seconds": seconds}))
+async def client_of(server: ModelServer, patience: float = 30.0) -> AsyncIterator[ServingClient]:
+    client = ServingClient(server.settings.model_copy(update={"patience_seconds": patience}))
     try:
         yield client
     finally:
@@ -191,30 +191,32 @@ async def back(client: ServingClient) -> None:
 
 def outage(server: ModelServer, lose: Callable[[], None], give_back: Callable[[], object], first: float) -> None:
     async def scenario() -> None:
-        async with client_of(server, seconds=TIMEOUT_SECONDS) as client:
+        async with client_of(server, patience=PATIENCE) as client:
             await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)
             lose()
             waited = await asyncio.gather(*(unavailable(client) for _ in range(20)))
             assert max(waited) < first
             later = sorted([await unavailable(client) for _ in range(100)])
-            assert later[50] < TIMEOUT_SECONDS / 2  # they do not wait for the server again
+            assert later[50] < PATIENCE / 2  # they do not wait for the server again
             await asyncio.to_thread(give_back)
             await back(client)
 
     asyncio.run(scenario())
 
 
-def test_a_hung_server_costs_one_timeout_and_then_nothing_until_it_wakes(server: ModelServer) -> None:
+def test_a_hung_server_costs_its_callers_their_patience_and_later_ones_nothing_until_it_wakes(
+    server: ModelServer,
+) -> None:
     outage(
         server,
         lambda: server.signal_worker(signal.SIGSTOP),
         lambda: server.signal_worker(signal.SIGCONT),
-        first=5 * TIMEOUT_SECONDS,  # twenty wait together
+        first=5 * PATIENCE,  # twenty wait together
     )
 
 
 def test_a_dead_server_costs_nothing_and_is_found_again(server: ModelServer) -> None:
-    outage(server, server.kill, server.start, first=TIMEOUT_SECONDS)
+    outage(server, server.kill, server.start, first=PATIENCE)
 
 
 def test_importing_the_client_loads_no_model_library() -> None:

@@ -1,15 +1,13 @@
 """API and model server of neighbouring versions understand each other, so that either may be upgraded first."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
-import uvicorn
 
 from configs.settings import ServingSettings
 from serving.application import BatchApplication
@@ -30,6 +28,7 @@ from serving.contracts.version_1 import VERSION_1
 from serving.predictor import Predictor
 from serving.watch import ReleaseWatch
 from tests.fixtures.releases import CATALOGUE_VERSION, TENANT, delta, item_id, likes
+from tests.fixtures.scripted_server import running
 
 RECORDED = Path(__file__).resolve().parents[1] / "fixtures" / "protocol" / "version_1"
 HISTORY = [
@@ -119,9 +118,6 @@ def test_a_header_that_names_no_version_agrees_on_none(said: str) -> None:
     assert agreed_codec(said) is None
 
 
-Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
-
-
 class Installation:
     """A model server in this process whose version can be changed while it runs, as an upgrade does."""
 
@@ -156,19 +152,6 @@ class Installation:
         await self._application(scope, receive, send_without_version)
 
 
-@asynccontextmanager
-async def running(application: Application) -> AsyncIterator[str]:
-    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning", lifespan="off"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn sets a flag, not an event
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
-
-
 async def no_delta(since: int) -> CatalogueDelta:
     raise AssertionError(f"asked for a delta since {since}")
 
@@ -181,7 +164,7 @@ def test_a_new_api_learns_the_version_of_an_old_server_from_one_answer_and_follo
         installation = Installation(predictor)
         installation.version = 1
         async with running(installation) as url:
-            client = ServingClient(ServingSettings(url=url, timeout_seconds=30))
+            client = ServingClient(ServingSettings(url=url, patience_seconds=30, timeout_seconds=30))
             try:
                 for _ in range(3):
                     assert len((await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)).items) == 5
@@ -209,7 +192,7 @@ def test_an_old_server_gets_its_catalogue_delta(predictor: Predictor) -> None:
         installation = Installation(predictor)
         installation.version = 1
         async with running(installation) as url:
-            client = ServingClient(ServingSettings(url=url, timeout_seconds=30))
+            client = ServingClient(ServingSettings(url=url, patience_seconds=30, timeout_seconds=30))
             try:
                 answer = await client.ask(TENANT, 11, SimilarQuery("horror-3", 100), load_delta)
                 assert answer.catalogue_version == 11
