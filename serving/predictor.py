@@ -11,6 +11,7 @@ import structlog
 
 from feature_store.online import Histories
 from serving import explanations, ranking
+from serving.contracts.histories import pack_history
 from serving.contracts.messages import (
     BatchRequest,
     BatchResponse,
@@ -182,7 +183,7 @@ class Predictor:
             if scores.shape != (1, len(catalogue.ids)) or not np.isfinite(scores).all():
                 raise BrokenReleaseError(f"{family} gives no finite score for every item")
             catalogue.vectors(family)
-            history = [HistoryEvent(catalogue.ids[0], "like", 1.0, 0)]
+            history = pack_history([HistoryEvent(catalogue.ids[0], "like", 1.0, 0)])
             self._recommend(catalogue, family, [RecommendQuery(family, 1, history)])
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from feature_store.interaction_types import TYPE_CODES
 from feature_store.online import Histories, build_histories
+from serving.contracts.histories import read_history, read_ids
 from serving.contracts.messages import Query, RankedItem, RecommendQuery, SimilarQuery
 from serving.filtering import Mask
 from serving.overlay import Catalogue
@@ -61,10 +62,11 @@ def group_by_similar_family(catalogue: Catalogue, queries: list[SimilarQuery]) -
 
 def read_histories(catalogue: Catalogue, queries: list[RecommendQuery], max_events: int) -> Histories:
     """The queries' histories by position. Events of unknown items or types are left out."""
-    events = list(chain.from_iterable(query.history for query in queries))
+    newest = [read_history(query.history)[-max_events:] for query in queries]
+    events = list(chain.from_iterable(newest))
     if not events:
         return empty_histories(len(queries))
-    rows = np.repeat(np.arange(len(queries)), [len(query.history) for query in queries])
+    rows = np.repeat(np.arange(len(queries)), [len(each) for each in newest])
     position_of, code_of = catalogue.position_of.get, TYPE_CODES.get
     items = np.array([position_of(event.item_id, NO_ITEM) for event in events], np.int32)
     types = np.array([code_of(event.type, -1) for event in events], np.int8)
@@ -95,8 +97,12 @@ def read_constraints(catalogue: Catalogue, queries: Sequence[AnyQuery]) -> tuple
         for query in queries
     ]
     position_of = catalogue.position_of
-    excluded = [[position_of[item] for item in query.exclude if item in position_of] for query in queries]
+    excluded = [[position_of[item] for item in _excluded_ids(query) if item in position_of] for query in queries]
     return allowed, excluded
+
+
+def _excluded_ids(query: Query) -> list[str]:
+    return [*query.exclude, *read_ids(query.seen)] if isinstance(query, RecommendQuery) else query.exclude
 
 
 def recommended_items(catalogue: Catalogue, lists: RankedLists) -> Iterable[list[RankedItem]]:

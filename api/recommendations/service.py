@@ -23,6 +23,7 @@ from configs.settings import HistorySettings
 from feature_store.interaction_types import SEEN_TYPES, TYPE_WEIGHTS
 from serving.client import ModelAnswer, ServingClient
 from serving.contracts.filters import Filter
+from serving.contracts.histories import pack_history, pack_ids, read_ids, with_events
 from serving.contracts.messages import (
     CatalogueDelta,
     HistoryEvent,
@@ -104,7 +105,8 @@ class RecommendationService:
             session = request.context.session_items if request.context else []
             ignored = [name for name, used in (("diversity", request.diversity), ("sessionItems", session)) if used]
             degraded, release = _degraded(unavailable, ignored), None
-            items = await self._fallback.rank(scope, request.count, query.exclude, filter_)
+            exclude = [*query.exclude, *read_ids(query.seen)]
+            items = await self._fallback.rank(scope, request.count, exclude, filter_)
         found = Recommendations(uuid4(), items, release, degraded)
         if shown:
             self._log_impression(scope, request, found)
@@ -126,15 +128,23 @@ class RecommendationService:
 
     def _query(self, view: UserView, request: RecommendRequest, filter_: Filter | None) -> RecommendQuery:
         session = request.context.session_items if request.context else []
-        history = view.events
+        history = pack_history(view.events)
         if session:
             now = int(datetime.now(UTC).timestamp() * 1_000_000)
             events = [HistoryEvent(id_, SESSION_TYPE, TYPE_WEIGHTS[SESSION_TYPE], now) for id_ in session]
-            history = [*history, *events][-self._max_events :]
-        seen = [*view.seen, *session] if SESSION_TYPE in SEEN_TYPES[view.exclude_seen] else view.seen
-        exclude = list(dict.fromkeys([*request.exclude, *seen]))
+            history = with_events(bytes(history), events)
+        exclude = request.exclude
+        if session and SESSION_TYPE in SEEN_TYPES[view.exclude_seen]:
+            exclude = [*exclude, *session]
         return RecommendQuery(
-            request.algorithm, request.count, history, exclude, filter_, request.diversity, trace_id()
+            request.algorithm,
+            request.count,
+            history,
+            exclude,
+            filter_,
+            request.diversity,
+            trace_id(),
+            pack_ids(view.seen),
         )
 
     async def _ask(self, scope: TenantScope, version: int, query: Query) -> tuple[list[RankedItem], str]:

@@ -32,7 +32,15 @@ def encode_with_any_integer(message: msgspec.Struct) -> bytes:
     try:
         return _encode(message)
     except OverflowError:
-        return _encode(_within_64_bits(msgspec.to_builtins(message, builtin_types=(bytes,))))
+        plain = msgspec.to_builtins(message, builtin_types=(bytes,), enc_hook=_plain)
+        return _encode(_within_64_bits(plain))
+
+
+def _plain(value: Any) -> Any:
+    """The data of a part that the message carries as MessagePack."""
+    if isinstance(value, msgspec.Raw):
+        return _decode_any(value)
+    raise NotImplementedError(f"a message holds no {type(value).__name__}")
 
 
 def _within_64_bits(value: Any) -> Any:
@@ -50,3 +58,4 @@ def _within_64_bits(value: Any) -> Any:
 
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode_any = msgspec.msgpack.Decoder().decode

@@ -45,14 +45,25 @@ class HistoryEvent(msgspec.Struct, frozen=True, array_like=True):
     timestamp: int  # microseconds since the epoch, UTC
 
 
+EMPTY_ARRAY = msgspec.Raw(b"\x90")  # MessagePack's array without elements
+
+
 class RecommendQuery(msgspec.Struct, frozen=True, tag="recommend"):
+    """A query for items for a user.
+
+    `history` is MessagePack of an array of `HistoryEvent`, oldest first, `seen` of an array of item ids. The API passes
+    both on as the database built them, and the model server reads them with `serving/contracts/histories.py`. Of more
+    than `HistorySettings.max_events` events the newest count: those of the session come after those of the database.
+    """
+
     algorithm: str  # a family of the release
     count: Count
-    history: list[HistoryEvent] = []  # oldest first, at most HistorySettings.max_events
-    exclude: list[str] = []  # item ids that must not appear: the caller's and, by `excludeSeen`, the seen ones
+    history: msgspec.Raw = EMPTY_ARRAY
+    exclude: list[str] = []  # item ids that must not appear
     filter: Filter | None = None
     diversity: UnitInterval = 0.0
     trace_id: str = ""
+    seen: msgspec.Raw = EMPTY_ARRAY  # further item ids that must not appear: by `excludeSeen`, those the user had
 
 
 class SimilarQuery(msgspec.Struct, frozen=True, tag="similar"):

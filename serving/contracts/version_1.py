@@ -11,6 +11,7 @@ import msgspec
 
 from serving.contracts.codec import Codec, encode_with_any_integer
 from serving.contracts.filters import Filter
+from serving.contracts.histories import pack_history, read_history, read_ids
 from serving.contracts.messages import (
     BatchRequest,
     BatchResponse,
@@ -101,9 +102,12 @@ def _encode_request(request: BatchRequest) -> bytes:
 def _query_out(query: Query) -> _RecommendQuery | _SimilarQuery:
     if isinstance(query, SimilarQuery):
         return _SimilarQuery(query.item_id, query.count, query.exclude, query.filter, query.trace_id)
-    history = [_HistoryEvent(each.item_id, each.type, each.weight, each.timestamp) for each in query.history]
+    history = [
+        _HistoryEvent(each.item_id, each.type, each.weight, each.timestamp) for each in read_history(query.history)
+    ]
+    exclude = [*query.exclude, *read_ids(query.seen)]
     return _RecommendQuery(
-        query.algorithm, query.count, history, query.exclude, query.filter, query.diversity, query.trace_id
+        query.algorithm, query.count, history, exclude, query.filter, query.diversity, query.trace_id
     )
 
 
@@ -125,7 +129,7 @@ def _decode_request(body: bytes) -> BatchRequest:
 def _query_in(query: _RecommendQuery | _SimilarQuery) -> Query:
     if isinstance(query, _SimilarQuery):
         return SimilarQuery(query.item_id, query.count, query.exclude, query.filter, query.trace_id)
-    history = [HistoryEvent(each.item_id, each.type, each.weight, each.timestamp) for each in query.history]
+    history = pack_history(HistoryEvent(each.item_id, each.type, each.weight, each.timestamp) for each in query.history)
     return RecommendQuery(
         query.algorithm, query.count, history, query.exclude, query.filter, query.diversity, query.trace_id
     )

@@ -15,6 +15,7 @@ from pipelines.defs.analytics.online_accuracy import MeasuredReleases, measure_r
 from pipelines.jobs import ANALYTICS
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
+from serving.contracts.histories import pack_history
 from serving.contracts.messages import BatchRequest, HistoryEvent, RecommendQuery
 from serving.predictor import Predictor
 from serving.release import release_folder
@@ -57,7 +58,7 @@ def auc_by_hand(
     """The share of the other items, those of the history left out, that the chosen one outranks."""
     predictor = Predictor.load(release_folder(installation.paths.bentoml, TENANT, release), 200)
     n_items = len(GENRES) * ITEMS_PER_GENRE
-    query = RecommendQuery(family, 100, history, exclude=[event.item_id for event in history])
+    query = RecommendQuery(family, 100, pack_history(history), exclude=[event.item_id for event in history])
     (answer,) = predictor.answer(BatchRequest(TENANT, 1, [query])).answers
     ranked = [item.item_id for item in answer]
     assert len(ranked) == n_items - len(history)

@@ -25,6 +25,7 @@ from pipelines.jobs import GENERATE
 from pipelines.partitions import GENERATION_TENANT_TAG
 from pipelines.resources import Installation
 from pipelines.runs import PROCESS_TAG, this_process
+from serving.contracts.histories import pack_history
 from serving.contracts.messages import BatchRequest, HistoryEvent, RecommendQuery
 from serving.predictor import Predictor
 from serving.release import release_folder
@@ -105,7 +106,8 @@ def test_every_user_gets_what_the_model_recommends(installation: Installation, s
     predictor = Predictor.load(release_folder(installation.paths.bentoml, TENANT, release), 200)
     for user, items in likes.items():
         history = [HistoryEvent(item, "like", 0.8, day * 86_400_000_000) for day, item in enumerate(items)]
-        query = RecommendQuery("hybrid", COUNT, history, exclude=items)  # the tenant leaves out all that was seen
+        # The tenant leaves out all that was seen.
+        query = RecommendQuery("hybrid", COUNT, pack_history(history), exclude=items)
         (answer,) = predictor.answer(BatchRequest(TENANT, 1, [query])).answers
         rows = shop.execute(
             "SELECT item_id, score, reason, algorithm, release FROM recommendations WHERE user_id = %s ORDER BY rank",

@@ -28,6 +28,7 @@ from pipelines.defs.training.steps import TrainingRun, tracking_of
 from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
+from serving.contracts.histories import pack_history
 from serving.contracts.messages import ALGORITHMS, BatchRequest, HistoryEvent, RecommendQuery
 from serving.predictor import Predictor
 from serving.release import list_releases, release_folder
@@ -144,7 +145,7 @@ def test_the_release_answers_from_its_models(trained: Trained) -> None:
     (release,) = list_releases(home)[TENANT]
     predictor = Predictor.load(release_folder(home, TENANT, release), max_events=200)
     history = [HistoryEvent(f"horror-{n}", "like", 0.8, n) for n in range(4)]
-    query = RecommendQuery("collaborative", 5, history, exclude=[event.item_id for event in history])
+    query = RecommendQuery("collaborative", 5, pack_history(history), exclude=[event.item_id for event in history])
     answer = predictor.answer(BatchRequest(TENANT, 1, [query])).answers[0]
     assert not isinstance(answer, str)  # an error
     assert len(answer) == 5
@@ -204,7 +205,7 @@ def test_a_second_run_compares_with_the_champions_and_serves_a_new_item(
     assert newest > first
     predictor = Predictor.load(release_folder(home, TENANT, newest), max_events=200)
     history = [HistoryEvent(f"drama-{n}", "like", 0.8, n) for n in range(4)]
-    query = RecommendQuery("content-based", 46, history)
+    query = RecommendQuery("content-based", 46, pack_history(history))
     answer = predictor.answer(BatchRequest(TENANT, version, [query])).answers[0]
     assert "a-new-drama" in [item.item_id for item in answer]
     work = trained.installation.paths.models / f"tenant={TENANT}"

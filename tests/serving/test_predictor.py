@@ -125,8 +125,8 @@ def test_an_item_of_a_hybrid_list_names_the_family_that_carried_more_than_half(p
     history = likes(*COMEDIES)
     (answer,) = ask(predictor, RecommendQuery("hybrid", 60, history))
     catalogue = predictor.catalogue
-    positions = np.array([catalogue.position_of[event.item_id] for event in history], np.int32)
-    n = len(history)
+    positions = np.array([catalogue.position_of[item] for item in COMEDIES], np.int32)
+    n = len(COMEDIES)
     histories = Histories(
         positions, np.full(n, 2, np.int8), np.ones(n, np.float32), np.arange(n), np.array([0, n], np.int64)
     )

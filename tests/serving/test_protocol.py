@@ -13,6 +13,7 @@ from configs.settings import ServingSettings
 from serving.application import BatchApplication
 from serving.client import ServingClient
 from serving.contracts.filters import parse_filter
+from serving.contracts.histories import pack_history
 from serving.contracts.messages import (
     BatchRequest,
     BatchResponse,
@@ -31,10 +32,12 @@ from tests.fixtures.releases import CATALOGUE_VERSION, TENANT, delta, item_id, l
 from tests.fixtures.scripted_server import running
 
 RECORDED = Path(__file__).resolve().parents[1] / "fixtures" / "protocol" / "version_1"
-HISTORY = [
-    HistoryEvent("film-1", "view", 0.25, 1_700_000_000_000_000),
-    HistoryEvent("fïlm-2", "purchase", 1.0, 1_700_000_001_000_000),
-]
+HISTORY = pack_history(
+    [
+        HistoryEvent("film-1", "view", 0.25, 1_700_000_000_000_000),
+        HistoryEvent("fïlm-2", "purchase", 1.0, 1_700_000_001_000_000),
+    ]
+)
 FILTER = parse_filter({"genre": {"$in": ["drama", None, 3]}, "$not": {"year": {"$lt": 1990}}})
 REQUEST = BatchRequest(
     "films",
