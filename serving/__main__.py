@@ -47,15 +47,18 @@ def serve(
 def show_releases() -> None:
     """List the releases in the store, newest first. The first of each tenant is served."""
     from serving.loading import read_release_manifest
-    from serving.release import list_releases, release_folder
+    from serving.release import read_store, release_folder
 
     home = PathSettings().bentoml
     table = Table("tenant", "release", "catalogue", "families")
-    for tenant_id, versions in sorted(list_releases(home).items()):
+    listing = read_store(home)
+    for tenant_id, versions in sorted(listing.releases.items()):
         for version in versions:
             manifest = read_release_manifest(release_folder(home, tenant_id, version))
             families = ", ".join(f"{family} {saved.version}" for family, saved in manifest.families.items())
             table.add_row(tenant_id, version, str(manifest.catalogue_version), families)
+    for tenant_id, reason in sorted(listing.unreadable.items()):
+        table.add_row(tenant_id, "unreadable", "", reason)
     Console().print(table)
 
 

@@ -72,7 +72,7 @@ class BatchApplication:
         if scope["type"] != "http":
             raise RefusedRequestError(400, "only HTTP is supported")
         watch = self._watch
-        if watch is None or not watch.ready:
+        if watch is None:
             raise RefusedRequestError(503, "the releases are not loaded yet")
         match scope["path"], scope["method"]:
             case (path, "POST") if path == BATCH_PATH:
@@ -98,6 +98,8 @@ class BatchApplication:
         except (msgspec.DecodeError, RecursionError) as error:  # a ValidationError is a DecodeError
             raise RefusedRequestError(400, f"not a batch: {error}") from error
         predictor = watch.predictors.get(request.tenant_id)
+        if predictor is None and not watch.ready:
+            raise RefusedRequestError(503, "the releases are not loaded yet")
         response = BatchResponse("no_release") if predictor is None else predictor.answer(request)
         encoded = codec.encode_response(response)
         seconds = time.perf_counter() - started

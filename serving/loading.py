@@ -37,7 +37,7 @@ def read_release(folder: Path) -> LoadedRelease:
         score_maps = {family: ScoreMap.load(folder / saved.folder) for family, saved in manifest.families.items()}
         catalogue = Catalogue.of_release(manifest.catalogue_version, ids, metadata, active, models)
         return LoadedRelease(manifest, catalogue, score_maps)
-    except BrokenReleaseError:
+    except (BrokenReleaseError, MemoryError):  # MemoryError: the files may be sound, and another time memory suffices
         raise
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise BrokenReleaseError(f"{folder}: {error!r}") from error

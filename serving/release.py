@@ -17,11 +17,19 @@ import bentoml
 import msgspec
 from bentoml._internal.models import ModelStore
 
-from serving.contracts.releases import ITEMS_FILE, MANIFEST_FILE, MODELS_FOLDER, ReleaseManifest, SavedModel
+from serving.contracts.releases import (
+    ITEMS_FILE,
+    MANIFEST_FILE,
+    MODELS_FOLDER,
+    ReleaseManifest,
+    SavedModel,
+    StoreListing,
+)
 
 KEEP = 5
 """Releases that stay in the store: the served one, and earlier ones to go back to or to measure."""
 _PREFIX = "release-"
+_POINTER = "latest"
 _POINTER_SECONDS = 0.5
 _VERSION = "%Y%m%d-%H%M%S-%f"
 
@@ -81,28 +89,78 @@ def publish(
     return release
 
 
-def list_releases(home: Path) -> dict[str, list[str]]:
-    """Ids of the complete releases by tenant, newest first. It reads file names only, so it is cheap to poll."""
-    found = {}
+def read_store(home: Path) -> StoreListing:
+    """The complete releases of every tenant. It reads file names only, so it is cheap to poll.
+
+    A tenant whose folder cannot be read is named, and does not keep the others from being listed.
+    """
     models = home / "models"
-    for pointer in models.glob(f"{_PREFIX}*/latest"):
-        latest = _latest(pointer)
-        versions = sorted((path.name for path in pointer.parent.iterdir() if path.is_dir()), reverse=True)
-        if latest:
-            complete = [version for version in versions if version <= latest]
-        else:  # a crash left the pointer empty: loading checks the files of what has a manifest
-            complete = [version for version in versions if (pointer.parent / version / MANIFEST_FILE).exists()]
-        if complete:
-            found[pointer.parent.name.removeprefix(_PREFIX)] = complete
-    return found
+    folders = models.iterdir() if models.exists() else ()
+    pointers = {
+        folder.name.removeprefix(_PREFIX): folder / _POINTER for folder in folders if folder.name.startswith(_PREFIX)
+    }
+    latest = _read_pointers(pointers)
+    releases: dict[str, list[str]] = {}
+    unreadable: dict[str, str] = {}
+    for tenant_id, pointer in pointers.items():
+        try:
+            if complete := _complete(pointer.parent, latest[tenant_id]):
+                releases[tenant_id] = complete
+        except (OSError, ValueError) as error:  # ValueError: a pointer that is no text
+            unreadable[tenant_id] = repr(error)
+    return StoreListing(releases, unreadable)
 
 
-def _latest(pointer: Path) -> str:
-    """What the pointer says. BentoML empties the file before it writes it, so an empty one is read again."""
+def list_releases(home: Path) -> dict[str, list[str]]:
+    """Ids of the complete releases by tenant, newest first, of the tenants whose folder can be read."""
+    return read_store(home).releases
+
+
+def tenant_releases(home: Path, tenant_id: str) -> list[str]:
+    """Ids of one tenant's complete releases, newest first. Raises OSError where its folder cannot be read."""
+    pointer = home / "models" / f"{_PREFIX}{tenant_id}" / _POINTER
+    return _complete(pointer.parent, _read_pointers({tenant_id: pointer})[tenant_id])
+
+
+def release_size(home: Path, tenant_id: str, release: str) -> int:
+    """Bytes of a release's files; 0 where they cannot be read, which loading will report."""
+    try:
+        return sum(path.stat().st_size for path in release_folder(home, tenant_id, release).rglob("*"))
+    except OSError:
+        return 0
+
+
+def _complete(folder: Path, latest: str | OSError | ValueError) -> list[str]:
+    """The complete versions in a tenant's folder, newest first. latest: what the pointer says, or why it cannot."""
+    if isinstance(latest, FileNotFoundError):
+        return []  # the first release of the tenant is being written
+    if not isinstance(latest, str):
+        raise latest
+    versions = sorted((path.name for path in folder.iterdir() if path.is_dir()), reverse=True)
+    if latest:
+        return [version for version in versions if version <= latest]
+    # A crash left the pointer empty: loading checks the files of what has a manifest.
+    return [version for version in versions if (folder / version / MANIFEST_FILE).exists()]
+
+
+def _read_pointers(pointers: Mapping[str, Path]) -> dict[str, str | OSError | ValueError]:
+    """What each pointer says, or why it cannot be read.
+
+    BentoML empties the file before it writes it, so empty ones are read again, all of them within `_POINTER_SECONDS`.
+    """
+    said: dict[str, str | OSError | ValueError] = {}
     deadline = time.monotonic() + _POINTER_SECONDS
-    while not (latest := pointer.read_text().strip()) and time.monotonic() < deadline:
+    remaining = set(pointers)
+    while True:
+        for tenant_id in remaining:
+            try:
+                said[tenant_id] = pointers[tenant_id].read_text().strip()
+            except (OSError, ValueError) as error:
+                said[tenant_id] = error
+        remaining = {tenant_id for tenant_id in remaining if said[tenant_id] == ""}
+        if not remaining or time.monotonic() >= deadline:
+            return said
         time.sleep(0.01)
-    return latest
 
 
 def release_folder(home: Path, tenant_id: str, release: str) -> Path:
@@ -115,7 +173,7 @@ def prune(tenant_id: str, *, home: Path, keep: int = KEEP) -> list[str]:
 
     A server that has a deleted release loaded goes on serving it, since it holds all of it in memory.
     """
-    complete = list_releases(home).get(tenant_id, [])
+    complete = tenant_releases(home, tenant_id)
     dropped = complete[keep:]
     for release in dropped:
         shutil.rmtree(release_folder(home, tenant_id, release))
@@ -132,7 +190,7 @@ def _store(home: Path) -> ModelStore:
 def _next_moment(home: Path, tenant_id: str) -> datetime:
     """Now; where the clock went back, just after the newest release, so that the newest is always the largest."""
     now = datetime.now(UTC)
-    newest = next(iter(list_releases(home).get(tenant_id, [])), None)
+    newest = next(iter(tenant_releases(home, tenant_id)), None)
     if newest is None:
         return now
     after = datetime.strptime(newest, _VERSION).replace(tzinfo=UTC) + timedelta(microseconds=1)

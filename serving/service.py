@@ -16,7 +16,8 @@ from configs import memory
 from configs.settings import HistorySettings, PathSettings, ServingSettings
 from serving.application import BatchApplication
 from serving.contracts.messages import BATCH_PATH
-from serving.release import list_releases, release_folder
+from serving.contracts.releases import StoreListing
+from serving.release import read_store, release_folder, release_size
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor
@@ -59,12 +60,15 @@ class ModelServer:
 
         parent = os.getppid()
 
-        def find() -> dict[str, list[str]]:
+        def find() -> StoreListing:
             if os.getppid() != parent:  # the parent was killed, and this worker would keep the port occupied
                 os.kill(os.getpid(), signal.SIGTERM)
-            return list_releases(paths.bentoml)
+            return read_store(paths.bentoml)
 
-        self._watch = ReleaseWatch(find, load, serving.poll_seconds)
+        def size(tenant_id: str, release: str) -> int:
+            return release_size(paths.bentoml, tenant_id, release)
+
+        self._watch = ReleaseWatch(find, load, serving.poll_seconds, size=size)
         application.open(self._watch)
         self._watch.start()
 

@@ -7,6 +7,8 @@ models/<family>-<version>/    saved models, each once however many ensembles use
 ```
 """
 
+from typing import NamedTuple
+
 import msgspec
 
 MANIFEST_FILE = "release.json"
@@ -16,6 +18,13 @@ MODELS_FOLDER = "models"
 
 class BrokenReleaseError(Exception):
     """A release folder whose files do not fit its manifest, or whose models cannot answer."""
+
+
+class StoreListing(NamedTuple):
+    """What the release store holds at one moment."""
+
+    releases: dict[str, list[str]]  # ids of the complete releases by tenant, newest first
+    unreadable: dict[str, str] = {}  # noqa: RUF012 - never changed; reasons, by tenants whose folder cannot be read now
 
 
 class SavedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -25,6 +25,7 @@ from serving.contracts.messages import (
     SimilarQuery,
 )
 from serving.contracts.protocol import NEWEST, SPOKEN, VERSION_HEADER, agreed_codec
+from serving.contracts.releases import StoreListing
 from serving.contracts.version_1 import VERSION_1
 from serving.predictor import Predictor
 from serving.watch import ReleaseWatch
@@ -128,7 +129,7 @@ class Installation:
         self.version = NEWEST
         self.seen: list[str] = []  # media types of the batches that came
         self._application = BatchApplication()
-        watch = ReleaseWatch(lambda: {TENANT: ["one"]}, lambda tenant, release: predictor, 60)
+        watch = ReleaseWatch(lambda: StoreListing({TENANT: ["one"]}), lambda tenant, release: predictor, 60)
         watch.refresh()
         self._application.open(watch)
 
