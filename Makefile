@@ -63,8 +63,8 @@ types: install ## mypy over the packages
 
 check: lint types test ## what a change must pass
 
-bench-latency: install ## latency of recommend and of a no-op route, on real processes; JSON on stdout
-	@$(BIN)/python -m tests.benchmarks.latency
+bench-latency: install ## what a recommendation costs on the running demo; writes docs/latency.md (ROWS=hybrid,fresh SECONDS=6)
+	@$(BIN)/python -m tests.benchmarks.latency $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))
 
 bench-analytics: install ## latency of both analytics routes over ten million interactions; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.analytics
