@@ -1,8 +1,9 @@
 """The API as one ASGI application.
 
-Each folder beside this file is a domain. The `router` of its `router.py` is found by the file's name and included. A
-domain that needs something for as long as the application runs, such as a periodic task, gives its router a lifespan.
-That lifespan starts after everything in `app.state` has been opened, and ends before it is closed.
+Each folder beside this file is a domain. The `router` of its `router.py` is found by the file's name and included, and
+so are the `direct_routes` that some have beside it. A domain that needs something for as long as the application runs,
+such as a periodic task, gives its router a lifespan. That lifespan starts after everything in `app.state` has been
+opened, and ends before it is closed.
 """
 
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
@@ -25,6 +27,7 @@ from api.gotrue.errors import GoTrueErrors
 from api.http import handlers
 from api.http.authentication import Authentication, Authenticators
 from api.http.bodies import BodyLimits
+from api.http.direct_routes import DirectRoutes
 from api.http.limits import RateLimiter
 from api.http.openapi import install_openapi
 from api.http.requests import RequestMiddleware
@@ -120,14 +123,19 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     app.state.keys = keys
     app.state.meter = meter
     app.state.tokens = tokens
-    for router in _routers():
-        app.include_router(router)
+    domains = _domains()
+    for domain in domains:
+        app.include_router(domain.router)
     if configuration.api.benchmark_routes:
         app.include_router(benchmark.router)
     handlers.install(app)
     install_openapi(app, NOT_IDEMPOTENT)
     patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs loads its script and style from this host
     # The middleware that is added last is the outermost.
+    direct = [route for domain in domains for route in getattr(domain, "direct_routes", ())]
+    app.add_middleware(
+        DirectRoutes, routes=direct, general=[route for domain in domains for route in domain.router.routes]
+    )
     app.add_middleware(Idempotency, database=database, exempt=NOT_IDEMPOTENT)
     app.add_middleware(BodyLimits)
     app.add_middleware(
@@ -150,11 +158,12 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     return app
 
 
-def _routers() -> list[APIRouter]:
-    domains = sorted(path.parent.name for path in DOMAINS.glob("*/router.py"))
-    routers: list[APIRouter] = [import_module(f"api.{domain}.router").router for domain in domains]
+def _domains() -> list[ModuleType]:
+    """The `router.py` of every domain."""
+    names = sorted(path.parent.name for path in DOMAINS.glob("*/router.py"))
+    found = [import_module(f"api.{name}.router") for name in names]
     # A path is compared with one router after the other, so the routers with the most requests come first.
-    return sorted(routers, key=lambda router: not _is_hot(router))
+    return sorted(found, key=lambda domain: not _is_hot(domain.router))
 
 
 def _is_hot(router: APIRouter) -> bool:

@@ -1,15 +1,20 @@
 """`POST /api/v1/interactions` and its batch; `GET /api/users/{id}/interactions`, which lists what a user did."""
 
-from fastapi import APIRouter
+from typing import Any
 
+from fastapi import APIRouter, Request, Response
+
+from api.database.engine import Database
 from api.database.session import CurrentDatabase, Session
 from api.http.batches import BatchOut
+from api.http.direct_routes import DirectRoute
 from api.http.principal import CurrentAdmin
 from api.http.schemas import Page, Paging, PathId
 from api.interactions import service
+from api.interactions.bodies import InteractionBody, read_interaction
 from api.interactions.log import InteractionLog
 from api.interactions.schemas import InteractionBatch, InteractionOut, NewInteraction, RecordedInteraction
-from api.metering.dependencies import PAYMENT_REQUIRED, MeteredWrite
+from api.metering.dependencies import PAYMENT_REQUIRED, MeteredRequest, MeteredWrite, metered_write
 from api.users import service as users
 
 router = APIRouter()
@@ -24,9 +29,21 @@ router = APIRouter()
 )
 async def record(body: NewInteraction, usage: MeteredWrite, database: CurrentDatabase) -> InteractionOut:
     """What a user did with an item. It is stored before the response, and counts in the user's next recommendation."""
+    return await _record(body, usage, database)
+
+
+async def _record_directly(request: Request, body: InteractionBody) -> Response:
+    answer = await _record(body, await metered_write(request), request.app.state.database)
+    return Response(answer.model_dump_json(by_alias=True), 201, media_type="application/json")
+
+
+async def _record(body: NewInteraction | InteractionBody, usage: MeteredRequest, database: Database) -> InteractionOut:
     row = await service.record(database.pool, usage.scope, usage.plan, body)
     usage.count()
     return InteractionOut(success=True, interaction_id=row.id, timestamp=row.occurred_at)
+
+
+direct_routes: list[DirectRoute[Any]] = [DirectRoute("/api/v1/interactions", read_interaction, _record_directly)]
 
 
 @router.post(

@@ -15,7 +15,8 @@ SMALLEST = 2.0**-126
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _plausible(moment: datetime) -> datetime:
+def plausible(moment: datetime) -> datetime:
+    """The time of an interaction. Raises ValueError where it cannot be one."""
     if moment > datetime.now(UTC) + MAX_AHEAD:
         raise ValueError("lies more than 5 minutes ahead")
     if moment < EARLIEST:
@@ -23,7 +24,8 @@ def _plausible(moment: datetime) -> datetime:
     return moment
 
 
-def _storable(value: float) -> float:
+def storable(value: float) -> float:
+    """The weight as a `real` holds it."""
     return 0.0 if value < SMALLEST else value
 
 
@@ -33,10 +35,10 @@ class NewInteraction(Schema):
     user_id: OpaqueId = Field(examples=["user-abc"])
     item_id: OpaqueId = Field(examples=["50"])
     interaction_type: Literal["view", "click", "like", "purchase"] = Field(examples=["purchase"])
-    value: Annotated[float, Field(strict=True, ge=0, le=1), AfterValidator(_storable)] | None = Field(
+    value: Annotated[float, Field(strict=True, ge=0, le=1), AfterValidator(storable)] | None = Field(
         default=None, description="Weight; that of the type where left out", examples=[1.0]
     )
-    timestamp: Annotated[AwareInstant, AfterValidator(_plausible)] | None = Field(
+    timestamp: Annotated[AwareInstant, AfterValidator(plausible)] | None = Field(
         default=None, description="When it happened; now where left out", examples=["2025-01-15T10:30:00Z"]
     )
     recommendation_id: UUID | None = Field(

@@ -8,6 +8,7 @@ from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.http.batches import BatchOut, BatchResult, read_rows
 from api.http.problems import NotFound, QuotaExceeded
+from api.interactions.bodies import InteractionBody
 from api.interactions.repository import InteractionRepository, InteractionRow, StoreResult
 from api.interactions.schemas import NewInteraction
 from api.metering.refusals import item_refusal, user_refusal
@@ -16,7 +17,7 @@ from configs.plans import Plan
 UNKNOWN_ITEM = "There is no such item; send `createItem: true` to make it"
 
 
-async def record(pool: Pool, scope: TenantScope, plan: Plan, new: NewInteraction) -> InteractionRow:
+async def record(pool: Pool, scope: TenantScope, plan: Plan, new: NewInteraction | InteractionBody) -> InteractionRow:
     """Store one interaction.
 
     Raises NotFound for an item that does not exist and is not to be created, and QuotaExceeded for a new user or a new
@@ -63,7 +64,7 @@ def _refusal(plan: Plan, stored: StoreResult, row: InteractionRow) -> QuotaExcee
     return user_refusal(plan) if row.user_id in stored.refused_users else None
 
 
-def _row(new: NewInteraction) -> InteractionRow:
+def _row(new: NewInteraction | InteractionBody) -> InteractionRow:
     return InteractionRow(
         uuid4(),
         new.user_id,

@@ -99,10 +99,13 @@ def _start(request: Request, meter: Meter, terms: Entitlement) -> MeteredRequest
     return usage
 
 
-MeteredRead = Annotated[MeteredRequest, Depends(metered_key("read"))]
+metered_read, metered_write = metered_key("read"), metered_key("write")
+"""The dependencies of `MeteredRead` and `MeteredWrite`, which direct routes call."""
+
+MeteredRead = Annotated[MeteredRequest, Depends(metered_read)]
 """`ReadKey` and `Metered` in one."""
 
-MeteredWrite = Annotated[MeteredRequest, Depends(metered_key("write"))]
+MeteredWrite = Annotated[MeteredRequest, Depends(metered_write)]
 """`WriteKey` and `Metered` in one."""
 
 

@@ -2,16 +2,20 @@
 
 A request takes this way, one file a step:
 
-1. `api/recommendations/router.py` (here): FastAPI validates the body (`RecommendRequest`), authenticates the key and
-   admits the request (`MeteredRead`), and `parse_filter` turns the filter into a tree.
-2. `api/recommendations/service.py`: `RecommendationService` reads the user's newest events and seen items from the
+1. `api/http/requests.py`, `api/http/authentication.py`: the layers that every request passes begin its trace, find the
+   principal of its key and count it against the rate limit.
+2. `api/http/direct_routes.py`: a body that `api/recommendations/bodies.py` decodes goes to the direct route at once.
+   Any other body goes through FastAPI, which validates it (`RecommendRequest`) and words what is wrong with it.
+   `api/recommendations/router.py` (here): both ways require the key's scope, admit the request (`metered_read`), turn
+   the filter into a tree (`parse_filter`), and go on alike.
+3. `api/recommendations/service.py`: `RecommendationService` reads the user's newest events and seen items from the
    database (`UserView`), builds a `RecommendQuery`, asks the model server, and checks that the items may still be
    shown. While no model can answer, it asks `fallback.py` for popular items.
-3. `serving/client.py`: `ServingClient` gathers concurrent queries of a tenant into a `BatchRequest`, adds the
+4. `serving/client.py`: `ServingClient` gathers concurrent queries of a tenant into a `BatchRequest`, adds the
    catalogue delta where the server asks for one, and hands each caller its part of the `BatchResponse`
    (`serving/contracts/messages.py` defines the messages, `serving/transport.py` sends them).
-4. `serving/application.py`, in the model server's process: decodes the batch and gives it to the tenant's predictor.
-5. `serving/predictor.py`: `Predictor.answer` groups the queries by model family, turns histories into arrays
+5. `serving/application.py`, in the model server's process: decodes the batch and gives it to the tenant's predictor.
+6. `serving/predictor.py`: `Predictor.answer` groups the queries by model family, turns histories into arrays
    (`serving/queries.py`), scores all items with the model, ranks them (`serving/ranking.py`), explains them
    (`serving/explanations.py`) and returns `RankedItem`s.
 
@@ -25,8 +29,10 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
+from api.http.direct_routes import DirectRoute
 from api.http.problems import Invalid
-from api.metering.dependencies import PAYMENT_REQUIRED, MeteredRead
+from api.metering.dependencies import PAYMENT_REQUIRED, MeteredRead, MeteredRequest, metered_read
+from api.recommendations.bodies import RecommendBody, SimilarBody, read_recommend, read_similar
 from api.recommendations.schemas import RecommendedItem, RecommendRequest, SimilarItem, SimilarRequest
 from api.recommendations.service import Recommendations, RecommendationService
 from serving.contracts.filters import Filter, FilterError, parse_filter
@@ -80,9 +86,7 @@ async def recommend(body: RecommendRequest, usage: MeteredRead, recommendations:
     Fewer than `count` items is a legal answer. While no model can answer, popular items do, labelled so in
     `X-Recommendation-Degraded`.
     """
-    found = await recommendations.recommend(usage.scope, body, _filter(body.filter))
-    usage.count()
-    return _response(found.items, found)
+    return await _recommend(body, _filter(body.filter), usage, recommendations)
 
 
 @router.post(
@@ -93,7 +97,41 @@ async def recommend(body: RecommendRequest, usage: MeteredRead, recommendations:
 )
 async def similar(body: SimilarRequest, usage: MeteredRead, recommendations: CurrentRecommendations) -> Response:
     """Items most similar to the given one, best first. An unknown item is a 404."""
-    found = await recommendations.similar(usage.scope, body, _filter(body.filter))
+    return await _similar(body, _filter(body.filter), usage, recommendations)
+
+
+async def _recommend_directly(request: Request, read: tuple[RecommendBody, Filter | None]) -> Response:
+    return await _recommend(*read, await metered_read(request), await _recommendations(request))
+
+
+async def _similar_directly(request: Request, read: tuple[SimilarBody, Filter | None]) -> Response:
+    return await _similar(*read, await metered_read(request), await _recommendations(request))
+
+
+direct_routes: list[DirectRoute[Any]] = [
+    DirectRoute("/api/v1/recommend", read_recommend, _recommend_directly),
+    DirectRoute("/api/v1/similar", read_similar, _similar_directly),
+]
+
+
+async def _recommend(
+    body: RecommendRequest | RecommendBody,
+    filter_: Filter | None,
+    usage: MeteredRequest,
+    recommendations: RecommendationService,
+) -> Response:
+    found = await recommendations.recommend(usage.scope, body, filter_)
+    usage.count()
+    return _response(found.items, found)
+
+
+async def _similar(
+    body: SimilarRequest | SimilarBody,
+    filter_: Filter | None,
+    usage: MeteredRequest,
+    recommendations: RecommendationService,
+) -> Response:
+    found = await recommendations.similar(usage.scope, body, filter_)
     usage.count()
     return _response([ScoredItem(item.item_id, item.score) for item in found.items], found)
 

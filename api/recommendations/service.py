@@ -14,6 +14,7 @@ from api.database.scope import TenantScope
 from api.http.problems import NotFound
 from api.http.tracing import trace_id
 from api.items.catalogue import CatalogueReader
+from api.recommendations.bodies import RecommendBody, SimilarBody
 from api.recommendations.fallback import ALGORITHM as POPULARITY
 from api.recommendations.fallback import Fallback
 from api.recommendations.history import HistoryReader, UserView
@@ -90,7 +91,12 @@ class RecommendationService:
             )
 
     async def recommend(
-        self, scope: TenantScope, request: RecommendRequest, filter_: Filter | None, *, shown: bool = True
+        self,
+        scope: TenantScope,
+        request: RecommendRequest | RecommendBody,
+        filter_: Filter | None,
+        *,
+        shown: bool = True,
     ) -> Recommendations:
         """Items for a user, by the requested family or, labelled as such, by popularity.
 
@@ -112,7 +118,9 @@ class RecommendationService:
             self._log_impression(scope, request, found)
         return found
 
-    async def similar(self, scope: TenantScope, request: SimilarRequest, filter_: Filter | None) -> Recommendations:
+    async def similar(
+        self, scope: TenantScope, request: SimilarRequest | SimilarBody, filter_: Filter | None
+    ) -> Recommendations:
         """Items like an item. Raises NotFound where the tenant has no such item."""
         version, exists = await self._catalogue.find(scope, request.item_id)
         if not exists:
@@ -126,7 +134,9 @@ class RecommendationService:
             items = await self._fallback.rank(scope, request.count, exclude, filter_)
             return Recommendations(uuid4(), items, None, _degraded(unavailable, ["itemId"]))
 
-    def _query(self, view: UserView, request: RecommendRequest, filter_: Filter | None) -> RecommendQuery:
+    def _query(
+        self, view: UserView, request: RecommendRequest | RecommendBody, filter_: Filter | None
+    ) -> RecommendQuery:
         session = request.context.session_items if request.context else []
         history = pack_history(view.events)
         if session:
@@ -176,7 +186,9 @@ class RecommendationService:
             return set()
         return set(ids) - await self._catalogue.live(scope, ids)
 
-    def _log_impression(self, scope: TenantScope, request: RecommendRequest, found: Recommendations) -> None:
+    def _log_impression(
+        self, scope: TenantScope, request: RecommendRequest | RecommendBody, found: Recommendations
+    ) -> None:
         self.impressions.record(
             ImpressionRow(
                 found.recommendation_id,

@@ -1,6 +1,8 @@
 """The application over a real database, and tenants in it."""
 
 import asyncio
+import json
+import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -17,12 +20,14 @@ from api.database.scope import TenantScope
 from api.database.session import transaction
 from api.keys.service import create_key
 from api.tenants.service import create_tenant
+from configs import logging as logs
 from configs.settings import (
     ApiSettings,
     AuthSettings,
     BillingSettings,
     DatabaseSettings,
     LimitSettings,
+    LogSettings,
     PathSettings,
     ServingSettings,
 )
@@ -117,3 +122,20 @@ def client(open_client: OpenClient) -> Iterator[TestClient]:
     """The running application; its errors are answers, as they are to anybody."""
     with ExitStack() as stack:
         yield stack.enter_context(open_client())
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """What was logged since the last call, decoded."""
+    root = logging.getLogger()
+    before = structlog.get_config(), root.level
+    logs.configure("api", LogSettings(level="INFO", format="json"))
+    (ours,) = root.handlers
+
+    def take() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    yield take
+    structlog.configure(**before[0])
+    root.removeHandler(ours)
+    root.setLevel(before[1])

@@ -2,15 +2,12 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
 from fastapi import FastAPI
 
-from configs import logging as logs
-from configs.settings import LogSettings
 from tests.api.conftest import OpenClient, Tenants
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -26,23 +23,6 @@ def _routes(app: FastAPI) -> None:
     @app.get("/fails")
     async def fails() -> None:
         raise ZeroDivisionError
-
-
-@pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """What was logged since the last call, decoded."""
-    root = logging.getLogger()
-    before = structlog.get_config(), root.level
-    logs.configure("api", LogSettings(level="INFO", format="json"))
-    (ours,) = root.handlers
-
-    def take() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-
-    yield take
-    structlog.configure(**before[0])
-    root.removeHandler(ours)
-    root.setLevel(before[1])
 
 
 def test_an_incoming_trace_is_joined(open_client: OpenClient) -> None:

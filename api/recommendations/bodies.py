@@ -1,0 +1,66 @@
+"""Valid bodies of the direct routes, decoded by msgspec.
+
+Each type takes a part of what the schema of the same route takes (`api/recommendations/schemas.py`), with the same
+meaning; a property test holds them to that. What it leaves out, such as unknown fields, `5.0` for a count and names in
+snake case, takes the general way.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from api.http.direct_routes import DirectId, read_json
+from api.recommendations.schemas import MAX_EXCLUDE, MAX_SESSION
+from feature_store.interaction_types import SeenPolicy
+from serving.contracts.filters import Filter, parse_filter
+from serving.contracts.messages import Algorithm, Count, UnitInterval
+
+Excluded = Annotated[list[DirectId], msgspec.Meta(max_length=MAX_EXCLUDE)]
+
+
+class ContextBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """A `RecommendContext`."""
+
+    session_items: Annotated[list[DirectId], msgspec.Meta(max_length=MAX_SESSION)] = []
+
+
+class RecommendBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """A `RecommendRequest`."""
+
+    user_id: DirectId
+    count: Count
+    algorithm: Algorithm = "hybrid"
+    filter: dict[str, Any] | None = None
+    exclude: Excluded = []
+    exclude_seen: SeenPolicy | None = None
+    diversity: UnitInterval = 0.0
+    context: ContextBody | None = None
+
+
+class SimilarBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """A `SimilarRequest`."""
+
+    item_id: DirectId
+    count: Count
+    filter: dict[str, Any] | None = None
+    exclude: Excluded = []
+
+
+_recommend = msgspec.json.Decoder(RecommendBody)
+_similar = msgspec.json.Decoder(SimilarBody)
+
+
+def read_recommend(body: bytes) -> tuple[RecommendBody, Filter | None]:
+    """The request and its filter. Raises one of `NOT_DIRECT` for what takes the general way."""
+    request = read_json(_recommend, body)
+    return request, _filter(request.filter)
+
+
+def read_similar(body: bytes) -> tuple[SimilarBody, Filter | None]:
+    """The request and its filter. Raises one of `NOT_DIRECT` for what takes the general way."""
+    request = read_json(_similar, body)
+    return request, _filter(request.filter)
+
+
+def _filter(document: dict[str, Any] | None) -> Filter | None:
+    return None if document is None else parse_filter(document)
