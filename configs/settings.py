@@ -10,6 +10,7 @@ The modules of this package:
 """
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,8 @@ Words = Annotated[
     BeforeValidator(lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value),
 ]
 """Several words in one variable, separated by commas or spaces."""
+
+LOOPBACK = "127.0.0.1"
 
 
 class Settings(BaseSettings):
@@ -114,9 +117,14 @@ class PostgresSettings(Settings):
 
 
 class PortSettings(Settings):
-    """Loopback ports of the processes that run on one machine."""
+    """Addresses of the processes that run on one machine. All listen on loopback unless a setting says otherwise."""
 
-    host: str = Field(default="127.0.0.1", alias="BIND_HOST")
+    host: str = Field(default=LOOPBACK, alias="BIND_HOST", description="address of the API, and of nothing else")
+    serving_host: str = Field(default=LOOPBACK, alias="SERVING_HOST", description="address of the model server")
+    dagster_host: str = Field(
+        default=LOOPBACK, alias="DAGSTER_HOST", description="beyond loopback only with OPERATOR_PASSWORD"
+    )
+    mlflow_host: str = Field(default=LOOPBACK, alias="MLFLOW_HOST", description="MLflow itself asks for no password")
     api: int = Field(default=8080, alias="API_PORT")
     serving: int = Field(default=3000, alias="SERVING_PORT")
     dagster: int = Field(default=3001, alias="DAGSTER_PORT")
@@ -125,6 +133,44 @@ class PortSettings(Settings):
     postgres: int | None = Field(
         default=None, alias="POSTGRES_PORT", description="None: a free port, which is chosen once and kept"
     )
+
+    def host_of(self, program: str) -> str:
+        """The address on which a program listens."""
+        hosts = {
+            "api": self.host,
+            "serving": self.serving_host,
+            "dagster": self.dagster_host,
+            "mlflow": self.mlflow_host,
+        }
+        return hosts.get(program, LOOPBACK)
+
+    def url(self, program: str) -> str:
+        """The URL of a program for a client on this machine."""
+        host = self.host_of(program)
+        reached = {"0.0.0.0": LOOPBACK, "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+        return f"http://{reached}:{getattr(self, program)}"
+
+    def beyond_loopback(self, program: str) -> bool:
+        """Whether other machines can reach a program."""
+        try:
+            return not ip_address(self.host_of(program)).is_loopback
+        except ValueError:  # a name
+            return self.host_of(program) != "localhost"
+
+
+class ConsoleSettings(Settings):
+    """The guard of Dagster's console (`pipelines.console_guard`)."""
+
+    hosts: Words = Field(
+        default=(), alias="CONSOLE_HOSTS", description="names under which the console is reached, beside loopback's"
+    )
+    password: SecretStr | None = Field(
+        default=None, alias="OPERATOR_PASSWORD", min_length=12, description="of the login as `operator`; None: no login"
+    )
+
+    @property
+    def password_text(self) -> str | None:
+        return self.password.get_secret_value() if self.password else None
 
 
 class HistorySettings(Settings):

@@ -1,8 +1,6 @@
 """`python -m pipelines`: run the pipeline, add a tenant to it, promote a model by hand, or serve Dagster's UI."""
 
 import getpass
-import os
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ import typer
 from rich.console import Console
 
 from configs.logging import configure
-from configs.settings import PathSettings, PortSettings
+from configs.settings import ConsoleSettings, PathSettings, PortSettings
 
 if TYPE_CHECKING:
     import dagster as dg  # takes two seconds, which `--help` need not spend
@@ -115,7 +113,9 @@ def promote(
 
 @app.command()
 def ui() -> None:
-    """Serve Dagster's UI, and the daemon that runs schedules and sensors; replaces this process."""
+    """Serve Dagster's UI, and the daemon that runs schedules and sensors, until a signal ends them."""
+    from pipelines.console import ConsoleError, run_console
+    from pipelines.console_guard import OPERATOR
     from pipelines.instance import open_instance
     from pipelines.runs import fail_abandoned
 
@@ -123,18 +123,20 @@ def ui() -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((ports.host, ports.dagster))
+            probe.bind((ports.dagster_host, ports.dagster))
         except OSError as error:
             _fail(f"port {ports.dagster} is not free ({error.strerror}): stop what uses it or set DAGSTER_PORT")
     with open_instance(PathSettings()) as instance:
         for run_id in fail_abandoned(instance):
             console.print(f"run {run_id} was cut off earlier and is marked as failed")
-    # A shell ignores SIGINT for what it starts in the background; Dagster would then ignore SIGTERM too.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "pipelines.definitions"]
-    os.execv(  # noqa: S606 - signals must reach Dagster itself
-        sys.executable, [*command, "-h", ports.host, "-p", str(ports.dagster)]
-    )
+    if ports.beyond_loopback("dagster"):
+        if ConsoleSettings().password is None:
+            _fail(f"DAGSTER_HOST is {ports.dagster_host}, which other machines reach: set OPERATOR_PASSWORD as well")
+        console.print(f"Dagster listens on {ports.dagster_host}: log in as {OPERATOR!r}, with TLS in front of it")
+    try:
+        run_console(ports.dagster_host, ports.dagster)
+    except ConsoleError as error:
+        _fail(str(error))
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def serve(
     }
     command = [
         *(sys.executable, "-m", "bentoml", "serve", "serving.service:ModelServer", "--working-dir", str(ROOT)),
-        *("--host", ports.host, "--port", str(port or ports.serving)),
+        *("--host", ports.serving_host, "--port", str(port or ports.serving)),
         *("--timeout-keep-alive", str(KEEP_ALIVE_SECONDS)),
     ]
     os.execve(command[0], command, environment)  # noqa: S606

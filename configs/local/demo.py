@@ -68,7 +68,7 @@ class Demo:
         self.state = DemoState(paths.root / "demo.state")
         self.stripe = DemoStripe(ports, BillingSettings(), self.state.keep)
         self.servers = [name for name in READY_PATHS if name != "stripe" or not self.stripe.real]
-        self.urls = {name: f"http://{ports.host}:{getattr(ports, name)}" for name in self.servers}
+        self.urls = {name: ports.url(name) for name in self.servers}
         self.supervisor = Supervisor(paths, ROOT)
 
     def run(self) -> int:
@@ -123,7 +123,7 @@ class Demo:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    probe.bind((self.ports.host, port))
+                    probe.bind((self.ports.host_of(name), port))
                 except OSError as error:
                     variable = f"{name.upper()}_PORT"
                     raise SystemExit(

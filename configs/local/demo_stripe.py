@@ -11,10 +11,10 @@ class DemoStripe:
 
     def __init__(self, ports: PortSettings, settings: BillingSettings, keep: Callable[[str, Callable[[], str]], str]):
         self._settings = settings
-        self._return_url = f"http://{ports.host}:{ports.api}/docs"
+        self._return_url = f"{ports.url('api')}/docs"
         self._key = keep("STRIPE_API_KEY", lambda: f"sk_test_{secrets.token_urlsafe(24)}")
         self._secret = keep("STRIPE_WEBHOOK_SECRET", lambda: f"whsec_{secrets.token_urlsafe(24)}")
-        self.url = f"http://{ports.host}:{ports.stripe}"
+        self.url = ports.url("stripe")
 
     @property
     def real(self) -> bool:

@@ -39,8 +39,7 @@ def programs(
         stripe: variables of the stand-in for Stripe; None runs no stand-in.
     """
     python = sys.executable
-    serving_url = f"http://{ports.host}:{ports.serving}"
-    mlflow_url = f"http://{ports.host}:{ports.mlflow}"
+    serving_url, mlflow_url = ports.url("serving"), ports.url("mlflow")
     stand_in = [] if stripe is None else [Program("stripe", stripe_command(ports, paths), stripe)]
     return [
         Program("postgres", [python, "-m", "api", "postgres"], stop_seconds=30),
@@ -65,7 +64,7 @@ def mlflow_command(ports: PortSettings, paths: PathSettings) -> list[str]:
     """MLflow's server over the state folder's store. One worker is enough for a few data scientists."""
     return [
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-        *("--host", ports.host, "--port", str(ports.mlflow)),
+        *("--host", ports.mlflow_host, "--port", str(ports.mlflow)),
         *("--backend-store-uri", f"sqlite:///{paths.mlflow / 'mlflow.db'}"),
         *("--artifacts-destination", str(paths.mlflow / "artifacts")),
     ]
@@ -76,7 +75,7 @@ def stripe_command(ports: PortSettings, paths: PathSettings) -> list[str]:
     return [
         *(sys.executable, "-m", "tests.fixtures.stripe", "--port", str(ports.stripe)),
         *("--state", str(paths.root / "stripe.json")),
-        *("--webhook-url", f"http://{ports.host}:{ports.api}/api/billing/webhook"),
+        *("--webhook-url", f"{ports.url('api')}/api/billing/webhook"),
     ]
 
 

@@ -102,7 +102,7 @@ ALLOWED: dict[str, set[str]] = {
 # A framework lives in its own room.
 HOMES = {
     "fastapi": ("api",),
-    "starlette": ("api",),
+    "starlette": ("api", "pipelines"),
     "stripe": ("api",),
     "strawberry": ("api",),
     "slowapi": ("api",),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import httpx
 import psycopg
 import pytest
 
@@ -112,10 +113,31 @@ def test_the_ui_runs_the_sensors_and_ends_when_told_to(
             return {key for node in nodes for each in node["partitionKeysByDimension"] for key in each["partitionKeys"]}
 
         wait_until("the tenant's partition", lambda: partitions() == {TENANT})
+        stop = {"query": 'mutation { stopRunningSchedule(id: "x") { __typename } }'}
+        assert httpx.get(f"{url}/graphql", params=stop).status_code == 405
+        foreign = {"Origin": "https://elsewhere.example"}
+        assert httpx.post(f"{url}/graphql", json=stop, headers=foreign).status_code == 403
+        assert httpx.get(url, headers={"Host": "elsewhere.example"}).status_code == 421
         ui.terminate()
         ui.wait(timeout=60)
     finally:
         if ui.poll() is None:
             os.killpg(ui.pid, signal.SIGKILL)
             ui.wait()
-    assert "Shutting down Dagster services" in (tmp_path / "ui.log").read_text()
+    assert ui.returncode == 0
+    assert not [entry for entry in Path("/proc").glob("[0-9]*") if _belongs_to(entry, ui.pid)]
+
+
+def _belongs_to(entry: Path, session: int) -> bool:
+    """Whether the process of this entry of /proc is of the session."""
+    try:
+        return int((entry / "stat").read_text().rpartition(")")[2].split()[3]) == session
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_the_ui_listens_beyond_loopback_only_with_a_password(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    result = command("postgresql://nowhere", tmp_path, "ui", DAGSTER_PORT=str(port), DAGSTER_HOST="0.0.0.0")
+    assert result.returncode == 1
+    assert "set OPERATOR_PASSWORD" in result.stderr

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import mlflow
 import numpy as np
 import pandas as pd
@@ -282,3 +283,11 @@ def test_a_server_keeps_the_same_promises(server: Tracking, trained: TrainedMode
     folder = server.download(ref, tmp_path / "model")
     histories = DATASET.histories()
     assert np.array_equal(load_model(folder).score(histories), trained.model.score(histories))
+
+
+@pytest.mark.parametrize("header", [{"Origin": "https://elsewhere.example"}, {"Host": "elsewhere.example"}])
+def test_pages_of_other_sites_cannot_use_the_server(server: Tracking, header: dict[str, str]) -> None:
+    url = f"{server.uri}/api/2.0/mlflow/experiments/create"
+    answer = httpx.post(url, json={"name": "foreign"}, headers=header)
+    assert answer.status_code == 403
+    assert server.client.get_experiment_by_name("foreign") is None

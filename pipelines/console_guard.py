@@ -1,0 +1,131 @@
+"""Guards the web consoles of operators, which trust everybody who reaches them.
+
+Dagster's console executes what any page in an operator's browser sends it: a mutation as a GET request, with a foreign
+`Origin`, under a foreign host name that resolves to this machine (DNS rebinding). The guard is an ASGI middleware that
+answers only under the console's own names and to its own pages, and, where a password is set, only after a login.
+"""
+
+import base64
+import binascii
+import hmac
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+OPERATOR = "operator"
+"""The user name of the login. There is one account for an installation."""
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+OWN_PAGES = ("same-origin", "none")
+"""Values of `Sec-Fetch-Site` for a request by the console's own page, and for one that the user typed."""
+GRAPHQL = "/graphql"
+JSON = "application/json"
+MAX_HEADERS = 100
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a request is refused."""
+
+    status: HTTPStatus
+    detail: str
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class ConsoleGuard:
+    """ASGI middleware around a console. It refuses by status 401, 403, 405, 415 or 421 and a line of text."""
+
+    def __init__(self, app: Application, hosts: tuple[str, ...] = (), password: str | None = None) -> None:
+        """
+        hosts: names under which the console is reached, beside those of loopback; without ports.
+        password: of the login as `operator`; None: there is no login.
+        """
+        self._app = app
+        self._hosts = frozenset(name.lower() for name in (*LOOPBACK_NAMES, *hosts))
+        self._password = password
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        refusal = self.refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": refusal.detail})
+        else:
+            await _answer(send, refusal)
+
+    def refusal(self, scope: Scope) -> Refusal | None:
+        """Why this request is refused; None where it is not."""
+        headers = _headers(scope)
+        if len(scope["headers"]) > MAX_HEADERS or _name(headers.get("host", "")) not in self._hosts:
+            return Refusal(HTTPStatus.MISDIRECTED_REQUEST, "This console has another host name")
+        if self._password is not None and not _logged_in(headers.get("authorization", ""), self._password):
+            challenge = ((b"www-authenticate", b'Basic realm="RecommendAI", charset="UTF-8"'),)
+            return Refusal(HTTPStatus.UNAUTHORIZED, "Log in as the operator", challenge)
+        if _is_foreign(scope, headers):
+            return Refusal(HTTPStatus.FORBIDDEN, "Another site sent this request")
+        return None if scope["type"] == "websocket" else _refused_form(scope, headers)
+
+
+def _is_foreign(scope: Scope, headers: dict[str, str]) -> bool:
+    """Whether a page of another site sent this. A link to a page of the console may be followed from anywhere."""
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower():
+        return True
+    if headers.get("sec-fetch-site", "none") in OWN_PAGES:
+        return False
+    is_link = headers.get("sec-fetch-mode") == "navigate" and scope.get("method") == "GET"
+    return not is_link or _is_graphql(scope)
+
+
+def _refused_form(scope: Scope, headers: dict[str, str]) -> Refusal | None:
+    """Refuses GraphQL by GET, and bodies of types that any site's form can send."""
+    if scope["method"] == "GET" and _is_graphql(scope) and b"query" in parse_qs(scope["query_string"]):
+        return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Send GraphQL by POST", ((b"allow", b"POST"),))
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if scope["method"] not in SAFE_METHODS and content_type != JSON:
+        return Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send {JSON}")
+    return None
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """The headers by lower-case name; the last of several, so that a repeated one cannot hide behind the first."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _name(host: str) -> str:
+    """The host name of a `Host` header without its port, in lower case."""
+    if host.startswith("["):
+        return host.partition("]")[0].lower() + "]"
+    return host.partition(":")[0].lower()
+
+
+def _is_graphql(scope: Scope) -> bool:
+    return bool(scope["path"].rstrip("/").endswith(GRAPHQL))
+
+
+def _logged_in(authorization: str, password: str) -> bool:
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return False
+    try:
+        given = base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return hmac.compare_digest(given, f"{OPERATOR}:{password}".encode())
+
+
+async def _answer(send: Send, refusal: Refusal) -> None:
+    body = f"{refusal.detail}\n".encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": int(refusal.status), "headers": [*headers, *refusal.headers]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,33 @@
+"""Dagster's web server behind the guard: `python -m pipelines.webserver`, with the arguments of `dagster-webserver`.
+
+Its own command makes the application and runs it, and takes no middleware. So the class that makes the application is
+replaced, in this process alone, by one whose middleware begins with the guard.
+"""
+
+from typing import Any
+
+from dagster_webserver import app, cli
+from dagster_webserver.webserver import DagsterWebserver
+from starlette.middleware import Middleware
+
+from configs.settings import ConsoleSettings
+from pipelines.console_guard import ConsoleGuard
+
+
+class GuardedWebserver(DagsterWebserver[Any, Any]):
+    """Dagster's application, which answers through the guard alone."""
+
+    def build_middleware(self) -> list[Middleware]:
+        settings = ConsoleSettings()
+        guard = Middleware(ConsoleGuard, hosts=settings.hosts, password=settings.password_text)
+        return [guard, *super().build_middleware()]
+
+
+def main() -> None:
+    """Serve until a signal ends it."""
+    vars(app)["DagsterWebserver"] = GuardedWebserver
+    cli.main()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()
