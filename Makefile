@@ -21,7 +21,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format types check bench-latency bench-analytics bench-metering bench-waits bench-quality bench-estimates fuzz complete-journey lock clean reset
+.PHONY: help install demo test test-fast lint format types check bench-latency bench-analytics bench-metering bench-waits bench-stalls bench-quality bench-estimates fuzz complete-journey lock clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-waits: install ## seconds of single calls that have a limit; JSON on stdou
 
 bench-metering: install ## throughput with and without metering; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.metering
+
+bench-stalls: install ## how long /health waits behind the worst legal requests; a table, and JSON on stdout
+	@$(BIN)/python -m tests.benchmarks.stalls $(STALLS_ARGS)
 
 bench-quality: install ## our families and other libraries on the same splits; a table on stdout (ML1M=folder)
 	@$(BIN)/python -m tests.benchmarks.quality $(if $(ML1M),--ml-1m $(ML1M)) $(QUALITY_ARGS)

@@ -16,6 +16,7 @@ from api.graphql.errors import invalid
 from api.graphql.schemas import HealthType, RecommendationType, RecordedInteractionType, SimilarItemType
 from api.http.authentication import CountRequests
 from api.http.principal import KeyPrincipal, Principal, require_key
+from api.http.slices import turn
 from api.interactions import service as interactions
 from api.interactions.schemas import NewInteraction
 from api.metering.meter import Meter
@@ -69,6 +70,7 @@ class Query:
         async with info.context.metered(key):
             outcome = await info.context.recommendations.recommend(key.scope, request, None)
         _note(info, outcome)
+        await turn()  # a long list takes a few milliseconds to complete
         return [
             RecommendationType(item_id=i.item_id, score=i.score, algorithm=i.algorithm, explanation=i.explanation)
             for i in outcome.items
@@ -81,6 +83,7 @@ class Query:
         async with info.context.metered(key):
             outcome = await info.context.recommendations.similar(key.scope, request, None)
         _note(info, outcome)
+        await turn()  # a long list takes a few milliseconds to complete
         return [SimilarItemType(item_id=item.item_id, score=item.score) for item in outcome.items]
 
     @strawberry.field(description="The version of this API")

@@ -1,10 +1,14 @@
 """`/graphql`."""
 
-from typing import Annotated
+import json
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
+from msgspec import UNSET, Raw, UnsetType
 from starlette.routing import Match
 from starlette.types import Scope
 from strawberry.http.ides import get_graphql_ide_html
@@ -14,12 +18,50 @@ from api.graphql.operations import Context
 from api.graphql.schemas import GraphQLAnswer, GraphQLRequest
 from api.graphql.service import execute
 from api.http.authentication import COUNT_REQUESTS
+from api.http.bodies import MAX_VALUES, too_many_values, values_in
 from api.http.principal import principal_of
 from api.http.problems import MEDIA_TYPE
 from api.idempotency.middleware import do_not_record, is_final
 from api.metering.dependencies import MeteredRequest, meter_request
 
-router = APIRouter(tags=["graphql"])
+
+class _Request(msgspec.Struct):
+    """The body, with all but the document not decoded yet."""
+
+    query: Raw | UnsetType = UNSET
+    variables: Raw | UnsetType = UNSET
+    operation_name: Raw | UnsetType = msgspec.field(default=UNSET, name="operationName")
+
+
+class _DocumentRoute(APIRoute):
+    """Bounds the JSON values of bodies, apart from what a document's text looks like."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_document(request: Request) -> Response:
+            return await handle(_DocumentRequest(request.scope, request.receive))
+
+        return handle_document
+
+
+class _DocumentRequest(Request):
+    async def json(self) -> Any:
+        body = await self.body()
+        if values_in(body) <= MAX_VALUES:
+            return json.loads(body)
+        try:
+            found = msgspec.json.decode(body, type=_Request)
+        except msgspec.DecodeError as error:
+            raise too_many_values() from error
+        parts = {"query": found.query, "variables": found.variables, "operationName": found.operation_name}
+        given = {name: bytes(part) for name, part in parts.items() if part is not UNSET}
+        if any(values_in(part) > MAX_VALUES for part in given.values() if not part.startswith(b'"')):
+            raise too_many_values()
+        return {name: json.loads(part) for name, part in given.items()}
+
+
+router = APIRouter(tags=["graphql"], route_class=_DocumentRoute)
 
 
 async def _context(body: GraphQLRequest, request: Request, database: CurrentDatabase) -> Context:

@@ -18,21 +18,35 @@ from api.graphql import documents
 from api.graphql.errors import formatted, problem_of
 from api.graphql.operations import Context, Mutation, Query, recommendation_extensions
 from api.graphql.schemas import DATE_TIME, GraphQLRequest
-from api.http.problems import Invalid, Problem, problem_body
+from api.http.problems import Invalid, Problem, Unauthorized, problem_body
+from api.http.slices import turn
+
+LARGE_DOCUMENT = 500
+"""Longer documents wait for their turn before each step that takes a few milliseconds."""
 
 
 class _Bounds(SchemaExtension):
     """Refuses documents that exceed the bounds, and counts each root field as a request against the rate limit."""
 
     async def on_operation(self) -> AsyncIterator[None]:
-        documents.check_length(self.execution_context.query or "")
-        self.execution_context.parse_options["max_tokens"] = documents.MAX_TOKENS
+        query, context = self.execution_context.query or "", self.execution_context.context
+        bounds = documents.WITHOUT_CREDENTIAL if context.principal is None else documents.WITH_CREDENTIAL
+        if context.principal is None and documents.asks_for_schema(query):
+            raise Unauthorized("The schema is shown to callers with a credential")
+        documents.check_text(query, bounds)
+        self.execution_context.parse_options["max_tokens"] = bounds.tokens
+        self._bounds, self._is_large = bounds, len(query) > LARGE_DOCUMENT
         yield
 
     async def on_parse(self) -> AsyncIterator[None]:
+        await self._turn()
         yield
         if (document := self.execution_context.graphql_document) is not None:
-            documents.check(document, self.execution_context.context.operation_name)
+            documents.check(document, self.execution_context.context.operation_name, self._bounds)
+
+    async def on_validate(self) -> AsyncIterator[None]:
+        await self._turn()
+        yield
 
     async def on_execute(self) -> AsyncIterator[None]:
         running = self.execution_context
@@ -40,7 +54,12 @@ class _Bounds(SchemaExtension):
             further = documents.root_fields(document, running.context.operation_name) - 1
             if further > 0 and (refusal := await running.context.count_requests(further)) is not None:
                 raise refusal
+        await self._turn()
         yield
+
+    async def _turn(self) -> None:
+        if self._is_large:
+            await turn()
 
 
 class _Schema(strawberry.Schema):

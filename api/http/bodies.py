@@ -1,16 +1,35 @@
-"""Bounds the size of request bodies, with and without a `Content-Length`."""
+"""Bounds request bodies: their bytes, with and without a `Content-Length`, and how many JSON values they hold."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.headers import header
-from api.http.problems import Problem, problem_response
+from api.http.problems import Invalid, Problem, problem_response
+from api.http.slices import turn
 
 LIMIT = 2 * 1024 * 1024
 BATCH_LIMIT = 16 * 1024 * 1024
+DOCUMENTS = "/graphql"
+"""Its route counts values itself, because the text of a document may look like many."""
+MAX_VALUES = 20_000
+"""Bound on the JSON values of a body, and of each row of a batch. Decoding and validating so many takes a few
+milliseconds; a legal body holds fewer: metadata of 32 kB has at most 16,384 values."""
+SMALL = 16 * 1024
+"""Bodies up to this size are decoded without waiting for a turn."""
+
+
+def is_batch(path: str) -> bool:
+    """Whether the route takes up to 16 MB. Its rows are decoded one by one (see `api.http.batches`)."""
+    return path.endswith("/batch")
+
+
+def values_in(text: bytes) -> int:
+    """An upper bound on the JSON values in a text, or in a part of one: their separators and beginnings."""
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 class BodyLimits:
-    """ASGI middleware: answers 413 to bodies over 2 MB, and over 16 MB on paths that end in `/batch`."""
+    """ASGI middleware: answers 413 to bodies over 2 MB, and over 16 MB on paths that end in `/batch`; and 400 to bodies
+    of too many values. The last part of a large body waits for its turn, since decoding follows."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -19,23 +38,40 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = BATCH_LIMIT if scope["path"].endswith("/batch") else LIMIT
+        limit = BATCH_LIMIT if is_batch(scope["path"]) else LIMIT
         declared = header(scope, b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > limit:
             await problem_response(_too_large(limit))(scope, receive, send)
             return
-        received = 0
+        counted_here = not is_batch(scope["path"]) and scope["path"] != DOCUMENTS
+        await self._app(scope, bounded(receive, limit, counted_here), send)
 
-        async def bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                if received > limit:
-                    raise _too_large(limit)
-            return message
 
-        await self._app(scope, bounded, send)
+def bounded(receive: Receive, limit: int, count_values: bool) -> Receive:
+    """`receive` within the bounds. Raises Problem (413, 400) at the message that exceeds one."""
+    received = values = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal received, values
+        message = await receive()
+        if message["type"] == "http.request":
+            body = message.get("body", b"")
+            received += len(body)
+            if received > limit:
+                raise _too_large(limit)
+            if count_values and (values := values + values_in(body)) > MAX_VALUES:
+                raise too_many_values()
+            if received > SMALL and not message.get("more_body", False):
+                await turn()
+        return message
+
+    return receive_bounded
+
+
+def too_many_values() -> Invalid:
+    """The 400 of a body whose decoding would take too long."""
+    message = f"The body holds more than {MAX_VALUES:,} JSON values"
+    return Invalid(message, [{"field": "", "message": message}])
 
 
 def _too_large(limit: int) -> Problem:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.database.engine import Database
 from api.database.session import CurrentDatabase, Session
-from api.http.batches import BatchOut
+from api.http.batches import BatchOut, BatchRoute, count_rows
 from api.http.direct_routes import DirectRoute
 from api.http.principal import CurrentAdmin
 from api.http.schemas import Page, Paging, PathId
@@ -17,7 +17,7 @@ from api.interactions.schemas import InteractionBatch, InteractionOut, NewIntera
 from api.metering.dependencies import PAYMENT_REQUIRED, MeteredRequest, MeteredWrite, metered_write
 from api.users import service as users
 
-router = APIRouter()
+router = APIRouter(route_class=BatchRoute)
 
 
 @router.post(
@@ -53,8 +53,14 @@ direct_routes: list[DirectRoute[Any]] = [DirectRoute("/api/v1/interactions", rea
     response_model_exclude_none=True,
     responses=PAYMENT_REQUIRED,
 )
-async def record_all(body: InteractionBatch, usage: MeteredWrite, database: CurrentDatabase) -> BatchOut:
-    """One result per row: 201, 400, 402 or 404. Valid rows are stored even if other rows are refused."""
+async def record_all(
+    body: InteractionBatch, request: Request, usage: MeteredWrite, database: CurrentDatabase
+) -> BatchOut:
+    """One result per row: 201, 400, 402 or 404. Valid rows are stored even if other rows are refused.
+
+    In the rate limit each started 50 rows count as one request.
+    """
+    await count_rows(request, len(body.interactions))
     answer = await service.record_all(database.pool, usage.scope, usage.plan, body.interactions)
     usage.count(answer.succeeded)
     return answer

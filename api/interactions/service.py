@@ -8,6 +8,7 @@ from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.http.batches import BatchOut, BatchResult, read_rows
 from api.http.problems import NotFound, QuotaExceeded
+from api.http.slices import turn
 from api.interactions.bodies import InteractionBody
 from api.interactions.repository import InteractionRepository, InteractionRow, StoreResult
 from api.interactions.schemas import NewInteraction
@@ -42,11 +43,12 @@ async def record_all(pool: Pool, scope: TenantScope, plan: Plan, rows: list[Any]
 
     The good rows are stored in one transaction.
     """
-    valid, results = read_rows(NewInteraction, rows)
-    new_rows = {index: _row(new) for index, new in valid.items()}
-    create = sorted({new.item_id for new in valid.values() if new.create_item})
+    valid, results = await read_rows(NewInteraction, rows, lambda new: (_row(new), new.create_item))
+    new_rows = {index: row for index, (row, _) in valid.items()}
+    create = sorted({row.item_id for row, create_item in valid.values() if create_item})
     if new_rows:
         stored = await InteractionRepository(pool, scope, plan).add_all(list(new_rows.values()), create)
+        await turn()
         results += [_result(plan, stored, index, row) for index, row in new_rows.items()]
     return BatchOut.of(results)
 

@@ -1,11 +1,12 @@
 """Reads and writes items. A deleted item keeps a row without metadata; no read here returns it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Executable, Row, Text, cast, func, or_, select, update
+import msgspec
+from sqlalchemy import ColumnElement, CursorResult, Executable, Row, Text, cast, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -17,6 +18,7 @@ from api.tenants.problems import TenantGone
 
 items = Table.metadata.tables[Item.__tablename__]
 catalogues = Table.metadata.tables[CatalogueState.__tablename__]
+STATEMENT_BYTES = 256 * 1024
 SHOWN = [items.c[name] for name in ("tenant_id", "id", "metadata", "is_active", "created_at", "updated_at")]
 
 
@@ -30,6 +32,15 @@ class StoredItem:
     is_active: bool
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewItemRow:
+    """An item that is to be stored, with its metadata as JSON."""
+
+    id: str
+    metadata: bytes
+    is_active: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +109,31 @@ class ItemRepository:
         found = (await self._execute(select(*SHOWN).where(self._live, items.c.id == id_))).one_or_none()
         return None if found is None else _item(found)
 
-    async def add(self, new: Sequence[tuple[str, dict[str, Any], bool]], version: int) -> list[StoredItem]:
-        """Add items (id, metadata, active) with distinct ids, and return those that were added.
-
-        Ids of existing items are left out. A deleted item's id becomes a new item.
-        """
-        if not new:
-            return []
-        rows = [
-            {"tenant_id": self._tenant_id, "id": id_, "metadata": metadata, "is_active": active, "version": version}
-            for id_, metadata, active in new
-        ]
-        statement = postgresql.insert(items)
+    async def add(self, id_: str, metadata: dict[str, Any], active: bool, version: int) -> StoredItem | None:
+        """Add an item and return it; None where the id is taken. A deleted item's id becomes a new item."""
+        statement = postgresql.insert(items).values(
+            tenant_id=self._tenant_id, id=id_, metadata=metadata, is_active=active, version=version
+        )
         taken = {name: statement.excluded[name] for name in ("metadata", "is_active", "version")}
         upsert = statement.on_conflict_do_update(
             index_elements=["tenant_id", "id"],
             set_={**taken, "created_at": func.now(), "updated_at": func.now(), "deleted_at": None},
             where=items.c.deleted_at.is_not(None),
         ).returning(*SHOWN)
-        return [_item(row) for row in (await self._execute(upsert, rows)).all()]
+        found = (await self._execute(upsert)).one_or_none()
+        return None if found is None else _item(found)
+
+    async def add_all(self, new: Sequence[NewItemRow], version: int) -> set[str]:
+        """Add items with distinct ids as `add` does, and return the ids of those that were added.
+
+        Metadata goes to the database as the JSON that it is, in statements of at most `STATEMENT_BYTES` or one row.
+        """
+        connection = await self._session.connection()
+        added: set[str] = set()
+        for rows in _statements(new):
+            parameters = {"tenant": self._tenant_id, "version": version, "rows": rows}
+            added.update((await connection.execute(_ADD_ALL, parameters)).scalars())
+        return added
 
     async def replace(self, id_: str, metadata: dict[str, Any], active: bool, version: int) -> StoredItem | None:
         """The item with new metadata and activity; None where there is none."""
@@ -164,6 +181,37 @@ class ItemRepository:
 
     async def _execute(self, statement: Executable, rows: list[dict[str, Any]] | None = None) -> CursorResult[Any]:
         return await (await self._session.connection()).execute(statement, rows)
+
+
+_ADD_ALL = text(
+    """
+    INSERT INTO items (tenant_id, id, metadata, is_active, version)
+    SELECT :tenant, new.id, new.metadata, new.is_active, :version
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS new (id text, metadata jsonb, is_active boolean)
+    ON CONFLICT (tenant_id, id) DO UPDATE
+    SET metadata = excluded.metadata, is_active = excluded.is_active, version = excluded.version,
+        created_at = now(), updated_at = now(), deleted_at = NULL
+    WHERE items.deleted_at IS NOT NULL
+    RETURNING id
+    """
+)
+
+
+def _statements(new: Sequence[NewItemRow]) -> Iterator[str]:
+    """The rows as JSON arrays, each for one statement."""
+    rows: list[bytes] = []
+    size = 0
+    for row in new:
+        rows.append(
+            b'{"id":%b,"metadata":%b,"is_active":%b}'
+            % (msgspec.json.encode(row.id), row.metadata, b"true" if row.is_active else b"false")
+        )
+        size += len(rows[-1])
+        if size > STATEMENT_BYTES:
+            yield f"[{b','.join(rows).decode()}]"
+            rows, size = [], 0
+    if rows:
+        yield f"[{b','.join(rows).decode()}]"
 
 
 def _tsquery(query: str) -> ColumnElement[Any]:

@@ -2,17 +2,17 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api.database.session import Session
-from api.http.batches import BatchOut
+from api.http.batches import BatchOut, BatchRoute, count_rows
 from api.http.principal import ReadKey, WriteKey
 from api.http.schemas import Page, Paging, PathId, PlainText
 from api.items import service
 from api.items.schemas import ItemBatch, ItemOut, ItemPatch, ItemReplacement, NewItem
 from api.metering.dependencies import PAYMENT_REQUIRED, CurrentPlan
 
-router = APIRouter(prefix="/api/items", tags=["items"])
+router = APIRouter(prefix="/api/items", tags=["items"], route_class=BatchRoute)
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "Not Found"}}
 _TAKEN: dict[int | str, dict[str, Any]] = {409: {"description": "Conflict"}}
 
@@ -37,11 +37,14 @@ async def create_item(body: NewItem, key: WriteKey, plan: CurrentPlan, session: 
 
 
 @router.post("/batch", summary="Add up to 1,000 items", response_model_exclude_none=True)
-async def create_items(body: ItemBatch, key: WriteKey, plan: CurrentPlan, session: Session) -> BatchOut:
+async def create_items(
+    body: ItemBatch, request: Request, key: WriteKey, plan: CurrentPlan, session: Session
+) -> BatchOut:
     """One result per row: 201, 400, 402 past the plan's limit, or 409 where the id is taken.
 
-    Valid rows are added even if other rows are refused.
+    Valid rows are added even if other rows are refused. In the rate limit each started 50 rows count as one request.
     """
+    await count_rows(request, len(body.items))
     return await service.create_items(session, key.scope, plan, body.items)
 
 

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.scope import TenantScope
 from api.http.batches import BatchOut, BatchResult, read_rows
 from api.http.problems import Conflict, Invalid, NotFound
-from api.items.repository import ItemRepository, StoredItem
+from api.http.slices import turn
+from api.items.repository import ItemRepository, NewItemRow, StoredItem
 from api.items.schemas import ItemPatch, ItemReplacement, NewItem
 from api.metering.refusals import item_refusal
 from configs.plans import Plan
@@ -22,12 +24,12 @@ async def create_item(session: AsyncSession, scope: TenantScope, plan: Plan, new
     """Raises Conflict where the id is taken, and QuotaExceeded at the plan's limit of items."""
     repository = ItemRepository(session, scope)
     version = await repository.next_version()
-    added = await repository.add([(new.id or str(uuid4()), new.metadata, new.is_active)], version)
-    if not added:
+    added = await repository.add(new.id or str(uuid4()), new.metadata, new.is_active, version)
+    if added is None:
         raise Conflict(TAKEN)
     if plan.item_limit is not None and await repository.count() > plan.item_limit:
         raise item_refusal(plan)
-    return added[0]
+    return added
 
 
 async def create_items(session: AsyncSession, scope: TenantScope, plan: Plan, rows: list[Any]) -> BatchOut:
@@ -35,20 +37,20 @@ async def create_items(session: AsyncSession, scope: TenantScope, plan: Plan, ro
 
     A row is also a conflict where an earlier row of the batch has its id.
     """
-    valid, results = read_rows(NewItem, rows)
+    valid, results = await read_rows(NewItem, rows, _new_row)
     first: dict[str, int] = {}
     for index, row in valid.items():
-        id_ = row.id or str(uuid4())
-        if id_ in first:
+        if row.id in first:
             results.append(BatchResult(index=index, status=409, error=TAKEN))
         else:
-            first[id_] = index
+            first[row.id] = index
     if first:
         repository = ItemRepository(session, scope)
         version = await repository.next_version()
         refused = await _beyond_limit(repository, plan, list(first))
-        new = [(id_, valid[index].metadata, valid[index].is_active) for id_, index in first.items()]
-        added = {item.id for item in await repository.add([row for row in new if row[0] not in refused], version)}
+        new = [valid[index] for id_, index in first.items() if id_ not in refused]
+        added = await repository.add_all(new, version)
+        await turn()
         for id_, index in first.items():
             if id_ in added:
                 results.append(BatchResult(index=index, status=201, id=id_))
@@ -56,6 +58,10 @@ async def create_items(session: AsyncSession, scope: TenantScope, plan: Plan, ro
             problem = item_refusal(plan) if id_ in refused else Conflict(TAKEN)
             results.append(BatchResult(index=index, status=problem.status_code, id=id_, error=problem.detail))
     return BatchOut.of(results)
+
+
+def _new_row(item: NewItem) -> NewItemRow:
+    return NewItemRow(item.id or str(uuid4()), msgspec.json.encode(item.metadata), item.is_active)
 
 
 async def _beyond_limit(repository: ItemRepository, plan: Plan, ids: list[str]) -> set[str]:
@@ -91,9 +97,11 @@ async def patch_item(session: AsyncSession, scope: TenantScope, id_: str, patch:
     repository = ItemRepository(session, scope)
     version = await repository.next_version()  # before the read: other writers then wait until the change is committed
     item = _found(await repository.find(id_))
-    metadata = merge_patch(item.metadata, patch.metadata)
-    if (problem := metadata_problem(metadata) or size_problem(metadata)) is not None:
-        raise Invalid.field("metadata", problem)
+    metadata = item.metadata
+    if patch.metadata:  # metadata that does not change may be larger than what is taken today
+        metadata = merge_patch(metadata, patch.metadata)
+        if (problem := metadata_problem(metadata) or size_problem(metadata)) is not None:
+            raise Invalid.field("metadata", problem)
     active = item.is_active if patch.is_active is None else patch.is_active
     return _found(await repository.replace(id_, metadata, active, version))
 

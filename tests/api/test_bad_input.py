@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from api.app import create_app
+from api.http.bodies import MAX_VALUES
 from configs.settings import LimitSettings
 from tests.api.conftest import Tenants, configuration_of
 from tests.fixtures import nasty
@@ -160,6 +161,17 @@ def test_ten_thousand_aliases_are_refused_quickly(api: tuple[httpx.Client, Twin]
     query = "{" + " ".join(f"a{number}: getApiVersion" for number in range(10_000)) + "}"
     answer = api[0].post("/graphql", json={"query": query}, timeout=5.0)
     assert_refused(answer, "aliases", (400,))
+
+
+def test_a_body_holds_up_to_20_000_values(api: tuple[httpx.Client, Twin]) -> None:
+    client, twin = api
+    for values, status in ((MAX_VALUES - 8, 200), (MAX_VALUES, 400)):
+        body = f'{{"userId": "u", "count": 1, "more": [{",".join(["[]"] * (values // 2))}]}}'
+        answer = client.post(
+            "/api/v1/recommend", content=body, headers={**twin.credentials["key"], "content-type": "application/json"}
+        )
+        assert answer.status_code == status, answer.text
+    assert answer.json()["detail"] == "The body holds more than 20,000 JSON values"
 
 
 def test_after_all_that_the_api_answers(api: tuple[httpx.Client, Twin]) -> None:

@@ -248,3 +248,23 @@ def test_a_redis_that_is_not_there_at_the_start_does_not_stop_the_api(open_clien
     key = tenants.key()
     with open_client(limits=LimitSettings(redis_url=SecretStr("redis://127.0.0.1:9/0"))) as client:
         assert client.get("/nothing", headers=key).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "row"),
+    [
+        ("/api/items/batch", {"metadata": {}}),
+        ("/api/v1/interactions/batch", {"userId": "ann", "itemId": "tea", "interactionType": "view"}),
+    ],
+)
+def test_a_batch_costs_a_request_per_started_50_rows(
+    open_client: OpenClient, tenants: Tenants, path: str, row: dict[str, Any]
+) -> None:
+    tenants.create()
+    with open_client(limits=LimitSettings(per_key=10, redis_url=None)) as client:
+        for rows, left in ((1, 9), (50, 9), (51, 8), (500, 0)):
+            answer = client.post(path, json=[row] * rows, headers=tenants.key())
+            assert (answer.status_code, answer.headers["x-ratelimit-remaining"]) == (200, str(left)), rows
+        refused = client.post(path, json=[row] * 501, headers=(key := tenants.key()))
+        assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
+        assert client.get("/nothing", headers=key).status_code == 429

@@ -1,6 +1,7 @@
 """What `/graphql` refuses: documents that cost too much, and requests that are not valid."""
 
 import time
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -10,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from api.graphql.documents import MAX_ALIASES, Extent, extent_of, root_fields
+from api.graphql.documents import (
+    WITH_CREDENTIAL,
+    WITHOUT_CREDENTIAL,
+    DocumentBounds,
+    Extent,
+    check,
+    check_text,
+    comparisons_of,
+    extent_of,
+    root_fields,
+)
+from api.http.bodies import MAX_VALUES
+from api.http.problems import Invalid
 from configs.settings import ApiSettings, LimitSettings
 from tests.api.graphql.calls import HEALTH, RECOMMENDATIONS, VERSION, data, run
 from tests.api.test_limits import away_from_the_end_of_a_minute  # noqa: F401 - a fixture
@@ -48,8 +61,10 @@ def nested_introspection(levels: int) -> str:
     "query",
     [
         "{" + " ".join(f"a{n}: getApiVersion" for n in range(10_000)) + "}",
-        "{" + " ".join(f"a{n}: getApiVersion" for n in range(MAX_ALIASES + 1)) + "}",
-        "{ ...F } fragment F on Query {" + " ".join(f"a{n}: getApiVersion" for n in range(MAX_ALIASES + 1)) + "}",
+        "{" + " ".join(f"a{n}: getApiVersion" for n in range(WITH_CREDENTIAL.aliases + 1)) + "}",
+        "{ ...F } fragment F on Query {"
+        + " ".join(f"a{n}: getApiVersion" for n in range(WITH_CREDENTIAL.aliases + 1))
+        + "}",
         "{" + "getApiVersion " * 100_000 + "}",
         "{ getHealth " * 50 + "{ status }" + " }" * 50,
         "{ getHealth " * 400 + "{ status }" + " }" * 400,
@@ -99,10 +114,96 @@ def run_bounded(client: TestClient, query: str) -> dict[str, Any]:
     return refused(client, query)
 
 
-def test_what_tools_and_people_ask_for_is_not_too_much(client: TestClient) -> None:
+def test_what_tools_and_people_ask_for_is_not_too_much(backend: Backend) -> None:
+    client = backend.client
     assert data(client, get_introspection_query(input_value_deprecation=True, directive_is_repeatable=True))
-    aliased = "{" + " ".join(f"a{n}: getApiVersion" for n in range(MAX_ALIASES)) + "}"
-    assert len(data(client, aliased)) == MAX_ALIASES
+    aliased = "{" + " ".join(f"a{n}: getApiVersion" for n in range(WITH_CREDENTIAL.aliases)) + "}"
+    assert len(data(client, aliased)) == WITH_CREDENTIAL.aliases
+
+
+def test_the_schema_is_shown_to_callers_with_a_credential_only(client: TestClient) -> None:
+    for query in (get_introspection_query(), '{ __type(name: "Query") { name } }'):
+        refused = client.post("/graphql", json={"query": query})
+        assert (refused.status_code, refused.json()["status"]) == (401, 401), refused.text
+        assert refused.json()["errors"][0]["extensions"]["code"] == "UNAUTHORIZED"
+    assert data(client, "{ __typename getApiVersion }")
+
+
+def repeated(count: int) -> str:
+    return "{" + " getApiVersion" * count + " }"
+
+
+def aliased(count: int) -> str:
+    return "{" + " ".join(f"a{number}: getApiVersion" for number in range(count)) + "}"
+
+
+def distinct(count: int) -> str:
+    return "{" + " ".join(f"f{number}" for number in range(count)) + "}"
+
+
+def in_fragments(count: int) -> str:
+    names = [f"F{number}" for number in range(count)]
+    return "{ ...F0 }" + " ".join(f"fragment {name} on Query {{ a }}" for name in names)
+
+
+def deep(levels: int) -> str:
+    return "{ a " * levels + "}" * levels
+
+
+@pytest.mark.parametrize("bounds", [WITH_CREDENTIAL, WITHOUT_CREDENTIAL], ids=["with", "without"])
+@pytest.mark.parametrize(
+    ("what", "build"),
+    [("depth", deep), ("aliases", aliased), ("fields", distinct), ("fragments", in_fragments)],
+)
+def test_a_document_at_a_bound_passes_and_one_above_it_does_not(
+    bounds: DocumentBounds, what: str, build: Callable[[int], str]
+) -> None:
+    at_bound = getattr(bounds, what)
+    check(parse(build(at_bound)), None, bounds)
+    with pytest.raises(Invalid, match=f"has more than {at_bound} "):
+        check(parse(build(at_bound + 1)), None, bounds)
+
+
+@pytest.mark.parametrize("bounds", [WITH_CREDENTIAL, WITHOUT_CREDENTIAL], ids=["with", "without"])
+def test_the_text_and_the_comparisons_of_a_document_are_bounded(bounds: DocumentBounds) -> None:
+    check_text("#" * bounds.length, bounds)
+    with pytest.raises(Invalid, match="characters"):
+        check_text("#" * (bounds.length + 1), bounds)
+    fields = next(count for count in range(bounds.fields) if count * (count - 1) // 2 > bounds.comparisons)
+    check(parse(repeated(fields - 1)), None, bounds)
+    with pytest.raises(Invalid, match="repeats too many fields"):
+        check(parse(repeated(fields)), None, bounds)
+
+
+def test_tokens_are_bounded_before_a_document_is_parsed_to_its_end(backend: Backend, client: TestClient) -> None:
+    """Variables that nobody declares are an error of validation, which a document within the bound reaches."""
+    for caller, tokens in ((backend.client, WITH_CREDENTIAL.tokens), (client, WITHOUT_CREDENTIAL.tokens)):
+        most = "query (" + "$a: Int " * ((tokens - 6) // 4) + ") { getApiVersion }"
+        assert "There can be only one variable named" in refused(caller, most)["detail"]
+        assert "tokens" in refused(caller, most.replace("}", "x" + " x" * 4 + "}"))["detail"]
+
+
+def test_a_caller_without_a_credential_has_tighter_bounds(client: TestClient, backend: Backend) -> None:
+    for query in (aliased(6), repeated(12), repeated(499), aliased(499), in_fragments(4)):
+        assert refused(client, query)["errors"]
+    assert data(client, aliased(5)).keys() == {f"a{number}" for number in range(5)}
+    assert len(data(backend.client, aliased(15))) == 15
+    assert data(backend.client, repeated(45)).keys() == {"getApiVersion"}
+    assert refused(backend.client, repeated(46))["detail"] == "query: repeats too many fields under the same name"
+
+
+def test_comparisons_by_hand() -> None:
+    for query, expected in (
+        ("{ a b c }", 0),
+        ("{ a a }", 1),
+        ("{ a x: a x: b }", 1),
+        ("{ a { b } a { b c } }", 2 * 3),
+        ("{ a { b b } }", 1),
+        ("{ a ... on Query { a } ...F } fragment F on Query { a }", 3),
+        ("{ ...F ...F } fragment F on Query { a { b } }", 2 * 2),
+        ("{ ...F } fragment F on Query { ...F a a }", 1 + 1),
+    ):
+        assert comparisons_of(parse(query)) == expected, query
 
 
 SELECTIONS = st.recursive(
@@ -172,6 +273,19 @@ def post(client: TestClient, content: bytes | str, content_type: str = "applicat
 )
 def test_a_body_that_is_no_request_is_a_400(client: TestClient, content: bytes) -> None:
     assert post(client, content) == 400
+
+
+def test_the_values_of_a_body_are_bounded_and_the_text_of_a_document_is_none_of_them(client: TestClient) -> None:
+    values = "[" + "1," * (MAX_VALUES - 9) + "1]"
+    assert post(client, f'{{"query": "{{ nothing }}", "variables": {{"a": [{values}, {values}]}}}}') == 400
+    most = client.post(
+        "/graphql",
+        content=f'{{"query": "{{ getApiVersion }}", "variables": {{"a": {values}}}}}',
+        headers={"content-type": "application/json"},
+    )
+    assert most.status_code == 200
+    body = refused(client, "{" * (MAX_VALUES + 1))
+    assert body["detail"] == "query: has more than 2,000 characters"
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/graphql", "multipart/form-data; boundary=x", "x"])

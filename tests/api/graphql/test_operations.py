@@ -46,8 +46,8 @@ TYPES = {
 }
 
 
-def test_the_schema_has_the_operations_of_the_reference_and_no_other(client: TestClient) -> None:
-    schema = build_client_schema(data(client, get_introspection_query()))  # type: ignore[arg-type]
+def test_the_schema_has_the_operations_of_the_reference_and_no_other(backend: Backend) -> None:
+    schema = build_client_schema(data(backend.client, get_introspection_query()))  # type: ignore[arg-type]
     assert print_type(schema.type_map["Query"]) == QUERY_TYPE
     assert print_type(schema.type_map["Mutation"]) == MUTATION_TYPE.replace("ARGUMENTS", MUTATION_ARGUMENTS)
     assert schema.subscription_type is None

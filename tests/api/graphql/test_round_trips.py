@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from api.graphql.documents import MAX_ALIASES
+from api.graphql.documents import WITH_CREDENTIAL
 from tests.api.graphql.calls import RECOMMENDATIONS, SIMILAR, data, run
 from tests.fixtures.backend import Backend
 from tests.fixtures.releases import GENRES, item_id
 
-USERS = [f"user-{number}" for number in range(MAX_ALIASES)]
+USERS = [f"user-{number}" for number in range(WITH_CREDENTIAL.aliases)]
 
 
 def about(answers: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Items over HTTP, on a real PostgreSQL."""
 
+import json
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from api.http.batches import MAX_ROW_BYTES
+from api.http.bodies import MAX_VALUES, SMALL
 from tests.fixtures.backend import Backend, running_backend
 
 HEADPHONES = {"title": "Wireless Headphones Pro", "category": "Electronics", "price": 149.99, "tags": ["audio"]}
@@ -108,6 +111,55 @@ def test_a_batch_answers_for_every_row_and_loses_no_good_one(backend: Backend) -
     backend.post("/api/items/batch", {"items": [{"metadata": {}}] * 1001}, status=400)
 
 
+def test_a_large_batch_is_read_row_by_row(backend: Backend) -> None:
+    """Rows that cannot be read, in a body so large that it is cut into rows first, leave the others alone."""
+    text = "tea " * 2_000
+    good = json.dumps({"id": "good", "metadata": {"text": text, "path": "C:\\ud800", "pair": "\ud83c\udf75"}})
+    rows = [
+        good,
+        '{"id": "half", "metadata": {"a": "x\\ud83c"}}',
+        '{"id": "other half", "metadata": {"a": "\\udf75\\ud83c"}}',
+        json.dumps({"id": "long", "metadata": {}, "more": "x" * MAX_ROW_BYTES}),
+        json.dumps({"id": "many", "metadata": {"a": [1] * MAX_VALUES}}, separators=(",", ":")),
+        '{"id": "deep", "metadata": {"a": ' + "[" * 900 + "]" * 900 + "}}",
+        "5",
+        json.dumps({"id": "spaced", "metadata": {"a": 1}}, indent=200),
+    ]
+    body = f'{{"more": [], "items": [{", ".join(rows)}]}}'
+    assert len(body) > 16 * SMALL
+    response = backend.client.post("/api/items/batch", content=body, headers={"content-type": "application/json"})
+    results = response.json()["results"]
+    assert [result["status"] for result in results] == [201, 400, 400, 400, 400, 400, 400, 201]
+    half = "metadata: holds a NUL or half of a surrogate pair"
+    assert [result["error"] for result in results[1:6]] == [
+        half,
+        half,
+        "has more than 262,144 bytes",
+        "has more than 20,000 values",
+        "metadata: is nested deeper than 16 levels",
+    ]
+    assert backend.client.get("/api/items/good").json()["metadata"] == json.loads(good)["metadata"]
+    assert backend.client.get("/api/items/spaced").json()["metadata"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"items": [' + "1, " * 9_000 + "!]}", "not valid JSON: invalid character at position 27011"),
+        ("[" * 9_000 + "]" * 9_000, "error parsing the body"),
+        ('{"items": ' + '"' + "x" * 20_000 + '"}', "items: Input should be a valid list"),
+        ('{"items": [], "more": "' + "x" * 20_000 + '"}', "items: List should have at least 1 item"),
+        ('{"rows": [' + "1," * 9_000 + "1]}", "items: Field required"),
+        ("[" + "{}," * 1_000 + "{}]" + " " * 20_000, "items: List should have at most 1000 items"),
+    ],
+    ids=lambda body: body[:24],
+)
+def test_a_large_body_that_is_no_batch_is_a_400(backend: Backend, body: str, words: str) -> None:
+    assert len(body) > SMALL
+    response = backend.client.post("/api/items/batch", content=body, headers={"content-type": "application/json"})
+    assert (response.status_code, words in response.json()["detail"]) == (400, True), response.text
+
+
 def test_pages_cover_the_catalogue_once(backend: Backend) -> None:
     backend.add_items({f"i{number}": {} for number in range(7)})
     pages = [backend.client.get("/api/items", params={"page": page, "pageSize": 3}).json() for page in (1, 2, 3, 4)]
@@ -170,6 +222,27 @@ def test_metadata_that_cannot_be_stored_is_400(backend: Backend, metadata: bytes
     assert response.status_code == 400
     assert words in response.json()["errors"][0]["message"]
     assert response.json()["errors"][0]["field"] == "metadata"
+
+
+def _sized(size: int) -> dict[str, Any]:
+    """Metadata that has exactly this many bytes as JSON."""
+    return {"a": "x" * (size - len('{"a":""}'))}
+
+
+def test_metadata_of_32_kilobytes_is_taken_and_one_byte_more_is_400(backend: Backend) -> None:
+    most, too_much = _sized(32 * 1024), _sized(32 * 1024 + 1)
+    problem = "has 32769 bytes; at most 32768 are kept"
+    backend.post("/api/items", {"id": "a", "metadata": most}, status=201)
+    refused = backend.post("/api/items", {"metadata": too_much}, status=400)
+    assert refused["errors"] == [{"field": "metadata", "message": problem}]
+    batch = backend.post("/api/items/batch", [{"id": "b", "metadata": most}, {"metadata": too_much}])
+    assert [result["status"] for result in batch["results"]] == [201, 400]
+    assert batch["results"][1]["error"] == f"metadata: {problem}"
+    assert backend.client.put("/api/items/a", json={"metadata": most}).status_code == 200
+    assert backend.client.put("/api/items/a", json={"metadata": too_much}).status_code == 400
+    merged = backend.client.patch("/api/items/a", json={"metadata": {"b": 1}})
+    assert (merged.status_code, merged.json()["errors"][0]["field"]) == (400, "metadata")
+    assert backend.client.patch("/api/items/a", json={"metadata": {"a": "x"}}).status_code == 200
 
 
 def test_the_largest_numbers_come_back_as_they_were(backend: Backend) -> None:

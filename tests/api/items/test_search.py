@@ -131,8 +131,15 @@ LONG = "あいうえおかきくけこ" * 2_500
 """So long that the index neither counts on to its end nor keeps every place of a pair."""
 
 
+def _store(backend: Backend, id_: str, metadata: dict[str, Any]) -> None:
+    """Store an item as an earlier version did, which took larger metadata."""
+    insert = "INSERT INTO items (tenant_id, id, metadata, version) VALUES ('shop', %s, %s, 1)"
+    backend.sql(insert, [id_, json.dumps(metadata)])
+
+
 def test_the_end_of_a_long_text_is_found(backend: Backend) -> None:
-    backend.add_items({"long": {"text": LONG + "さかいめ終", "tail": "しっぽ"}, "other": {"text": LONG}})
+    _store(backend, "long", {"text": LONG + "さかいめ終", "tail": "しっぽ"})
+    _store(backend, "other", {"text": LONG})
     assert found(backend, "さかいめ終") == ["long"]
     assert found(backend, "こさかい") == ["long"]
     assert found(backend, "しっぽ") == ["long"]
@@ -204,6 +211,8 @@ def _han(count: int) -> str:
     return "".join(chr(0x4E00 + (number * 7919) % 20_000) for number in range(count))
 
 
+EARLIER_MAX_BYTES = 256 * 1024
+"""What one item's metadata could hold before the bound became `MAX_BYTES`."""
 LARGEST = {
     "Han": _han(87_000),
     "beyond the basic plane": "".join(chr(0x20000 + (number * 7919) % 40_000) for number in range(65_000)),
@@ -217,19 +226,23 @@ LARGEST = {
 
 
 @pytest.mark.parametrize("kind", LARGEST)
-def test_the_largest_metadata_can_be_stored_and_searched(backend: Backend, kind: str) -> None:
+def test_the_largest_metadata_of_an_earlier_version_is_served_and_searched(backend: Backend, kind: str) -> None:
     metadata = {"zzz": LARGEST[kind], "title": "needle"}
     size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode())
-    assert size > 0.8 * MAX_BYTES
-    backend.post("/api/items", {"id": "large", "metadata": metadata}, status=201)
+    assert size > 0.8 * EARLIER_MAX_BYTES > MAX_BYTES
+    _store(backend, "large", metadata)
     assert found(backend, "needle") == ["large"]
+    assert backend.client.get("/api/items/large").json()["metadata"].keys() == metadata.keys()
+    hidden = backend.client.patch("/api/items/large", json={"isActive": False})
+    assert (hidden.status_code, hidden.json()["isActive"]) == (200, False)
+    assert backend.client.patch("/api/items/large", json={"metadata": {"a": 1}}).status_code == 400
+    assert backend.client.patch("/api/items/large", json={"metadata": {"zzz": None}}).status_code == 200
 
 
 def test_past_what_the_index_can_hold_the_beginning_is_found(backend: Backend) -> None:
     """Nothing that the API takes is so large; whoever writes to the database may."""
     pairs = "".join(chr(0x4E00 + number % 20_000) + chr(0x20000 + number) for number in range(40_000))
-    metadata = json.dumps({"a": "needle", "text": pairs + _han(90_000)})
-    backend.sql("INSERT INTO items (tenant_id, id, metadata, version) VALUES ('shop', 'huge', %s, 1)", [metadata])
+    _store(backend, "huge", {"a": "needle", "text": pairs + _han(90_000)})
     assert found(backend, "needle") == ["huge"]
 
 
