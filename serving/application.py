@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from serving.watch import ReleaseWatch
 
 MAX_BODY_BYTES = 128 * 1024 * 1024
-"""A catalogue delta may carry every item of a large catalogue."""
+"""The API sends a large catalogue delta in small parts. One of protocol version 1 sends it whole."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -52,7 +52,8 @@ class _Reply(NamedTuple):
 class BatchApplication:
     """The routes over the releases of a watch. `open` sets the watch when the server starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        self._max_body_bytes = max_body_bytes
         self._watch: ReleaseWatch | None = None
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answer")
 
@@ -80,7 +81,7 @@ class BatchApplication:
                 codec = BY_MEDIA_TYPE.get(content_type)
                 if codec is None:
                     raise RefusedRequestError(415, f"a batch is one of {list(BY_MEDIA_TYPE)}, not {content_type!r}")
-                body = await _body(receive)
+                body = await _body(receive, self._max_body_bytes)
                 run = asyncio.get_running_loop().run_in_executor
                 return await run(self._executor, self._answer, watch, codec, body)
             case (path, "GET") if path == RELEASES_PATH:
@@ -122,7 +123,7 @@ def _log_batch(request: BatchRequest, response: BatchResponse, seconds: float) -
         )
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -131,8 +132,8 @@ async def _body(receive: Receive) -> bytes:
             raise RefusedRequestError(400, "the request ended early")
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
-        if size > MAX_BODY_BYTES:
-            raise RefusedRequestError(413, f"a batch is at most {MAX_BODY_BYTES} bytes")
+        if size > max_bytes:
+            raise RefusedRequestError(413, f"a batch is at most {max_bytes} bytes")
         if not message.get("more_body", False):
             return b"".join(chunks)
 

@@ -24,6 +24,7 @@ from serving.contracts.messages import (
     BatchRequest,
     BatchResponse,
     CatalogueDelta,
+    CataloguePlace,
     Query,
     QueryError,
     RankedItem,
@@ -42,7 +43,7 @@ MAX_WAITING = 1_024
 HELD_UP_SECONDS = 0.01
 """A timer that fires later than this tells that this process was held up, not the server."""
 
-LoadDelta = Callable[[int], Awaitable[CatalogueDelta]]
+LoadDelta = Callable[[CataloguePlace], Awaitable[CatalogueDelta]]
 
 log = structlog.get_logger(__name__)
 
@@ -90,8 +91,8 @@ class ServingClient:
             tenant_id: whose models and catalogue.
             catalogue_version: the version that the database has now. The answer knows this version or a newer one.
             query: `RecommendQuery` or `SimilarQuery`.
-            load_delta: reads the catalogue delta since a version from the database. Where the server lacks the
-                version, it is called for one of the queries of the batch.
+            load_delta: reads the catalogue delta since a place from the database, or its next part where it is large.
+                Where the server lacks the version, it is called for one of the queries of the batch.
 
         Raises ServingUnavailable where no model can answer, and whatever `load_delta` raises.
         """
@@ -200,10 +201,40 @@ class ServingClient:
                 if len(response.answers) != len(queries):
                     raise ServingUnavailable("serving-unavailable", "not as many answers as queries")
                 return response
+            delta = await self._last_part(tenant_id, batch, response)
+        raise ServingUnavailable("serving-unavailable", f"no catalogue delta fits after {MAX_HANDSHAKES} attempts")
+
+    async def _last_part(
+        self, tenant_id: str, batch: list[_PendingQuery], response: BatchResponse
+    ) -> CatalogueDelta | None:
+        """Read the delta that the server needs, and send all of its parts but the last. Returns the last.
+
+        Returns None where the server does not take a part, as where it has swapped the release meanwhile. Where another
+        process sends the same delta, each goes on from where both have come.
+        """
+        place = _place(response)
+        in_parts = self._transport.takes_parts
+        parts: list[CatalogueDelta] = []
+        while True:
             # A caller that went away may have closed what its `load_delta` reads with, so one that still waits is used.
             waiting = (pending for pending in batch if not pending.answer.done())
-            delta = await max(waiting, key=_catalogue_version, default=newest).load_delta(response.catalogue_version)
-        raise ServingUnavailable("serving-unavailable", f"no catalogue delta fits after {MAX_HANDSHAKES} attempts")
+            part = await max(waiting, key=_catalogue_version, default=batch[0]).load_delta(place)
+            if not in_parts:
+                parts.append(part)
+            if part.complete:
+                break
+            if in_parts:
+                taken = await self._transport.batch(BatchRequest(tenant_id, part.version, [], part))
+                if taken.status == "no_release":
+                    raise ServingUnavailable("no-release")
+                if _place(taken).order <= place.order:
+                    return None
+                place = _place(taken)
+            else:
+                place = part.end
+        if not parts:
+            return part
+        return CatalogueDelta(parts[0].since, part.version, [change for each in parts for change in each.changes])
 
 
 class _Expiry:
@@ -238,6 +269,10 @@ def _deliver(batch: list[_PendingQuery], response: BatchResponse) -> None:
             pending.answer.set_exception(_unavailable(answer))
         else:
             pending.answer.set_result(ModelAnswer(answer, response.release, response.catalogue_version))
+
+
+def _place(response: BatchResponse) -> CataloguePlace:
+    return response.place or CataloguePlace(response.catalogue_version)
 
 
 def _catalogue_version(pending: _PendingQuery) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.contracts.messages import CatalogueDelta, ItemChange
+from serving.contracts.messages import CatalogueDelta, CataloguePlace, ItemChange
 from serving.filtering import LayeredColumns, MetadataColumns, lay_over
 from training.models.contract import Ensemble, FloatMatrix, Mask, Positions, Recommender
 
@@ -22,6 +22,7 @@ class Catalogue:
     columns: MetadataColumns | LayeredColumns
     models: dict[str, Recommender]  # by family, each scoring n_items items
     _vectors: dict[str, FloatMatrix] = field(default_factory=dict)
+    parts_end: CataloguePlace | None = None  # of the delta whose last part has not come yet; None where all have
 
     @classmethod
     def of_release(
@@ -40,16 +41,26 @@ class Catalogue:
             self._vectors[family] = self.models[family].item_vectors()
         return self._vectors[family]
 
-    def overlaid(self, delta: CatalogueDelta) -> "Catalogue":
-        """The catalogue at the delta's version; this one where the delta is not newer.
+    @property
+    def place(self) -> CataloguePlace:
+        """Up to where the changes are known: all of this version, and those of the parts of a delta that came since."""
+        return self.parts_end or CataloguePlace(self.version)
 
-        Raises ValueError where the delta starts after this version: the changes in between would be missing.
+    def overlaid(self, delta: CatalogueDelta) -> "Catalogue":
+        """The catalogue at the delta's version; this one where the delta ends before its place.
+
+        A part of a delta leaves the version as it is, until the last part has come. Changes before this catalogue's
+        place are left out, because a newer state of those items may be here already.
+
+        Raises ValueError where the delta starts after this place: the changes in between would be missing.
         """
-        if delta.version <= self.version:
+        place = self.place.order
+        if delta.end.order <= place:
             return self
-        if delta.since > self.version:
-            raise ValueError(f"the delta starts at version {delta.since}, after {self.version}")
-        changes = {change.item_id: change for change in sorted(delta.changes, key=lambda change: change.version)}
+        if delta.start.order > place:
+            raise ValueError(f"the delta starts at version {delta.since}, item {delta.since_item}, after {self.place}")
+        newer = [change for change in delta.changes if CataloguePlace(change.version, change.item_id).order > place]
+        changes = {change.item_id: change for change in sorted(newer, key=lambda change: change.version)}
         edits = self._edits(changes)
         ids, position_of, metadata = self.ids, self.position_of, self.metadata
         added = [position for position in edits if position >= len(ids)]
@@ -71,7 +82,8 @@ class Catalogue:
             edited = [metadata[position] for position in positions]
             columns = lay_over(columns, positions, metadata)
             models, vectors = _lay_over(models, positions, edited), {}
-        return Catalogue(delta.version, ids, position_of, metadata, visible, columns, models, vectors)
+        version, end = (delta.version, None) if delta.complete else (self.version, delta.end)
+        return Catalogue(version, ids, position_of, metadata, visible, columns, models, vectors, end)
 
     def _edits(self, changes: dict[str, ItemChange]) -> dict[int, ItemChange]:
         """The changes of metadata by position. New items get the positions after the last one.

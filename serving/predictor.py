@@ -82,10 +82,11 @@ class Predictor:
         """
         if request.catalogue_version > self.catalogue.version:
             delta = request.delta
-            if delta is None or delta.since > self.catalogue.version or delta.version < request.catalogue_version:
-                return BatchResponse("delta_needed", self.manifest.release, self.catalogue.version)
-            self.catalogue = self.catalogue.overlaid(delta)
+            if delta is not None and delta.start.order <= self.catalogue.place.order:
+                self.catalogue = self.catalogue.overlaid(delta)
         catalogue = self.catalogue
+        if request.catalogue_version > catalogue.version:
+            return BatchResponse("delta_needed", self.manifest.release, catalogue.version, place=catalogue.place)
         answers: list[Answer] = ["failed"] * len(request.queries)
         for group, indices in group_queries(request.queries).items():
             queries = [request.queries[index] for index in indices]

@@ -46,6 +46,11 @@ class ServingTransport:
         self._codec = SPOKEN[NEWEST]  # of the version that the server is taken to read
         self._decode_releases = msgspec.json.Decoder(dict[str, ReleaseInfo]).decode
 
+    @property
+    def takes_parts(self) -> bool:
+        """Whether the server takes a catalogue delta in parts; one of version 1 takes it in one message only."""
+        return self._codec.version > 1
+
     async def batch(self, request: BatchRequest) -> BatchResponse:
         """Send one batch, once more in an earlier version of the protocol for a server that reads no newer one.
 
@@ -56,6 +61,7 @@ class ServingTransport:
         newest = answer.headers.get(VERSION_HEADER)
         agreed = agreed_codec(newest)
         if answer.status == 415 and agreed not in (None, codec):
+            self._settle(agreed)
             codec = agreed
             answer = await self._exchange("POST", BATCH_PATH, codec.media_type, codec.encode_request(request))
             newest = answer.headers.get(VERSION_HEADER)

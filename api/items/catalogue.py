@@ -6,14 +6,20 @@ from api.database.batch_loader import BatchLoader
 from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.tenants.problems import TenantGone
-from serving.contracts.messages import CatalogueDelta, ItemChange
+from serving.contracts.messages import CatalogueDelta, CataloguePlace, ItemChange
+
+PART_ITEMS = 2_000
+PART_BYTES = 2 * 1024 * 1024
+"""Of the metadata in one part of a delta. It is decoded and encoded in one go, and other requests wait meanwhile."""
 
 
 class CatalogueReader:
     """Each method reads with one statement, so its result is of one moment. Concurrent callers share statements."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, part_items: int = PART_ITEMS, part_bytes: int = PART_BYTES) -> None:
+        """part_items, part_bytes: bounds on a part of a delta; a single item may have more bytes."""
         self._pool = pool
+        self._bounds = {"items": part_items, "bytes": part_bytes}
         self._versions = BatchLoader(self._read_versions)
         self._items = BatchLoader(self._read_items)
         self._live = BatchLoader(self._read_live)
@@ -25,19 +31,27 @@ class CatalogueReader:
             raise TenantGone
         return version
 
-    async def delta(self, scope: TenantScope, since: int) -> CatalogueDelta:
-        """Every item that changed after version `since`, as it is now. Raises TenantGone."""
+    async def delta(self, scope: TenantScope, since: CataloguePlace) -> CatalogueDelta:
+        """The items that changed after a place, as they are now; where they are many, the first of them.
+
+        An item that changes between the reads of two parts is in both, since it moves to the end of the order.
+        Raises TenantGone.
+        """
+        values = {"tenant": scope.tenant_id, "since": since.version, "since_item": since.item_id, **self._bounds}
         async with self._pool.connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-            await cursor.execute(_DELTA, {"tenant": scope.tenant_id, "since": since})
+            await cursor.execute(_DELTA, values)
             rows = await cursor.fetchall()
         if not rows:
             raise TenantGone
         changes = [
             ItemChange(id_, version, active, metadata)
-            for _, id_, version, active, metadata in rows
+            for _, _, id_, version, active, metadata in rows
             if id_ is not None  # the outer join's row where nothing changed
         ]
-        return CatalogueDelta(since, rows[0][0], changes)
+        catalogue_version, found = rows[0][:2]
+        if not changes or (found == len(changes) and found < self._bounds["items"]):
+            return CatalogueDelta(since.version, catalogue_version, changes, since.item_id)
+        return CatalogueDelta(since.version, changes[-1].version, changes, since.item_id, changes[-1].item_id)
 
     async def live(self, scope: TenantScope, ids: list[str]) -> set[str]:
         """The ids of the items that exist and are active."""
@@ -72,12 +86,24 @@ class CatalogueReader:
         return [{id_ for id_ in ids if (scope.tenant_id, id_) in live} for scope, ids in keys]
 
 
+# Item ids are compared by code point, as the model server compares them.
 _DELTA = """
-SELECT catalogue.version, item.id, item.version, item.is_active AND item.deleted_at IS NULL,
-    CASE WHEN item.deleted_at IS NULL THEN item.metadata END
-FROM catalogues AS catalogue
-LEFT JOIN items AS item ON item.tenant_id = catalogue.tenant_id AND item.version > %(since)s
+WITH found AS MATERIALIZED (
+    SELECT version, id COLLATE "C" AS id, is_active AND deleted_at IS NULL AS active,
+        CASE WHEN deleted_at IS NULL THEN metadata END AS metadata
+    FROM items
+    WHERE tenant_id = %(tenant)s AND version >= %(since)s
+        AND (version > %(since)s OR id COLLATE "C" > %(since_item)s::text)
+    ORDER BY version, id COLLATE "C" LIMIT %(items)s
+), part AS (
+    SELECT *, count(*) OVER () AS total, row_number() OVER in_order AS place,
+        sum(coalesce(octet_length(metadata::text), 0)) OVER in_order AS bytes
+    FROM found WINDOW in_order AS (ORDER BY version, id)
+)
+SELECT catalogue.version, part.total, part.id, part.version, part.active, part.metadata
+FROM catalogues AS catalogue LEFT JOIN part ON part.bytes <= %(bytes)s OR part.place = 1
 WHERE catalogue.tenant_id = %(tenant)s
+ORDER BY part.version, part.id
 """
 
 _VERSIONS = "SELECT tenant_id, version FROM catalogues WHERE tenant_id = ANY(%(tenants)s::text[])"

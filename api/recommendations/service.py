@@ -27,6 +27,7 @@ from serving.contracts.filters import Filter
 from serving.contracts.histories import pack_history, pack_ids, read_ids, with_events
 from serving.contracts.messages import (
     CatalogueDelta,
+    CataloguePlace,
     HistoryEvent,
     Query,
     RankedItem,
@@ -174,7 +175,7 @@ class RecommendationService:
         return [item for item in answer.items if item.item_id not in gone], answer.release
 
     async def _ask_once(self, scope: TenantScope, version: int, query: Query) -> ModelAnswer:
-        async def load_delta(since: int) -> CatalogueDelta:
+        async def load_delta(since: CataloguePlace) -> CatalogueDelta:
             return await self._catalogue.delta(scope, since)
 
         return await self._models.ask(scope.tenant_id, version, query, load_delta)

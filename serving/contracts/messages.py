@@ -5,7 +5,8 @@ earlier program cannot read needs a new version, and a codec that still writes t
 
 A batch holds queries of one tenant. It names the catalogue version that the API has just read in the database. Where
 the server does not hold that version, it answers `delta_needed` with the version that it holds, and the API sends the
-batch again with the catalogue delta since then.
+batch again with the catalogue delta since then. A large delta comes in parts, in batches without queries; the version
+rises when all of them have come.
 """
 
 from typing import Annotated, Any, Literal
@@ -86,12 +87,45 @@ class ItemChange(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] | None
 
 
+class CataloguePlace(msgspec.Struct, frozen=True, array_like=True):
+    """A place among the items of a catalogue in the order of their last changes: by version, then by item id.
+
+    It stands for what is known: the items up to this place. Where `item_id` is None, all of `version` are.
+    """
+
+    version: int
+    item_id: str | None = None
+
+    @property
+    def order(self) -> tuple[int, bool, str]:
+        """Places compare as their orders do."""
+        return self.version, self.item_id is None, self.item_id or ""
+
+
 class CatalogueDelta(msgspec.Struct, frozen=True):
-    """Every item whose version is above `since`, in its state at `version`."""
+    """The items that changed after one place of the catalogue up to another, each in the state of its last change.
+
+    A complete delta ends with a version: then it holds every item whose version is above `since`, in its state at
+    `version`. A large one comes in several parts, of which all but the last end with an item.
+    """
 
     since: int
     version: int
     changes: list[ItemChange]
+    since_item: str | None = None
+    last_item: str | None = None
+
+    @property
+    def start(self) -> CataloguePlace:
+        return CataloguePlace(self.since, self.since_item)
+
+    @property
+    def end(self) -> CataloguePlace:
+        return CataloguePlace(self.version, self.last_item)
+
+    @property
+    def complete(self) -> bool:
+        return self.last_item is None
 
 
 class BatchRequest(msgspec.Struct, frozen=True):
@@ -121,8 +155,9 @@ class BatchResponse(msgspec.Struct, frozen=True):
 
     status: Literal["ok", "delta_needed", "no_release"]
     release: str = ""
-    catalogue_version: int = 0  # of the answers; with "delta_needed", where a delta has to start
+    catalogue_version: int = 0  # of the answers; with "delta_needed", the version that the server holds
     answers: list[list[RankedItem] | QueryError] = []  # the ranked items, or why that query alone has no answer
+    place: CataloguePlace | None = None  # where a delta has to start; None: at `catalogue_version`
 
 
 class ReleaseInfo(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from serving.contracts.messages import (
     QueryError,
     RankedItem,
     RecommendQuery,
+    ServingUnavailable,
     SimilarQuery,
     UnitInterval,
 )
@@ -90,6 +91,8 @@ class _BatchResponse(msgspec.Struct, frozen=True):
 
 def _encode_request(request: BatchRequest) -> bytes:
     delta = request.delta
+    if delta is not None and (delta.since_item is not None or not delta.complete):
+        raise ServingUnavailable("serving-unavailable", "version 1 carries no parts of a catalogue delta")
     message = _BatchRequest(
         request.tenant_id,
         request.catalogue_version,

@@ -26,6 +26,7 @@ from feature_store import analytics_sources, exports, sources
 from feature_store.analytics_sinks import roll_up_step
 from feature_store.generation_sources import generation_source
 from serving.contracts.filters import parse_filter
+from serving.contracts.messages import CataloguePlace
 from tests.feature_store.rows import add_tenant
 from tests.fixtures import bulk
 from tests.fixtures.plans import Plans, TracingPool, tracing_adbc, tracing_engine
@@ -114,7 +115,13 @@ def test_whether_recommended_items_may_be_shown(plans: Plans, pooled: Any) -> No
 
 
 def test_what_changed_in_the_catalogue(plans: Plans, pooled: Any) -> None:
-    assert pooled(lambda pool: CatalogueReader(pool).delta(SCOPE, 1)).changes == []
+    assert pooled(lambda pool: CatalogueReader(pool).delta(SCOPE, CataloguePlace(1))).changes == []
+    assert plans.indexes("items") == {"items_tenant_id_version_idx"}
+
+
+def test_the_next_part_of_what_changed_in_the_catalogue(plans: Plans, pooled: Any) -> None:
+    place = CataloguePlace(2, "item-9")
+    assert pooled(lambda pool: CatalogueReader(pool).delta(SCOPE, place)).since_item == "item-9"
     assert plans.indexes("items") == {"items_tenant_id_version_idx"}
 
 

@@ -16,6 +16,7 @@ from configs.settings import ServingSettings
 from serving.client import ServingClient
 from serving.contracts.messages import (
     CatalogueDelta,
+    CataloguePlace,
     ItemChange,
     Query,
     RecommendQuery,
@@ -50,7 +51,7 @@ async def client_of(server: ModelServer, patience: float = 30.0) -> AsyncIterato
         await client.close()
 
 
-async def no_delta(since: int) -> CatalogueDelta:
+async def no_delta(since: CataloguePlace) -> CatalogueDelta:
     raise AssertionError(f"asked for a delta since {since}")
 
 
@@ -91,9 +92,9 @@ def test_queries_that_come_while_a_call_is_in_flight_leave_together(server: Mode
 def test_the_delta_is_read_once_for_queries_that_leave_together(server: ModelServer) -> None:
     asked: list[int] = []
 
-    async def load_delta(since: int) -> CatalogueDelta:
-        asked.append(since)
-        return delta(11, ("horror-5", None, False), since=since)
+    async def load_delta(since: CataloguePlace) -> CatalogueDelta:
+        asked.append(since.version)
+        return delta(11, ("horror-5", None, False), since=since.version)
 
     async def scenario() -> None:
         async with client_of(server) as client:
@@ -106,9 +107,9 @@ def test_the_delta_is_read_once_for_queries_that_leave_together(server: ModelSer
 
 
 def test_metadata_with_numbers_past_64_bits_travels(server: ModelServer) -> None:
-    async def load_delta(since: int) -> CatalogueDelta:
+    async def load_delta(since: CataloguePlace) -> CatalogueDelta:
         metadata = {"title": "horror horror3", "genres": ["horror"], "views": [2**80, -(10**400), {"deep": 10**400}]}
-        return CatalogueDelta(since, 12, [ItemChange("large", 12, True, metadata)])
+        return CatalogueDelta(since.version, 12, [ItemChange("large", 12, True, metadata)])
 
     async def scenario() -> None:
         async with client_of(server) as client:
@@ -142,7 +143,7 @@ def test_without_a_model_the_reason_is_named_and_others_are_served(
 
 
 def test_what_reading_the_delta_raises_reaches_the_caller_and_nobody_else(server: ModelServer) -> None:
-    async def failing(since: int) -> CatalogueDelta:
+    async def failing(since: CataloguePlace) -> CatalogueDelta:
         raise ConnectionError("the database is away")
 
     async def scenario() -> None:

@@ -18,6 +18,7 @@ from serving.contracts.messages import (
     BatchRequest,
     BatchResponse,
     CatalogueDelta,
+    CataloguePlace,
     HistoryEvent,
     ItemChange,
     RankedItem,
@@ -156,7 +157,7 @@ class Installation:
         await self._application(scope, receive, send_without_version)
 
 
-async def no_delta(since: int) -> CatalogueDelta:
+async def no_delta(since: CataloguePlace) -> CatalogueDelta:
     raise AssertionError(f"asked for a delta since {since}")
 
 
@@ -189,8 +190,8 @@ def test_a_new_api_learns_the_version_of_an_old_server_from_one_answer_and_follo
 
 @pytest.mark.fit
 def test_an_old_server_gets_its_catalogue_delta(predictor: Predictor) -> None:
-    async def load_delta(since: int) -> CatalogueDelta:
-        return delta(11, ("horror-5", None, False), since=since)
+    async def load_delta(since: CataloguePlace) -> CatalogueDelta:
+        return delta(11, ("horror-5", None, False), since=since.version)
 
     async def scenario() -> None:
         installation = Installation(predictor)

@@ -8,7 +8,7 @@ import pytest
 
 from configs.settings import ServingSettings
 from serving.client import MAX_WAITING, ServingClient
-from serving.contracts.messages import CatalogueDelta, RecommendQuery, ServingUnavailable
+from serving.contracts.messages import CatalogueDelta, CataloguePlace, RecommendQuery, ServingUnavailable
 from serving.tenant_health import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, MAX_RISE, TenantHealth
 from tests.fixtures.platform import free_ports
 from tests.fixtures.scripted_server import (
@@ -43,8 +43,8 @@ async def client_of(
         await client.close()
 
 
-async def nothing_changed(since: int) -> CatalogueDelta:
-    return CatalogueDelta(since, since + 1, [])
+async def nothing_changed(since: CataloguePlace) -> CatalogueDelta:
+    return CatalogueDelta(since.version, since.version + 1, [])
 
 
 async def outcome(client: ServingClient, tenant: str) -> str:
