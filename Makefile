@@ -21,7 +21,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format types check bench-latency bench-analytics bench-metering bench-waits bench-stalls bench-quality bench-estimates fuzz complete-journey lock clean reset
+.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-analytics bench-metering bench-waits bench-stalls bench-quality bench-estimates fuzz complete-journey lock clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ check: lint types test ## what a change must pass
 
 bench-latency: install ## what a recommendation costs on the running demo; writes docs/latency.md (ROWS=hybrid,fresh SECONDS=6)
 	@$(BIN)/python -m tests.benchmarks.latency $(if $(ROWS),--rows $(ROWS)) $(if $(SECONDS),--seconds $(SECONDS))
+
+bench-reliability: install ## clients while parts of the demo fail, restart or are replaced (SCENARIOS=swap,killed MEMORY=600)
+	@$(BIN)/python -m tests.benchmarks.reliability $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(MEMORY),--memory-seconds $(MEMORY))
 
 bench-analytics: install ## latency of both analytics routes over ten million interactions; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.analytics

@@ -61,6 +61,7 @@ def serve(
 
     from api.asgi import application
     from api.auth.tokens import MissingSecretError
+    from configs.local.processes import DRAIN_SECONDS
 
     ports = PortSettings()
     try:
@@ -78,7 +79,7 @@ def serve(
         access_log=False,  # `api.http.requests` logs requests, with their trace ids
         proxy_headers=False,  # `api.http.client` decides which proxies are trusted
         server_header=False,
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
     )
 
 

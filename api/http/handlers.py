@@ -13,6 +13,8 @@ from api.database.engine import UNREACHABLE
 from api.http.problems import FieldError, Invalid, Problem, Unavailable, problem_response
 
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+RETRY_SECONDS = 1
+"""What a client is told to wait when the database is away: a restart takes about as long."""
 
 log = structlog.get_logger(__name__)
 
@@ -77,4 +79,4 @@ def database_problem(app: FastAPI, error: Exception) -> Problem | None:
         return None
     log.warning("the database does not answer", error=repr(cause))
     app.state.database.recheck()
-    return Unavailable("The database does not answer")
+    return Unavailable("The database does not answer", RETRY_SECONDS)

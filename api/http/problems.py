@@ -100,10 +100,10 @@ class QuotaExceeded(Problem):
 
 
 class Unavailable(Problem):
-    """503: something that the response needs does not answer."""
+    """503: something that the response needs does not answer. retry_after: seconds, where a guess can be made."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(503, detail)
+    def __init__(self, detail: str, retry_after: int | None = None) -> None:
+        super().__init__(503, detail, headers=None if retry_after is None else {"Retry-After": str(retry_after)})
 
 
 def title_of(status: int) -> str:

@@ -12,6 +12,10 @@ from configs.settings import PathSettings, PortSettings
 
 SOCKET_PATH_LIMIT = 100  # the kernel's limit is 108 bytes with the terminating zero
 THREADS = "2"
+DRAIN_SECONDS = 10
+"""After SIGTERM, the API answers the requests that it has for so long, before it cuts them off."""
+FLUSH_SECONDS = 20
+"""Then it writes the last counts and impressions. Where the database does not answer, each of them waits for it."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Program:
     name: str
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
-    stop_seconds: int = 10
+    stop_seconds: int = 10  # after SIGTERM, until it is killed
 
 
 def programs(
@@ -50,6 +54,7 @@ def programs(
             "api",
             [python, "-m", "api", "serve"],
             {"API_PORT": str(ports.api), "SERVING_URL": serving_url, **api},
+            stop_seconds=DRAIN_SECONDS + FLUSH_SECONDS,
         ),
         Program(
             "dagster",

@@ -14,7 +14,8 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from configs.local.processes import socket_path
 from configs.settings import PathSettings
 
-STOP_SECONDS = 60.0
+STOP_SECONDS = 120.0
+"""Programs are stopped one after another. This is more than all of them together may take (`Program.stop_seconds`)."""
 
 
 class Supervisor:

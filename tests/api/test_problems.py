@@ -168,7 +168,9 @@ def test_a_database_that_went_away_is_a_503_and_comes_back(
         ready = client.get("/health/ready")
         assert (ready.status_code, ready.json()["database"]) == (200, "up")
         with gone_away(postgres_url, name):
-            _problem(client.get("/nothing", headers=key), 503)
+            away = client.get("/nothing", headers=key)
+            _problem(away, 503)
+            assert int(away.headers["retry-after"]) > 0
             assert client.get("/health").text == "Healthy"
             down = client.get("/health/ready")
             assert (down.status_code, down.json()["database"]) == (503, "down")

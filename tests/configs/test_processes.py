@@ -17,8 +17,8 @@ from configs.local.demo import Demo, DemoSettings
 from configs.local.demo_state import DemoState
 from configs.local.demo_stripe import DemoStripe
 from configs.local.launch import survivors
-from configs.local.processes import SOCKET_PATH_LIMIT, programs, socket_path, write_configuration
-from configs.local.supervision import Supervisor
+from configs.local.processes import DRAIN_SECONDS, SOCKET_PATH_LIMIT, programs, socket_path, write_configuration
+from configs.local.supervision import STOP_SECONDS, Supervisor
 from configs.plans import plans
 from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings
 from tests.fixtures.platform import answers, free_ports, wait_until
@@ -51,6 +51,14 @@ def test_programs_are_those_of_the_design_and_come_back_when_they_die(paths: Pat
     assert all(parser[f"program:{name}"]["autorestart"] == "true" for name in names)
     without = programs(PortSettings(), paths, api={}, pipeline={})
     assert {program.name for program in without} == names - {"stripe"}
+
+
+def test_the_supervisor_waits_longer_than_the_api_drains(paths: PathSettings) -> None:
+    """Stopped under load, the API first answers what it has, and then writes the last counts and impressions."""
+    parser = rendered(paths)
+    waits = {name: parser[name].getint("stopwaitsecs") for name in parser.sections() if name.startswith("program:")}
+    assert waits["program:api"] > DRAIN_SECONDS
+    assert sum(waits.values()) < STOP_SECONDS
 
 
 def test_secrets_reach_the_api_alone_and_the_file_is_private(paths: PathSettings) -> None:
