@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from configs import logging
+from configs.files import keep_state_private
 from configs.settings import DatabaseSettings, PathSettings, PortSettings, PostgresSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -85,6 +86,7 @@ def serve(
 
 def main() -> None:
     """Run the command of `sys.argv`. Domains are imported only where the command is not one of this module."""
+    keep_state_private()
     own = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     if not own & set(sys.argv[1:2]):
         for domain in sorted(path.parent.name for path in DOMAINS.glob("*/cli.py")):

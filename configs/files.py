@@ -17,6 +17,14 @@ _SHARED = 0o666
 _UNFINISHED = ".tmp-"
 
 
+def keep_state_private() -> None:
+    """Make what this process and its children create from now on readable by their user alone.
+
+    The lake, features, models and logs hold what people did, and other users of the machine must not read them.
+    """
+    os.umask(0o077)
+
+
 @contextmanager
 def atomic_file(path: Path, mode: int = _SHARED) -> Iterator[Path]:
     """Yield an empty temporary file, which replaces `path` when the block ends and is deleted when the block raises.

@@ -12,6 +12,7 @@ from uuid import uuid4
 import typer
 from rich.console import Console
 
+from configs.files import keep_state_private
 from configs.logging import configure
 from configs.settings import ConsoleSettings, PathSettings, PortSettings
 
@@ -170,4 +171,5 @@ def _fail(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
+    keep_state_private()
     app()

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from configs.files import keep_state_private
 from configs.settings import PathSettings, PortSettings, ServingSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,4 +64,5 @@ def show_releases() -> None:
 
 
 if __name__ == "__main__":
+    keep_state_private()
     app()

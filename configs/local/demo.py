@@ -24,7 +24,7 @@ import psycopg
 from pydantic import Field
 from rich.console import Console
 
-from configs.files import write_private
+from configs.files import keep_state_private, write_private
 from configs.local.demo_announcement import announcement
 from configs.local.demo_state import DemoState
 from configs.local.demo_stripe import DemoStripe
@@ -256,6 +256,7 @@ def _is_up(url: str) -> bool:
 
 def main() -> None:
     """Run the demo in the foreground. SIGTERM ends it as Ctrl-C does, even where the shell has SIGINT ignored."""
+    keep_state_private()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:

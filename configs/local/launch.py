@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from configs.files import keep_state_private
 from configs.settings import PathSettings
 
 PROGRAM_VARIABLE = "RECOMMENDAI_PROGRAM"
@@ -51,6 +52,7 @@ def end_survivors(identity: str, wait_seconds: float = 3.0) -> None:
 
 def launch(program: str, command: list[str]) -> None:
     """Replace this process with `command`. Never returns."""
+    keep_state_private()
     identity = f"{program}@{PathSettings().root}"
     end_survivors(identity)
     os.execvpe(command[0], command, {**os.environ, PROGRAM_VARIABLE: identity})  # noqa: S606 - the point of this module

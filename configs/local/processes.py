@@ -113,6 +113,7 @@ def configuration(all_programs: list[Program], paths: PathSettings, root: Path) 
                 "pidfile": str(paths.root / "supervisord.pid"),
                 "childlogdir": str(paths.logs),
                 "silent": "true",
+                "umask": "077",
             },
         ),
         _section(
@@ -151,7 +152,7 @@ def write_configuration(all_programs: list[Program], paths: PathSettings, root: 
     """Write supervisord.conf into the state folder, readable by its owner alone, since it holds secrets."""
     target = paths.root / "supervisord.conf"
     for folder in (paths.logs, paths.mlflow):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_private(target, configuration(all_programs, paths, root))
     return target
 

@@ -78,6 +78,13 @@ def test_socket_moves_when_the_state_folder_is_deep(tmp_path: Path) -> None:
 
 
 @pytest.mark.service
+def test_a_launched_program_makes_files_that_its_user_alone_can_read(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "configs.local.launch", "any", "/bin/sh", "-c", "umask"]
+    environment = {**os.environ, "RECOMMENDAI_STATE_DIR": str(tmp_path)}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "0077"
+
+
 def test_launch_ends_the_children_that_a_killed_parent_left(tmp_path: Path) -> None:
     """A parent killed outright leaves a child that holds its port; the next launch ends the child first."""
     environment = {**os.environ, "RECOMMENDAI_STATE_DIR": str(tmp_path)}

@@ -223,6 +223,14 @@ def test_what_was_served_is_logged_with_its_release(films: Films) -> None:
     assert row() == ("196", answer.headers["X-Model-Release"], [each["itemId"] for each in answer.json()])
 
 
+def test_other_users_of_the_machine_can_read_nothing_of_the_state(films: Films) -> None:
+    """The folder itself is the test's own, and its parents let PostgreSQL's user pass."""
+    root = films.platform.paths.root
+    paths = [path for path in root.rglob("*") if not path.is_symlink()]  # a link's own mode is not its target's
+    assert [str(path.relative_to(root)) for path in paths if path.stat().st_mode & 0o077] == []
+    assert (root / "lake").is_dir() and (root / "logs" / "api.log").is_file()
+
+
 def test_without_the_model_server_a_labelled_fallback_answers_and_the_model_comes_back(films: Films) -> None:
     films.platform.control("stop", "serving")
     try:
