@@ -8,7 +8,7 @@ from training.models.workload import NS, DataSizes, Workload
 _SCALE_SCORINGS, _QUERY_SCORINGS, _EVIDENCE_SCORINGS = 2, 4, 2
 """How often base models score the histories that scales are measured on, the queries, and those that evidence is
 checked on."""
-_SCALE_ENTRY, _QUERY_ENTRY, _QUERY_ITEM = 30 * NS, 80 * NS, 300 * NS
+_SCALE_ENTRY, _QUERY_ENTRY, _QUERY_ITEM = 30 * NS, 80 * NS, 200 * NS
 """Seconds per score to measure its spread, per score to choose candidates, and per item to size the cold-item boost."""
 _CANDIDATE = 200 * NS
 """Seconds of one component score of a candidate, for each weight of popularity that is tried."""
