@@ -1,6 +1,6 @@
 """What the type of an interaction means: its code in arrays, its weight, and whether it makes an item *seen*.
 
-Each meaning is defined once here and offered in two forms, for arrays and for SQL. The SQL forms read the columns
+Each meaning is defined once here, for arrays and, where it is needed, for SQL. The SQL forms read the columns
 `interaction_type` and `value`, which PostgreSQL's table and the files of the lake both have.
 """
 
@@ -55,11 +55,3 @@ TYPE_CODE_SQL = _case(TYPE_CODES)
 
 EVENT_WEIGHT_SQL = f"coalesce(value, {_case(TYPE_WEIGHTS)})"
 """`event_weight` of a row."""
-
-
-def makes_seen_sql(policy: str) -> str:
-    """A condition: whether a row makes its item seen. policy: an SQL expression of a SeenPolicy."""
-    whens = " ".join(
-        f"WHEN '{name}' THEN interaction_type = ANY('{{{','.join(types)}}}')" for name, types in SEEN_TYPES.items()
-    )
-    return f"CASE {policy} {whens} END"

@@ -9,10 +9,12 @@ from psycopg.rows import TupleRow
 from api.database.batch_loader import BatchLoader
 from api.database.engine import Pool
 from api.database.scope import TenantScope
+from api.recommendations.history_sql import VIEWS, form_of
+from api.recommendations.history_store import BuiltHistory, HistoryStore
 from api.tenants.problems import TenantGone
 from configs.settings import HistorySettings
-from feature_store.interaction_types import EVENT_WEIGHT_SQL, SeenPolicy, makes_seen_sql
-from serving.contracts.messages import HistoryEvent
+from feature_store.interaction_types import SeenPolicy
+from serving.contracts.messages import EMPTY_ARRAY
 
 ViewKey = tuple[TenantScope, str, str | None]
 """The tenant, the user's id, and the policy on seen items (None: the tenant's default)."""
@@ -24,21 +26,23 @@ class UserView:
 
     catalogue_version: int
     exclude_seen: SeenPolicy  # the request's, else the tenant's
-    events: list[HistoryEvent]  # oldest first, at most HistorySettings.max_events
-    seen: list[str]  # newest first, at most HistorySettings.max_seen
+    history: msgspec.Raw  # oldest first, at most HistorySettings.max_events, as `RecommendQuery` sends it
+    seen: msgspec.Raw  # item ids, newest first, at most HistorySettings.max_seen
 
 
 class HistoryReader:
     """Reads user views. Views that are requested at the same time are read in one round trip."""
 
-    def __init__(self, pool: Pool, settings: HistorySettings) -> None:
+    def __init__(self, pool: Pool, settings: HistorySettings, store: HistoryStore | None = None) -> None:
+        """store: keeps the histories that a read had to build; None: they are built at each read."""
         self._pool = pool
-        self._bounds = {
+        self._store = store
+        self._constants = {
             "max_events": settings.max_events,
             "max_seen": settings.max_seen,
             "max_scanned": settings.max_scanned,
+            "form": form_of(settings),
         }
-        self._decode = msgspec.json.Decoder(list[HistoryEvent]).decode
         self._views = BatchLoader(self._read)
 
     async def view(self, scope: TenantScope, user_id: str, exclude_seen: str | None) -> UserView:
@@ -56,54 +60,21 @@ class HistoryReader:
             "exclude_seen": [exclude_seen for _, _, exclude_seen in keys],
         }
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(_VIEWS, {**columns, **self._bounds})
-            return [self._view(row) for row in await cursor.fetchall()]
+            cursor = await connection.execute(VIEWS, {**columns, **self._constants}, binary=True)
+            rows = await cursor.fetchall()
+        return [self._view(key, row) for key, row in zip(keys, rows, strict=True)]
 
-    def _view(self, row: TupleRow) -> UserView | None:
-        version, effective, events, seen = row
-        if version is None:
+    def _view(self, key: ViewKey, row: TupleRow) -> UserView | None:
+        catalogue_version, policy, events, seen, bought, version, incarnation = row
+        if catalogue_version is None:
             return None
-        history = self._decode(events) if events is not None else []
-        history.reverse()
-        return UserView(version, effective, history, seen or [])
-
-
-# Events with equal timestamps are ordered by item id, as in a feature snapshot. `recent` reads fewer events where the
-# policy is "none", so that this common read touches as few index entries as possible.
-_VIEWS = f"""
-SELECT view.*
-FROM unnest(%(tenants)s::text[], %(users)s::text[], %(exclude_seen)s::text[])
-    WITH ORDINALITY AS wanted (tenant_id, user_id, exclude_seen, place)
-LEFT JOIN LATERAL (
-    WITH setting AS MATERIALIZED (
-        SELECT catalogue.version, coalesce(wanted.exclude_seen, tenant.exclude_seen) AS exclude_seen
-        FROM catalogues AS catalogue JOIN tenants AS tenant ON tenant.id = catalogue.tenant_id
-        WHERE catalogue.tenant_id = wanted.tenant_id
-    ), recent AS MATERIALIZED (
-        SELECT item_id, interaction_type, value, occurred_at
-        FROM interactions
-        WHERE tenant_id = wanted.tenant_id AND user_id = wanted.user_id
-        ORDER BY occurred_at DESC, item_id COLLATE "C" DESC
-        LIMIT (SELECT CASE exclude_seen WHEN 'none' THEN %(max_events)s ELSE %(max_scanned)s END FROM setting)
-    )
-    SELECT
-        version,
-        exclude_seen,
-        (
-            SELECT json_agg(json_build_array(
-                item_id,
-                interaction_type,
-                {EVENT_WEIGHT_SQL},
-                (extract(epoch FROM occurred_at) * 1000000)::bigint
-            ))::text
-            FROM (SELECT * FROM recent LIMIT %(max_events)s) AS newest
-        ) AS events,
-        CASE WHEN exclude_seen <> 'none' THEN ARRAY(
-            SELECT item_id FROM recent
-            WHERE {makes_seen_sql("exclude_seen")}
-            GROUP BY item_id ORDER BY max(occurred_at) DESC LIMIT %(max_seen)s
-        ) END AS seen
-    FROM setting
-) AS view ON true
-ORDER BY place
-"""  # noqa: S608 - the weights are numbers of this code base
+        if version is not None and self._store is not None:
+            scope, user_id, _ = key
+            self._store.offer(scope, user_id, BuiltHistory(incarnation, version, events, seen, bought))
+        left_out = {"all": seen, "bought": bought}.get(policy)
+        return UserView(
+            catalogue_version,
+            policy,
+            msgspec.Raw(events),
+            EMPTY_ARRAY if left_out is None else msgspec.Raw(left_out),
+        )

@@ -18,13 +18,14 @@ from api.recommendations.bodies import RecommendBody, SimilarBody
 from api.recommendations.fallback import ALGORITHM as POPULARITY
 from api.recommendations.fallback import Fallback
 from api.recommendations.history import HistoryReader, UserView
+from api.recommendations.history_store import HistoryStore
 from api.recommendations.impressions import ImpressionLog, ImpressionRow
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
 from configs.settings import HistorySettings
 from feature_store.interaction_types import SEEN_TYPES, TYPE_WEIGHTS
 from serving.client import ModelAnswer, ServingClient
 from serving.contracts.filters import Filter
-from serving.contracts.histories import pack_history, pack_ids, read_ids, with_events
+from serving.contracts.histories import read_ids, with_events
 from serving.contracts.messages import (
     CatalogueDelta,
     CataloguePlace,
@@ -66,14 +67,12 @@ class RecommendationService:
         models: ServingClient,
         fallback: Fallback,
         impressions: ImpressionLog,
-        max_events: int,
     ) -> None:
         self._catalogue = catalogue
         self._users = users
         self._models = models
         self._fallback = fallback
         self.impressions = impressions
-        self._max_events = max_events
 
     @classmethod
     @asynccontextmanager
@@ -81,14 +80,13 @@ class RecommendationService:
         cls, pool: Pool, models: ServingClient, history: HistorySettings
     ) -> AsyncIterator["RecommendationService"]:
         """A service over this pool. On leaving, impressions that still wait are written."""
-        async with ImpressionLog(pool).running() as impressions:
+        async with ImpressionLog(pool).running() as impressions, HistoryStore(pool, history).running() as store:
             yield cls(
                 CatalogueReader(pool),
-                HistoryReader(pool, history),
+                HistoryReader(pool, history, store),
                 models,
                 Fallback(pool),
                 impressions,
-                history.max_events,
             )
 
     async def recommend(
@@ -139,7 +137,7 @@ class RecommendationService:
         self, view: UserView, request: RecommendRequest | RecommendBody, filter_: Filter | None
     ) -> RecommendQuery:
         session = request.context.session_items if request.context else []
-        history = pack_history(view.events)
+        history = view.history
         if session:
             now = int(datetime.now(UTC).timestamp() * 1_000_000)
             events = [HistoryEvent(id_, SESSION_TYPE, TYPE_WEIGHTS[SESSION_TYPE], now) for id_ in session]
@@ -155,7 +153,7 @@ class RecommendationService:
             filter_,
             request.diversity,
             trace_id(),
-            pack_ids(view.seen),
+            view.seen,
         )
 
     async def _ask(self, scope: TenantScope, version: int, query: Query) -> tuple[list[RankedItem], str]:

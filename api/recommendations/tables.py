@@ -1,9 +1,11 @@
-"""Impressions: one row per answer to `recommend`, written in the background."""
+"""Impressions, one row per answer to `recommend`, and built histories, one row per user. Both are written in the
+background.
+"""
 
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Column, Index, Text, text
+from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import REAL
 from sqlmodel import Field
@@ -34,3 +36,24 @@ class Impression(Table, table=True):
     scores: list[float] = Field(sa_column=Column(ARRAY(REAL), nullable=False))
     created_at: datetime = timestamptz(default_now=True)
     xid: int | None = xid_column()
+
+
+class UserHistory(Table, table=True):
+    """A user's history in the form in which it is sent to the model server, so that a request need not build it.
+
+    It is used while `version` is that of the user's row and `form` that of the reading process. The columns with bytes
+    hold MessagePack arrays: see `serving/contracts/histories.py`. The row goes with the user's.
+    """
+
+    __tablename__ = "user_histories"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"], ondelete="CASCADE"),
+    )
+
+    tenant_id: str = text_column(primary_key=True)
+    user_id: str = text_column(primary_key=True)
+    version: int = Field(sa_column=Column(BigInteger, nullable=False))
+    form: int  # of the bytes: see `history_sql.form_of`
+    events: bytes  # oldest first, at most HistorySettings.max_events
+    seen: bytes  # ids of the items that the user had, newest first, at most HistorySettings.max_seen
+    bought: bytes  # of these the bought ones

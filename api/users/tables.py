@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, CheckConstraint, Column, Index, false, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Index, false, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field
 
@@ -48,3 +48,5 @@ class User(Table, table=True):
     role_pinned: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     role_issued_at: datetime | None = timestamptz(nullable=True)
     xid: int | None = xid_column()
+    # How often the user's interactions changed: see `UserHistory`.
+    history_version: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))

@@ -26,6 +26,7 @@ from feature_store import analytics_sources, exports, sources
 from feature_store.analytics_sinks import roll_up_step
 from feature_store.generation_sources import generation_source
 from serving.contracts.filters import parse_filter
+from serving.contracts.histories import read_history
 from serving.contracts.messages import CataloguePlace
 from tests.feature_store.rows import add_tenant
 from tests.fixtures import bulk
@@ -99,12 +100,13 @@ def exporting(url: str, plans: Plans) -> Iterator[None]:
 @pytest.mark.parametrize("exclude_seen", ["none", "bought", "all"])
 def test_history_and_seen_items(plans: Plans, pooled: Any, exclude_seen: str) -> None:
     view = pooled(lambda pool: HistoryReader(pool, HistorySettings()).view(SCOPE, "user-0", exclude_seen))
-    assert len(view.events) == 200
+    assert len(read_history(view.history)) == 200
     assert plans.indexes("interactions") == {"interactions_user_idx"}
 
 
 def test_history_of_a_user_who_is_new(plans: Plans, pooled: Any) -> None:
-    assert pooled(lambda pool: HistoryReader(pool, HistorySettings()).view(SCOPE, "nobody", "all")).events == []
+    view = pooled(lambda pool: HistoryReader(pool, HistorySettings()).view(SCOPE, "nobody", "all"))
+    assert read_history(view.history) == []
     assert plans.indexes("interactions") == {"interactions_user_idx"}
 
 

@@ -9,6 +9,7 @@ from api.database.engine import Database
 from api.database.scope import TenantScope
 from api.recommendations.history import HistoryReader, UserView
 from configs.settings import HistorySettings
+from serving.contracts.histories import read_history, read_ids
 from tests.fixtures.backend import Backend
 
 
@@ -37,8 +38,8 @@ def shop(backend: Backend) -> Backend:
 
 def test_events_are_the_users_own_oldest_first_with_their_weights(shop: Backend) -> None:
     shop.interact("ann", "d", timestamp="2025-01-05T00:00:00Z", value=0.25)
-    events = view(shop).events
-    assert [(event.item_id, event.type, event.weight) for event in events] == [
+    events = read_history(view(shop).history)
+    assert [(event.item_id, event.type, round(event.weight, 6)) for event in events] == [
         ("a", "view", 0.25),
         ("b", "like", 0.8),
         ("c", "purchase", 1.0),
@@ -49,28 +50,28 @@ def test_events_are_the_users_own_oldest_first_with_their_weights(shop: Backend)
 
 
 def test_the_bound_keeps_the_newest_events(shop: Backend) -> None:
-    assert [event.item_id for event in view(shop, max_events=2).events] == ["c", "a"]
+    assert [event.item_id for event in read_history(view(shop, max_events=2).history)] == ["c", "a"]
 
 
 def test_events_of_one_moment_are_in_the_order_of_their_items(shop: Backend) -> None:
     shop.interact("ann", "d", "b", "a", "c", timestamp="2025-02-01T00:00:00Z")
-    assert [event.item_id for event in view(shop, max_events=4).events] == ["a", "b", "c", "d"]
+    assert [event.item_id for event in read_history(view(shop, max_events=4).history)] == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize(("exclude_seen", "seen"), [("none", []), ("bought", ["c"]), ("all", ["a", "c", "b"])])
 def test_seen_items_are_those_that_are_asked_for_newest_first(
     shop: Backend, exclude_seen: str, seen: list[str]
 ) -> None:
-    assert view(shop, exclude_seen).seen == seen
+    assert read_ids(view(shop, exclude_seen).seen) == seen
 
 
 def test_the_bound_on_seen_counts_items_not_events(shop: Backend) -> None:
     shop.interact("ann", *["a"] * 5, timestamp="2025-02-01T00:00:00Z")
-    assert view(shop, "all", max_events=1, max_seen=2).seen == ["a", "c"]
+    assert read_ids(view(shop, "all", max_events=1, max_seen=2).seen) == ["a", "c"]
 
 
 def test_nobody_has_an_empty_view_of_the_tenants_catalogue(shop: Backend) -> None:
     shop.sql("DELETE FROM interactions")
     nothing = view(shop)
-    assert (nothing.events, nothing.seen, nothing.exclude_seen) == ([], [], "all")
+    assert (read_history(nothing.history), read_ids(nothing.seen), nothing.exclude_seen) == ([], [], "all")
     assert nothing.catalogue_version == shop.sql("SELECT version FROM catalogues")[0][0]
