@@ -15,7 +15,12 @@ from sqlalchemy.exc import TimeoutError as EngineTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.database.prepared import PreparedStatements, Rows, fetch_with
+
 Connection = AsyncConnection[TupleRow]
+
+MAX_BORROWED = 4
+"""Connections that read by prepared statements, two for each of the busiest reads."""
 
 UNREACHABLE = (psycopg.OperationalError, PoolTimeout, EngineTimeout)
 """What a statement raises when the database does not answer."""
@@ -26,6 +31,33 @@ class Pool(Protocol):
 
     def connection(self) -> AbstractAsyncContextManager[Connection]:
         """A connection, which is returned when the block ends."""
+
+    async def fetch(self, statement: str, *parameters: str | None) -> Rows:
+        """The rows of one statement. See `PreparedStatements.fetch`, which is the quickest way to read."""
+
+
+class RequestPool:
+    """The `Pool` of a process."""
+
+    def __init__(self, connections: AsyncConnectionPool[Connection]) -> None:
+        self._connections = connections
+        # Most of the pool stays with those who need a connection for several statements.
+        borrowed = min(MAX_BORROWED, connections.max_size // 4)
+        self._prepared = PreparedStatements(connections, borrowed) if borrowed else None
+
+    def connection(self) -> AbstractAsyncContextManager[Connection]:
+        return self._connections.connection()
+
+    async def fetch(self, statement: str, *parameters: str | None) -> Rows:
+        if self._prepared is not None:
+            return await self._prepared.fetch(statement, *parameters)
+        async with self.connection() as connection:
+            return await fetch_with(connection, statement, parameters)
+
+    async def close(self) -> None:
+        if self._prepared is not None:
+            await self._prepared.close()
+        await self._connections.close()
 
 
 class OneConnection:
@@ -38,6 +70,10 @@ class OneConnection:
     async def connection(self) -> AsyncIterator[Connection]:
         raw = await (await self._session.connection()).get_raw_connection()
         yield cast(Connection, raw.driver_connection)
+
+    async def fetch(self, statement: str, *parameters: str | None) -> Rows:
+        async with self.connection() as connection:
+            return await fetch_with(connection, statement, parameters)
 
 
 def sqlalchemy_url(url: str) -> URL:
@@ -69,7 +105,8 @@ class Database:
             kwargs={"autocommit": True, "application_name": "recommendai-api", "connect_timeout": 5},
             name="requests",
         )
-        self.pool: Pool = self._pool
+        self._requests = RequestPool(self._pool)
+        self.pool: Pool = self._requests
         """psycopg in autocommit, so that a statement takes one round trip. The routes with the most requests use it."""
         self.session: AsyncSession | None = None
         """The transaction that everything done through this object joins. None: each use begins its own."""
@@ -93,5 +130,5 @@ class Database:
     async def close(self) -> None:
         if self._check is not None:
             self._check.cancel()
-        await self._pool.close()
+        await self._requests.close()
         await self.engine.dispose()

@@ -1,10 +1,5 @@
-"""Deletes the rows of an erased user, and looks up who was erased."""
+"""Deletes the rows of an erased user, and says whose rows may not be written any more."""
 
-from collections.abc import Collection
-from datetime import datetime
-from typing import Any
-
-from psycopg import AsyncConnection
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -29,23 +24,28 @@ class ErasureRepository:
             await connection.execute(statement, {"tenant": self._tenant_id, "user": user_id})
 
 
-async def erased(
-    connection: AsyncConnection[Any], users: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], datetime | None]:
-    """The erased ones of these (tenant, user) pairs.
-
-    The value is the time of the erasure where a new user with this id has come since, and None where none has. No user
-    is erased anywhere until the transaction ends.
-    """
-    await connection.execute(_NO_ERASURE_MEANWHILE)
-    tenants, ids = ([*part] for part in zip(*users, strict=True))
-    cursor = await connection.execute(_ERASED, [tenants, ids])
-    return {(tenant, user): erased_at for tenant, user, erased_at in await cursor.fetchall()}
-
-
 # Impressions are written without a lock on other rows. This lock orders them before or after an erasure.
 _LOCK = "hashtextextended('erasure', 0)"
-_NO_ERASURE_MEANWHILE = f"SELECT pg_advisory_xact_lock_shared({_LOCK})"
+NO_ERASURE_MEANWHILE = f"SELECT pg_advisory_xact_lock_shared({_LOCK})"
+"""A statement after which no user is erased anywhere until the transaction ends. Whether one was erased before, a later
+statement of the transaction finds out."""
+
+
+def may_stay_sql(row: str) -> str:
+    """A condition: the row's user is not erased, or was erased before `created_at` and has come back since.
+
+    row: the name of a table with `tenant_id, user_id, created_at`.
+    """
+    return f"""
+        NOT EXISTS (
+            SELECT FROM tombstones
+            WHERE tombstones.tenant_id = {row}.tenant_id AND tombstones.user_id = {row}.user_id
+                AND ({row}.created_at <= tombstones.erased_at OR NOT EXISTS (
+                    SELECT FROM users WHERE users.tenant_id = {row}.tenant_id AND users.id = {row}.user_id
+                ))
+        )
+    """  # noqa: S608 - the name of a table in a statement of this code base
+
 
 _OF_THE_USER = "tenant_id = :tenant AND user_id = :user"
 
@@ -63,10 +63,3 @@ _ERASE = (
     text(f"SELECT pg_advisory_xact_lock({_LOCK})"),
     text(f"DELETE FROM impressions WHERE {_OF_THE_USER}"),  # noqa: S608 - constants of this module
 )
-
-_ERASED = """
-SELECT tombstones.tenant_id, tombstones.user_id, CASE WHEN users.id IS NOT NULL THEN tombstones.erased_at END
-FROM unnest(%s::text[], %s::text[]) AS asked (tenant_id, id)
-JOIN tombstones ON tombstones.tenant_id = asked.tenant_id AND tombstones.user_id = asked.id
-LEFT JOIN users ON users.tenant_id = asked.tenant_id AND users.id = asked.id
-"""

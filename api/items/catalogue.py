@@ -4,6 +4,7 @@ from psycopg.rows import tuple_row
 
 from api.database.batch_loader import BatchLoader
 from api.database.engine import Pool
+from api.database.prepared import text_array
 from api.database.scope import TenantScope
 from api.tenants.problems import TenantGone
 from serving.contracts.messages import CatalogueDelta, CataloguePlace, ItemChange
@@ -65,24 +66,24 @@ class CatalogueReader:
         return found
 
     async def _read_versions(self, scopes: list[TenantScope]) -> list[int | None]:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(_VERSIONS, {"tenants": [scope.tenant_id for scope in scopes]})
-            versions: dict[str, int] = dict(await cursor.fetchall())
+        rows = await self._pool.fetch(_VERSIONS, text_array(scope.tenant_id for scope in scopes))
+        versions: dict[str, int] = dict(rows)
         return [versions.get(scope.tenant_id) for scope in scopes]
 
     async def _read_items(self, keys: list[tuple[TenantScope, str]]) -> list[tuple[int, bool] | None]:
         """By (tenant, item): the catalogue's version and whether the item exists; None where the tenant is gone."""
-        columns = {"tenants": [scope.tenant_id for scope, _ in keys], "ids": [id_ for _, id_ in keys]}
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(_FIND, columns)
-            found = {(tenant, id_): (version, exists) for tenant, id_, version, exists in await cursor.fetchall()}
+        rows = await self._pool.fetch(
+            _FIND, text_array(scope.tenant_id for scope, _ in keys), text_array(id_ for _, id_ in keys)
+        )
+        found = {(tenant, id_): (version, exists) for tenant, id_, version, exists in rows}
         return [found.get((scope.tenant_id, id_)) for scope, id_ in keys]
 
     async def _read_live(self, keys: list[tuple[TenantScope, tuple[str, ...]]]) -> list[set[str]]:
         wanted = {(scope.tenant_id, id_) for scope, ids in keys for id_ in ids}
-        columns = {"tenants": [tenant for tenant, _ in wanted], "ids": [id_ for _, id_ in wanted]}
-        async with self._pool.connection() as connection:
-            live = set(await (await connection.execute(_LIVE, columns)).fetchall())
+        rows = await self._pool.fetch(
+            _LIVE, text_array(tenant for tenant, _ in wanted), text_array(id_ for _, id_ in wanted)
+        )
+        live = set(rows)
         return [{id_ for id_ in ids if (scope.tenant_id, id_) in live} for scope, ids in keys]
 
 
@@ -106,18 +107,18 @@ WHERE catalogue.tenant_id = %(tenant)s
 ORDER BY part.version, part.id
 """
 
-_VERSIONS = "SELECT tenant_id, version FROM catalogues WHERE tenant_id = ANY(%(tenants)s::text[])"
+_VERSIONS = "SELECT tenant_id, version FROM catalogues WHERE tenant_id = ANY($1::text[])"
 
 _LIVE = """
 SELECT item.tenant_id, item.id
-FROM unnest(%(tenants)s::text[], %(ids)s::text[]) AS asked (tenant_id, id)
+FROM unnest($1::text[], $2::text[]) AS asked (tenant_id, id)
 JOIN items AS item ON item.tenant_id = asked.tenant_id AND item.id = asked.id
 WHERE item.is_active AND item.deleted_at IS NULL
 """
 
 _FIND = """
 SELECT asked.tenant_id, asked.id, catalogue.version, item.id IS NOT NULL
-FROM unnest(%(tenants)s::text[], %(ids)s::text[]) AS asked (tenant_id, id)
+FROM unnest($1::text[], $2::text[]) AS asked (tenant_id, id)
 JOIN catalogues AS catalogue ON catalogue.tenant_id = asked.tenant_id
 LEFT JOIN items AS item
     ON item.tenant_id = asked.tenant_id AND item.id = asked.id AND item.deleted_at IS NULL

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -13,7 +14,8 @@ import structlog
 
 from api.background import PeriodicTask
 from api.database.engine import UNREACHABLE, Pool
-from api.erasure.repository import erased
+from api.database.prepared import text_array
+from api.erasure.repository import NO_ERASURE_MEANWHILE, may_stay_sql
 
 BATCH = 1_000
 CAPACITY = 50_000
@@ -101,22 +103,26 @@ class ImpressionLog:
         await self.flush()
 
     async def _write(self, batch: list[ImpressionRow]) -> None:
-        async with self._pool.connection() as connection:
-            gone = await erased(connection, {(row.tenant_id, row.user_id) for row in batch})
-            async with (
-                connection.cursor() as cursor,
-                cursor.copy(f"COPY impressions ({', '.join(COLUMNS)}) FROM STDIN") as copy,
-            ):
-                copy.set_types(list(COLUMNS.values()))
-                for row in batch:
-                    if _may_stay(row, gone):
-                        await copy.write_row(tuple(getattr(row, column) for column in COLUMNS))
+        columns = [text_array([_text(getattr(row, column)) for row in batch]) for column in COLUMNS]
+        # A pipeline sends all in one round trip and is one transaction, in which each statement sees what was committed
+        # before it began.
+        async with self._pool.connection() as connection, connection.pipeline():
+            await connection.execute(NO_ERASURE_MEANWHILE)
+            await connection.execute(_INSERT, columns)
 
 
-def _may_stay(row: ImpressionRow, erased_at: Mapping[tuple[str, str], datetime | None]) -> bool:
-    """False for a user who was erased after the impression, or was erased and has not come back."""
-    user = (row.tenant_id, row.user_id)
-    if user not in erased_at:
-        return True
-    moment = erased_at[user]
-    return moment is not None and row.created_at > moment
+def _text(value: Any) -> str | None:
+    """A value as PostgreSQL reads it from text."""
+    if value is None or isinstance(value, str):
+        return value
+    return text_array(map(str, value)) if isinstance(value, list) else str(value)
+
+
+# Arrays of arrays must be rectangular, so lists travel as text.
+_SENT = ", ".join(f"%s::{'text' if type_.endswith('[]') else type_}[]" for type_ in COLUMNS.values())
+_INSERT = f"""
+INSERT INTO impressions ({", ".join(COLUMNS)})
+SELECT {", ".join(f"shown.{column}::{type_}" for column, type_ in COLUMNS.items())}
+FROM unnest({_SENT}) AS shown ({", ".join(COLUMNS)})
+WHERE {may_stay_sql("shown")}
+"""  # noqa: S608 - constants of this module

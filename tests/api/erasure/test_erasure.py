@@ -185,6 +185,18 @@ def test_answers_that_still_wait_to_be_written_are_not_written_any_more(portal: 
     assert portal.sql("SELECT created_at FROM impressions WHERE user_id = %s", USER) == [(later,)]
 
 
+def test_no_user_is_erased_between_the_look_and_the_write(portal: Portal) -> None:
+    locks = "SELECT 1 FROM pg_locks WHERE locktype = %s AND granted = %s"
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(portal.tenants.url) as blocking:
+        blocking.execute("LOCK TABLE impressions IN ACCESS EXCLUSIVE MODE")
+        written = pool.submit(write, portal.tenants.url, [shown(USER, datetime.now(UTC))])
+        wait_until("the write", lambda: bool(portal.sql(locks, "relation", False)))
+        assert portal.sql(locks, "advisory", True)  # for which an erasure would wait
+        blocking.rollback()
+        written.result()
+    assert portal.sql("SELECT count(*) FROM impressions") == [(1,)]
+
+
 def test_answers_are_written_wholly_before_an_erasure_or_after_it(portal: Portal, key: dict[str, str]) -> None:
     live(portal, key)
     admin = portal.admin()

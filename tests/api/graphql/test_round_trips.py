@@ -1,6 +1,6 @@
 """An operation with many lists reads the database a few times, and gets what each list alone would get."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,19 +24,28 @@ def about(answers: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def connections_taken(backend: Backend) -> Iterator[list[int]]:
-    """How often a connection was asked for, once the block has ended."""
+def connections_taken(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How often a connection was asked for, or a statement was run, once the block has ended."""
     impressions = backend.client.app.state.recommendations.impressions
     backend.client.portal.call(impressions.flush)
     backend.client.portal.call(impressions._lock.acquire)  # no flush takes a connection meanwhile
-    pool = backend.client.app.state.database.pool
-    before, taken = pool.get_stats()["requests_num"], [0]
-    yield taken
-    taken[0] = pool.get_stats()["requests_num"] - before
+    pool, taken = backend.client.app.state.database.pool, [0]
+
+    def counting(method: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            taken[0] += 1
+            return method(*arguments)
+
+        return counted
+
+    with monkeypatch.context() as patch:
+        for name in ("connection", "fetch"):
+            patch.setattr(pool, name, counting(getattr(pool, name)))
+        yield taken
     impressions._lock.release()
 
 
-def test_many_users_are_read_together(films: Backend) -> None:
+def test_many_users_are_read_together(films: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, user in enumerate(USERS):
         films.interact(user, *(item_id(GENRES[number % 3], each) for each in range(1, 4)))
     alone = {
@@ -48,7 +57,7 @@ def test_many_users_are_read_together(films: Backend) -> None:
         for number, user in enumerate(USERS)
     )
     query = f"{{ {' '.join(fields)} }}"
-    with connections_taken(films) as taken:
+    with connections_taken(films, monkeypatch) as taken:
         together = data(films.client, query)
     assert together == about(alone)
     assert len({str(each) for each in together.values()}) > 1
@@ -56,7 +65,9 @@ def test_many_users_are_read_together(films: Backend) -> None:
     assert taken[0] <= 4
 
 
-def test_many_items_are_read_together_and_one_that_is_not_there_fails_alone(films: Backend) -> None:
+def test_many_items_are_read_together_and_one_that_is_not_there_fails_alone(
+    films: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     items = [item_id(genre, number) for genre in GENRES for number in range(4)]
     alone = {
         f"i{number}": data(films.client, SIMILAR, itemId=item, count=3)["getSimilarItems"]
@@ -66,7 +77,7 @@ def test_many_items_are_read_together_and_one_that_is_not_there_fails_alone(film
         f'i{number}: getSimilarItems(itemId: "{item}", count: 3) {{ itemId score }}'
         for number, item in enumerate([*items, "nowhere"])
     ]
-    with connections_taken(films) as taken:
+    with connections_taken(films, monkeypatch) as taken:
         body = run(films.client, f"{{ {' '.join(fields)} }}")
     assert body["data"] == about(alone | {f"i{len(items)}": None})
     assert [error["extensions"]["code"] for error in body["errors"]] == ["NOT_FOUND"]
