@@ -8,6 +8,7 @@ from psycopg.rows import TupleRow
 
 from api.database.batch_loader import BatchLoader
 from api.database.engine import Pool
+from api.database.prepared import text_array
 from api.database.scope import TenantScope
 from api.recommendations.history_sql import VIEWS, form_of
 from api.recommendations.history_store import BuiltHistory, HistoryStore
@@ -37,12 +38,9 @@ class HistoryReader:
         """store: keeps the histories that a read had to build; None: they are built at each read."""
         self._pool = pool
         self._store = store
-        self._constants = {
-            "max_events": settings.max_events,
-            "max_seen": settings.max_seen,
-            "max_scanned": settings.max_scanned,
-            "form": form_of(settings),
-        }
+        self._constants = tuple(
+            map(str, (form_of(settings), settings.max_events, settings.max_seen, settings.max_scanned))
+        )
         self._views = BatchLoader(self._read)
 
     async def view(self, scope: TenantScope, user_id: str, exclude_seen: str | None) -> UserView:
@@ -54,14 +52,13 @@ class HistoryReader:
 
     async def _read(self, keys: Sequence[ViewKey]) -> list[UserView | None]:
         """The views in the order of their keys; None where the tenant is gone."""
-        columns = {
-            "tenants": [scope.tenant_id for scope, _, _ in keys],
-            "users": [user_id for _, user_id, _ in keys],
-            "exclude_seen": [exclude_seen for _, _, exclude_seen in keys],
-        }
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(VIEWS, {**columns, **self._constants}, binary=True)
-            rows = await cursor.fetchall()
+        rows = await self._pool.fetch(
+            VIEWS,
+            text_array([scope.tenant_id for scope, _, _ in keys]),
+            text_array([user_id for _, user_id, _ in keys]),
+            text_array([exclude_seen for _, _, exclude_seen in keys]),
+            *self._constants,
+        )
         return [self._view(key, row) for key, row in zip(keys, rows, strict=True)]
 
     def _view(self, key: ViewKey, row: TupleRow) -> UserView | None:

@@ -47,7 +47,7 @@ def _array_of_ids(moment: str) -> str:
         SELECT {_ARRAY_HEAD} || coalesce(string_agg(packed, '' ORDER BY {moment} DESC, item_id COLLATE "C" DESC), '')
         FROM (
             SELECT * FROM items WHERE {moment} IS NOT NULL
-            ORDER BY {moment} DESC, item_id COLLATE "C" DESC LIMIT %(max_seen)s
+            ORDER BY {moment} DESC, item_id COLLATE "C" DESC LIMIT $6::integer
         ) AS newest
     """  # noqa: S608 - a column of `items`
 
@@ -62,7 +62,7 @@ _BUILT = f"""
         FROM interactions
         WHERE tenant_id = wanted.tenant_id AND user_id = wanted.user_id AND kept.version IS NULL
         ORDER BY occurred_at DESC, item_id COLLATE "C" DESC
-        LIMIT %(max_scanned)s
+        LIMIT $7::integer
     ), items AS MATERIALIZED (
         SELECT item_id, {_ITEM_ID} AS packed, max(occurred_at) AS had,
             max(occurred_at) FILTER (WHERE interaction_type IN ({_BOUGHT})) AS bought
@@ -71,13 +71,15 @@ _BUILT = f"""
     SELECT
         (
             SELECT {_ARRAY_HEAD} || coalesce(string_agg({_EVENT}, '' ORDER BY occurred_at, item_id COLLATE "C"), '')
-            FROM (SELECT * FROM recent LIMIT %(max_events)s) AS newest
+            FROM (SELECT * FROM recent LIMIT $5::integer) AS newest
         ) AS events,
         ({_array_of_ids("had")}) AS seen,
         ({_array_of_ids("bought")}) AS bought
     WHERE kept.version IS NULL
 """  # noqa: S608 - this module's constants
 
+# $1 to $3 are arrays with an element for each view: tenants, users, policies on seen items. $4 is the form, and $5 to
+# $7 are the bounds on events, seen items and scanned events.
 # The arrays are read by sub-selects, which hide their lengths from the planner: it then finds no plan for the very
 # values cheaper than the generic one, and does not plan again at every execution.
 VIEWS = f"""
@@ -90,14 +92,14 @@ SELECT
     CASE WHEN kept.version IS NULL THEN known.history_version END,
     known.xid::text
 FROM unnest(
-    (SELECT %(tenants)s::text[]), (SELECT %(users)s::text[]), (SELECT %(exclude_seen)s::text[])
+    (SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::text[])
 ) WITH ORDINALITY AS wanted (tenant_id, user_id, exclude_seen, place)
 LEFT JOIN catalogues AS catalogue ON catalogue.tenant_id = wanted.tenant_id
 LEFT JOIN tenants AS tenant ON tenant.id = wanted.tenant_id
 LEFT JOIN users AS known ON known.tenant_id = wanted.tenant_id AND known.id = wanted.user_id
 LEFT JOIN user_histories AS kept
     ON kept.tenant_id = wanted.tenant_id AND kept.user_id = wanted.user_id
-    AND kept.version = known.history_version AND kept.form = %(form)s
+    AND kept.version = known.history_version AND kept.form = $4::integer
 LEFT JOIN LATERAL ({_BUILT}) AS built ON true
 ORDER BY wanted.place
 """  # noqa: S608 - this module's constants
