@@ -74,17 +74,31 @@ def _models(folder: Path, manifest: ReleaseManifest, metadata: list[dict[str, An
     Items keep their positions from one snapshot to the next, so an older model knows the first part of the table.
     """
     loaded: dict[str, Recommender] = {}  # by folder
-
-    def load(saved: str, base_models: dict[str, str]) -> Recommender:
-        if saved not in loaded:
-            parts = {family: load(part, {}) for family, part in base_models.items()}
-            model = load_model(folder / saved, parts)
-            newer = np.arange(model.n_items, len(metadata), dtype=np.int32)
-            loaded[saved] = model.with_items(newer, metadata[model.n_items :]) if len(newer) else model
-        return loaded[saved]
-
-    models = {family: load(saved.folder, saved.base_models) for family, saved in manifest.families.items()}
+    models = {
+        family: _model(folder, saved.folder, saved.base_models, metadata, loaded)
+        for family, saved in manifest.families.items()
+    }
     for family, model in models.items():
         if model.family != family:
             raise BrokenReleaseError(f"{folder}: the model of {family} is of the family {model.family}")
     return models
+
+
+def _model(
+    folder: Path,
+    saved: str,
+    base_models: dict[str, str],
+    metadata: list[dict[str, Any]],
+    loaded: dict[str, Recommender],
+) -> Recommender:
+    """The model of a folder, loaded once however many ensembles use it.
+
+    A function that called itself as a closure would be a cycle that holds `loaded`, and so every model of a release,
+    until the garbage collection after the release is dropped. A release has to be freed as soon as it is dropped.
+    """
+    if saved not in loaded:
+        parts = {family: _model(folder, part, {}, metadata, loaded) for family, part in base_models.items()}
+        model = load_model(folder / saved, parts)
+        newer = np.arange(model.n_items, len(metadata), dtype=np.int32)
+        loaded[saved] = model.with_items(newer, metadata[model.n_items :]) if len(newer) else model
+    return loaded[saved]

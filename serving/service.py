@@ -52,10 +52,14 @@ class ModelServer:
         paths, serving, history = PathSettings(), ServingSettings(), HistorySettings()
 
         def load(tenant_id: str, release: str) -> "Predictor":
+            modules = len(sys.modules)
             predictor = load_release(release_folder(paths.bentoml, tenant_id, release), tenant_id, history.max_events)
             if "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(serving.threads)
-            memory.settle()
+            # Collecting among all libraries stops the answers for 0.2 s, which a mere swap may not do. A release has
+            # few objects, and is freed without a collection.
+            if len(sys.modules) > modules:
+                memory.settle()
             return predictor
 
         parent = os.getppid()

@@ -1,10 +1,12 @@
 """Releases in BentoML's store: complete, newest first, without pickle, and only a few kept."""
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import bentoml
@@ -126,6 +128,20 @@ def test_a_model_older_than_the_item_table_learns_the_rest_at_loading(tmp_path: 
     predictor = Predictor.load(release_folder(tmp_path / "home", TENANT, release), 200)
     assert {model.n_items for model in predictor.catalogue.models.values()} == {61}
     assert load_model(tmp_path / "collaborative").n_items == 60
+
+
+def test_a_release_is_freed_as_soon_as_it_is_dropped(small_release: Path) -> None:
+    """Without a garbage collection, which would stop the answers for a moment."""
+    gc.collect()
+    gc.disable()
+    try:
+        predictor = Predictor.load(small_release, 200)
+        models = [weakref.ref(model) for model in predictor.catalogue.models.values()]
+        assert len(models) == len(FAMILIES)
+        del predictor
+        assert [model() for model in models] == [None] * len(models)
+    finally:
+        gc.enable()
 
 
 def test_the_command_line_lists_releases_newest_first(tmp_path: Path) -> None:
