@@ -1,13 +1,11 @@
 """The routes of the model server, as a small ASGI application that reads and writes MessagePack.
 
-`POST /v1/batch` answers a `BatchRequest`. `GET /v1/releases` lists the loaded releases. Batches are answered one at a
-time in a thread of their own, so that the event loop can serve probes and connections meanwhile.
+`POST /v1/batch` answers a `BatchRequest`. `GET /v1/releases` lists the loaded releases. `serving/turns.py` says where
+and in which order batches are answered.
 """
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -16,6 +14,7 @@ import structlog
 from serving.contracts.codec import Codec
 from serving.contracts.messages import BATCH_PATH, RELEASES_PATH, BatchRequest, BatchResponse
 from serving.contracts.protocol import BY_MEDIA_TYPE, NEWEST, VERSION_HEADER
+from serving.turns import TooManyWaitingError, Turns
 
 if TYPE_CHECKING:
     from serving.watch import ReleaseWatch
@@ -55,7 +54,7 @@ class BatchApplication:
     def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self._max_body_bytes = max_body_bytes
         self._watch: ReleaseWatch | None = None
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="answer")
+        self._turns = Turns()
 
     def open(self, watch: "ReleaseWatch") -> None:
         self._watch = watch
@@ -81,9 +80,7 @@ class BatchApplication:
                 codec = BY_MEDIA_TYPE.get(content_type)
                 if codec is None:
                     raise RefusedRequestError(415, f"a batch is one of {list(BY_MEDIA_TYPE)}, not {content_type!r}")
-                body = await _body(receive, self._max_body_bytes)
-                run = asyncio.get_running_loop().run_in_executor
-                return await run(self._executor, self._answer, watch, codec, body)
+                return await self._answer(watch, codec, await _body(receive, self._max_body_bytes))
             case (path, "GET") if path == RELEASES_PATH:
                 infos = {tenant: predictor.info for tenant, predictor in watch.predictors.items()}
                 return _Reply("application/json", msgspec.json.encode(infos))
@@ -92,7 +89,7 @@ class BatchApplication:
                 raise RefusedRequestError(405, "wrong method", [(b"allow", allowed)])
         raise RefusedRequestError(404, "no such route")
 
-    def _answer(self, watch: "ReleaseWatch", codec: Codec, body: bytes) -> _Reply:
+    async def _answer(self, watch: "ReleaseWatch", codec: Codec, body: bytes) -> _Reply:
         started = time.perf_counter()
         try:
             request = codec.decode_request(body)
@@ -101,7 +98,12 @@ class BatchApplication:
         predictor = watch.predictors.get(request.tenant_id)
         if predictor is None and not watch.ready:
             raise RefusedRequestError(503, "the releases are not loaded yet")
-        response = BatchResponse("no_release") if predictor is None else predictor.answer(request)
+        try:
+            response = (
+                BatchResponse("no_release") if predictor is None else await self._turns.answer(predictor, request)
+            )
+        except TooManyWaitingError as error:
+            raise RefusedRequestError(503, str(error)) from error
         encoded = codec.encode_response(response)
         seconds = time.perf_counter() - started
         return _Reply(codec.media_type, encoded, lambda: _log_batch(request, response, seconds))

@@ -11,7 +11,7 @@ from feature_store.online import build_histories
 from serving.overlay import Catalogue
 from serving.predictor import Predictor
 from serving.queries import RankedLists
-from training.models.contract import NO_ITEM
+from training.models.lists import NO_ITEM
 
 
 def recommend_users(
@@ -60,7 +60,7 @@ def recommend_users(
         family,
         histories,
         np.full(n_users, count),
-        [catalogue.visible] * n_users,
+        [None if catalogue.all_visible else catalogue.visible] * n_users,
         excluded,
         np.zeros(n_users),
     )

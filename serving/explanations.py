@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from training.models.contract import FloatMatrix, Positions
+from training.models.contract import FloatMatrix
 
 MAX_EVIDENCE = 3
 
@@ -19,24 +19,27 @@ FROM_HISTORY = "Based on your interaction history"
 WITHOUT_HISTORY = "Popular with all users right now"
 
 
-def main_families(component_scores: Mapping[str, FloatMatrix], family: str, items: Positions) -> list[list[str]]:
-    """The family that contributed more than half of each item's score; `family` itself where none did.
+def main_families(component_scores: Mapping[str, FloatMatrix], family: str) -> list[list[str]]:
+    """The family that contributed more than half of each listed item's score; `family` itself where none did.
 
-    component_scores: float32 [batch, n] each, as `Recommender.component_scores` gives them; a negative score
-    contributes nothing. items: int32 [batch, k], NO_ITEM allowed. Returns [batch][k] names.
+    component_scores: float32 [batch, k] each, as `Scoring.component_scores` gives them; a negative score contributes
+    nothing. Returns [batch][k] names.
     """
     names = list(component_scores)
-    if len(names) == 1:
-        return [names * items.shape[1] for _ in items]
-    rows = np.arange(len(items))[:, np.newaxis]
     # [families, batch, k]
-    shares = np.stack([np.maximum(scores[rows, items], 0) for scores in component_scores.values()])
-    total = shares.sum(axis=0)
+    shares = np.maximum(np.stack(list(component_scores.values())), 0)
     largest = shares.argmax(axis=0)
-    majority = np.take_along_axis(shares, largest[np.newaxis], axis=0)[0] > total / 2
+    majority = shares.max(axis=0) > shares.sum(axis=0) / 2
+    chosen = np.where(majority, largest, len(names)).tolist()
+    names.append(family)
+    return [[names[index] for index in row] for row in chosen]
+
+
+def texts(families: list[list[str]], has_history: list[bool], has_evidence: list[list[bool]]) -> list[list[str]]:
+    """`text` of every listed item. families, has_evidence: [batch][k]; has_history: [batch]."""
     return [
-        [names[name] if is_majority else family for name, is_majority in zip(row, majorities, strict=True)]
-        for row, majorities in zip(largest.tolist(), majority.tolist(), strict=True)
+        [text(family, history, evidence) for family, evidence in zip(row_families, row_evidence, strict=True)]
+        for row_families, history, row_evidence in zip(families, has_history, has_evidence, strict=True)
     ]
 
 

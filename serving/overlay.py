@@ -1,6 +1,7 @@
 """A tenant's catalogue as it is served: the items and models of a release, with later changes laid over them."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ class Catalogue:
                 raise ValueError(f"{family} scores {model.n_items} items, the item table has {len(ids)}")
         position_of = {item_id: position for position, item_id in enumerate(ids)}
         return cls(version, ids, position_of, list(metadata), active, MetadataColumns(metadata), models)
+
+    @cached_property
+    def all_visible(self) -> bool:
+        return bool(self.visible.all())
 
     def vectors(self, family: str) -> FloatMatrix:
         """Unit item vectors of a family, float32 [n_items, d], computed once."""

@@ -1,7 +1,6 @@
 """Answers batches of queries from one release: the whole of serving that needs no server."""
 
 from collections.abc import Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import cast
 
@@ -39,7 +38,7 @@ from serving.queries import (
     recommended_items,
     similar_items,
 )
-from training.models.contract import NO_ITEM, FloatMatrix
+from training.models.lists import NO_ITEM
 
 Answer = list[RankedItem] | QueryError
 
@@ -80,19 +79,38 @@ class Predictor:
 
         A query that cannot be answered has its error in place of its items, and the others are answered.
         """
-        if request.catalogue_version > self.catalogue.version:
-            delta = request.delta
-            if delta is not None and delta.start.order <= self.catalogue.place.order:
-                self.catalogue = self.catalogue.overlaid(delta)
+        if self.needs_delta(request):
+            self.lay_over(request)
+            if self.needs_delta(request):
+                return self.delta_needed()
         catalogue = self.catalogue
-        if request.catalogue_version > catalogue.version:
-            return BatchResponse("delta_needed", self.manifest.release, catalogue.version, place=catalogue.place)
-        answers: list[Answer] = ["failed"] * len(request.queries)
-        for group, indices in group_queries(request.queries).items():
-            queries = [request.queries[index] for index in indices]
-            for index, answer in zip(indices, self._answer_group(catalogue, group, queries), strict=True):
+        return BatchResponse(
+            "ok", self.manifest.release, catalogue.version, self.answer_queries(catalogue, request.queries)
+        )
+
+    def needs_delta(self, request: BatchRequest) -> bool:
+        """Whether the batch knows a later version of the catalogue than this predictor."""
+        return request.catalogue_version > self.catalogue.version
+
+    def lay_over(self, request: BatchRequest) -> None:
+        """Move the catalogue on by the delta of the batch, or by its part; nothing happens where none fits."""
+        delta = request.delta
+        if delta is not None and delta.start.order <= self.catalogue.place.order:
+            self.catalogue = self.catalogue.overlaid(delta)
+
+    def delta_needed(self) -> BatchResponse:
+        """The answer that asks for the delta."""
+        catalogue = self.catalogue
+        return BatchResponse("delta_needed", self.manifest.release, catalogue.version, place=catalogue.place)
+
+    def answer_queries(self, catalogue: Catalogue, queries: Sequence[Query]) -> list[Answer]:
+        """The answers to queries, in their order. catalogue: this predictor's, or what it was when the batch began."""
+        answers: list[Answer] = ["failed"] * len(queries)
+        for group, indices in group_queries(queries).items():
+            grouped = [queries[index] for index in indices]
+            for index, answer in zip(indices, self._answer_group(catalogue, group, grouped), strict=True):
                 answers[index] = answer
-        return BatchResponse("ok", self.manifest.release, catalogue.version, answers)
+        return answers
 
     def _answer_group(self, catalogue: Catalogue, group: str, queries: list[Query]) -> Sequence[Answer]:
         """Answer the queries of one group together; where that fails, one by one, so that only the faulty one fails."""
@@ -125,7 +143,7 @@ class Predictor:
         family: str,
         histories: Histories,
         counts: npt.NDArray[np.int64],
-        allowed: list[Mask],
+        allowed: list[Mask | None],
         excluded: list[list[int]],
         diversity: npt.NDArray[np.float64],
     ) -> RankedLists:
@@ -134,27 +152,24 @@ class Predictor:
         Args:
             catalogue: this predictor's, or one with changes laid over it. Histories hold its positions.
             counts, diversity: [batch], as in a `RecommendQuery`.
-            allowed: per row a bool [n_items] of the items that may be in the list.
+            allowed: per row a bool [n_items] of the items that may be in the list; None: all.
             excluded: per row the positions that may not.
         """
         model, score_map = catalogue.models[family], self._score_maps[family]
-        component_scores = model.component_scores(histories)
+        scoring = model.scoring(histories)
         ranked = ranking.rank(
-            ranking.mask_scores(_total(component_scores), allowed, excluded),
+            ranking.mask_scores(scoring.scores, allowed, excluded),
             counts,
             ranking.Diversity(diversity, score_map, lambda: catalogue.vectors(family)),
         )
-        families = explanations.main_families(component_scores, family, ranked.items)
-        evidence = model.evidence(histories, ranked.items, explanations.MAX_EVIDENCE)
-        is_shown = (evidence != NO_ITEM) & catalogue.visible[evidence]
-        texts = [
-            [explanations.text(*each) for each in zip(row_families, repeat(has_history), has_evidence, strict=False)]
-            for row_families, has_history, has_evidence in zip(
-                families, (histories.lengths > 0).tolist(), is_shown.any(axis=2).tolist(), strict=True
-            )
-        ]
+        families = explanations.main_families(scoring.component_scores(ranked.items), family)
+        evidence = scoring.evidence(ranked.items, explanations.MAX_EVIDENCE)
+        if not catalogue.all_visible:
+            evidence[~catalogue.visible[evidence]] = NO_ITEM
+        has_evidence = (evidence != NO_ITEM).any(axis=2).tolist()
+        texts = explanations.texts(families, (histories.lengths > 0).tolist(), has_evidence)
         scores = np.round(score_map(ranked.scores), SCORE_DIGITS)
-        return RankedLists(ranked.items, scores, families, np.where(is_shown, evidence, NO_ITEM), texts)
+        return RankedLists(ranked.items, scores, families, evidence, texts)
 
     def _similar(self, catalogue: Catalogue, queries: list[SimilarQuery]) -> list[Answer]:
         answers: list[Answer] = ["unknown_item"] * len(queries)
@@ -186,13 +201,3 @@ class Predictor:
             catalogue.vectors(family)
             history = pack_history([HistoryEvent(catalogue.ids[0], "like", 1.0, 0)])
             self._recommend(catalogue, family, [RecommendQuery(family, 1, history)])
-
-
-def _total(component_scores: dict[str, FloatMatrix]) -> FloatMatrix:
-    first, *rest = component_scores.values()
-    if not rest:
-        return first
-    total = first + rest[0]
-    for scores in rest[1:]:
-        total += scores
-    return total

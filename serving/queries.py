@@ -17,7 +17,8 @@ from serving.contracts.histories import read_history, read_ids
 from serving.contracts.messages import Query, RankedItem, RecommendQuery, SimilarQuery
 from serving.filtering import Mask
 from serving.overlay import Catalogue
-from training.models.contract import NO_ITEM, Positions, Ranking
+from training.models.contract import Positions
+from training.models.lists import NO_ITEM, Ranking
 
 SIMILAR = "similar"
 SIMILAR_FAMILIES = ("hybrid", "content-based", "deep-learning", "collaborative")
@@ -90,10 +91,11 @@ def empty_histories(rows: int) -> Histories:
     )
 
 
-def read_constraints(catalogue: Catalogue, queries: Sequence[AnyQuery]) -> tuple[list[Mask], list[list[int]]]:
-    """Per query: the mask of items that may be in its list, bool [n_items], and the positions that it excludes."""
+def read_constraints(catalogue: Catalogue, queries: Sequence[AnyQuery]) -> tuple[list[Mask | None], list[list[int]]]:
+    """Per query: the mask of items that may be in its list, bool [n_items] or None for all, and what it excludes."""
+    visible = None if catalogue.all_visible else catalogue.visible
     allowed = [
-        catalogue.visible if query.filter is None else catalogue.visible & catalogue.columns.mask(query.filter)
+        visible if query.filter is None else catalogue.visible & catalogue.columns.mask(query.filter)
         for query in queries
     ]
     position_of = catalogue.position_of

@@ -6,24 +6,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from training.models.contract import NO_ITEM, FloatMatrix, Mask, Positions, Ranking, top_k
+from training.models.contract import FloatMatrix, Mask, Positions
+from training.models.lists import NO_ITEM, Ranking, top_k
 
 POOL_FACTOR = 10
 MIN_POOL = 100
 """Diversity chooses among the best max(MIN_POOL, POOL_FACTOR * k) items."""
 
 
-def mask_scores(scores: FloatMatrix, allowed: list[Mask], excluded: list[list[int]]) -> FloatMatrix:
-    """A copy of the scores with -inf for every item that may not be in that row's list.
+def mask_scores(scores: FloatMatrix, allowed: list[Mask | None], excluded: list[list[int]]) -> FloatMatrix:
+    """Set the score of every item that may not be in its row's list to -inf, in place. Returns `scores`.
 
-    scores: float32 [batch, n]; allowed: one bool [n] per row, True where an item may be in the list;
-    excluded: per row, positions that may not.
+    scores: float32 [batch, n]; allowed: per row a bool [n], True where an item may be in the list, or None where all
+    may; excluded: per row, positions that may not.
     """
-    masked = np.full_like(scores, -np.inf)
     for row, (mask, positions) in enumerate(zip(allowed, excluded, strict=True)):
-        np.copyto(masked[row], scores[row], where=mask)
-        masked[row, positions] = -np.inf
-    return masked
+        if mask is not None:
+            scores[row, ~mask] = -np.inf
+        if positions:
+            scores[row, positions] = -np.inf
+    return scores
 
 
 @dataclass(frozen=True)

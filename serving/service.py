@@ -7,22 +7,43 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 import bentoml
+from _bentoml_sdk import Service
 
 from configs import logging as logs
 from configs import memory
 from configs.settings import HistorySettings, PathSettings, ServingSettings
-from serving.application import BatchApplication
-from serving.contracts.messages import BATCH_PATH
+from serving.application import BatchApplication, Receive, Scope, Send
 from serving.contracts.releases import StoreListing
 from serving.release import read_store, release_folder, release_size
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor
 
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+ROUTES = "/v1/"
 application = BatchApplication()
+
+
+class DirectService(Service[Any]):
+    """A BentoML service whose batches pass none of BentoML's middleware, which takes longer than the models.
+
+    Tracing, timeout and context are of no use to them: each query carries its own trace id, and the client has the
+    deadline. Everything else, such as probes and lifespan, is BentoML's.
+    """
+
+    def to_asgi(self, is_main: bool = True) -> Application:
+        bento = super().to_asgi(is_main)
+
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            ours = scope["type"] == "http" and scope["path"].startswith(ROUTES)
+            await (application if ours else bento)(scope, receive, send)
+
+        return respond
 
 
 @bentoml.service(
@@ -31,9 +52,8 @@ application = BatchApplication()
     traffic={"timeout": 30},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
-    tracing={"excluded_urls": f"{BATCH_PATH}$"},  # each query carries its own trace id
+    service_class=DirectService,
 )
-@bentoml.asgi_app(application, path="/v1")
 class ModelServer:
     """Answers the API's batches. It holds the releases and nothing else, and reads no database."""
 

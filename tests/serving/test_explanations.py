@@ -3,7 +3,6 @@
 import numpy as np
 
 from serving.explanations import FROM_HISTORY, WITHOUT_HISTORY, main_families, text
-from training.models.contract import NO_ITEM
 
 
 def part(*scores: float) -> np.ndarray:
@@ -16,14 +15,11 @@ def test_a_family_is_named_only_where_it_carried_more_than_half() -> None:
         "content-based": part(4, 5, -8, 0, 3),
         "hybrid": part(0, 0, 0.5, 0, 3),
     }
-    items = np.array([[0, 1, 2, 3, 4]], np.int32)
-    assert main_families(parts, "hybrid", items) == [["collaborative", "hybrid", "collaborative", "hybrid", "hybrid"]]
+    assert main_families(parts, "hybrid") == [["collaborative", "hybrid", "collaborative", "hybrid", "hybrid"]]
 
 
 def test_a_single_family_carries_all_it_lists() -> None:
-    assert main_families({"collaborative": part(1, 2)}, "collaborative", np.array([[1, NO_ITEM]])) == [
-        ["collaborative"] * 2
-    ]
+    assert main_families({"collaborative": part(1, 2)}, "collaborative") == [["collaborative"] * 2]
 
 
 def test_words_claim_the_users_items_only_with_evidence() -> None:

@@ -7,15 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from serving.ranking import Diversity, cosine_scores, diversify, mask_scores, rank
-from training.models.contract import NO_ITEM
+from training.models.lists import NO_ITEM
 
 SCORES = np.array([[0.1, 0.9, 0.5, 0.9], [0.4, 0.3, 0.2, 0.1]], dtype=np.float32)
-EVERYTHING = [np.ones(4, dtype=bool)] * 2
 
 
 def test_only_admitted_items_are_listed_and_each_row_keeps_its_own_count() -> None:
     allowed = [np.array([True, True, True, False]), np.array([False, True, True, True])]
-    ranked = rank(mask_scores(SCORES, allowed, [[1], []]), np.array([3, 1]))
+    ranked = rank(mask_scores(SCORES.copy(), allowed, [[1], []]), np.array([3, 1]))
     assert ranked.items.tolist() == [[2, 0, NO_ITEM], [1, NO_ITEM, NO_ITEM]]
     assert ranked.scores[0, :2].tolist() == [0.5, pytest.approx(0.1)]
 
@@ -24,10 +23,9 @@ def test_equal_scores_are_listed_by_position() -> None:
     assert rank(SCORES, np.array([2, 2])).items.tolist() == [[1, 3], [0, 1]]
 
 
-def test_admitting_leaves_the_models_scores_alone() -> None:
-    before = SCORES.copy()
-    mask_scores(SCORES, EVERYTHING, [[0], [1]])
-    assert np.array_equal(SCORES, before)
+def test_a_row_without_a_mask_may_list_everything_but_what_it_excludes() -> None:
+    ranked = rank(mask_scores(SCORES.copy(), [None, None], [[1], []]), np.array([4, 4]))
+    assert ranked.items.tolist() == [[3, 2, 0, NO_ITEM], [0, 1, 2, 3]]
 
 
 @given(
@@ -37,7 +35,7 @@ def test_admitting_leaves_the_models_scores_alone() -> None:
 )
 @settings(deadline=None)
 def test_a_list_is_the_sorted_admitted_items(scores: np.ndarray, allowed: np.ndarray, counts: list[int]) -> None:
-    ranked = rank(mask_scores(scores, list(allowed), [[0], [], [5, 11]]), np.array(counts))
+    ranked = rank(mask_scores(scores.copy(), list(allowed), [[0], [], [5, 11]]), np.array(counts))
     for row, excluded in enumerate(({0}, set(), {5, 11})):
         may = [item for item in range(12) if allowed[row, item] and item not in excluded]
         expected = sorted(may, key=lambda item: (-scores[row, item], item))[: counts[row]]

@@ -21,7 +21,7 @@ from tests.training.catalogue import build_dataset
 from training.data.dataset import Interactions
 from training.data.splits import leave_one_out_split
 from training.evaluation.report import evaluate_model
-from training.models.contract import ListContributions, RuntimeOptions
+from training.models.contract import RuntimeOptions
 from training.models.deep_learning.attribution import Fidelity, measure_fidelity
 from training.models.deep_learning.checkpoint import Checkpoint
 from training.models.deep_learning.config import DeepLearningConfig
@@ -32,6 +32,7 @@ from training.models.deep_learning.sequences import epoch
 from training.models.deep_learning.softmax import HistoryBias, HistoryMask, TrendLogits, cross_entropy
 from training.models.deep_learning.task import NextItemTask, Step, sample_log_q
 from training.models.deep_learning.user_vectors import user_vectors
+from training.models.lists import ListContributions
 from training.models.popularity import Popularity
 from training.models.registry import save_model
 

@@ -16,7 +16,8 @@ from tests.training.catalogue import N_ITEMS, histories
 from tests.training.test_model_contract import ENSEMBLE_MEMBERS, EXACT, FAMILIES, fitted, without_item
 from tests.training.test_movielens_answers import served
 from training.config import load_config
-from training.models.contract import NO_ITEM, Positions, Recommender, RuntimeOptions
+from training.models.contract import Positions, Recommender, RuntimeOptions
+from training.models.lists import NO_ITEM
 from training.models.registry import family_class
 
 pytestmark = pytest.mark.fit

@@ -17,12 +17,13 @@ from training.evaluation.report import evaluate_model
 from training.models.cold_start.boost import ColdItemBoost, ColdStartModel, find_boost, largest_boost, resized_boost
 from training.models.collaborative.model import Collaborative
 from training.models.content_based.model import ContentBased
-from training.models.contract import NO_ITEM, Recommender, RuntimeOptions
+from training.models.contract import Recommender, RuntimeOptions
 from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.learning import LearnedRanker, RankerConfig, learn_ranker
 from training.models.hybrid.model import Hybrid
 from training.models.hybrid.queries import build_queries
 from training.models.hybrid.ranker import Candidates, aggregate_diversity, fit_weights, ndcg_of_queries
+from training.models.lists import NO_ITEM
 from training.models.popularity import Popularity
 from training.models.profiles import Profiles
 

@@ -16,10 +16,11 @@ from training.data.dataset import Dataset, Interactions, ItemTable
 from training.models.collaborative.ease import ease_weights
 from training.models.collaborative.model import Collaborative, CollaborativeConfig
 from training.models.collaborative.transitions import transition_weights
-from training.models.contract import NO_ITEM, RuntimeOptions
+from training.models.contract import RuntimeOptions
 from training.models.item_knn import ItemKnn, ItemKnnConfig
 from training.models.kernels import Dense, Factors, Sparse, SparseFactors, strongest
 from training.models.linear import Term
+from training.models.lists import NO_ITEM
 from training.models.popularity import Popularity, PopularityConfig
 from training.models.profiles import build_profiles
 

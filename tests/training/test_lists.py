@@ -12,7 +12,7 @@ from torchmetrics.functional import retrieval
 from training.evaluation import list_metrics as lists
 from training.evaluation import metrics
 from training.evaluation.intervals import Estimate, aggregate_estimates, mean_estimates, paired_difference
-from training.models.contract import NO_ITEM
+from training.models.lists import NO_ITEM
 
 # Four users know five items; item 4 is known to nobody.
 SEEN = sp.csr_array(np.array([[1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 0, 0, 1, 0], [1, 1, 0, 0, 0]], dtype=bool))

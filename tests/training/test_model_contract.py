@@ -18,8 +18,9 @@ from training.config import load_config
 from training.data.dataset import Dataset
 from training.data.splits import leave_one_out_split
 from training.evaluation.report import evaluate_model
-from training.models.contract import NO_ITEM, Ensemble, Recommender, RuntimeOptions
+from training.models.contract import Ensemble, Recommender, RuntimeOptions
 from training.models.linear import LinearRecommender
+from training.models.lists import NO_ITEM
 from training.models.registry import families, family_class, load_model, save_model
 
 pytestmark = pytest.mark.fit

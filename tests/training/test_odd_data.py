@@ -18,7 +18,8 @@ from training.data.dataset import Dataset, from_events
 from training.data.splits import leave_one_out_split, temporal_split
 from training.evaluation.calibration import fit_score_map
 from training.evaluation.report import EvaluationReport, evaluate_model
-from training.models.contract import NO_ITEM, Ensemble, Recommender, RuntimeOptions
+from training.models.contract import Ensemble, Recommender, RuntimeOptions
+from training.models.lists import NO_ITEM
 from training.models.registry import families, family_class, load_model, save_model
 from training.train import TrainedModel, evaluate_family, train_family
 

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from training.models.contract import NO_ITEM, Positions
+from training.models.contract import Positions
+from training.models.lists import NO_ITEM
 
 Floats = npt.NDArray[np.float64]
 _ROWS_AT_ONCE = 512

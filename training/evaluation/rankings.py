@@ -11,7 +11,8 @@ import scipy.sparse as sp
 from training.data.splits import Holdout, Split
 from training.evaluation.intervals import Estimate, Floats, paired_difference
 from training.evaluation.metrics import TargetRanks, concatenate, leave_out, per_user_metrics, target_ranks
-from training.models.contract import Positions, Recommender, top_k
+from training.models.contract import Positions, Recommender
+from training.models.lists import top_k
 
 LIST_LENGTH = 10
 """Length of the recommended lists."""

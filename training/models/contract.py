@@ -18,15 +18,22 @@ from pydantic import BaseModel, ConfigDict
 from feature_store.online import Histories
 from training.data.dataset import Dataset
 from training.data.splits import Holdout
+from training.models.lists import (
+    NO_ITEM,
+    Contributions,
+    ListContributions,
+    Ranking,
+    gather_contributions,
+    strongest_sources,
+    top_k,
+)
+from training.models.scoring import PlainScoring, Scoring
 from training.models.workload import DataSizes, Workload
 
 FloatMatrix = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
-
-NO_ITEM = -1
-"""Padding of a ranked list that is shorter than k."""
 
 
 class ModelConfig(BaseModel):
@@ -47,46 +54,6 @@ class RuntimeOptions:
     progress: Callable[[int, int, float | None], None] | None = None
     """Called after each step of a long fit, such as an epoch, with its number, the number of steps, and the held-out
     figure where there is one. An exception that it raises ends the fit."""
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Ranked lists, best first; equal scores in order of item position; padded with NO_ITEM / -inf."""
-
-    items: Positions  # [batch, k]
-    scores: FloatMatrix  # [batch, k]
-
-
-@dataclass(frozen=True)
-class Contributions:
-    """How much each item of one history contributes to one item's raw score; empty where nothing reliable is known."""
-
-    items: Positions  # [n] positions of distinct history items
-    values: npt.NDArray[np.float32]  # [n] in units of the raw score, largest first
-
-
-@dataclass(frozen=True)
-class ListContributions:
-    """How much each item of one history contributes to the raw scores of one ranked list."""
-
-    items: Positions  # [n] positions of distinct history items
-    values: npt.NDArray[np.float32]  # [n, k] in units of the raw score; zero under NO_ITEM and where nothing is known
-
-    def of(self, column: int) -> Contributions:
-        """All contributions to the item at one place of the list, largest first."""
-        order = np.argsort(-self.values[:, column], kind="stable")
-        return Contributions(self.items[order], self.values[order, column])
-
-
-def gather_contributions(
-    explained: Sequence[Contributions], columns: npt.NDArray[np.int64], k: int
-) -> ListContributions:
-    """The contributions to n items of one list as one table. columns: int64 [n], the place of each in the list."""
-    sources = np.unique(np.concatenate([one.items for one in explained] or [np.empty(0, np.int32)]))
-    values = np.zeros((len(sources), k), dtype=np.float32)
-    for column, one in zip(columns, explained, strict=True):
-        values[np.searchsorted(sources, one.items), column] = one.values
-    return ListContributions(sources.astype(np.int32), values)
 
 
 class Recommender(ABC):
@@ -195,20 +162,15 @@ class Recommender(ABC):
 
         Largest first, positive contributions only, padded with NO_ITEM. items: int32 [batch, k], NO_ITEM allowed.
         """
-        explained = self.explain_lists(histories, items)
-        widest = max((len(one.items) for one in explained), default=0)
-        sources = np.full((len(items), widest + 1), NO_ITEM, dtype=np.int32)  # one column more, so that argmax has one
-        values = np.zeros((*items.shape, widest + 1), dtype=np.float32)
-        for row, one in enumerate(explained):
-            sources[row, : len(one.items)] = one.items
-            values[row, :, : len(one.items)] = one.values.T
-        found = np.full((*items.shape, top), NO_ITEM, dtype=np.int32)
-        rows, columns = np.ogrid[: items.shape[0], : items.shape[1]]
-        for place in range(top):
-            best = values.argmax(axis=2)  # [batch, k]
-            found[:, :, place] = np.where(values[rows, columns, best] > 0, sources[rows, best], NO_ITEM)
-            values[rows, columns, best] = 0
-        return found
+        return strongest_sources(self.explain_lists(histories, items), items.shape, top)
+
+    def scoring(self, histories: Histories) -> Scoring:
+        """The scores of these histories, and what the model server asks about their ranked lists.
+
+        By default from `component_scores` and `evidence`. A family overrides it where one pass is cheaper; its answers
+        are the same up to the rounding of float32.
+        """
+        return PlainScoring(self, histories)
 
     def as_base_model(self) -> Self:
         """This model as an ensemble uses it: without adjustments that are meant for its own ranked lists alone.
@@ -302,23 +264,3 @@ class Ensemble(Recommender):
     @abstractmethod
     def load(cls, path: Path, base_models: Mapping[str, Recommender] | None = None) -> Self:
         """The ensemble that `save` wrote, over `base_models`. Raises ValueError where one of them is missing."""
-
-
-def top_k(scores: FloatMatrix, k: int) -> Ranking:
-    """Exact top k of each row, stable: by score descending, then position ascending. -inf never enters a list.
-
-    scores: float [batch, n]. Returns lists of length min(k, n), padded with NO_ITEM / -inf.
-    """
-    batch, n = scores.shape
-    k = min(k, n)
-    items = np.full((batch, k), NO_ITEM, dtype=np.int32)
-    values = np.full((batch, k), -np.inf, dtype=np.float32)
-    for row, whole in enumerate(scores if k else ()):
-        # The k-th largest score bounds the list. All that reach it are sorted, so that ties are cut by position; row
-        # by row, since most rows of a large catalogue are passed over once and not copied.
-        bound = np.partition(whole, n - k)[n - k]
-        candidates = np.flatnonzero((whole >= bound) & (whole != -np.inf))  # ascending positions
-        best = candidates[np.argsort(-whole[candidates], kind="stable")[:k]]
-        items[row, : len(best)] = best
-        values[row, : len(best)] = whole[best]
-    return Ranking(items, values)

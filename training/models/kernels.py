@@ -13,6 +13,7 @@ from training.models.contract import FloatMatrix, Positions
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Offsets = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.float32]
 
 
 class Kernel(ABC):
@@ -28,6 +29,14 @@ class Kernel(ABC):
     @abstractmethod
     def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
         """profiles @ K. profiles: float32 [batch, size]; returns float32 [batch, size]."""
+
+    @abstractmethod
+    def add_products(self, items: Positions, weights: Weights, offsets: Offsets, scores: FloatMatrix) -> None:
+        """Add what `propagate` returns to `scores`, float32 [batch, size], for profiles that are no sparse matrix yet.
+
+        To make a sparse matrix of the profile of one user takes longer than to multiply it. items: int32 [n] in
+        [0, size), of row b the slice offsets[b]:offsets[b + 1]; weights: float32 [n].
+        """
 
     @abstractmethod
     def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
@@ -61,6 +70,11 @@ class Dense(Kernel):
     def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
         return profiles @ self.weights
 
+    def add_products(self, items: Positions, weights: Weights, offsets: Offsets, scores: FloatMatrix) -> None:
+        for row, (start, end) in enumerate(pairwise(offsets.tolist())):
+            if start < end:
+                scores[row] += weights[start:end] @ self.weights.take(items[start:end], axis=0)
+
     def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
         starts = items.astype(np.int64) * self.size
         return self.weights.take(starts[:, None] + np.repeat(lists, np.diff(offsets), axis=0))
@@ -88,6 +102,11 @@ class Sparse(Kernel):
 
     def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
         return (profiles @ self.weights).toarray()
+
+    def add_products(self, items: Positions, weights: Weights, offsets: Offsets, scores: FloatMatrix) -> None:
+        for row, (start, end) in enumerate(pairwise(offsets.tolist())):
+            if start < end:
+                scores[row] += _combined(self.weights, items[start:end], weights[start:end])
 
     def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
         listed = np.repeat(lists, np.diff(offsets), axis=0)
@@ -120,6 +139,13 @@ class Factors(Kernel):
     def propagate(self, profiles: sp.csr_array) -> FloatMatrix:
         return (profiles @ self.left) @ self.right.T
 
+    def add_products(self, items: Positions, weights: Weights, offsets: Offsets, scores: FloatMatrix) -> None:
+        users = np.zeros((len(scores), self.left.shape[1]), dtype=np.float32)
+        for row, (start, end) in enumerate(pairwise(offsets.tolist())):
+            if start < end:
+                np.dot(weights[start:end], self.left.take(items[start:end], axis=0), out=users[row])
+        scores += users @ self.right.T
+
     def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
         left, right = self.left[items], self.right[lists]  # [n, d], [batch, m, d]
         found = np.empty((len(items), lists.shape[1]), dtype=np.float32)
@@ -151,6 +177,13 @@ class SparseFactors(Kernel):
         users = (profiles @ self.left).T.toarray()  # [d, batch], so that the rows of `right` are read once per batch
         return np.ascontiguousarray((self.right @ users).T)
 
+    def add_products(self, items: Positions, weights: Weights, offsets: Offsets, scores: FloatMatrix) -> None:
+        users = np.zeros((self.left.shape[1], len(scores)), dtype=np.float32)
+        for row, (start, end) in enumerate(pairwise(offsets.tolist())):
+            if start < end:
+                users[:, row] = _combined(self.left, items[start:end], weights[start:end])
+        scores += (self.right @ users).T
+
     def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
         found = np.empty((len(items), lists.shape[1]), dtype=np.float32)
         left = self.left[items]
@@ -176,6 +209,18 @@ class SparseFactors(Kernel):
             for side in ("left", "right")
         )
         return cls(left, right)
+
+
+def _combined(matrix: sp.csr_array, rows: Positions, weights: Weights) -> npt.NDArray[np.float64]:
+    """The weighted sum of some rows, float64 [columns]. rows: [n]; weights: [n]."""
+    starts = matrix.indptr[rows]
+    lengths = matrix.indptr[rows + 1] - starts
+    ends = np.cumsum(lengths)
+    entries = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+    values = matrix.data.take(entries)
+    values *= np.repeat(weights, lengths)
+    sums = np.bincount(matrix.indices.take(entries), values, matrix.shape[1])
+    return np.asarray(sums, dtype=np.float64)
 
 
 _CELLS = 16_000_000

@@ -15,16 +15,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from feature_store.online import Histories
-from training.models.contract import (
-    Contributions,
-    FloatMatrix,
-    ListContributions,
-    ModelConfig,
-    Positions,
-    Recommender,
-)
+from training.models.contract import FloatMatrix, ModelConfig, Positions, Recommender
 from training.models.kernels import FORMS, Kernel
+from training.models.lists import Contributions, ListContributions
 from training.models.profiles import Profiles, build_profiles
+from training.models.scoring import Scoring
 from training.models.stored_names import present_names
 
 CONFIG_FILE = "linear.json"
@@ -101,6 +96,10 @@ class LinearRecommender(Recommender):
             scores[:, :size] += term.kernel.propagate(weighed.where(weighed.weights > 0).matrix(size))
         return scores
 
+    @final
+    def scoring(self, histories: Histories) -> "LinearScoring":
+        return LinearScoring(self, build_profiles(histories, self.n_items))
+
     def item_vectors(self) -> FloatMatrix:
         return self.vectors
 
@@ -175,6 +174,33 @@ class LinearRecommender(Recommender):
         model = type(self)(self.config)
         model.__dict__.update(self.__dict__)
         return model
+
+
+class LinearScoring(Scoring):
+    """The scoring of a linear model. An ensemble's linear base models share the profiles."""
+
+    def __init__(self, model: LinearRecommender, profiles: Profiles) -> None:
+        """profiles: of the histories, without decay."""
+        self._model, self._profiles = model, profiles
+        self.scores = np.empty((len(profiles), model.n_items), dtype=np.float32)
+        self.scores[:] = model.base
+        for term in model.terms:
+            size, weighed = term.kernel.size, term.weigh(profiles)
+            used = weighed.weights > 0
+            if size < model.n_items:
+                used &= weighed.items < size
+            used_items = weighed.where(used)
+            term.kernel.add_products(used_items.items, used_items.weights, used_items.offsets, self.scores[:, :size])
+
+    def component_scores(self, items: Positions) -> dict[str, FloatMatrix]:
+        return {self._model.family: self.scores[np.arange(len(items))[:, None], items]}
+
+    def contributions(self, items: Positions) -> list[ListContributions]:
+        return self._profiles.contributions(self.values(items))
+
+    def values(self, items: Positions) -> FloatMatrix:
+        """As `LinearRecommender.leave_one_out_contributions`, float32 [n, k]."""
+        return self._model.leave_one_out_contributions(self._profiles, items)
 
 
 def _older_sums(shares: FloatMatrix, profiles: Profiles) -> npt.NDArray[np.float64]:

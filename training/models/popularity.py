@@ -12,7 +12,8 @@ from pydantic import Field
 from feature_store import columns as c
 from feature_store.online import Histories
 from training.data.dataset import Dataset
-from training.models.contract import Contributions, FloatMatrix, ModelConfig, Positions, Recommender, RuntimeOptions
+from training.models.contract import FloatMatrix, ModelConfig, Positions, Recommender, RuntimeOptions
+from training.models.lists import Contributions
 from training.models.workload import LOOKUP, DataSizes, Workload
 
 CONFIG_FILE = "popularity.json"

@@ -1,7 +1,7 @@
 """Profiles: histories as weighted sets of distinct items, the input of every linear family."""
 
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from weakref import WeakKeyDictionary
 
@@ -11,7 +11,8 @@ import scipy.sparse as sp
 
 from feature_store import columns as c
 from feature_store.online import Histories
-from training.models.contract import FloatMatrix, ListContributions
+from training.models.contract import FloatMatrix
+from training.models.lists import ListContributions
 
 NEGLIGIBLE_DECAY = 2.0**-32
 """Items with a smaller decay factor get a weight of zero. They are below the precision of a float32 score, and the
@@ -52,6 +53,11 @@ class Profiles:
         """Items of each row, at least 1, float32 [batch]."""
         return np.maximum(np.diff(self.offsets), 1).astype(np.float32)
 
+    @cached_property
+    def later(self) -> npt.NDArray[np.int64]:
+        """How many items of its row are newer than each item, [n]."""
+        return np.repeat(self.offsets[1:], np.diff(self.offsets)) - 1 - np.arange(len(self.items))
+
     def decayed(self, half_life: float | None) -> "Profiles":
         """Weights times 0.5 ** (distinct later items / half_life), 0 where that is negligible. None: no decay."""
         if half_life is None:
@@ -61,17 +67,18 @@ class Profiles:
         return self._decayed[half_life]
 
     def _decay(self, half_life: float) -> "Profiles":
-        after = np.repeat(self.offsets[1:], np.diff(self.offsets)) - 1 - np.arange(len(self.items))
-        factors = 0.5 ** (after / half_life)
-        factors[factors < NEGLIGIBLE_DECAY] = 0
-        return replace(self, weights=(self.weights * factors).astype(np.float32))
+        longest = int(self.later.max(initial=0)) + 1
+        factors = _decay_factors(half_life, 1 << (longest - 1).bit_length())
+        weights = (self.weights * factors[self.later]).astype(np.float32)
+        return Profiles(self.items, weights, self.fresh, self.offsets)
 
     def recent(self, as_of: int) -> "Profiles":
         """Weights that are the sums of event weights, each halved for every RECENT_DAYS before `as_of`, microseconds.
 
         An event after `as_of` counts more than its weight. The weight of an item does not depend on the other items.
         """
-        return replace(self, weights=(self.fresh * 2.0 ** (-as_of / _MICROS)).astype(np.float32))
+        weights = (self.fresh * 2.0 ** (-as_of / _MICROS)).astype(np.float32)
+        return Profiles(self.items, weights, self.fresh, self.offsets)
 
     def where(self, kept: npt.NDArray[np.bool_]) -> "Profiles":
         """The kept items, in the same rows. kept: bool [n]."""
@@ -103,6 +110,14 @@ class Profiles:
             order = np.argsort(items)
             values[start + order[np.searchsorted(items, found.items, sorter=order)]] = found.values
         return values
+
+
+@lru_cache(maxsize=64)
+def _decay_factors(half_life: float, n: int) -> npt.NDArray[np.float64]:
+    """0.5 ** (age / half_life) for the ages 0 to n - 1, 0 where that is negligible, float64 [n]."""
+    factors = 0.5 ** (np.arange(n) / half_life)
+    factors[factors < NEGLIGIBLE_DECAY] = 0
+    return factors
 
 
 def build_profiles(histories: Histories, n_items: int, half_life: float | None = None) -> Profiles:

@@ -20,7 +20,7 @@ from serving.overlay import Catalogue
 from serving.predictor import Predictor
 from serving.queries import RankedLists
 from serving.release import list_releases, release_folder
-from training.models.contract import NO_ITEM
+from training.models.lists import NO_ITEM
 
 MAX_SCORES = 16_000_000
 """Scores held in memory at a time, 64 MB of float32. An ensemble holds a few such matrices."""

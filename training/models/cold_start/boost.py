@@ -15,7 +15,8 @@ from feature_store.online import Histories
 from training.data.splits import Holdout
 from training.evaluation.metrics import ndcg_of_lists
 from training.evaluation.rankings import LIST_LENGTH
-from training.models.contract import Doubles, FloatMatrix, Mask, top_k
+from training.models.contract import Doubles, FloatMatrix, Mask
+from training.models.lists import top_k
 
 Score = Callable[[Histories], FloatMatrix]
 """Histories to the ensemble's scores without a boost, float32 [batch, n_items], each row divided by size ** growth."""

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from feature_store.online import Histories
-from training.models.contract import Contributions, FloatMatrix, ListContributions, Positions
+from training.models.contract import FloatMatrix, Positions
 from training.models.deep_learning.network import UserTower
 from training.models.deep_learning.user_vectors import user_vectors
+from training.models.lists import Contributions, ListContributions
 
 FloatVector = npt.NDArray[np.float32]
 

@@ -10,6 +10,8 @@ Reading order of this package:
     repeat_consumption   what an item gains from the user's earlier events with it
     model (this module)  scores, explains, saves and loads
     attribution          which events a score depends on, and whether occlusion agrees
+    inference            the user tower and its attribution for one history, in NumPy
+    scoring              scores and evidence of a request, by `inference`
     stages               the stages of a fit: with a hold-out, then on all events; scoring uses nothing below this line
     sequences            training sequences and batches
     steps                from a batch to the tensors of a step: candidates, id dropout, log q
@@ -29,6 +31,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -41,25 +44,19 @@ from feature_store.online import Histories
 from training.data.dataset import Dataset
 from training.data.splits import Holdout
 from training.models.content_based.encoder import ContentEncoder
-from training.models.contract import (
-    NO_ITEM,
-    Contributions,
-    FloatMatrix,
-    ListContributions,
-    Positions,
-    Recommender,
-    RuntimeOptions,
-    top_k,
-)
+from training.models.contract import FloatMatrix, Positions, Recommender, RuntimeOptions
 from training.models.deep_learning import attribution
 from training.models.deep_learning.attribution import Fidelity, FloatVector
 from training.models.deep_learning.config import DeepLearningConfig
+from training.models.deep_learning.inference import HistoryEncoder
 from training.models.deep_learning.network import Network, scores
 from training.models.deep_learning.recent_popularity import recent_popularity
 from training.models.deep_learning.repeat_consumption import add_repeat_scores, learns_repeats, repeat_scores
+from training.models.deep_learning.scoring import SequentialScoring
 from training.models.deep_learning.stages import continue_network, fit_network, hold_out, padded_ids, reproducible
 from training.models.deep_learning.user_vectors import user_vectors
 from training.models.deep_learning.workload import deep_learning_workload
+from training.models.lists import NO_ITEM, Contributions, ListContributions, top_k
 from training.models.workload import DataSizes, Workload
 
 DESCRIPTION_FILE = "deep_learning.json"
@@ -97,6 +94,8 @@ class DeepLearning(Recommender):
     strengths: Tensor | None  # float32 [n_items, m] of repeat consumption; None where users repeat no items
     fidelity: Fidelity  # of the contributions
     training: dict[str, Any]  # record of the last fit: losses, validation NDCG, epochs
+    _encoder_of: tuple[Network, HistoryEncoder] | None = None
+    """The user tower for serving, with the network that it was made of."""
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         if not len(dataset.interactions):
@@ -168,9 +167,19 @@ class DeepLearning(Recommender):
         items = self.targets if candidates is None else self.targets[torch.from_numpy(candidates.astype(np.int64))]
         with torch.inference_mode():
             found = scores(self._users(histories), items).numpy()
-        if self.strengths is not None:
-            add_repeat_scores(found, histories, self.network.repeat_consumption, self.strengths, candidates)
+        self.add_repeat_scores(found, histories, candidates)
         return found
+
+    def scoring(self, histories: Histories) -> SequentialScoring:
+        self._check(histories)
+        if self._encoder_of is None or self._encoder_of[0] is not self.network:
+            self._encoder_of = self.network, HistoryEncoder(self.network.users, self.network.types)
+        return SequentialScoring(self, self._encoder_of[1], histories)
+
+    def add_repeat_scores(self, scores: FloatMatrix, histories: Histories, candidates: Positions | None = None) -> None:
+        """Add the gain from repeat consumption, where it was learned, to scores as `score` returns them, in place."""
+        if self.strengths is not None:
+            add_repeat_scores(scores, histories, self.network.repeat_consumption, self.strengths, candidates)
 
     def item_vectors(self) -> FloatMatrix:
         lengths = self.items.norm(dim=1, keepdim=True)
@@ -183,8 +192,7 @@ class DeepLearning(Recommender):
         """Positive contributions above the fidelity threshold; none where occlusion did not confirm them."""
         self._check(histories)
         if self.fidelity.threshold is None:
-            return [ListContributions(np.empty(0, np.int32), np.empty((0, items.shape[1]), np.float32)) for _ in items]
-        threshold = max(self.fidelity.threshold, float(np.finfo(np.float32).tiny))
+            return self.no_contributions(items)
         explained = []
         for start in range(0, len(histories), BATCH):
             rows = np.arange(start, min(start + BATCH, len(histories)))
@@ -194,13 +202,28 @@ class DeepLearning(Recommender):
             gradients = attribution.presence_gradients(
                 self.network.users, batch, wanted, self.items, self.network.types, self.config.max_length
             )
-            if self.strengths is not None:
-                gains = repeat_scores(batch, items[rows], self.network.repeat_consumption, self.strengths)
-                gradients = attribution.with_repeats(gradients, batch, items[rows], gains, self.config.max_length)
-            for row in range(len(rows)):
-                events = batch.items[batch.offsets[row] : batch.offsets[row + 1]]
-                explained.append(attribution.contributions(events, gradients[:, row], threshold))
+            explained += self.contributions_of(batch, items[rows], gradients)
         return explained
+
+    def contributions_of(
+        self, histories: Histories, items: Positions, gradients: FloatMatrix
+    ) -> list[ListContributions]:
+        """The contributions above the fidelity threshold, of a model that explains.
+
+        items: int32 [b, k]; gradients: float32 [k, b, l] of the presence of the newest events of each history.
+        """
+        threshold = max(self.fidelity.threshold or 0.0, float(np.finfo(np.float32).tiny))
+        if self.strengths is not None:
+            gains = repeat_scores(histories, items, self.network.repeat_consumption, self.strengths)
+            gradients = attribution.with_repeats(gradients, histories, items, gains, self.config.max_length)
+        return [
+            attribution.contributions(histories.items[start:end], gradients[:, row], threshold)
+            for row, (start, end) in enumerate(pairwise(histories.offsets.tolist()))
+        ]
+
+    def no_contributions(self, items: Positions) -> list[ListContributions]:
+        """What a model that explains nothing gives for each row. items: int32 [b, k]."""
+        return [ListContributions(np.empty(0, np.int32), np.empty((0, items.shape[1]), np.float32)) for _ in items]
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
         if not len(positions):

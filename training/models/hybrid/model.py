@@ -20,25 +20,18 @@ from training.models.cold_start.boost import (
     resized_boost,
 )
 from training.models.cold_start.items import cold_items
-from training.models.contract import (
-    Contributions,
-    Ensemble,
-    FloatMatrix,
-    ListContributions,
-    Mask,
-    Positions,
-    Recommender,
-    RuntimeOptions,
-)
+from training.models.contract import Ensemble, FloatMatrix, Mask, Positions, Recommender, RuntimeOptions
 from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.learning import LearnedRanker, learn_ranker
 from training.models.hybrid.occlusion import agreement
 from training.models.hybrid.queries import split_queries
 from training.models.hybrid.sampling import sample_users, window_start
 from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
+from training.models.hybrid.scoring import HybridScoring
 from training.models.hybrid.storage import HybridState, read_state, write_state
 from training.models.hybrid.workload import hybrid_workload
 from training.models.linear import LinearRecommender
+from training.models.lists import Contributions, ListContributions
 from training.models.popularity import decayed_popularity
 from training.models.profiles import build_profiles
 from training.models.workload import DataSizes, Workload
@@ -72,6 +65,7 @@ class Hybrid(Ensemble):
     cold_items: Mask  # bool [n_items]
     cold_item_boost: ColdItemBoost
     cold_start_model: ColdStartModel | None
+    _own_of: tuple[ColdItemBoost, npt.NDArray[np.float32], npt.NDArray[np.float32] | None] | None = None
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         if not self.base_models:
@@ -146,10 +140,10 @@ class Hybrid(Ensemble):
         profiles = build_profiles(histories, self.n_items)
         sizes = profiles.sizes
         found = {}
-        for family, model in self._used.items():
+        for family, model in self.used_base_models.items():
             scores = model.score_profiles(profiles) if isinstance(model, LinearRecommender) else model.score(histories)
-            found[family] = (scores - np.float32(self.scales[family].center)) * self._factors(family, sizes)[:, None]
-            if self._is_cold_start_model(family):
+            found[family] = (scores - np.float32(self.scales[family].center)) * self.factors(family, sizes)[:, None]
+            if self.is_cold_start_model(family):
                 found[family] *= self.cold_items
         own = self._own_scores()
         if own.any():
@@ -161,11 +155,16 @@ class Hybrid(Ensemble):
         scores = sum(others, start=first)
         return scores if candidates is None else scores[:, candidates]
 
+    def scoring(self, histories: Histories) -> HybridScoring:
+        return HybridScoring(self, histories)
+
     def item_vectors(self) -> FloatMatrix:
         """Unit vectors whose dot products are the base models' cosines, weighted as the base models are."""
         weights = self.learned.weights
         return unit_rows(
-            np.hstack([np.sqrt(weights[family]) * model.item_vectors() for family, model in self._used.items()])
+            np.hstack(
+                [np.sqrt(weights[family]) * model.item_vectors() for family, model in self.used_base_models.items()]
+            )
         )
 
     def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
@@ -180,12 +179,12 @@ class Hybrid(Ensemble):
         profiles = build_profiles(histories, self.n_items)
         values = np.zeros((len(profiles.items), items.shape[1]), dtype=np.float32)
         for family in self.explained_by:
-            model, factors = self.base_models[family], self._factors(family, profiles.sizes)
+            model, factors = self.base_models[family], self.factors(family, profiles.sizes)
             if isinstance(model, LinearRecommender):
                 contributions = model.leave_one_out_contributions(profiles, items)
             else:
                 contributions = profiles.tabulated(model.explain_lists(histories, items), items.shape[1])
-            if self._is_cold_start_model(family):
+            if self.is_cold_start_model(family):
                 contributions = contributions * self.cold_items[items][profiles.rows]
             values += factors[profiles.rows, None] * contributions
         return profiles.contributions(values)
@@ -225,13 +224,25 @@ class Hybrid(Ensemble):
         return model.with_base_models(base_models or {})
 
     @property
-    def _used(self) -> dict[str, Recommender]:
+    def used_base_models(self) -> dict[str, Recommender]:
         """The base models that influence scores."""
         weights = self.learned.weights
-        used = [family for family in weights if weights[family] > 0 or self._is_cold_start_model(family)]
+        used = [family for family in weights if weights[family] > 0 or self.is_cold_start_model(family)]
         return {family: self.base_models[family] for family in used}
 
-    def _is_cold_start_model(self, family: str) -> bool:
+    @property
+    def own_scores(self) -> npt.NDArray[np.float32] | None:
+        """`_own_scores`, computed once for a hybrid that does not change any more; None where all are zero."""
+        if (
+            self._own_of is None
+            or self._own_of[0] is not self.cold_item_boost
+            or self._own_of[1] is not self.popularity
+        ):
+            found = self._own_scores()
+            self._own_of = self.cold_item_boost, self.popularity, found if found.any() else None
+        return self._own_of[2]
+
+    def is_cold_start_model(self, family: str) -> bool:
         return self.cold_start_model is not None and self.cold_start_model.family == family
 
     def _choose_evidence(self, histories: Histories) -> None:
@@ -243,7 +254,7 @@ class Hybrid(Ensemble):
 
         histories: of the users on whom the evidence is checked.
         """
-        ranking = [family for family in self._used if not self._is_cold_start_model(family)]
+        ranking = [family for family in self.used_base_models if not self.is_cold_start_model(family)]
         exact = [family for family in ranking if isinstance(self.base_models[family], LinearRecommender)]
         for families in (exact, ranking):
             cold_start = [self.cold_start_model.family] if families and self.cold_start_model else []
@@ -253,7 +264,7 @@ class Hybrid(Ensemble):
                 return
         self.explained_by = []
 
-    def _factors(self, family: str, sizes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def factors(self, family: str, sizes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The factor on a base model's scores, float32 [batch]. sizes: distinct items of each history."""
         scale, weight = self.scales[family], self.learned.weights[family]
         if self.cold_start_model is not None and self.cold_start_model.family == family:

@@ -3,7 +3,8 @@
 import numpy as np
 
 from feature_store.online import Histories
-from training.models.contract import NO_ITEM, Recommender
+from training.models.contract import Recommender
+from training.models.lists import NO_ITEM
 
 LISTED = 3
 

@@ -17,14 +17,8 @@ from safetensors.numpy import load_file, save_file
 from feature_store.online import Histories
 from pairwise.training import fit_factors
 from training.data.dataset import Dataset
-from training.models.contract import (
-    Contributions,
-    FloatMatrix,
-    ModelConfig,
-    Positions,
-    Recommender,
-    RuntimeOptions,
-)
+from training.models.contract import FloatMatrix, ModelConfig, Positions, Recommender, RuntimeOptions
+from training.models.lists import Contributions
 from training.models.profiles import build_profiles
 
 

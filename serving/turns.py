@@ -1,0 +1,102 @@
+"""Where and in which order the model server answers batches.
+
+A batch is answered in slices of a few milliseconds in the event loop itself: to hand it to a thread and back takes as
+long as to answer a query. Between two slices the loop serves probes, connections and the batches of other tenants, so
+nobody waits for the whole batch of somebody else. What would hold the loop for longer goes to a thread: a release whose
+queries are slow or whose speed is not known yet, and a catalogue delta.
+
+The batches of one release are answered one after another, since a predictor answers in one thread at a time.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from weakref import WeakKeyDictionary
+
+from serving.contracts.messages import BatchRequest, BatchResponse
+
+if TYPE_CHECKING:
+    from serving.predictor import Answer, Predictor
+
+SLICE_SECONDS = 0.01
+"""How long a slice is expected to hold the event loop at most."""
+MAX_SLICE = 16
+"""Queries of a slice: more of them gain nothing from being computed together."""
+MAX_WAITING = 64
+"""Batches that wait for one release. An API process has few calls in flight for a tenant, so more are a fault."""
+THREADS = 2
+_NEWEST_SHARE = 0.2
+"""Weight of the newest slice in the mean time of a query."""
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+
+
+class TooManyWaitingError(Exception):
+    """More than MAX_WAITING batches wait for one release."""
+
+
+class _Queue:
+    """The turn and the speed of one release."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.waiting = 0
+        self.seconds: float | None = None  # mean of a query; None: none was measured yet
+
+    def measured(self, seconds: float) -> None:
+        """Take the time of a query of the newest slice into the mean."""
+        self.seconds = seconds if self.seconds is None else self.seconds + _NEWEST_SHARE * (seconds - self.seconds)
+
+    def slice_size(self) -> int:
+        return MAX_SLICE if not self.seconds else max(1, min(MAX_SLICE, int(SLICE_SECONDS / self.seconds)))
+
+    def in_loop(self) -> bool:
+        return self.seconds is not None and self.seconds <= SLICE_SECONDS
+
+
+class Turns:
+    """One per event loop."""
+
+    def __init__(self) -> None:
+        self._queues: WeakKeyDictionary[Predictor, _Queue] = WeakKeyDictionary()
+        self._executor = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="answer")
+
+    async def answer(self, predictor: "Predictor", request: BatchRequest) -> BatchResponse:
+        """The answer to a batch, once it is its turn. Raises TooManyWaitingError."""
+        queue = self._queues.get(predictor)
+        if queue is None:
+            queue = self._queues[predictor] = _Queue()
+        if queue.waiting > MAX_WAITING:
+            raise TooManyWaitingError(f"{queue.waiting} batches wait for this release")
+        queue.waiting += 1
+        try:
+            async with queue.turn:
+                return await self._answer(predictor, queue, request)
+        finally:
+            queue.waiting -= 1
+
+    async def _answer(self, predictor: "Predictor", queue: _Queue, request: BatchRequest) -> BatchResponse:
+        if predictor.needs_delta(request):
+            if request.delta is not None:
+                await self._in_thread(predictor.lay_over, request)
+            if predictor.needs_delta(request):
+                return predictor.delta_needed()
+        catalogue, queries = predictor.catalogue, request.queries
+        answers: list[Answer] = []
+        while len(answers) < len(queries):
+            part = queries[len(answers) : len(answers) + queue.slice_size()]
+            started = time.perf_counter()
+            if queue.in_loop():
+                answers += predictor.answer_queries(catalogue, part)
+            else:
+                answers += await self._in_thread(predictor.answer_queries, catalogue, part)
+            queue.measured((time.perf_counter() - started) / len(part))
+            if len(answers) < len(queries):
+                await asyncio.sleep(0)
+        return BatchResponse("ok", predictor.manifest.release, catalogue.version, answers)
+
+    async def _in_thread(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
