@@ -8,7 +8,7 @@ import gc
 
 
 def settle() -> None:
-    """Collect once, and exclude all remaining objects from later collections. Call it again after more has been imported."""
+    """Collect once, and exclude what remains from later collections. Call it again where more has been imported."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
