@@ -95,7 +95,7 @@ def neighbour(demo: RunningDemo, tenant: Tenant, seconds: float, **_: Any) -> di
         **count,
         "other": other,
         "swap_seconds": [round(each, 1) for each in spent],
-        "p99_without_ms": calm["p99_ms"],
+        "without": {**calm, "degraded": counts(without)["degraded"]},
         **moved,
         "verdicts": {
             "none failed or degraded": count["from_models"] == count["answers"],
