@@ -1,8 +1,8 @@
 """What the API knows of each tenant's calls to the model server: whether they fail, and how long they take.
 
 Breaker. After a call of a tenant failed, no query of that tenant is sent for a pause, which doubles with each failure
-in a row. The first query after the pause is sent as a trial. Its success ends the breaker, its failure starts a longer
-pause. Other tenants are not affected.
+in a row. The first query after the pause is sent as its probe, whose success ends the breaker and whose failure starts
+a longer pause. Other tenants are not affected.
 
 Patience. How long a caller waits for a call before it gets the fallback. It is at least the setting, and three times
 what the tenant's slowest recent call took: on a busy machine calls take longer than on a quiet one, and that alone is
@@ -32,7 +32,7 @@ class _TenantHealth:
     slowest: float = 0.0  # seconds that a recent call took, decayed
     failures: int = 0  # in a row
     paused_until: float = 0.0
-    on_trial: bool = False  # the query that was sent after the pause has no answer yet
+    probing: bool = False  # the query that was sent after the pause has no answer yet
 
 
 class TenantHealth:
@@ -50,13 +50,13 @@ class TenantHealth:
         return len(self._tenants)
 
     def admits(self, tenant_id: str) -> bool:
-        """Whether a query may be sent now. After a pause, the first that asks may: its query is the trial."""
+        """Whether a query may be sent now. After a pause, the first that asks may: its query is the probe."""
         health = self._tenants.get(tenant_id)
         if health is None or not health.failures:
             return True
-        if health.on_trial or self._clock() < health.paused_until:
+        if health.probing or self._clock() < health.paused_until:
             return False
-        health.on_trial = True
+        health.probing = True
         return True
 
     def patience(self, tenant_id: str) -> float:
@@ -70,7 +70,7 @@ class TenantHealth:
         health = self._remember(tenant_id)
         if seconds <= self.patience(tenant_id):
             health.slowest = max(seconds, FORGETTING * health.slowest)
-        health.failures, health.on_trial = 0, False
+        health.failures, health.probing = 0, False
 
     def failed(self, tenant_id: str) -> int:
         """A call failed. Starts a pause. Returns how many calls of the tenant failed in a row."""
@@ -78,19 +78,19 @@ class TenantHealth:
         pause = min(FIRST_PAUSE_SECONDS * 2 ** min(health.failures, 10), MAX_PAUSE_SECONDS)
         health.failures += 1
         health.paused_until = self._clock() + pause
-        health.on_trial = False
+        health.probing = False
         return health.failures
 
     def withdraw(self, tenant_id: str) -> None:
-        """No query of the tenant is in flight. A trial that was neither answered nor failed is to be made again."""
+        """No query of the tenant is in flight. A probe that was neither answered nor failed is to be made again."""
         health = self._tenants.get(tenant_id)
         if health is not None:
-            health.on_trial = False
+            health.probing = False
 
     def forgive_all(self) -> None:
         """Ask for every tenant again: the server was away, and has come back."""
         for health in self._tenants.values():
-            health.failures, health.on_trial = 0, False
+            health.failures, health.probing = 0, False
 
     def _remember(self, tenant_id: str) -> _TenantHealth:
         health = self._tenants.setdefault(tenant_id, _TenantHealth())

@@ -193,16 +193,16 @@ def test_a_server_that_answers_nobody_is_away_for_everybody(status: int) -> None
     asyncio.run(scenario())
 
 
-def test_a_caller_that_leaves_as_the_trial_leaves_the_next_one_to_try() -> None:
+def test_a_caller_that_leaves_as_the_probe_leaves_the_next_one_to_try() -> None:
     async def scenario() -> None:
         server = ScriptedServer({"films": failing})
         async with running(server) as url, client_of(url) as client:
             assert await outcome(client, "films") == "serving-unavailable"
             server.behaviours.clear()
             await asyncio.sleep(FIRST_PAUSE_SECONDS + 0.05)
-            trial = asyncio.create_task(client.ask("films", 1, QUERY, nothing_changed))
+            probe = asyncio.create_task(client.ask("films", 1, QUERY, nothing_changed))
             await asyncio.sleep(0)
-            trial.cancel()
+            probe.cancel()
             await until_answered(client, "films")
 
     asyncio.run(scenario())
@@ -215,7 +215,7 @@ class Clock:
         return self.ticks / 64
 
 
-def test_pauses_double_up_to_a_bound_and_admit_one_trial_each() -> None:
+def test_pauses_double_up_to_a_bound_and_admit_one_probe_each() -> None:
     clock = Clock()
     health = TenantHealth(0.2, clock=clock)
     pauses = []
@@ -225,7 +225,7 @@ def test_pauses_double_up_to_a_bound_and_admit_one_trial_each() -> None:
         start = clock()
         while not health.admits("films"):
             clock.ticks += 1
-        assert not health.admits("films")  # the trial is on its way
+        assert not health.admits("films")  # the probe is on its way
         health.withdraw("films")
         pauses.append(clock() - start)
     assert pauses == [FIRST_PAUSE_SECONDS, 0.5, 1.0, *[MAX_PAUSE_SECONDS] * 5]
