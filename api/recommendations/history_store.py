@@ -1,4 +1,8 @@
-"""Keeps the histories that reads had to build, for the next reads. They are written in the background."""
+"""Keeps the histories that reads had to build, for the next reads. They are written in the background.
+
+A history is kept when it is built for the second time. One that is read once between two interactions of its user would
+cost a write, which is half as much as building it, and be out of date before anybody reads it.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +19,8 @@ from configs.settings import HistorySettings
 FLUSH_SECONDS = 0.1
 MAX_ROWS = 64
 """Histories that are written with one statement."""
+MAX_REMEMBERED = 100_000
+"""Histories that were built once and are remembered, by a hash of 8 bytes without anything of the user."""
 MAX_WAITING_BYTES = 16 * 1024 * 1024
 """Beyond it a history is not kept: the next read of its user builds it again."""
 
@@ -41,6 +47,7 @@ class HistoryStore:
         self._form = form_of(settings)
         self._waiting: dict[tuple[str, str], BuiltHistory] = {}  # by tenant and user
         self._bytes = 0
+        self._built_once: dict[int, None] = {}  # oldest first
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["HistoryStore"]:
@@ -49,7 +56,13 @@ class HistoryStore:
             yield self
 
     def offer(self, scope: TenantScope, user_id: str, built: BuiltHistory) -> None:
-        """Keep this history, unless too much waits already."""
+        """Keep this history where it was offered before, unless too much waits already."""
+        name = hash((scope, user_id, built.incarnation, built.version))
+        if name not in self._built_once:
+            self._built_once[name] = None
+            if len(self._built_once) > MAX_REMEMBERED:
+                del self._built_once[next(iter(self._built_once))]
+            return
         if self._bytes + built.size > MAX_WAITING_BYTES:
             return
         before = self._waiting.pop((scope.tenant_id, user_id), None)
