@@ -98,7 +98,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
         async with AsyncExitStack() as stack:
             await database.open()
             stack.push_async_callback(database.close)
-            app.state.serving = ServingClient(configuration.serving)
+            app.state.serving = ServingClient(configuration.serving.with_secret(configuration.paths))
             stack.push_async_callback(app.state.serving.close)
             app.state.passwords = Passwords()
             await counter.open()

@@ -5,6 +5,7 @@ A file is written under a temporary name (`.tmp-...`) in its own folder, synced 
 
 import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,24 @@ def write_text(path: Path, text: str, mode: int = _SHARED) -> None:
 def write_private(path: Path, text: str) -> None:
     """Replace a file's content in one step; nobody but its owner can read it at any moment."""
     write_text(path, text, PRIVATE)
+
+
+def kept_secret(path: Path) -> str:
+    """The secret in this file, which is made where it is missing. Processes that make it at once agree on one."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        pass
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f"{_UNFINISHED}{path.name}-{uuid4().hex[:12]}")
+    write_private(made, secrets.token_urlsafe(32))
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        pass  # another process was first
+    finally:
+        made.unlink()
+    return path.read_text(encoding="ascii").strip()
 
 
 def unfinished_folder(parent: Path) -> Path:

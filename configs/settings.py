@@ -12,11 +12,12 @@ The modules of this package:
 import os
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from configs.files import kept_secret
 from configs.issuers import ExternalIssuer
 
 Words = Annotated[
@@ -79,6 +80,11 @@ class PathSettings(Settings):
     def database_url_file(self) -> Path:
         """The file (mode 0600) in which the bundled PostgreSQL's process writes its URL."""
         return self.root / "database.url"
+
+    @property
+    def serving_secret_file(self) -> Path:
+        """The file (mode 0600) with the secret that the API sends to the model server."""
+        return self.root / "serving.secret"
 
     @property
     def logs(self) -> Path:
@@ -206,6 +212,25 @@ class ServingSettings(Settings):
         default=1.0, alias="SERVING_POLL_SECONDS", gt=0, description="between two looks for new releases"
     )
     threads: int = Field(default=1, alias="SERVING_THREADS", ge=1, description="of linear algebra in the model server")
+    secret: SecretStr | None = Field(
+        default=None,
+        alias="SERVING_SECRET",
+        min_length=16,
+        description="that the API sends and the model server asks for; None: that of the state folder",
+    )
+
+    def with_secret(self, paths: PathSettings) -> Self:
+        """These settings with a secret: their own, or that of the state folder, which is made where it is missing."""
+        return (
+            self
+            if self.secret
+            else self.model_copy(update={"secret": SecretStr(kept_secret(paths.serving_secret_file))})
+        )
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of the header that carries the secret; None without a secret."""
+        return f"Bearer {self.secret.get_secret_value()}" if self.secret else None
 
 
 class TrackingSettings(Settings):

@@ -4,6 +4,7 @@
 and in which order batches are answered.
 """
 
+import hmac
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,9 +56,14 @@ class BatchApplication:
         self._max_body_bytes = max_body_bytes
         self._watch: ReleaseWatch | None = None
         self._turns = Turns()
+        self._authorization = b""
 
-    def open(self, watch: "ReleaseWatch") -> None:
-        self._watch = watch
+    def open(self, watch: "ReleaseWatch", authorization: str | None) -> None:
+        """authorization: the value that the header `Authorization` of every request must have. Raises ValueError
+        without one."""
+        if not authorization:
+            raise ValueError("the model server answers nobody without a secret")
+        self._watch, self._authorization = watch, authorization.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -74,9 +80,12 @@ class BatchApplication:
         watch = self._watch
         if watch is None:
             raise RefusedRequestError(503, "the releases are not loaded yet")
+        headers = dict(scope["headers"])
+        if not hmac.compare_digest(headers.get(b"authorization", b""), self._authorization):
+            raise RefusedRequestError(401, "the secret is missing or wrong", [(b"www-authenticate", b"Bearer")])
         match scope["path"], scope["method"]:
             case (path, "POST") if path == BATCH_PATH:
-                content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
+                content_type = headers.get(b"content-type", b"").decode("latin-1")
                 codec = BY_MEDIA_TYPE.get(content_type)
                 if codec is None:
                     raise RefusedRequestError(415, f"a batch is one of {list(BY_MEDIA_TYPE)}, not {content_type!r}")

@@ -37,8 +37,10 @@ class KeptConnections:
     run at a time, and the others wait for one of them.
     """
 
-    def __init__(self, url: str) -> None:
-        """url: `http://` or `https://` with host, optional port, credentials and beginning of all paths.
+    def __init__(self, url: str, authorization: str | None = None) -> None:
+        """
+        url: `http://` or `https://` with host, optional port, credentials and beginning of all paths.
+        authorization: value of that header, in place of one made of the credentials.
 
         Raises ValueError for another URL.
         """
@@ -50,9 +52,11 @@ class KeptConnections:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._prefix = parts.path.rstrip("/")
         headers = [f"host: {parts.netloc.rpartition('@')[2]}", "accept: */*"]
-        if parts.username is not None:
+        if authorization is None and parts.username is not None:
             credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-            headers.append(f"authorization: Basic {base64.b64encode(credentials).decode()}")
+            authorization = f"Basic {base64.b64encode(credentials).decode()}"
+        if authorization is not None:
+            headers.append(f"authorization: {authorization}")
         self._headers = "\r\n".join(headers)
         self._idle: list[_Connection] = []  # the one that was used last comes last
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)

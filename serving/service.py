@@ -69,7 +69,8 @@ class ModelServer:
         logging.getLogger("uvicorn.access").setLevel(
             logging.WARNING
         )  # the application logs each query with its trace id
-        paths, serving, history = PathSettings(), ServingSettings(), HistorySettings()
+        paths, history = PathSettings(), HistorySettings()
+        serving = ServingSettings().with_secret(paths)
 
         def load(tenant_id: str, release: str) -> "Predictor":
             modules = len(sys.modules)
@@ -93,7 +94,7 @@ class ModelServer:
             return release_size(paths.bentoml, tenant_id, release)
 
         self._watch = ReleaseWatch(find, load, serving.poll_seconds, size=size)
-        application.open(self._watch)
+        application.open(self._watch, serving.authorization)
         self._watch.start()
 
     @bentoml.on_shutdown

@@ -42,7 +42,7 @@ class ServingTransport:
     def __init__(self, settings: ServingSettings) -> None:
         self.url = settings.url.rstrip("/")
         self._timeout = settings.timeout_seconds
-        self._connections = KeptConnections(self.url)
+        self._connections = KeptConnections(self.url, settings.authorization)
         self._codec = SPOKEN[NEWEST]  # of the version that the server is taken to read
         self._decode_releases = msgspec.json.Decoder(dict[str, ReleaseInfo]).decode
 

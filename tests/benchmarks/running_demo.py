@@ -21,7 +21,7 @@ from configs.local.demo import EMAIL
 from configs.local.demo import TENANT as DEMO_TENANT
 from configs.local.processes import shared_environment
 from configs.local.supervision import Supervisor
-from configs.settings import DatabaseSettings, PathSettings
+from configs.settings import DatabaseSettings, PathSettings, ServingSettings
 from tests.fixtures.platform import ROOT, free_ports, wait_until
 
 SERVERS = ("API", "SERVING", "DAGSTER", "MLFLOW", "STRIPE")
@@ -100,7 +100,10 @@ class RunningDemo:
 
     def releases(self) -> dict[str, Any]:
         """What the model server holds, by tenant."""
-        return dict(httpx.get(f"{self.serving_url}/v1/releases", timeout=60).raise_for_status().json())
+        settings = ServingSettings().with_secret(self.paths)
+        headers = {"Authorization": str(settings.authorization)}
+        answer = httpx.get(f"{self.serving_url}/v1/releases", headers=headers, timeout=60)
+        return dict(answer.raise_for_status().json())
 
     def users(self, tenant: Tenant, count: int) -> list[str]:
         """Ids of the first users with interactions, at most `count`, in a fixed order."""

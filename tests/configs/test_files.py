@@ -1,12 +1,14 @@
 """Files are replaced atomically, and private files are never readable by others."""
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from configs.files import (
     atomic_file,
+    kept_secret,
     publish_folder,
     remove_unfinished,
     remove_unfinished_copies,
@@ -72,3 +74,13 @@ def test_a_folder_appears_with_all_of_its_files(tmp_path: Path) -> None:
     publish_folder(folder, tmp_path / "target")
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     assert (tmp_path / "target" / "file").read_text() == "content"
+
+
+def test_processes_that_need_a_secret_at_once_agree_on_one(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "secret"
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: kept_secret(path), range(32)))
+    (secret,) = found
+    assert len(secret) >= 32 and kept_secret(path) == secret
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in path.parent.iterdir()] == ["secret"]

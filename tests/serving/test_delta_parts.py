@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
+from pydantic import SecretStr
 
 from configs.settings import ServingSettings
 from serving.application import BatchApplication
@@ -28,6 +29,9 @@ from tests.fixtures.scripted_server import running
 
 pytestmark = pytest.mark.fit
 
+SETTINGS = ServingSettings(
+    url="http://127.0.0.1:1", patience_seconds=30, timeout_seconds=30, secret=SecretStr("secret of these tests")
+)
 MAX_BODY = 1_500
 """Bytes that the server of these tests takes: some changes, and far fewer than there are."""
 QUERY = SimilarQuery("horror-3", 100)
@@ -65,9 +69,9 @@ async def served(predictor: Predictor, max_body_bytes: int = MAX_BODY) -> AsyncI
     application = BatchApplication(max_body_bytes)
     watch = ReleaseWatch(lambda: StoreListing({TENANT: ["one"]}), lambda tenant, release: predictor, 60)
     watch.refresh()
-    application.open(watch)
+    application.open(watch, SETTINGS.authorization)
     async with running(application) as url:
-        client = ServingClient(ServingSettings(url=url, patience_seconds=30, timeout_seconds=30))
+        client = ServingClient(SETTINGS.model_copy(update={"url": url}))
         try:
             yield client
         finally:

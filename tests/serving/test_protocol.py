@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from pydantic import SecretStr
 
 from configs.settings import ServingSettings
 from serving.application import BatchApplication
@@ -33,6 +34,9 @@ from serving.watch import ReleaseWatch
 from tests.fixtures.releases import CATALOGUE_VERSION, TENANT, delta, item_id, likes
 from tests.fixtures.scripted_server import running
 
+SETTINGS = ServingSettings(
+    url="http://127.0.0.1:1", patience_seconds=30, timeout_seconds=30, secret=SecretStr("secret of these tests")
+)
 RECORDED = Path(__file__).resolve().parents[1] / "fixtures" / "protocol" / "version_1"
 HISTORY = pack_history(
     [
@@ -132,7 +136,7 @@ class Installation:
         self._application = BatchApplication()
         watch = ReleaseWatch(lambda: StoreListing({TENANT: ["one"]}), lambda tenant, release: predictor, 60)
         watch.refresh()
-        self._application.open(watch)
+        self._application.open(watch, SETTINGS.authorization)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -169,7 +173,7 @@ def test_a_new_api_learns_the_version_of_an_old_server_from_one_answer_and_follo
         installation = Installation(predictor)
         installation.version = 1
         async with running(installation) as url:
-            client = ServingClient(ServingSettings(url=url, patience_seconds=30, timeout_seconds=30))
+            client = ServingClient(SETTINGS.model_copy(update={"url": url}))
             try:
                 for _ in range(3):
                     assert len((await client.ask(TENANT, CATALOGUE_VERSION, QUERY, no_delta)).items) == 5
@@ -197,7 +201,7 @@ def test_an_old_server_gets_its_catalogue_delta(predictor: Predictor) -> None:
         installation = Installation(predictor)
         installation.version = 1
         async with running(installation) as url:
-            client = ServingClient(ServingSettings(url=url, patience_seconds=30, timeout_seconds=30))
+            client = ServingClient(SETTINGS.model_copy(update={"url": url}))
             try:
                 answer = await client.ask(TENANT, 11, SimilarQuery("horror-3", 100), load_delta)
                 assert answer.catalogue_version == 11
@@ -211,7 +215,8 @@ def test_an_old_server_gets_its_catalogue_delta(predictor: Predictor) -> None:
 @pytest.mark.fit
 def test_an_old_api_is_answered_in_its_version_and_the_answers_are_the_same(predictor: Predictor) -> None:
     async def scenario() -> None:
-        async with running(Installation(predictor)) as url, httpx.AsyncClient(base_url=url) as http:
+        headers = {"authorization": str(SETTINGS.authorization)}
+        async with running(Installation(predictor)) as url, httpx.AsyncClient(base_url=url, headers=headers) as http:
             request = BatchRequest(TENANT, CATALOGUE_VERSION, [QUERY, SimilarQuery("horror-1", 3)])
             answers = []
             for codec in SPOKEN.values():

@@ -47,7 +47,12 @@ def publish(server: ModelServer, **options: Any) -> str:
 
 
 def post(server: ModelServer, body: bytes, content_type: str = MEDIA_TYPE) -> httpx.Response:
-    return httpx.post(server.url + BATCH_PATH, content=body, headers={"content-type": content_type}, timeout=10)
+    headers = {**authorization(server), "content-type": content_type}
+    return httpx.post(server.url + BATCH_PATH, content=body, headers=headers, timeout=10)
+
+
+def authorization(server: ModelServer) -> dict[str, str]:
+    return {"authorization": str(server.settings.authorization)}
 
 
 def ask(server: ModelServer, request: BatchRequest) -> BatchResponse:
@@ -110,7 +115,8 @@ def test_a_malicious_pickle_is_refused_unopened(server: ModelServer, tmp_path: P
     target = tmp_path / "owned"
     body = pickle.dumps(Exploit(target))
     for path in (BATCH_PATH, "/v1/recommend", "/recommend", "/"):
-        response = httpx.post(server.url + path, content=body, headers={"content-type": content_type})
+        headers = {**authorization(server), "content-type": content_type}
+        response = httpx.post(server.url + path, content=body, headers=headers)
         assert 400 <= response.status_code < 500
     assert not target.exists()
 
@@ -158,7 +164,20 @@ def test_a_filter_nested_without_end_is_refused(server: ModelServer) -> None:
     ("method", "path", "status"), [("GET", BATCH_PATH, 405), ("POST", RELEASES_PATH, 405), ("GET", "/v1/x", 404)]
 )
 def test_other_routes_and_methods_are_refused(server: ModelServer, method: str, path: str, status: int) -> None:
-    assert httpx.request(method, server.url + path).status_code == status
+    assert httpx.request(method, server.url + path, headers=authorization(server)).status_code == status
+
+
+def test_without_the_installations_secret_every_route_but_health_is_refused(server: ModelServer) -> None:
+    newer = CATALOGUE_VERSION + 50
+    hidden = delta(newer, (COMEDIES[0], None, False))  # would hide an item until the next release
+    request = msgspec.msgpack.encode(batch(version=newer, delta=hidden))
+    for given in ({}, {"authorization": "Bearer wrong"}, {"authorization": ""}):
+        headers = {**given, "content-type": MEDIA_TYPE}
+        assert httpx.post(server.url + BATCH_PATH, content=request, headers=headers).status_code == 401
+        assert httpx.get(server.url + RELEASES_PATH, headers=given).status_code == 401
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    assert server.releases()[TENANT]["catalogue_version"] != newer
+    assert server.paths.serving_secret_file.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_newer_release_is_swapped_in_while_requests_run_and_none_fails(server: ModelServer) -> None:
@@ -168,7 +187,8 @@ def test_a_newer_release_is_swapped_in_while_requests_run_and_none_fails(server:
 
     def keep_asking() -> None:
         request = msgspec.msgpack.encode(batch(RecommendQuery("collaborative", 5, likes(*COMEDIES)), version=0))
-        with httpx.Client(base_url=server.url, headers={"content-type": MEDIA_TYPE}, timeout=30) as client:
+        headers = {**authorization(server), "content-type": MEDIA_TYPE}
+        with httpx.Client(base_url=server.url, headers=headers, timeout=30) as client:
             while not stop.is_set():
                 try:
                     response = client.post(BATCH_PATH, content=request)
