@@ -45,6 +45,7 @@ from configs.settings import (
     HistorySettings,
     LimitSettings,
     PathSettings,
+    ServerSettings,
     ServingSettings,
 )
 from serving.client import ServingClient
@@ -70,6 +71,7 @@ class Configuration:
     api: ApiSettings = field(default_factory=ApiSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    server: ServerSettings = field(default_factory=ServerSettings)
     history: HistorySettings = field(default_factory=HistorySettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
     billing: BillingSettings = field(default_factory=BillingSettings)
@@ -91,6 +93,8 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     keys = KeyDirectory(database)
     meter = Meter(database.pool)
     redis_url = configuration.limits.redis_url
+    if configuration.server.workers > 1 and redis_url is None:
+        raise ValueError("API_WORKERS needs REDIS_URL: without it each process would count rate limits by itself")
     counter = RedisWindowCounter(redis_url.get_secret_value()) if redis_url else MemoryWindowCounter()
 
     @asynccontextmanager

@@ -3,6 +3,7 @@
 A command that creates something prints only its value (id, key, password) on stdout. All messages go to stderr.
 """
 
+import resource
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -12,10 +13,12 @@ import typer
 
 from configs import logging
 from configs.files import keep_state_private
-from configs.settings import DatabaseSettings, PathSettings, PortSettings, PostgresSettings
+from configs.settings import DatabaseSettings, PathSettings, PortSettings, PostgresSettings, ServerSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 DOMAINS = Path(__file__).parent
+OTHER_FILES = 200
+"""Open files beside the connections of clients: those to the database and the model server, libraries, logs."""
 
 
 @app.callback()
@@ -57,24 +60,29 @@ def serve(
     host: Annotated[str | None, typer.Option(help="default: BIND_HOST or 127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="default: API_PORT or 8080")] = None,
 ) -> None:
-    """Run the API in one process."""
+    """Run the API, in as many processes as `API_WORKERS` says."""
     import uvicorn
 
     from api.asgi import application
     from api.auth.tokens import MissingSecretError
+    from api.http.connections import BoundedProtocol
     from configs.local.processes import DRAIN_SECONDS
 
-    ports = PortSettings()
+    ports, server = PortSettings(), ServerSettings()
     try:
-        asgi = application()
+        asgi = application()  # several processes make their own, but an error of the settings is reported here
     except (MissingSecretError, FileNotFoundError, ValueError) as error:
         _fail(error)
+    _allow_open_files(server.max_connections + OTHER_FILES)
     uvicorn.run(
-        asgi,
+        asgi if server.workers == 1 else "api.asgi:application",
+        factory=server.workers > 1,
+        workers=server.workers,
         host=host or ports.host,
         port=ports.api if port is None else port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
+        timeout_keep_alive=server.idle_seconds,
         ws="none",
         log_config=None,  # `configs.logging` has configured it
         access_log=False,  # `api.http.requests` logs requests, with their trace ids
@@ -92,6 +100,14 @@ def main() -> None:
         for domain in sorted(path.parent.name for path in DOMAINS.glob("*/cli.py")):
             app.add_typer(import_module(f"api.{domain}.cli").app)
     app()
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise this process's bound on open files to so many, or to the most that it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _fail(error: BaseException) -> NoReturn:

@@ -283,6 +283,35 @@ class ApiSettings(Settings):
     )
 
 
+class ServerSettings(Settings):
+    """The API's HTTP server: its processes, and what it waits for and takes of a connection."""
+
+    workers: int = Field(
+        default=1, alias="API_WORKERS", ge=1, description="processes of the API; several need `REDIS_URL`"
+    )
+    max_connections: int = Field(
+        default=2_000, alias="API_MAX_CONNECTIONS", ge=1, description="of a process; one that waits makes room"
+    )
+    max_header_bytes: int = Field(
+        default=32 * 1024, alias="API_MAX_HEADER_BYTES", ge=1_024, description="of a request: 431"
+    )
+    header_seconds: float = Field(
+        default=10.0, alias="API_HEADER_SECONDS", gt=0, description="within which a header must arrive: 408"
+    )
+    body_seconds: float = Field(
+        default=10.0, alias="API_BODY_SECONDS", gt=0, description="of a window in which a body must make progress: 408"
+    )
+    response_seconds: float = Field(
+        default=10.0, alias="API_RESPONSE_SECONDS", gt=0, description="in which a peer must read some of its response"
+    )
+    min_bytes_per_second: int = Field(
+        default=1_024, alias="API_MIN_BYTES_PER_SECOND", ge=1, description="what counts as progress in these windows"
+    )
+    idle_seconds: int = Field(
+        default=5, alias="API_IDLE_SECONDS", ge=1, description="that a connection is kept after a response"
+    )
+
+
 class AuthSettings(Settings):
     """Secrets and tokens of the API. The JWT secret has no default: without one, the API does not start."""
 

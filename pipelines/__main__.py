@@ -14,6 +14,7 @@ from rich.console import Console
 
 from configs.files import keep_state_private
 from configs.logging import configure
+from configs.priority import run_in_background
 from configs.settings import ConsoleSettings, PathSettings, PortSettings
 
 if TYPE_CHECKING:
@@ -172,4 +173,5 @@ def _fail(message: str) -> NoReturn:
 
 if __name__ == "__main__":
     keep_state_private()
+    run_in_background()
     app()

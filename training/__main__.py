@@ -4,9 +4,11 @@ import logging
 import os
 
 from configs.logging import configure
+from configs.priority import run_in_background
 from training.cli import app
 
 if __name__ == "__main__":
+    run_in_background()
     configure("training")
     if not os.environ.get("LOG_LEVEL"):
         logging.getLogger().setLevel(logging.WARNING)  # log lines of libraries would break the progress bars

@@ -151,11 +151,12 @@ WITH {_COUNTED}, {_ITEM}, acting AS (
 {_INSERT} item, counted
 """  # noqa: S608 - the same
 
-# Users are written in the order of their ids, so that two batches cannot deadlock.
+# Users are written in the order of their ids, so that two batches cannot deadlock. Lists are sent in the binary format
+# (%b), which takes a fifth of the time on the event loop.
 _ADD_ALL = f"""
 WITH {_COUNTED}, new AS (
     SELECT sent.* FROM unnest(
-        %s::uuid[], %s::text[], %s::text[], %s::text[], %s::real[], %s::timestamptz[], %s::uuid[]
+        %b::uuid[], %b::text[], %b::text[], %b::text[], %b::real[], %b::timestamptz[], %b::uuid[]
     ) AS sent (id, user_id, item_id, type, value, at, recommendation_id)
     JOIN items ON items.tenant_id = %s AND items.id = sent.item_id AND items.deleted_at IS NULL
 ), acting AS (

@@ -20,6 +20,7 @@ items = Table.metadata.tables[Item.__tablename__]
 catalogues = Table.metadata.tables[CatalogueState.__tablename__]
 STATEMENT_BYTES = 256 * 1024
 SHOWN = [items.c[name] for name in ("tenant_id", "id", "metadata", "is_active", "created_at", "updated_at")]
+LISTED = [cast(column, Text).label(column.name) if column.name == "metadata" else column for column in SHOWN]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,18 @@ class StoredItem:
     tenant_id: str
     id: str
     metadata: dict[str, Any]
+    is_active: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ListedItem:
+    """A stored item whose metadata is JSON text: a page holds megabytes of it, which nothing here looks into."""
+
+    tenant_id: str
+    id: str
+    metadata: str
     is_active: bool
     created_at: datetime
     updated_at: datetime
@@ -155,7 +168,7 @@ class ItemRepository:
         )
         return (await self._execute(statement)).rowcount == 1
 
-    async def page(self, search: str | None, offset: int, limit: int) -> tuple[list[StoredItem], int]:
+    async def page(self, search: str | None, offset: int, limit: int) -> tuple[list[ListedItem], int]:
         """A page of items by id, or those that match the search by rank; and how many there are in all."""
         condition = self._live
         order: list[ColumnElement[Any]] = [items.c.id]
@@ -169,8 +182,8 @@ class ItemRepository:
             order = [parsed.rank.desc(), items.c.id]
             counted = select(func.count()).select_from(items).where(condition)
         total = (await self._execute(counted)).scalar_one_or_none() or 0
-        statement = select(*SHOWN).where(condition).order_by(*order).offset(offset).limit(limit)
-        return [_item(row) for row in (await self._execute(statement)).all()], total
+        statement = select(*LISTED).where(condition).order_by(*order).offset(offset).limit(limit)
+        return [ListedItem(**row._mapping) for row in (await self._execute(statement)).all()], total
 
     async def _parse(self, search: str) -> Search:
         """Parse a search by the functions that items are indexed with, which revision 0007 of the database defines."""

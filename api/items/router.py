@@ -2,12 +2,15 @@
 
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Query, Request, Response
+from msgspec import Raw
 
 from api.database.session import Session
 from api.http.batches import BatchOut, BatchRoute, count_rows
 from api.http.principal import ReadKey, WriteKey
-from api.http.schemas import Page, Paging, PathId, PlainText
+from api.http.schemas import Page, Paging, PathId, PlainText, rfc3339
+from api.http.slices import turn
 from api.items import service
 from api.items.schemas import ItemBatch, ItemOut, ItemPatch, ItemReplacement, NewItem
 from api.metering.dependencies import PAYMENT_REQUIRED, CurrentPlan
@@ -17,17 +20,29 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "Not Found"}
 _TAKEN: dict[int | str, dict[str, Any]] = {409: {"description": "Conflict"}}
 
 
-@router.get("", summary="List items")
+@router.get("", summary="List items", response_model=Page[ItemOut])
 async def list_items(
     key: ReadKey,
     session: Session,
     paging: Paging,
     search: Annotated[PlainText | None, Query(description="Full-text search in item metadata")] = None,
-) -> Page[ItemOut]:
+) -> Response:
     """The catalogue by id, or the items that match `search`, best first. Inactive items are in the list."""
     found, total = await service.list_items(session, key.scope, search, paging.offset, paging.page_size)
-    data = [ItemOut.model_validate(item) for item in found]
-    return Page[ItemOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
+    await turn()
+    data = [
+        {
+            "id": item.id,
+            "tenantId": item.tenant_id,
+            "metadata": Raw(item.metadata),
+            "isActive": item.is_active,
+            "createdAt": rfc3339(item.created_at),
+            "updatedAt": rfc3339(item.updated_at),
+        }
+        for item in found
+    ]
+    page = {"data": data, "total": total, "page": paging.page, "pageSize": paging.page_size}
+    return Response(msgspec.json.encode(page), media_type="application/json")
 
 
 @router.post("", status_code=201, summary="Add an item", responses=_TAKEN | PAYMENT_REQUIRED)

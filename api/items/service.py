@@ -11,7 +11,7 @@ from api.database.scope import TenantScope
 from api.http.batches import BatchOut, BatchResult, read_rows
 from api.http.problems import Conflict, Invalid, NotFound
 from api.http.slices import turn
-from api.items.repository import ItemRepository, NewItemRow, StoredItem
+from api.items.repository import ItemRepository, ListedItem, NewItemRow, StoredItem
 from api.items.schemas import ItemPatch, ItemReplacement, NewItem
 from api.metering.refusals import item_refusal
 from configs.plans import Plan
@@ -80,7 +80,7 @@ async def get_item(session: AsyncSession, scope: TenantScope, id_: str) -> Store
 
 async def list_items(
     session: AsyncSession, scope: TenantScope, search: str | None, offset: int, limit: int
-) -> tuple[list[StoredItem], int]:
+) -> tuple[list[ListedItem], int]:
     """A page of the catalogue, inactive items included, and how many items there are in all."""
     return await ItemRepository(session, scope).page(search, offset, limit)
 

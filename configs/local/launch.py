@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 from configs.files import keep_state_private
+from configs.priority import run_in_background
 from configs.settings import PathSettings
 
 PROGRAM_VARIABLE = "RECOMMENDAI_PROGRAM"
+BACKGROUND_OPTION = "--background"
 
 
 def survivors(identity: str) -> list[int]:
@@ -50,13 +52,16 @@ def end_survivors(identity: str, wait_seconds: float = 3.0) -> None:
             return
 
 
-def launch(program: str, command: list[str]) -> None:
-    """Replace this process with `command`. Never returns."""
+def launch(program: str, command: list[str], is_background: bool = False) -> None:
+    """Replace this process with `command`, which has low priority in the background. Never returns."""
     keep_state_private()
+    if is_background:
+        run_in_background()
     identity = f"{program}@{PathSettings().root}"
     end_survivors(identity)
     os.execvpe(command[0], command, {**os.environ, PROGRAM_VARIABLE: identity})  # noqa: S606 - the point of this module
 
 
 if __name__ == "__main__":
-    launch(sys.argv[1], sys.argv[2:])
+    arguments = [argument for argument in sys.argv[1:2] if argument != BACKGROUND_OPTION] + sys.argv[2:]
+    launch(arguments[0], arguments[1:], is_background=sys.argv[1] == BACKGROUND_OPTION)

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from configs.files import write_private
+from configs.local.launch import BACKGROUND_OPTION
 from configs.settings import PathSettings, PortSettings
 
 SOCKET_PATH_LIMIT = 100  # the kernel's limit is 108 bytes with the terminating zero
@@ -26,6 +27,7 @@ class Program:
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     stop_seconds: int = 10  # after SIGTERM, until it is killed
+    is_background: bool = False  # runs with low priority, since nobody waits for its answers
 
 
 def programs(
@@ -47,7 +49,9 @@ def programs(
     stand_in = [] if stripe is None else [Program("stripe", stripe_command(ports, paths), stripe)]
     return [
         Program("postgres", [python, "-m", "api", "postgres"], stop_seconds=30),
-        Program("mlflow", mlflow_command(ports, paths), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}),
+        Program(
+            "mlflow", mlflow_command(ports, paths), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, is_background=True
+        ),
         Program("serving", [python, "-m", "serving", "serve"], {"SERVING_PORT": str(ports.serving)}),
         *stand_in,
         Program(
@@ -61,6 +65,7 @@ def programs(
             [python, "-m", "pipelines", "ui"],
             {"DAGSTER_PORT": str(ports.dagster), "MLFLOW_TRACKING_URI": mlflow_url, **pipeline},
             stop_seconds=20,
+            is_background=True,
         ),
     ]
 
@@ -123,7 +128,8 @@ def configuration(all_programs: list[Program], paths: PathSettings, root: Path) 
         _section("supervisorctl", {"serverurl": f"unix://{socket_path(paths)}"}),
     ]
     for priority, program in enumerate(all_programs):
-        command = [sys.executable, "-m", "configs.local.launch", program.name, *program.command]
+        options = [BACKGROUND_OPTION] if program.is_background else []
+        command = [sys.executable, "-m", "configs.local.launch", *options, program.name, *program.command]
         sections.append(
             _section(
                 f"program:{program.name}",

@@ -163,7 +163,7 @@ def test_ten_thousand_aliases_are_refused_quickly(api: tuple[httpx.Client, Twin]
     assert_refused(answer, "aliases", (400,))
 
 
-def test_a_body_holds_up_to_20_000_values(api: tuple[httpx.Client, Twin]) -> None:
+def test_a_body_holds_up_to_25_000_values(api: tuple[httpx.Client, Twin]) -> None:
     client, twin = api
     for values, status in ((MAX_VALUES - 8, 200), (MAX_VALUES, 400)):
         body = f'{{"userId": "u", "count": 1, "more": [{",".join(["[]"] * (values // 2))}]}}'
@@ -171,7 +171,7 @@ def test_a_body_holds_up_to_20_000_values(api: tuple[httpx.Client, Twin]) -> Non
             "/api/v1/recommend", content=body, headers={**twin.credentials["key"], "content-type": "application/json"}
         )
         assert answer.status_code == status, answer.text
-    assert answer.json()["detail"] == "The body holds more than 20,000 JSON values"
+    assert answer.json()["detail"] == "The body holds more than 25,000 JSON values"
 
 
 def test_after_all_that_the_api_answers(api: tuple[httpx.Client, Twin]) -> None:

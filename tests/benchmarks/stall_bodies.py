@@ -66,6 +66,8 @@ def kinds() -> list[Kind]:
         post("items, rows of 32 kB of text", ITEM_BATCH, _items(text)),
         post("items, rows of 32 kB of numbers", ITEM_BATCH, _items(numbers)),
         post("items, rows of 32 kB of empty lists", ITEM_BATCH, _items(empties)),
+        post("items, 180 rows of 32 kB of numbers", ITEM_BATCH, _items(numbers, 180)),
+        post("items, 135 rows of 32 kB of empty lists", ITEM_BATCH, _items(empties, 135)),
         post("items, rows of 32 kB of keys", ITEM_BATCH, _items(keys)),
         post("items, one row of empty lists", ITEM_BATCH, _items(_filled(b"[]", BATCH - 99), 1)),
         post("items, 1,000 rows of other types", ITEM_BATCH, b"[" + b",".join([_filled(b"1", 16_000)] * ROWS) + b"]"),

@@ -7,6 +7,8 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,17 @@ from configs.local.demo import Demo, DemoSettings
 from configs.local.demo_state import DemoState
 from configs.local.demo_stripe import DemoStripe
 from configs.local.launch import survivors
-from configs.local.processes import DRAIN_SECONDS, SOCKET_PATH_LIMIT, programs, socket_path, write_configuration
+from configs.local.processes import (
+    DRAIN_SECONDS,
+    SOCKET_PATH_LIMIT,
+    Program,
+    programs,
+    socket_path,
+    write_configuration,
+)
 from configs.local.supervision import STOP_SECONDS, Supervisor
 from configs.plans import plans
+from configs.priority import BACKGROUND
 from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings
 from tests.fixtures.platform import answers, free_ports, wait_until
 
@@ -105,6 +115,58 @@ def test_launch_ends_the_children_that_a_killed_parent_left(tmp_path: Path) -> N
     assert orphan not in survivors(identity)
     os.killpg(second.pid, signal.SIGKILL)
     second.wait()
+
+
+def test_programs_that_answer_come_before_those_in_the_background(paths: PathSettings) -> None:
+    background = {
+        program.name for program in programs(PortSettings(), paths, api={}, pipeline={}) if program.is_background
+    }
+    assert background == {"mlflow", "dagster"}
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Iterator[Callable[[list[Program]], Supervisor]]:
+    """Starts these programs under a real supervisord."""
+    with ExitStack() as stack:
+
+        def start(all_programs: list[Program]) -> Supervisor:
+            paths = PathSettings(state_dir=tmp_path)
+            write_configuration(all_programs, paths, ROOT)
+            supervisor = Supervisor(paths, ROOT)
+            stack.callback(supervisor.stop)
+            supervisor.start(wait_seconds=180)
+            for program in all_programs:
+                supervisor.start_program(program.name)
+            return supervisor
+
+        yield start
+
+
+def test_a_program_in_the_background_and_its_children_run_with_low_priority(
+    supervised: Callable[[list[Program]], Supervisor], tmp_path: Path
+) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    report = "import os; print(os.getpriority(os.PRIO_PROCESS, 0), flush=True)"
+    child = "import subprocess, sys, time; subprocess.run([sys.executable, '-c', sys.argv[1]]); time.sleep(600)"
+    command = [sys.executable, "-c", child, report]
+    supervised([Program("answering", command), Program("working", command, is_background=True)])
+    logs = {name: tmp_path / "logs" / f"{name}.log" for name in ("answering", "working")}
+    wait_until("both report", lambda: all(log.exists() and log.read_text().strip() for log in logs.values()))
+    assert {name: int(log.read_text()) for name, log in logs.items()} == {
+        "answering": own,
+        "working": max(own, BACKGROUND),
+    }
+
+
+@pytest.mark.parametrize("package", ["pipelines", "training"])
+def test_trainings_and_pipelines_run_with_low_priority(package: str) -> None:
+    """Whoever starts them: here the command's own process says so, after its command has ended."""
+    code = (
+        "import atexit, os, runpy, sys; atexit.register(lambda: print(os.getpriority(os.PRIO_PROCESS, 0)));"
+        f"sys.argv = ['{package}', '--help']; runpy.run_module('{package}', run_name='__main__', alter_sys=True)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert int(result.stdout.split()[-1]) == max(BACKGROUND, os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def test_demo_state_makes_a_secret_once_and_keeps_it(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_a_large_batch_is_read_row_by_row(backend: Backend) -> None:
         half,
         half,
         "has more than 262,144 bytes",
-        "has more than 20,000 values",
+        "has more than 25,000 values",
         "metadata: is nested deeper than 16 levels",
     ]
     assert backend.client.get("/api/items/good").json()["metadata"] == json.loads(good)["metadata"]
