@@ -5,7 +5,8 @@ The modules of this package:
     settings    all settings, by concern                 issuers     external identity providers (part of settings)
     plans       subscription plans (`plans.yaml`)        plugins     model families of other packages
     logging     structured logs                          files       files and folders that appear whole or not at all
-    memory      garbage collection of servers            local/      the processes of one machine: demo, PostgreSQL
+    memory      garbage collection of servers            priority    low priority for the background
+    local/      the processes of one machine: demo, PostgreSQL
     models/, search/, datasets/                          YAML: hyper-parameters, search spaces, data sets
 """
 
