@@ -76,7 +76,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._sweep.start()
         if len(self.connections) > self._bounds.max_connections:
-            self._sweep.make_room(self)
+            self._sweep.evict_for(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unparsed.clear()
@@ -189,9 +189,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.refuse(Problem(408, "The request did not arrive in time"))
         return reason
 
-    def make_room(self) -> None:
+    def give_way(self) -> None:
         """Close this connection in favour of another. It is waiting for a request."""
-        self._cut("room")
+        self._cut("evicted")
 
     def refuse(self, problem: Problem) -> None:
         """Close the connection, with this answer where no response has begun. The application sees a disconnect."""
@@ -237,12 +237,12 @@ class _Sweep:
         if self._connections:
             self.start()
 
-    def make_room(self, new: BoundedProtocol) -> None:
+    def evict_for(self, new: BoundedProtocol) -> None:
         """Close the connection that has waited longest for a request, or the new one where all are at work."""
         others = [each for each in self._connections if each is not new and not each.transport.is_closing()]
         waiting = [each for each in others if each.is_waiting] or [each for each in others if each.is_incomplete]
         if waiting:
-            min(waiting, key=lambda each: each.since).make_room()
+            min(waiting, key=lambda each: each.since).give_way()
         else:
             new.refuse(Problem(503, FULL, headers={"Retry-After": "1"}))
 
