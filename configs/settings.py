@@ -197,11 +197,17 @@ class ServingSettings(Settings):
 
     url: str = Field(default="http://127.0.0.1:3000", alias="SERVING_URL")
     patience_seconds: float = Field(
-        default=0.2,
+        default=0.17,
         alias="SERVING_PATIENCE_SECONDS",
         gt=0,
-        description="that a caller waits for the models before popularity answers; up to three times as long where "
-        "the model server has lately needed more than a third of it",
+        description="that a caller waits for the models before popularity answers, which takes up to 0.08 s more",
+    )
+    max_patience_seconds: float = Field(
+        default=0.0,
+        alias="SERVING_MAX_PATIENCE_SECONDS",
+        ge=0,
+        description="up to which patience rises where the model server has lately needed more than a third of it; by "
+        "default it does not rise",
     )
     timeout_seconds: float = Field(
         default=2.0,

@@ -4,8 +4,9 @@ Batches. A tenant has at most one call in flight, so no tenant's calls wait for 
 flight is sent at once; queries that come while one is in flight wait, and are sent together when it returns. So a
 single caller never waits for others, and many callers share the cost of a call.
 
-Patience. A call that takes longer than the tenant's patience is late: its callers and those that wait behind it get
-ServingUnavailable, and so do further ones. The call itself goes on. Once it is answered, queries are sent again.
+Patience. A caller that has waited for the tenant's patience gets ServingUnavailable. A call that takes longer than that
+is late: those that wait behind it get ServingUnavailable too, and so do further ones. The call itself goes on. Once it
+is answered, queries are sent again.
 
 Failures. When a call fails, every waiting query of the tenant fails with it, and the tenant's breaker opens
 (`serving/tenant_health.py`). Where the server itself is away, everybody's queries fail at once
@@ -42,6 +43,8 @@ MAX_WAITING = 1_024
 """Queries of one tenant that wait. More cannot be answered in time, so they fail at once."""
 HELD_UP_SECONDS = 0.01
 """A timer that fires later than this tells that this process was held up, not the server."""
+TIMER_SECONDS = 0.002
+"""Queries that were asked within this time end their wait together."""
 
 LoadDelta = Callable[[CataloguePlace], Awaitable[CatalogueDelta]]
 
@@ -64,6 +67,7 @@ class _PendingQuery:
     catalogue_version: int
     load_delta: LoadDelta
     answer: asyncio.Future[ModelAnswer]
+    asked: float  # by the clock of the event loop
 
 
 @dataclass
@@ -71,7 +75,10 @@ class _TenantQueue:
     """The queries of one tenant that are not sent yet, and the task that sends them."""
 
     waiting: list[_PendingQuery] = field(default_factory=list)
+    sent: list[_PendingQuery] = field(default_factory=list)  # of the call in flight
+    sent_at: float = 0.0
     sender: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None  # runs while somebody waits
     late: bool = False  # the call in flight has taken longer than its callers wait
 
 
@@ -81,7 +88,7 @@ class ServingClient:
     def __init__(self, settings: ServingSettings) -> None:
         self._transport = ServingTransport(settings)
         self._queues: dict[str, _TenantQueue] = {}  # of the tenants that have a call in flight
-        self._health = TenantHealth(settings.patience_seconds)
+        self._health = TenantHealth(settings.patience_seconds, settings.max_patience_seconds)
         self._reachability = Reachability(self._transport.check, self._health.forgive_all)
 
     async def ask(self, tenant_id: str, catalogue_version: int, query: Query, load_delta: LoadDelta) -> ModelAnswer:
@@ -105,8 +112,11 @@ class ServingClient:
             raise ServingUnavailable("serving-unavailable", "a call of the tenant has failed a moment ago")
         if queue is None:
             queue = self._queues[tenant_id] = _TenantQueue()
-        pending = _PendingQuery(query, catalogue_version, load_delta, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        pending = _PendingQuery(query, catalogue_version, load_delta, loop.create_future(), loop.time())
         queue.waiting.append(pending)
+        if queue.timer is None:
+            self._set_timer(tenant_id, queue, pending)
         if queue.sender is None:
             queue.sender = asyncio.create_task(self._send_waiting(tenant_id, queue))
         return await pending.answer
@@ -135,14 +145,16 @@ class ServingClient:
                     queue.waiting.clear()
         finally:
             _fail(queue.waiting, ServingUnavailable("serving-unavailable", "closing"))  # where this task was cancelled
+            if queue.timer is not None:
+                queue.timer.cancel()
             del self._queues[tenant_id]
             self._health.withdraw(tenant_id)
 
     async def _answer(self, tenant_id: str, queue: _TenantQueue, batch: list[_PendingQuery]) -> bool:
         """Send one batch and give each caller its answer, or the failure. Returns whether the models can be asked."""
         clock = asyncio.get_running_loop().time
-        started = clock()
-        timer = self._expire(tenant_id, queue, batch)
+        started = queue.sent_at = clock()
+        queue.sent = batch
         try:
             response = await self._exchange(tenant_id, batch)
         except asyncio.CancelledError:
@@ -162,23 +174,43 @@ class ServingClient:
             self._health.answered(tenant_id, clock() - started)
             _deliver(batch, response)
         finally:
-            timer.cancel()
-            queue.late = False
+            queue.sent, queue.late = [], False
         return True
 
-    def _expire(self, tenant_id: str, queue: _TenantQueue, batch: list[_PendingQuery]) -> "_Expiry":
-        """Fail the callers of a call, and those behind it, where it is not cancelled within the tenant's patience."""
+    def _set_timer(self, tenant_id: str, queue: _TenantQueue, oldest: _PendingQuery) -> None:
+        """End the wait of the oldest query when its caller's patience is over, and of the next ones in turn.
+
+        Where this process was held up meanwhile, an answer may lie unread in the socket. So the time by which the timer
+        is late is granted once more.
+        """
+        loop = asyncio.get_running_loop()
+        due = oldest.asked + self._health.patience(tenant_id)
+
+        def fire() -> None:
+            held_up = loop.time() - due
+            if held_up > HELD_UP_SECONDS:
+                queue.timer = loop.call_later(held_up, self._expire, tenant_id, queue, due)
+            else:
+                self._expire(tenant_id, queue, due)
+
+        queue.timer = loop.call_at(due, fire)
+
+    def _expire(self, tenant_id: str, queue: _TenantQueue, due: float) -> None:
+        """Fail the queries that were asked a patience before `due`; all where the call in flight is that old."""
+        queue.timer = None
         patience = self._health.patience(tenant_id)
-
-        def late() -> None:
-            queue.late = True
-            error = ServingUnavailable("serving-unavailable", f"no answer within {patience:.3f} s")
-            _fail([*batch, *queue.waiting], error)
+        pending = [each for each in [*queue.sent, *queue.waiting] if not each.answer.done()]
+        latest = due - patience + TIMER_SECONDS
+        queue.late = bool(queue.sent) and queue.sent_at <= latest
+        expired = pending if queue.late else [each for each in pending if each.asked <= latest]
+        _fail(expired, ServingUnavailable("serving-unavailable", f"no answer within {patience:.3f} s"))
+        if queue.late:
             queue.waiting.clear()
-            log.warning("model server late", tenant_id=tenant_id, seconds=round(patience, 3), queries=len(batch))
+            log.warning("model server late", tenant_id=tenant_id, seconds=round(patience, 3), queries=len(expired))
             self._reachability.suspect()
-
-        return _Expiry(patience, late)
+        elif len(expired) < len(pending):
+            oldest = min((each for each in pending if each.asked > latest), key=lambda each: each.asked)
+            self._set_timer(tenant_id, queue, oldest)
 
     def _failed(self, tenant_id: str, error: ServingUnavailable) -> None:
         if isinstance(error, ServerAway):
@@ -235,30 +267,6 @@ class ServingClient:
         if not parts:
             return part
         return CatalogueDelta(parts[0].since, part.version, [change for each in parts for change in each.changes])
-
-
-class _Expiry:
-    """Calls a function after so many seconds, unless it is cancelled before.
-
-    Where this process was held up meanwhile, an answer may lie unread in the socket. So the time by which the timer was
-    late is granted once more, and at least one turn of the event loop.
-    """
-
-    def __init__(self, seconds: float, expired: Callable[[], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._due = self._loop.time() + seconds
-        self._expired = expired
-        self._timer = self._loop.call_at(self._due, self._fire)
-
-    def cancel(self) -> None:
-        self._timer.cancel()
-
-    def _fire(self) -> None:
-        held_up = self._loop.time() - self._due
-        if held_up > HELD_UP_SECONDS:
-            self._timer = self._loop.call_later(held_up, self._expired)
-        else:
-            self._expired()
 
 
 def _deliver(batch: list[_PendingQuery], response: BatchResponse) -> None:

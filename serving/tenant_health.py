@@ -4,11 +4,9 @@ Breaker. After a call of a tenant failed, no query of that tenant is sent for a 
 in a row. The first query after the pause is sent as its probe, whose success ends the breaker and whose failure starts
 a longer pause. Other tenants are not affected.
 
-Patience. How long a caller waits for a call before it gets the fallback. It is at least the setting, and three times
-what the tenant's slowest recent call took: on a busy machine calls take longer than on a quiet one, and that alone is
-no reason for the fallback. It never exceeds `MAX_RISE` settings, and only calls that were answered within it count. So
-it does not follow a server that becomes slow all at once, whose callers get the fallback as early as those of a hung
-one.
+Patience. How long a caller waits before it gets the fallback: the setting, and up to its upper bound where the tenant's
+slowest recent call took more than a third of it. Only calls that were answered in time count, so that patience does not
+follow a server that becomes slow all at once.
 """
 
 import time
@@ -20,7 +18,6 @@ FIRST_PAUSE_SECONDS = 0.25
 MAX_PAUSE_SECONDS = 2.0
 """A tenant is served by models again within this time after its trouble has ended."""
 SLOWEST_FACTOR = 3.0
-MAX_RISE = 3.0
 FORGETTING = 0.95
 """By what factor a slowest call counts less with each further call."""
 MAX_TENANTS = 4_096
@@ -39,9 +36,15 @@ class TenantHealth:
     """One per client."""
 
     def __init__(
-        self, patience_seconds: float, *, clock: Callable[[], float] = time.monotonic, size: int = MAX_TENANTS
+        self,
+        patience_seconds: float,
+        max_patience_seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        size: int = MAX_TENANTS,
     ) -> None:
         self._base = patience_seconds
+        self._most = max(patience_seconds, max_patience_seconds)
         self._clock = clock
         self._size = size
         self._tenants: OrderedDict[str, _TenantHealth] = OrderedDict()
@@ -63,7 +66,7 @@ class TenantHealth:
         """Seconds that a caller of this tenant waits for a call."""
         health = self._tenants.get(tenant_id)
         slowest = health.slowest if health is not None else 0.0
-        return min(max(self._base, SLOWEST_FACTOR * slowest), MAX_RISE * self._base)
+        return min(max(self._base, SLOWEST_FACTOR * slowest), self._most)
 
     def answered(self, tenant_id: str, seconds: float) -> None:
         """A call was answered after so many seconds. Ends the breaker."""

@@ -8,8 +8,9 @@ import pytest
 
 from configs.settings import ServingSettings
 from serving.client import MAX_WAITING, ServingClient
-from serving.contracts.messages import CatalogueDelta, CataloguePlace, RecommendQuery, ServingUnavailable
-from serving.tenant_health import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, MAX_RISE, TenantHealth
+from serving.contracts.codec import Codec
+from serving.contracts.messages import BatchRequest, CatalogueDelta, CataloguePlace, RecommendQuery, ServingUnavailable
+from serving.tenant_health import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, TenantHealth
 from tests.fixtures.platform import free_ports
 from tests.fixtures.scripted_server import (
     Behaviour,
@@ -217,7 +218,7 @@ class Clock:
 
 def test_pauses_double_up_to_a_bound_and_admit_one_probe_each() -> None:
     clock = Clock()
-    health = TenantHealth(0.2, clock=clock)
+    health = TenantHealth(0.2, 0.0, clock=clock)
     pauses = []
     for _ in range(8):
         assert health.admits("films")
@@ -234,7 +235,7 @@ def test_pauses_double_up_to_a_bound_and_admit_one_probe_each() -> None:
 
 
 def test_patience_follows_a_busy_machine_and_not_a_server_that_hangs() -> None:
-    health = TenantHealth(0.2)
+    health = TenantHealth(0.2, 0.6)
     for _ in range(100):
         health.answered("films", 0.01)
     assert health.patience("films") == 0.2
@@ -246,15 +247,60 @@ def test_patience_follows_a_busy_machine_and_not_a_server_that_hangs() -> None:
     assert health.patience("films") == pytest.approx(0.45)
     for _ in range(3):
         health.answered("films", 0.44)
-    assert health.patience("films") == pytest.approx(MAX_RISE * 0.2)
+    assert health.patience("films") == pytest.approx(0.6)
     assert health.patience("books") == 0.2
     for _ in range(100):
         health.answered("films", 0.01)
     assert health.patience("films") == 0.2
 
 
+def test_by_default_patience_does_not_rise() -> None:
+    settings = ServingSettings()
+    health = TenantHealth(settings.patience_seconds, settings.max_patience_seconds)
+    for _ in range(20):
+        health.answered("films", settings.patience_seconds)
+    assert health.patience("films") == settings.patience_seconds
+
+
+def test_the_wait_behind_a_call_counts_as_well() -> None:
+    """A caller waits for its patience altogether: for the call before its own, and for its own."""
+
+    async def scenario() -> None:
+        first_call, second_call = asyncio.Event(), asyncio.Event()
+        turns = iter((first_call, second_call))
+
+        async def in_turn(request: BatchRequest, codec: Codec) -> Reply:
+            await next(turns).wait()
+            return await answered(request, codec)
+
+        server = ScriptedServer({"films": in_turn})
+        async with running(server) as url, client_of(url, patience_seconds=1.0) as client:
+            loop = asyncio.get_running_loop()
+            early = asyncio.create_task(outcome(client, "films"))
+            await eventually(lambda: has_calls(server, 1))
+            asked = loop.time()
+            behind = asyncio.create_task(outcome(client, "films"))
+            await asyncio.sleep(0.5)
+            first_call.set()
+            assert await early == "answered"
+            await eventually(lambda: has_calls(server, 2))
+            sent = loop.time()
+            assert await behind == "serving-unavailable"
+            if sent - asked < 0.9:  # else this machine was too busy to tell
+                assert not client._queues["films"].late  # its call has not taken that long itself
+            second_call.set()
+            server.behaviours.clear()
+            await until_answered(client, "films")
+
+    asyncio.run(scenario())
+
+
+async def has_calls(server: ScriptedServer, count: int) -> bool:
+    return server.calls["films"] == count
+
+
 def test_only_so_many_tenants_are_remembered() -> None:
-    health = TenantHealth(0.2, size=3)
+    health = TenantHealth(0.2, 0.0, size=3)
     for number in range(10):
         health.failed(f"tenant-{number}")
     assert len(health) == 3
