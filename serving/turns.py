@@ -46,15 +46,29 @@ class _Queue:
         self.waiting = 0
         self.seconds: float | None = None  # mean of a query; None: none was measured yet
 
-    def measured(self, seconds: float) -> None:
-        """Take the time of a query of the newest slice into the mean."""
-        self.seconds = seconds if self.seconds is None else self.seconds + _NEWEST_SHARE * (seconds - self.seconds)
+    def measured(self, seconds: float, n_queries: int) -> None:
+        """Take the time of the newest slice into the mean.
+
+        Of a slow release, only slices count that one query could have taken as long as: together, queries take less
+        time each than alone, and would be taken for quick ones, each of which then holds the loop for too long.
+        """
+        if self.slow() and n_queries > 1 and seconds > SLICE_SECONDS:
+            return
+        each = seconds / n_queries
+        self.seconds = each if self.seconds is None else self.seconds + _NEWEST_SHARE * (each - self.seconds)
 
     def slice_size(self) -> int:
-        return MAX_SLICE if not self.seconds else max(1, min(MAX_SLICE, int(SLICE_SECONDS / self.seconds)))
+        """Queries of the next slice. One in a thread holds nobody up, so it is as large as pays."""
+        if not self.seconds or self.slow():
+            return MAX_SLICE
+        return min(MAX_SLICE, int(SLICE_SECONDS / self.seconds))
+
+    def slow(self) -> bool:
+        """Whether a query alone would hold the event loop for longer than a slice may."""
+        return self.seconds is not None and self.seconds > SLICE_SECONDS
 
     def in_loop(self) -> bool:
-        return self.seconds is not None and self.seconds <= SLICE_SECONDS
+        return self.seconds is not None and not self.slow()
 
 
 class Turns:
@@ -93,7 +107,7 @@ class Turns:
                 answers += predictor.answer_queries(catalogue, part)
             else:
                 answers += await self._in_thread(predictor.answer_queries, catalogue, part)
-            queue.measured((time.perf_counter() - started) / len(part))
+            queue.measured(time.perf_counter() - started, len(part))
             if len(answers) < len(queries):
                 await asyncio.sleep(0)
         return BatchResponse("ok", predictor.manifest.release, catalogue.version, answers)
