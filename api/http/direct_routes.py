@@ -3,15 +3,15 @@
 A direct route stands beside a FastAPI route with the same path. It answers only what is certainly valid: a small JSON
 body that msgspec decodes into a type at least as strict as the route's schema. Everything else takes the general way,
 through FastAPI, which therefore words every error about a body and is the only one in the OpenAPI document. FastAPI
-costs 0.15 ms of processor time a request more.
+costs 0.14 ms of processor time a request more.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
-from fastapi import Request, Response
+from fastapi import Request
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,6 +36,15 @@ def read_json(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
     return decoder.decode(body)
 
 
+class DirectAnswer(NamedTuple):
+    """A response whose body is complete."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    media_type: str = "application/json"
+
+
 @dataclass(frozen=True)
 class DirectRoute(Generic[Body]):
     """A POST route.
@@ -47,7 +56,7 @@ class DirectRoute(Generic[Body]):
 
     path: str
     read: Callable[[bytes], Body]
-    answer: Callable[[Request, Body], Awaitable[Response]]
+    answer: Callable[[Request, Body], Awaitable[DirectAnswer]]
 
 
 class DirectRoutes:
@@ -79,11 +88,15 @@ class DirectRoutes:
             return
         scope["route"] = scope_route
         try:
-            response = await route.answer(Request(scope), body)
+            answer = await route.answer(Request(scope), body)
         except HTTPException as problem:
-            response = problem_response(problem)
-        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-        await send({"type": "http.response.body", "body": response.body})
+            await problem_response(problem)(scope, receive, send)
+            return
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+        headers.append((b"content-type", answer.media_type.encode("latin-1")))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
 
 def _methods(route: BaseRoute) -> set[str]:

@@ -33,9 +33,10 @@ def begin(incoming: str | None) -> Trace:
     From then on, every log line of this request carries the trace id.
     """
     match = _TRACEPARENT.fullmatch(incoming) if incoming else None
-    span = secrets.token_hex(8)
+    random = secrets.token_hex(24)
+    span = random[32:]
     if match is None or match[1] == _NO_TRACE or match[2] == _NO_SPAN or match[0].startswith("ff"):
-        trace = Trace(secrets.token_hex(16), span)
+        trace = Trace(random[:32], span)
     else:
         trace = Trace(match[1], span, match[3])
     _current.set(trace)

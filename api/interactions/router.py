@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
 from api.database.engine import Database
 from api.database.session import CurrentDatabase, Session
 from api.http.batches import BatchOut, BatchRoute, count_rows
-from api.http.direct_routes import DirectRoute
+from api.http.direct_routes import DirectAnswer, DirectRoute
 from api.http.principal import CurrentAdmin
 from api.http.schemas import Page, Paging, PathId
 from api.interactions import service
@@ -32,9 +32,9 @@ async def record(body: NewInteraction, usage: MeteredWrite, database: CurrentDat
     return await _record(body, usage, database)
 
 
-async def _record_directly(request: Request, body: InteractionBody) -> Response:
+async def _record_directly(request: Request, body: InteractionBody) -> DirectAnswer:
     answer = await _record(body, await metered_write(request), request.app.state.database)
-    return Response(answer.model_dump_json(by_alias=True), 201, media_type="application/json")
+    return DirectAnswer(201, {}, answer.model_dump_json(by_alias=True).encode())
 
 
 async def _record(body: NewInteraction | InteractionBody, usage: MeteredRequest, database: Database) -> InteractionOut:

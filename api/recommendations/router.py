@@ -29,7 +29,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from api.http.direct_routes import DirectRoute
+from api.http.direct_routes import DirectAnswer, DirectRoute
 from api.http.problems import Invalid
 from api.metering.dependencies import PAYMENT_REQUIRED, MeteredRead, MeteredRequest, metered_read
 from api.recommendations.bodies import RecommendBody, SimilarBody, read_recommend, read_similar
@@ -86,7 +86,7 @@ async def recommend(body: RecommendRequest, usage: MeteredRead, recommendations:
     Fewer than `count` items is a legal answer. While no model can answer, popular items do, labelled so in
     `X-Recommendation-Degraded`.
     """
-    return await _recommend(body, _filter(body.filter), usage, recommendations)
+    return _response(await _recommend(body, _filter(body.filter), usage, recommendations))
 
 
 @router.post(
@@ -97,14 +97,14 @@ async def recommend(body: RecommendRequest, usage: MeteredRead, recommendations:
 )
 async def similar(body: SimilarRequest, usage: MeteredRead, recommendations: CurrentRecommendations) -> Response:
     """Items most similar to the given one, best first. An unknown item is a 404."""
-    return await _similar(body, _filter(body.filter), usage, recommendations)
+    return _response(await _similar(body, _filter(body.filter), usage, recommendations))
 
 
-async def _recommend_directly(request: Request, read: tuple[RecommendBody, Filter | None]) -> Response:
+async def _recommend_directly(request: Request, read: tuple[RecommendBody, Filter | None]) -> DirectAnswer:
     return await _recommend(*read, await metered_read(request), await _recommendations(request))
 
 
-async def _similar_directly(request: Request, read: tuple[SimilarBody, Filter | None]) -> Response:
+async def _similar_directly(request: Request, read: tuple[SimilarBody, Filter | None]) -> DirectAnswer:
     return await _similar(*read, await metered_read(request), await _recommendations(request))
 
 
@@ -119,10 +119,10 @@ async def _recommend(
     filter_: Filter | None,
     usage: MeteredRequest,
     recommendations: RecommendationService,
-) -> Response:
+) -> DirectAnswer:
     found = await recommendations.recommend(usage.scope, body, filter_)
     usage.count()
-    return _response(found.items, found)
+    return DirectAnswer(200, answer_headers(found), _encode(found.items))
 
 
 async def _similar(
@@ -130,10 +130,11 @@ async def _similar(
     filter_: Filter | None,
     usage: MeteredRequest,
     recommendations: RecommendationService,
-) -> Response:
+) -> DirectAnswer:
     found = await recommendations.similar(usage.scope, body, filter_)
     usage.count()
-    return _response([ScoredItem(item.item_id, item.score) for item in found.items], found)
+    items = [ScoredItem(item.item_id, item.score) for item in found.items]
+    return DirectAnswer(200, answer_headers(found), _encode(items))
 
 
 def _filter(document: dict[str, Any] | None) -> Filter | None:
@@ -155,5 +156,5 @@ def answer_headers(found: Recommendations) -> dict[str, str]:
     return headers
 
 
-def _response(items: list[Any], found: Recommendations) -> Response:
-    return Response(_encode(items), media_type="application/json", headers=answer_headers(found))
+def _response(answer: DirectAnswer) -> Response:
+    return Response(answer.body, answer.status, answer.headers, answer.media_type)
