@@ -157,11 +157,10 @@ class Predictor:
         """
         model, score_map = catalogue.models[family], self._score_maps[family]
         scoring = model.scoring(histories)
-        ranked = ranking.rank(
-            ranking.mask_scores(scoring.scores, allowed, excluded),
-            counts,
-            ranking.Diversity(diversity, score_map, lambda: catalogue.vectors(family)),
-        )
+        ranking.mask_scores(scoring.scores, allowed, excluded)
+        diverse = ranking.Diversity(diversity, score_map, lambda: catalogue.vectors(family))
+        scoring.complete(diverse.pools(counts))
+        ranked = ranking.rank(scoring.scores, counts, diverse)
         families = explanations.main_families(scoring.component_scores(ranked.items), family)
         evidence = scoring.evidence(ranked.items, explanations.MAX_EVIDENCE)
         if not catalogue.all_visible:

@@ -20,7 +20,7 @@ from training.data.splits import leave_one_out_split
 from training.evaluation.report import evaluate_model
 from training.models.contract import Ensemble, Recommender, RuntimeOptions
 from training.models.linear import LinearRecommender
-from training.models.lists import NO_ITEM
+from training.models.lists import NO_ITEM, top_k
 from training.models.registry import families, family_class, load_model, save_model
 
 pytestmark = pytest.mark.fit
@@ -400,3 +400,41 @@ def test_nothing_to_learn_from_is_said(family: str) -> None:
     found = family_class(family)
     with pytest.raises(ValueError, match=r"\w+"):
         found(load_config(family)).fit(nothing, OPTIONS)
+
+
+SCORED = st.lists(st.lists(st.integers(0, N_ITEMS - 1), max_size=12), min_size=1, max_size=4)
+
+
+@given(SCORED, st.integers(1, 12))
+@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_scoring_gives_what_the_plain_methods_give(name: str, lists: list[list[int]], k: int) -> None:
+    model, rows = fitted(name), histories(*lists)
+    plain, scoring = model.score(rows), model.scoring(rows)
+    scale = float(plain.std()) or 1.0
+    scoring.complete(np.full(len(rows), k))
+    ranked = top_k(scoring.scores.copy(), k)
+    expected = np.take_along_axis(plain, ranked.items, axis=1)
+    np.testing.assert_allclose(ranked.scores, expected, atol=1e-4 * scale)
+    np.testing.assert_allclose(ranked.scores, top_k(plain, k).scores, atol=1e-4 * scale)
+    components = scoring.component_scores(ranked.items)
+    for family, whole in model.component_scores(rows).items():
+        listed = np.take_along_axis(whole, ranked.items, axis=1)
+        np.testing.assert_allclose(components[family], listed, atol=1e-4 * scale)
+    by_scoring, by_model = scoring.contributions(ranked.items), model.explain_lists(rows, ranked.items)
+    for one, other in zip(by_scoring, by_model, strict=True):
+        assert one.items.tolist() == other.items.tolist()
+        near = np.isclose(one.values, other.values, atol=1e-3 * scale)
+        assert near.all() or name == "deep-learning"  # a contribution just at the threshold is kept or dropped
+        assert near.mean() > 0.9
+
+
+def test_an_ensemble_may_leave_products_out_that_enter_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.models.linear.MIN_CELLS", 1)
+    model = fit("hybrid", build_dataset(), ["collaborative", "content-based"])
+    for weight in (1e-6, 0.05, 1.0):
+        weights = {"collaborative": 1.0, "content-based": weight}
+        model.learned = model.learned.model_copy(update={"weights": weights})
+        plain, scoring = model.score(FEW), model.scoring(FEW)
+        scoring.complete(np.full(len(FEW), 5))
+        assert top_k(scoring.scores, 5).items.tolist() == top_k(plain, 5).items.tolist()

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import pairwise
 from typing import ClassVar, Self
 
@@ -109,11 +110,20 @@ class Sparse(Kernel):
                 scores[row] += _combined(self.weights, items[start:end], weights[start:end])
 
     def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
-        listed = np.repeat(lists, np.diff(offsets), axis=0)
-        found = self.weights[items][
-            np.arange(len(items))[:, None], listed
-        ]  # rows first, since a lookup reads whole rows
-        return found.toarray()
+        found = np.zeros((len(items), lists.shape[1]), dtype=np.float32)
+        column_of = np.zeros(self.size, dtype=np.int32)  # 1 + the column among the distinct items of a list
+        for row, (start, end) in enumerate(pairwise(offsets.tolist())):
+            distinct, columns = np.unique(lists[row], return_inverse=True)
+            column_of[distinct] = np.arange(1, len(distinct) + 1)
+            entries, lengths = _entries(self.weights, items[start:end])
+            held = column_of.take(self.weights.indices.take(entries))
+            hits = held.nonzero()[0]
+            values = np.zeros((end - start, len(distinct)), dtype=np.float32)
+            sources = np.repeat(np.arange(end - start), lengths)
+            values[sources[hits], held[hits] - 1] = self.weights.data[entries[hits]]
+            found[start:end] = values[:, columns]
+            column_of[distinct] = 0
+        return found
 
     def arrays(self) -> Arrays:
         return {"data": self.weights.data, "indices": self.weights.indices, "indptr": self.weights.indptr}
@@ -140,11 +150,20 @@ class Factors(Kernel):
         return (profiles @ self.left) @ self.right.T
 
     def add_products(self, items: Positions, weights: Weights, offsets: Offsets, scores: FloatMatrix) -> None:
-        users = np.zeros((len(scores), self.left.shape[1]), dtype=np.float32)
+        scores += self.fold_in(items, weights, offsets) @ self.right.T
+
+    def fold_in(self, items: Positions, weights: Weights, offsets: Offsets) -> FloatMatrix:
+        """The factors of each profile, float32 [batch, d]; see `add_products`."""
+        users = np.zeros((len(offsets) - 1, self.left.shape[1]), dtype=np.float32)
         for row, (start, end) in enumerate(pairwise(offsets.tolist())):
             if start < end:
                 np.dot(weights[start:end], self.left.take(items[start:end], axis=0), out=users[row])
-        scores += users @ self.right.T
+        return users
+
+    @cached_property
+    def largest_norm(self) -> float:
+        """The largest length of a row of `right`: a product is at most this times the length of the vector."""
+        return float(np.sqrt(np.einsum("nd,nd->n", self.right, self.right).max(initial=0)))
 
     def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
         left, right = self.left[items], self.right[lists]  # [n, d], [batch, m, d]
@@ -213,14 +232,20 @@ class SparseFactors(Kernel):
 
 def _combined(matrix: sp.csr_array, rows: Positions, weights: Weights) -> npt.NDArray[np.float64]:
     """The weighted sum of some rows, float64 [columns]. rows: [n]; weights: [n]."""
-    starts = matrix.indptr[rows]
-    lengths = matrix.indptr[rows + 1] - starts
-    ends = np.cumsum(lengths)
-    entries = np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+    entries, lengths = _entries(matrix, rows)
     values = matrix.data.take(entries)
     values *= np.repeat(weights, lengths)
     sums = np.bincount(matrix.indices.take(entries), values, matrix.shape[1])
     return np.asarray(sums, dtype=np.float64)
+
+
+def _entries(matrix: sp.csr_array, rows: Positions) -> tuple[Offsets, Offsets]:
+    """The indices of the stored entries of some rows, row by row, and how many each row has. rows: [n]."""
+    starts = matrix.indptr[rows]
+    lengths = matrix.indptr[rows + 1] - starts
+    ends = np.cumsum(lengths)
+    entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+    return entries, lengths
 
 
 _CELLS = 16_000_000

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, Self, cast, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from feature_store.online import Histories
 from training.models.contract import FloatMatrix, ModelConfig, Positions, Recommender
-from training.models.kernels import FORMS, Kernel
+from training.models.kernels import FORMS, Factors, Kernel
 from training.models.lists import Contributions, ListContributions
 from training.models.profiles import Profiles, build_profiles
 from training.models.scoring import Scoring
@@ -25,6 +25,8 @@ from training.models.stored_names import present_names
 CONFIG_FILE = "linear.json"
 ARRAYS_FILE = "linear.npz"
 _EARLIER_NAMES = {"moment": "as_of"}
+MIN_CELLS = 4_000_000
+"""Entries of a factor matrix above which an ensemble tries to leave its products out (`BaseScoring`)."""
 
 
 class LinearConfig(ModelConfig):
@@ -185,12 +187,17 @@ class LinearScoring(Scoring):
         self.scores = np.empty((len(profiles), model.n_items), dtype=np.float32)
         self.scores[:] = model.base
         for term in model.terms:
-            size, weighed = term.kernel.size, term.weigh(profiles)
-            used = weighed.weights > 0
-            if size < model.n_items:
-                used &= weighed.items < size
-            used_items = weighed.where(used)
-            term.kernel.add_products(used_items.items, used_items.weights, used_items.offsets, self.scores[:, :size])
+            size = term.kernel.size
+            used = self._used(term)
+            term.kernel.add_products(used.items, used.weights, used.offsets, self.scores[:, :size])
+
+    def _used(self, term: Term) -> Profiles:
+        """The items of the profiles that a term multiplies."""
+        weighed = term.weigh(self._profiles)
+        used = weighed.weights > 0
+        if term.kernel.size < self._model.n_items:
+            used &= weighed.items < term.kernel.size
+        return weighed.where(used)
 
     def component_scores(self, items: Positions) -> dict[str, FloatMatrix]:
         return {self._model.family: self.scores[np.arange(len(items))[:, None], items]}
@@ -201,6 +208,51 @@ class LinearScoring(Scoring):
     def values(self, items: Positions) -> FloatMatrix:
         """As `LinearRecommender.leave_one_out_contributions`, float32 [n, k]."""
         return self._model.leave_one_out_contributions(self._profiles, items)
+
+
+class BaseScoring(LinearScoring):
+    """The scoring of a linear model over factors whose products are left out of the scores, and added where asked for.
+
+    For a large catalogue the product with every item takes longer than all else. Where it can change the scores of an
+    ensemble but little, few items need it.
+    """
+
+    def __init__(self, model: LinearRecommender, profiles: Profiles) -> None:
+        """model: with one term over `Factors`. profiles: of the histories, without decay."""
+        self._model, self._profiles = model, profiles
+        self._kernel = cast(Factors, model.kernel)
+        used = self._used(model.terms[0])
+        self._users = self._kernel.fold_in(used.items, used.weights, used.offsets)
+        self.scores = np.empty((len(profiles), model.n_items), dtype=np.float32)
+        self.scores[:] = model.base
+        self.largest = np.linalg.norm(self._users, axis=1) * np.float32(self._kernel.largest_norm)
+        """The largest product of each row with any item, float32 [batch]."""
+
+    @staticmethod
+    def suits(model: Recommender) -> bool:
+        """Whether a model has one term over factors, and so many of them that leaving products out is worth it."""
+        if not isinstance(model, LinearRecommender) or len(model.terms) != 1:
+            return False
+        kernel = model.kernel
+        return isinstance(kernel, Factors) and kernel.right.size >= MIN_CELLS
+
+    def products(self, row: int, items: Positions | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """What was left out of the scores of some items, float32 [m]. items: [m]."""
+        known = items < self._kernel.size
+        found = self._kernel.right.take(np.where(known, items, 0), axis=0) @ self._users[row]
+        return np.asarray(np.where(known, found, 0), dtype=np.float32)
+
+    def all_products(self) -> FloatMatrix:
+        """What was left out of the scores, float32 [batch, n_items]."""
+        found = np.zeros_like(self.scores)
+        np.matmul(self._users, self._kernel.right.T, out=found[:, : self._kernel.size])
+        return found
+
+    def component_scores(self, items: Positions) -> dict[str, FloatMatrix]:
+        found = self.scores[np.arange(len(items))[:, None], items]
+        for row, listed in enumerate(items):
+            found[row] += self.products(row, listed)
+        return {self._model.family: found}
 
 
 def _older_sums(shares: FloatMatrix, profiles: Profiles) -> npt.NDArray[np.float64]:

@@ -107,6 +107,16 @@ def top_k(scores: FloatMatrix, k: int) -> Ranking:
     return Ranking(items, values)
 
 
+def reaching(scores: npt.NDArray[np.float32], k: int, below: float) -> npt.NDArray[np.int64]:
+    """Ascending positions of the scores that are at most `below` under the k-th largest one, and few more.
+
+    -inf is left out. scores: [n].
+    """
+    k = min(k, len(scores))
+    bound = _bound(scores, k) - np.float32(below) if k else np.float32(np.inf)
+    return ((scores >= bound) & (scores != -np.inf)).nonzero()[0]
+
+
 _GROUPS = 16
 _MAX_SORTED = 4_096
 

@@ -27,7 +27,14 @@ class Scoring(ABC):
     """One batch of histories, scored by one model."""
 
     scores: FloatMatrix
-    """As `Recommender.score`, [batch, n_items]."""
+    """As `Recommender.score`, [batch, n_items]; the caller may overwrite it."""
+
+    def complete(self, lengths: npt.NDArray[np.int64]) -> None:  # noqa: B027 - by default there is nothing to do
+        """Make the scores of the best `lengths[row]` items of each row final, and those of no better items -inf.
+
+        Called once the items that may not be listed have a score of -inf. A scoring that has left out what can change
+        few scores adds it here, to those that it can bring into a list. By default all scores are final.
+        """
 
     @abstractmethod
     def component_scores(self, items: Positions) -> dict[str, FloatMatrix]:

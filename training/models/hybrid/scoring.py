@@ -1,19 +1,25 @@
 """The scoring of a hybrid: the scorings of its base models, weighted and summed."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from feature_store.online import Histories
-from training.models.contract import FloatMatrix, Positions
-from training.models.linear import LinearRecommender, LinearScoring
-from training.models.lists import ListContributions
+from training.models.contract import FloatMatrix, Positions, Recommender
+from training.models.linear import BaseScoring, LinearRecommender, LinearScoring
+from training.models.lists import ListContributions, reaching
 from training.models.profiles import build_profiles
 from training.models.scoring import Scoring
 
 if TYPE_CHECKING:
     from training.models.hybrid.model import Hybrid
+
+
+_MAX_SHARE = 0.1
+"""Share of the catalogue above which products with all items are faster than with candidates."""
+_ROUNDING = 1.001
+"""Makes the bound on products larger than their rounding errors."""
 
 
 class HybridScoring(Scoring):
@@ -31,23 +37,58 @@ class HybridScoring(Scoring):
         if self._own is not None:
             np.multiply(self._own_factors[:, None], self._own, out=self.scores)
         for family, model in hybrid.used_base_models.items():
-            scoring = self._scorings[family] = (
-                LinearScoring(model, self._profiles)
-                if isinstance(model, LinearRecommender)
-                else model.scoring(histories)
-            )
-            factors = self._factors[family] = hybrid.factors(family, sizes)
+            scoring = self._scorings[family] = self._scoring(model, histories)
+            self._factors[family] = hybrid.factors(family, sizes)
             weighted = scoring.scores - np.float32(hybrid.scales[family].center)
-            weighted *= factors[:, None]
-            if hybrid.is_cold_start_model(family):
-                weighted *= hybrid.cold_items
-            self.scores += weighted
+            self.scores += self._weighted(family, weighted)
+
+    def _scoring(self, model: Recommender, histories: Histories) -> Scoring:
+        if BaseScoring.suits(model):
+            return BaseScoring(cast(LinearRecommender, model), self._profiles)
+        if isinstance(model, LinearRecommender):
+            return LinearScoring(model, self._profiles)
+        return model.scoring(histories)
+
+    def complete(self, lengths: npt.NDArray[np.int64]) -> None:
+        """Add the products that base models left out, where they can bring an item into a list.
+
+        An item whose score is below that of the last of a list by more than twice the largest sum of products cannot
+        enter it. So the lists are those of complete scores. Where too many items are left, all products are added.
+        """
+        left_out = {family: one for family, one in self._scorings.items() if isinstance(one, BaseScoring)}
+        if not left_out:
+            return
+        slack = sum(self._factors[family] * scoring.largest for family, scoring in left_out.items())
+        candidates = [
+            reaching(scores, int(length), 2 * float(largest) * _ROUNDING)
+            for scores, length, largest in zip(self.scores, lengths, slack, strict=True)
+        ]
+        if max((len(items) for items in candidates), default=0) > self.scores.shape[1] * _MAX_SHARE:
+            for family, scoring in left_out.items():
+                self.scores += self._weighted(family, scoring.all_products())
+            return
+        for row, items in enumerate(candidates):
+            final = self.scores[row, items]
+            for family, scoring in left_out.items():
+                products = scoring.products(row, items) * self._factors[family][row]
+                final += (
+                    products * self._hybrid.cold_items[items] if self._hybrid.is_cold_start_model(family) else products
+                )
+            self.scores[row] = -np.inf
+            self.scores[row, items] = final
+
+    def _weighted(self, family: str, scores: FloatMatrix) -> FloatMatrix:
+        """Scores of a base model times its weight, in place."""
+        scores *= self._factors[family][:, None]
+        if self._hybrid.is_cold_start_model(family):
+            scores *= self._hybrid.cold_items
+        return scores
 
     def component_scores(self, items: Positions) -> dict[str, FloatMatrix]:
-        rows = np.arange(len(items))[:, None]
         found = {}
         for family, scoring in self._scorings.items():
-            scores = scoring.scores[rows, items] - np.float32(self._hybrid.scales[family].center)
+            scores = next(iter(scoring.component_scores(items).values()))
+            scores = scores - np.float32(self._hybrid.scales[family].center)
             scores *= self._factors[family][:, None]
             if self._hybrid.is_cold_start_model(family):
                 scores *= self._hybrid.cold_items[items]
