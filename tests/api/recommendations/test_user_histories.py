@@ -104,8 +104,10 @@ def url(database_url: str) -> str:
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(STEPS, min_size=3, max_size=14))
-def test_a_view_is_what_the_interactions_say_after_every_write(url: str, steps: list[tuple[Any, ...]]) -> None:
+@given(st.lists(STEPS, min_size=3, max_size=14), st.booleans())
+def test_a_view_is_what_the_interactions_say_after_every_write(
+    url: str, steps: list[tuple[Any, ...]], always_kept: bool
+) -> None:
     async def run() -> None:
         async with Shop.open(url) as shop:
             shop.sql("DELETE FROM interactions")
@@ -113,6 +115,8 @@ def test_a_view_is_what_the_interactions_say_after_every_write(url: str, steps: 
             for each in steps:
                 await step(shop, *each)
                 await shop.check()
+                if always_kept:
+                    await shop.store.flush()
 
     asyncio.run(run())
 
@@ -153,6 +157,26 @@ def test_a_history_that_was_built_twice_is_found_by_the_next_read(url: str) -> N
         assert await kept(shop)
         await keep(shop, "nobody")
         assert shop.sql("SELECT user_id FROM user_histories") == [("ann",)]
+        await shop.check()
+
+    running(url, work)
+
+
+LATER = Event("ann", "c", "click", None, START + timedelta(days=9))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [("single", LATER), ("batch", LATER), ("import", LATER), ("old", LATER), ("correct", 0.5), ("delete",)],
+    ids=lambda written: written[0],
+)
+def test_every_kind_of_write_makes_a_kept_history_out_of_date(url: str, written: tuple[Any, ...]) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.batch(*clicked("ann", "a", "b"))
+        await keep(shop, "ann")
+        assert await kept(shop)
+        await step(shop, *written)
+        assert not await kept(shop)
         await shop.check()
 
     running(url, work)
