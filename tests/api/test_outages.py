@@ -81,7 +81,15 @@ def films(
     rows = [(TENANT, item, json.dumps(metadata)) for item, metadata in _items()]
     with psycopg.connect(database_url, autocommit=True) as connection, connection.cursor() as cursor:
         cursor.executemany("INSERT INTO items (tenant_id, id, metadata, version) VALUES (%s, %s, %s, 0)", rows)
-    with api_process(database_url, tmp_path, SERVING_URL=films_server.url, LOG_LEVEL="WARNING") as api:
+    secret = films_server.settings.secret
+    assert secret is not None
+    with api_process(
+        database_url,
+        tmp_path,
+        SERVING_URL=films_server.url,
+        SERVING_SECRET=secret.get_secret_value(),
+        LOG_LEVEL="WARNING",
+    ) as api:
 
         def recommend(http: httpx.Client, number: int) -> str:
             answer = http.post(f"{api.url}/api/v1/recommend", json=RECOMMEND, headers=key)
