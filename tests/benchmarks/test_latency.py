@@ -59,6 +59,7 @@ def sender(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return str(request.param)
 
 
+@pytest.mark.service
 @pytest.mark.usefixtures("sender")
 def test_each_body_is_sent_once_where_that_is_asked(recorder: tuple[Recorder, str]) -> None:
     bodies = [json.dumps({"n": n}) for n in range(50)]
@@ -70,6 +71,7 @@ def test_each_body_is_sent_once_where_that_is_asked(recorder: tuple[Recorder, st
     assert found["errors"] == found["degraded"] == 0
 
 
+@pytest.mark.service
 @pytest.mark.usefixtures("sender")
 def test_degraded_and_failed_answers_are_counted(recorder: tuple[Recorder, str]) -> None:
     found = send(f"{recorder[1]}/x", {}, ['{"degraded": true}'], 2, 1)
@@ -78,6 +80,7 @@ def test_degraded_and_failed_answers_are_counted(recorder: tuple[Recorder, str])
     assert 0 < found["errors"] >= found["requests"]
 
 
+@pytest.mark.service
 def test_each_request_follows_an_interaction_of_its_user(recorder: tuple[Recorder, str]) -> None:
     host, port = recorder[1].removeprefix("http://").split(":")
     load = Load(
@@ -99,6 +102,7 @@ def test_each_request_follows_an_interaction_of_its_user(recorder: tuple[Recorde
     assert (found["requests"], found["errors"]) == (4, 0)
 
 
+@pytest.mark.service
 def test_the_time_of_a_programs_descendants_is_its_own(tmp_path: Path) -> None:
     """A child without the mark, as PostgreSQL's under another user is, and a grandchild that has ended."""
     paths = PathSettings(state_dir=tmp_path)

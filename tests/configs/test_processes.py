@@ -95,6 +95,7 @@ def test_a_launched_program_makes_files_that_its_user_alone_can_read(tmp_path: P
     assert result.stdout.strip() == "0077"
 
 
+@pytest.mark.service
 def test_launch_ends_the_children_that_a_killed_parent_left(tmp_path: Path) -> None:
     """A parent killed outright leaves a child that holds its port; the next launch ends the child first."""
     environment = {**os.environ, "RECOMMENDAI_STATE_DIR": str(tmp_path)}
@@ -142,6 +143,7 @@ def supervised(tmp_path: Path) -> Iterator[Callable[[list[Program]], Supervisor]
         yield start
 
 
+@pytest.mark.service
 def test_a_program_in_the_background_and_its_children_run_with_low_priority(
     supervised: Callable[[list[Program]], Supervisor], tmp_path: Path
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_program_in_the_background_and_its_children_run_with_low_priority(
     }
 
 
+@pytest.mark.service
 @pytest.mark.parametrize("package", ["pipelines", "training"])
 def test_trainings_and_pipelines_run_with_low_priority(package: str) -> None:
     """Whoever starts them: here the command's own process says so, after its command has ended."""

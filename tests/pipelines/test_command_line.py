@@ -136,6 +136,7 @@ def _belongs_to(entry: Path, session: int) -> bool:
         return False
 
 
+@pytest.mark.service
 def test_the_ui_listens_beyond_loopback_only_with_a_password(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     result = command("postgresql://nowhere", tmp_path, "ui", DAGSTER_PORT=str(port), DAGSTER_HOST="0.0.0.0")

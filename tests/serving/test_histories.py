@@ -61,6 +61,7 @@ def test_a_history_travels_with_metadata_that_messagepack_cannot_carry(version: 
     assert read_history(read.queries[0].history) == events(3)
 
 
+@pytest.mark.fit
 def test_seen_items_are_left_out_like_excluded_ones(predictor: Predictor) -> None:
     listed = RecommendQuery("collaborative", 60, exclude=COMEDIES[:2], seen=pack_ids([*COMEDIES[2:], "unheard-of"]))
     response = predictor.answer(BatchRequest(TENANT, CATALOGUE_VERSION, [listed]))
@@ -69,12 +70,14 @@ def test_seen_items_are_left_out_like_excluded_ones(predictor: Predictor) -> Non
     assert not shown & set(COMEDIES)
 
 
+@pytest.mark.fit
 def test_the_newest_events_count_where_a_history_holds_too_many(predictor: Predictor) -> None:
     query = RecommendQuery("collaborative", 5, likes(*COMEDIES[:3], "unheard-of", COMEDIES[0]))
     (items,) = [read_histories(predictor.catalogue, [query], 3).items.tolist()]
     assert items == [predictor.catalogue.position_of[item] for item in (COMEDIES[2], COMEDIES[0])]
 
 
+@pytest.mark.fit
 def test_a_history_of_another_form_fails_its_own_query_only(predictor: Predictor) -> None:
     good = RecommendQuery("collaborative", 5, likes(*COMEDIES))
     bad = RecommendQuery("collaborative", 5, msgspec.Raw(msgspec.msgpack.encode({"no": "history"})))
