@@ -14,6 +14,8 @@ from uuid import uuid4
 
 PRIVATE = 0o600
 """Mode of a file that its owner alone may read."""
+PRIVATE_UMASK = 0o077
+"""The umask of every program of the installation."""
 _SHARED = 0o666
 _UNFINISHED = ".tmp-"
 
@@ -23,7 +25,7 @@ def keep_state_private() -> None:
 
     The lake, features, models and logs hold what people did, and other users of the machine must not read them.
     """
-    os.umask(0o077)
+    os.umask(PRIVATE_UMASK)
 
 
 @contextmanager

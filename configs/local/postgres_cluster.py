@@ -90,6 +90,8 @@ def open_cluster(state: Path, os_user: OsUser, programs: Path, fixed_port: int |
     if record.exists():
         cluster = Cluster.load(record)
     else:
+        if os_user.name is not None:  # a system user must pass through; it cannot list the folder
+            state.chmod(state.stat().st_mode | 0o111)
         data = _place(state, os_user)
         if data.exists():
             raise BundledPostgresError(

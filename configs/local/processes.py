@@ -118,7 +118,6 @@ def configuration(all_programs: list[Program], paths: PathSettings, root: Path) 
                 "pidfile": str(paths.root / "supervisord.pid"),
                 "childlogdir": str(paths.logs),
                 "silent": "true",
-                "umask": "077",
             },
         ),
         _section(

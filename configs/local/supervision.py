@@ -11,6 +11,7 @@ from typing import Any
 from supervisor.states import RUNNING_STATES
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
+from configs.files import PRIVATE_UMASK
 from configs.local.processes import socket_path
 from configs.settings import PathSettings
 
@@ -39,7 +40,9 @@ class Supervisor:
         configuration = self._paths.root / "supervisord.conf"
         command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(configuration)]
         # In a process group of its own, so that Ctrl-C reaches only this process, which stops programs in order.
-        self._process = subprocess.Popen(command, cwd=self._root, process_group=0, stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command, cwd=self._root, process_group=0, stdin=subprocess.DEVNULL, umask=PRIVATE_UMASK
+        )
         deadline = time.monotonic() + wait_seconds
         while not self.running():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -65,7 +65,7 @@ class Callers:
 
 
 @pytest.fixture(scope="module")
-def films_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+def outage_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     with model_server(tmp_path_factory.mktemp("state")) as server:
         publish_small(server.paths.bentoml, server.paths.root / "work")
         server.start()
@@ -74,19 +74,19 @@ def films_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServ
 
 @pytest.fixture
 def films(
-    films_server: ModelServer, tenants: Tenants, database_url: str, tmp_path: Path
+    outage_server: ModelServer, tenants: Tenants, database_url: str, tmp_path: Path
 ) -> Iterator[Callable[[httpx.Client, int], str]]:
     """Asks for recommendations and says who answered: "models", why it is degraded, or the status."""
     key = tenants.key(tenants.create(TENANT), rate_limit=0)
     rows = [(TENANT, item, json.dumps(metadata)) for item, metadata in _items()]
     with psycopg.connect(database_url, autocommit=True) as connection, connection.cursor() as cursor:
         cursor.executemany("INSERT INTO items (tenant_id, id, metadata, version) VALUES (%s, %s, %s, 0)", rows)
-    secret = films_server.settings.secret
+    secret = outage_server.settings.secret
     assert secret is not None
     with api_process(
         database_url,
         tmp_path,
-        SERVING_URL=films_server.url,
+        SERVING_URL=outage_server.url,
         SERVING_SECRET=secret.get_secret_value(),
         LOG_LEVEL="WARNING",
     ) as api:
@@ -132,19 +132,19 @@ with Server(("127.0.0.1", {port}), Handler) as server:
 
 
 def test_a_hung_and_a_killed_model_server_and_garbage_in_its_place_are_labelled_fallbacks_until_it_is_back(
-    films: Callable[[httpx.Client, int], str], films_server: ModelServer
+    films: Callable[[httpx.Client, int], str], outage_server: ModelServer
 ) -> None:
     with Callers(films) as callers:
         callers.await_some("models")
-        films_server.signal_worker(signal.SIGSTOP)
+        outage_server.signal_worker(signal.SIGSTOP)
         callers.await_some("serving-unavailable", 100)
-        films_server.signal_worker(signal.SIGCONT)
+        outage_server.signal_worker(signal.SIGCONT)
         callers.await_some("models")
-        films_server.kill()
+        outage_server.kill()
         callers.await_some("serving-unavailable", 100)
-        with garbage_server(films_server.port):
+        with garbage_server(outage_server.port):
             callers.await_some("serving-unavailable", 100)
-        films_server.start()
+        outage_server.start()
         callers.await_some("models")
     assert callers.seen.keys() == {"models", "serving-unavailable"}
 

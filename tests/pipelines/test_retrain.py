@@ -357,7 +357,7 @@ def test_a_deleted_tenant_leaves_nothing_in_files(trained: Trained, module_datab
     assert sensor(context).skip_message == TENANT
     assert release_folders(paths) == []
     left = {path.relative_to(paths.root).parts[0] for path in paths.root.rglob("*") if path.is_file()}
-    assert left <= {"mlflow", "bentoml", "dagster"}
+    assert left <= {"mlflow", "bentoml", "dagster", "serving.secret"}
     assert [path for path in (paths.mlflow / "artifacts").rglob("*") if path.is_file()] == []
     assert [path for path in (paths.dagster / "values").rglob("*") if path.is_file()] == []
     store = Tracking(tracking.resolve(paths))
