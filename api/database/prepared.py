@@ -177,15 +177,24 @@ class _PreparedConnection:
     def _receive(self) -> None:
         try:
             self._pgconn.consume_input()
-            while not self._pgconn.is_busy():
-                result = self._pgconn.get_result()
-                if result is None:  # the command is complete
-                    if self._reply is not None and self._result is not None and not self._reply.done():
-                        self._reply.set_result(self._result)
-                    return
-                self._result = result
+            if not self._is_complete():
+                # An error of the socket is reported once. Where the server's last words came before it, they were read
+                # above, and without another read nobody would learn that the connection is gone.
+                self._pgconn.consume_input()
+                self._is_complete()
         except psycopg.Error as error:
             self._fail(error)
+
+    def _is_complete(self) -> bool:
+        """Whether the command is, whose result then goes to `_run`."""
+        while not self._pgconn.is_busy():
+            result = self._pgconn.get_result()
+            if result is None:
+                if self._reply is not None and self._result is not None and not self._reply.done():
+                    self._reply.set_result(self._result)
+                return True
+            self._result = result
+        return False
 
     def _fail(self, error: psycopg.Error) -> None:
         if self._reply is not None and not self._reply.done():
