@@ -219,6 +219,12 @@ class ServingSettings(Settings):
         default=1.0, alias="SERVING_POLL_SECONDS", gt=0, description="between two looks for new releases"
     )
     threads: int = Field(default=1, alias="SERVING_THREADS", ge=1, description="of linear algebra in the model server")
+    answer_cache_bytes: int = Field(
+        default=64 * 1024 * 1024,
+        alias="SERVING_ANSWER_CACHE_BYTES",
+        ge=0,
+        description="of answers that the model server keeps for those who ask the same again; 0: none",
+    )
     secret: SecretStr | None = Field(
         default=None,
         alias="SERVING_SECRET",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import structlog
 
+from serving.answer_cache import AnswerCache
 from serving.contracts.codec import Codec
 from serving.contracts.messages import BATCH_PATH, RELEASES_PATH, BatchRequest, BatchResponse
 from serving.contracts.protocol import BY_MEDIA_TYPE, NEWEST, VERSION_HEADER
@@ -58,12 +59,13 @@ class BatchApplication:
         self._turns = Turns()
         self._authorization = b""
 
-    def open(self, watch: "ReleaseWatch", authorization: str | None) -> None:
+    def open(self, watch: "ReleaseWatch", authorization: str | None, cache: AnswerCache | None = None) -> None:
         """authorization: the value that the header `Authorization` of every request must have. Raises ValueError
-        without one."""
+        without one. cache: of answers; None: every query is computed."""
         if not authorization:
             raise ValueError("the model server answers nobody without a secret")
         self._watch, self._authorization = watch, authorization.encode()
+        self._turns = Turns(cache)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -16,6 +16,7 @@ from _bentoml_sdk import Service
 from configs import logging as logs
 from configs import memory
 from configs.settings import HistorySettings, PathSettings, ServingSettings
+from serving.answer_cache import AnswerCache
 from serving.application import BatchApplication, Receive, Scope, Send
 from serving.contracts.releases import StoreListing
 from serving.release import read_store, release_folder, release_size
@@ -94,7 +95,8 @@ class ModelServer:
             return release_size(paths.bentoml, tenant_id, release)
 
         self._watch = ReleaseWatch(find, load, serving.poll_seconds, size=size)
-        application.open(self._watch, serving.authorization)
+        cache = AnswerCache(serving.answer_cache_bytes) if serving.answer_cache_bytes else None
+        application.open(self._watch, serving.authorization, cache)
         self._watch.start()
 
     @bentoml.on_shutdown

@@ -5,7 +5,8 @@ long as to answer a query. Between two slices the loop serves probes, connection
 nobody waits for the whole batch of somebody else. What would hold the loop for longer goes to a thread: a release whose
 queries are slow or whose speed is not known yet, and a catalogue delta.
 
-The batches of one release are answered one after another, since a predictor answers in one thread at a time.
+The batches of one release are answered one after another, since a predictor answers in one thread at a time. A query
+that was answered before is answered from the cache.
 """
 
 import asyncio
@@ -13,11 +14,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from serving.contracts.messages import BatchRequest, BatchResponse
+from serving.answer_cache import AnswerCache
+from serving.contracts.messages import BatchRequest, BatchResponse, Query
 
 if TYPE_CHECKING:
+    from serving.overlay import Catalogue
     from serving.predictor import Answer, Predictor
 
 SLICE_SECONDS = 0.01
@@ -42,6 +46,7 @@ class _Queue:
     """The turn and the speed of one release."""
 
     def __init__(self) -> None:
+        self.name = uuid4().hex  # of this load of the release
         self.turn = asyncio.Lock()
         self.waiting = 0
         self.seconds: float | None = None  # mean of a query; None: none was measured yet
@@ -74,7 +79,9 @@ class _Queue:
 class Turns:
     """One per event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: AnswerCache | None = None) -> None:
+        """cache: of answers; None: every query is computed."""
+        self._cache = cache
         self._queues: WeakKeyDictionary[Predictor, _Queue] = WeakKeyDictionary()
         self._executor = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="answer")
 
@@ -99,6 +106,31 @@ class Turns:
             if predictor.needs_delta(request):
                 return predictor.delta_needed()
         catalogue, queries = predictor.catalogue, request.queries
+        if self._cache is None:
+            answers = await self._compute(predictor, catalogue, queue, queries)
+        else:
+            answers = await self._find_or_compute(self._cache, predictor, catalogue, queue, queries)
+        return BatchResponse("ok", predictor.manifest.release, catalogue.version, answers)
+
+    async def _find_or_compute(
+        self, cache: AnswerCache, predictor: "Predictor", catalogue: "Catalogue", queue: _Queue, queries: list[Query]
+    ) -> list["Answer"]:
+        names = [cache.name(queue.name, catalogue.place, query) for query in queries]
+        found = [cache.get(name) for name in names]
+        missing = [index for index, answer in enumerate(found) if answer is None]
+        answers: list[Answer] = ["failed" if answer is None else answer for answer in found]
+        if missing:
+            computed = await self._compute(predictor, catalogue, queue, [queries[index] for index in missing])
+            for index, answer in zip(missing, computed, strict=True):
+                answers[index] = answer
+                if not isinstance(answer, str):
+                    cache.put(names[index], answer)
+        return answers
+
+    async def _compute(
+        self, predictor: "Predictor", catalogue: "Catalogue", queue: _Queue, queries: list[Query]
+    ) -> list["Answer"]:
+        """The answers to queries, slice after slice."""
         answers: list[Answer] = []
         while len(answers) < len(queries):
             part = queries[len(answers) : len(answers) + queue.slice_size()]
@@ -110,7 +142,7 @@ class Turns:
             queue.measured(time.perf_counter() - started, len(part))
             if len(answers) < len(queries):
                 await asyncio.sleep(0)
-        return BatchResponse("ok", predictor.manifest.release, catalogue.version, answers)
+        return answers
 
     async def _in_thread(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
