@@ -17,7 +17,7 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.models.contract import FloatMatrix
 from training.models.deep_learning.attention import (
@@ -26,130 +26,41 @@ from training.models.deep_learning.attention import (
     segment_softmax,
     sigmoid_of_negated,
 )
+from training.models.deep_learning.layers import (
+    AffineLayer,
+    FeedForwardLayer,
+    FeedForwardPass,
+    Floats,
+    ScaledStates,
+    centred,
+    in_float64,
+    with_norm,
+)
 from training.models.deep_learning.network import Block, UserTower
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-
-
-class _Affine:
-    """x @ weight + bias in float32, from float64."""
-
-    def __init__(self, weight: Doubles, bias: Doubles) -> None:
-        """weight: [inputs, outputs]; bias: [outputs]."""
-        self.weight: Floats = np.ascontiguousarray(weight, dtype=np.float32)
-        self.backwards: Floats = np.ascontiguousarray(self.weight.T)
-        self.bias: Floats = bias.astype(np.float32)
-
-    def __call__(self, inputs: Floats) -> Floats:
-        outputs: Floats = np.matmul(inputs, self.weight)
-        outputs += self.bias
-        return outputs
-
-    def backward(self, gradients: Floats) -> Floats:
-        """[r, n, outputs] to [r, n, inputs], as one product."""
-        r, n, outputs = gradients.shape
-        found: Floats = np.matmul(gradients.reshape(r * n, outputs), self.backwards)
-        return found.reshape(r, n, -1)
-
-
-@dataclass(frozen=True)
-class _Scaled:
-    """States with variance 1. The gain and the bias of their norm are part of the next product."""
-
-    values: Floats  # [n, d]
-    scale: Floats  # [n, 1] one over the standard deviation
-
-    @classmethod
-    def of(cls, states: Floats, epsilon: float) -> "_Scaled":
-        """states: [n, d] with a mean of zero."""
-        variance = np.einsum("nd,nd->n", states, states)[:, None]
-        variance *= np.float32(1 / states.shape[1])
-        variance += np.float32(epsilon)
-        scale: Floats = np.reciprocal(np.sqrt(variance))
-        return cls(states * scale, scale)
-
-    def backward(self, gradients: Floats) -> Floats:
-        """Gradients on the states, [r, n, d], but for their mean over d, from those on the values. In place."""
-        along = np.einsum("rnd,nd->rn", gradients, self.values)
-        along *= np.float32(1 / gradients.shape[2])
-        gradients -= along[:, :, None] * self.values
-        gradients *= self.scale
-        return gradients
-
-
-@dataclass(frozen=True)
-class _Fed:
-    """One pass of a feed-forward layer."""
-
-    scaled: _Scaled
-    wide: Floats  # [n, hidden]
-    gate: Floats  # [n, hidden]
-    negated: Floats  # [n, hidden] minus the SiLU
-
-
-class _FeedForward:
-    """y + narrow(silu(opened) * wide). `opened` is computed with its sign reversed, as its sigmoid needs it."""
-
-    def __init__(self, block: Block) -> None:
-        self.epsilon = block.feed_norm.eps
-        weight, bias = _with_norm(block.widen, block.feed_norm)
-        hidden = len(bias) // 2
-        self.open = _Affine(-weight[:, :hidden], -bias[:hidden])
-        self.widen = _Affine(weight[:, hidden:], bias[hidden:])
-        weight, bias = _centred(block.narrow)
-        self.narrow = _Affine(-weight, bias)
-        self.backwards: Floats = np.concatenate([self.open.backwards, self.widen.backwards])
-        self.hidden = hidden
-
-    def forward(self, states: Floats) -> tuple[Floats, _Fed]:
-        scaled = _Scaled.of(states, self.epsilon)
-        negated, wide = self.open(scaled.values), self.widen(scaled.values)
-        gate = sigmoid_of_negated(negated)
-        negated *= gate
-        outputs = self.narrow(negated * wide)
-        outputs += states
-        return outputs, _Fed(scaled, wide, gate, negated)
-
-    def backward(self, gradients: Floats, fed: _Fed) -> Floats:
-        """Gradients on the states, [r, n, d], from those on the outputs."""
-        slope = fed.negated * fed.gate  # the derivative of the negated SiLU by the negated input
-        slope -= fed.negated
-        slope += fed.gate
-        slope *= fed.wide
-        product = self.narrow.backward(gradients)
-        r, n, hidden = product.shape
-        both = np.empty((r, n, 2 * hidden), dtype=np.float32)
-        np.multiply(product, slope, out=both[:, :, :hidden])
-        np.multiply(product, fed.negated, out=both[:, :, hidden:])
-        found: Floats = np.matmul(both.reshape(r * n, 2 * hidden), self.backwards).reshape(r, n, -1)
-        found = fed.scaled.backward(found)
-        found += gradients
-        return found
 
 
 @dataclass(frozen=True)
 class _Attended:
     """One pass of a block over all places."""
 
-    scaled: _Scaled
+    scaled: ScaledStates
     projected: Floats  # [N, 4 d] queries (scaled), gates before their sigmoid (negated), keys, values
     weights: list[Floats]  # of each history [heads, n, n]
     mixed: Floats  # [N, d] what each place attends to
     gate: Floats  # [N, d]
-    fed: _Fed
+    fed: FeedForwardPass
 
 
 @dataclass(frozen=True)
 class _Newest:
     """One pass of the last block, which computes the last place of each history only."""
 
-    scaled: _Scaled  # of all places
+    scaled: ScaledStates  # of all places
     asking: Floats  # [b, heads, d] the queries in the space of scaled states
     weights: Floats  # [heads, N]
     mixed: Floats  # [b, d]
     gate: Floats  # [b, d]
-    fed: _Fed
+    fed: FeedForwardPass
 
 
 class _Block:
@@ -159,19 +70,19 @@ class _Block:
         self.heads, self.epsilon = block.heads, block.attention_norm.eps
         d = block.out.weight.shape[0]
         self.width = d // self.heads
-        weight, bias = _with_norm(block.query_gate, block.attention_norm)
+        weight, bias = with_norm(block.query_gate, block.attention_norm)
         signs = np.ones(2 * d)
         signs[:d], signs[d:] = 1 / np.sqrt(self.width), -1.0  # queries include the scale of attention
         weight, bias = weight * signs, bias * signs
-        kept_weight, kept_bias = _with_norm(block.key_value, block.attention_norm)
-        self.query_gate = _Affine(weight, bias)
-        self.project = _Affine(np.hstack([weight, kept_weight]), np.concatenate([bias, kept_bias]))
+        kept_weight, kept_bias = with_norm(block.key_value, block.attention_norm)
+        self.query_gate = AffineLayer(weight, bias)
+        self.project = AffineLayer(np.hstack([weight, kept_weight]), np.concatenate([bias, kept_bias]))
         # For the last place: queries and mixtures are projected instead of keys and values (`network.Block.newest`).
         per_head = kept_weight.T.reshape(2, self.heads, self.width, d).astype(np.float32)
         self.keys, self.values = (np.ascontiguousarray(half) for half in per_head)  # [heads, width, d] each
         self.value_bias: Floats = kept_bias[d:].reshape(self.heads, 1, self.width).astype(np.float32)
-        self.out = _Affine(*_centred(block.out))
-        self.feed = _FeedForward(block)
+        self.out = AffineLayer(*centred(block.out))
+        self.feed = FeedForwardLayer(block)
         self.by_distance: Floats = block.distance.detach().numpy()[:, block.buckets.numpy()]  # [heads, places]
         at = np.arange(self.by_distance.shape[1])
         distances = at[:, None] - at
@@ -181,7 +92,7 @@ class _Block:
     def forward(self, states: Floats, places: Places) -> tuple[Floats, _Attended]:
         """The states after this block. states: [N, d]."""
         d = states.shape[1]
-        scaled = _Scaled.of(states, self.epsilon)
+        scaled = ScaledStates.of(states, self.epsilon)
         projected = self.project(scaled.values)
         q, k, v = (self._heads(projected[:, start : start + d]) for start in (0, 2 * d, 3 * d))
         mixed = np.empty_like(states)
@@ -235,7 +146,7 @@ class _Block:
     def newest(self, states: Floats, places: Places) -> tuple[Floats, _Newest]:
         """The state of the last place of each history after this block, [b, d]. states: [N, d]."""
         b, d = len(places.spans), states.shape[1]
-        scaled = _Scaled.of(states, self.epsilon)
+        scaled = ScaledStates.of(states, self.epsilon)
         query_gate = self.query_gate(scaled.values[places.ends])
         asking = np.matmul(query_gate[:, :d].reshape(b, self.heads, 1, self.width), self.keys)[:, :, 0]
         weights = np.empty((self.heads, len(states)), dtype=np.float32)
@@ -305,7 +216,7 @@ class EncodedHistories:
     places: Places
     blocks: list[_Attended]  # of all blocks but the last
     last: _Newest
-    final: _Scaled  # of the last states
+    final: ScaledStates  # of the last states
 
 
 class HistoryEncoder:
@@ -317,12 +228,12 @@ class HistoryEncoder:
         self._types: Floats = type_vectors.detach().numpy()
         self._blocks = [_Block(cast(Block, block)) for block in tower.blocks]
         self._epsilon = tower.norm.eps
-        popularity = _doubles(tower.popularity_weights.weight)
+        popularity = in_float64(tower.popularity_weights.weight)
         d = len(self._start)
-        gain, shift = _doubles(tower.norm.weight), _doubles(tower.norm.bias)
+        gain, shift = in_float64(tower.norm.weight), in_float64(tower.norm.bias)
         finish = np.concatenate([np.eye(d), popularity]).T  # the vector itself, and what weighs recent popularity
-        bias = np.concatenate([np.zeros(d), _doubles(tower.popularity_weights.bias)])
-        self._finish = _Affine(gain[:, None] * finish, shift @ finish + bias)
+        bias = np.concatenate([np.zeros(d), in_float64(tower.popularity_weights.bias)])
+        self._finish = AffineLayer(gain[:, None] * finish, shift @ finish + bias)
 
     def encode(
         self, items: Floats, types: npt.NDArray[np.int8], weights: Floats, lengths: npt.NDArray[np.int64]
@@ -346,7 +257,7 @@ class HistoryEncoder:
                 states, one = block.forward(states, places)
                 kept.append(one)
             newest, of_last = last.newest(states, places)
-        final = _Scaled.of(newest, self._epsilon)
+        final = ScaledStates.of(newest, self._epsilon)
         return EncodedHistories(self._finish(final.values), places, kept, of_last, final)
 
     def presence_gradients(self, encoded: EncodedHistories, wanted: Floats) -> FloatMatrix:
@@ -375,19 +286,3 @@ def main_directions(vectors: FloatMatrix, most: int) -> tuple[FloatMatrix, Float
     _, axes = np.linalg.eigh(np.matmul(vectors, np.swapaxes(vectors, -1, -2)))  # ascending
     main = axes[..., -most:]
     return main, np.matmul(np.swapaxes(main, -1, -2), vectors)
-
-
-def _doubles(tensor: Tensor) -> Doubles:
-    return tensor.detach().double().numpy()
-
-
-def _with_norm(linear: nn.Linear, norm: nn.LayerNorm) -> tuple[Doubles, Doubles]:
-    """Weight [inputs, outputs] and bias of a layer whose input is scaled states, with the norm's gain and bias."""
-    weight = _doubles(linear.weight).T
-    return _doubles(norm.weight)[:, None] * weight, _doubles(norm.bias) @ weight + _doubles(linear.bias)
-
-
-def _centred(linear: nn.Linear) -> tuple[Doubles, Doubles]:
-    """Weight [inputs, outputs] and bias of a layer that adds to states, without what changes their mean."""
-    weight, bias = _doubles(linear.weight).T, _doubles(linear.bias)
-    return weight - weight.mean(axis=1, keepdims=True), bias - bias.mean()

@@ -10,7 +10,8 @@ Reading order of this package:
     repeat_consumption   what an item gains from the user's earlier events with it
     model (this module)  scores, explains, saves and loads
     attribution          which events a score depends on, and whether occlusion agrees
-    inference            the user tower and its attribution for one history, in NumPy
+    layers               the layers of the user tower in NumPy, with their gradients
+    inference            the user tower and its attribution for one history, of these layers
     scoring              scores and evidence of a request, by `inference`
     stages               the stages of a fit: with a hold-out, then on all events; scoring uses nothing below this line
     sequences            training sequences and batches
