@@ -19,8 +19,9 @@ Round = dict[str, Any]
 """What one round found: requests, requests_per_second, p50_ms, p99_ms, cpu_ms by program, degraded, errors."""
 
 
-def body_of(user: str, algorithm: str) -> str:
-    return json.dumps({"userId": user, "count": COUNT, "algorithm": algorithm})
+def body_of(user: str, algorithm: str, exclude: Sequence[str] = ()) -> str:
+    more = {"exclude": list(exclude)} if exclude else {}
+    return json.dumps({"userId": user, "count": COUNT, "algorithm": algorithm, **more})
 
 
 def warm_up(url: str, headers: Mapping[str, str], bodies: Sequence[str], clients: int) -> dict[str, Any]:
@@ -28,12 +29,9 @@ def warm_up(url: str, headers: Mapping[str, str], bodies: Sequence[str], clients
     return send(url, dict(headers), bodies, clients, WARM_UP_SECONDS)
 
 
-def measure(
-    demo: RunningDemo, tenant: Tenant, users: Sequence[str], algorithm: str, clients: int, seconds: float
-) -> Round:
-    """Recommendations of one family for users drawn at random, after a warm-up."""
+def measure(demo: RunningDemo, tenant: Tenant, bodies: Sequence[str], clients: int, seconds: float) -> Round:
+    """Recommendations for bodies drawn at random, after a warm-up."""
     url = demo.api_url + RECOMMEND
-    bodies = [body_of(user, algorithm) for user in users]
     warming = warm_up(url, tenant.headers, bodies, clients)
     before, started = program_seconds(demo.paths), time.monotonic()
     found = send(url, tenant.headers, bodies, clients, seconds)

@@ -23,6 +23,7 @@ TARGETS = HERE / "targets.yaml"
 FIGURES = {"cpu_ms": "processor ms a request", "p50_ms": "p50, ms", "p99_ms": "p99, ms"}
 SHOWN = ("requests_per_second", "p50_ms", "p99_ms")
 TITLES = {
+    "computed": "hybrid, every query new",
     "complete-journey": "complete-journey, hybrid",
     "fresh hybrid": "fresh histories, hybrid",
     "fresh deep-learning": "fresh histories, deep-learning",

@@ -23,7 +23,10 @@ FAMILIES = ("hybrid", "deep-learning", "collaborative")
 CLIENTS = (1, 16)
 MANY_CLIENTS = 32
 FRESH_FAMILIES = ("hybrid", "deep-learning")
-ROWS = (*FAMILIES, JOURNEY, "fresh", "release", "baselines")
+COMPUTED = "computed"
+COMPUTED_BODIES = 50_000
+"""So many that few of them come twice in a round."""
+ROWS = (*FAMILIES, COMPUTED, JOURNEY, "fresh", "release", "baselines")
 """What `--rows` takes."""
 
 console = Console(stderr=True)
@@ -57,7 +60,8 @@ def measure_rows(demo: RunningDemo, options: Options) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     differing: list[str] = []
     with ExitStack() as stack:
-        found += _in_rounds([*_plain_rows(demo, tenants, options), *_baseline_rows(stack, options)], options.rounds)
+        rows = [*_plain_rows(demo, tenants, options), *_computed_rows(demo, tenant, options)]
+        found += _in_rounds([*rows, *_baseline_rows(stack, options)], options.rounds)
     if "fresh" in options.rows:
         users, items = demo.users(tenant, COPIED_USERS), _items(demo, tenant)
         with copies(demo, tenant, histories(demo, tenant, users), unique("fresh")) as made:
@@ -100,14 +104,29 @@ def _plain_rows(demo: RunningDemo, tenants: list[Tenant], options: Options) -> I
     plain = [(family, tenants[0], family) for family in FAMILIES if family in options.rows]
     plain += [(JOURNEY, tenant, "hybrid") for tenant in tenants[1:]]
     for name, tenant, family in plain:
-        users = demo.users(tenant, USERS)
+        bodies = [body_of(user, family) for user in demo.users(tenant, USERS)]
         clients = (*CLIENTS, MANY_CLIENTS) if name == "hybrid" else CLIENTS
         for number in clients:
 
-            def once(tenant: Tenant = tenant, family: str = family, number: int = number, users=users) -> Round:
-                return measure(demo, tenant, users, family, number, options.seconds)
+            def once(tenant: Tenant = tenant, number: int = number, bodies: list[str] = bodies) -> Round:
+                return measure(demo, tenant, bodies, number, options.seconds)
 
             yield _Row(name, number, once)
+
+
+def _computed_rows(demo: RunningDemo, tenant: Tenant, options: Options) -> Iterator[_Row]:
+    """Queries that were not asked before, so that none is answered from the cache of answers."""
+    if COMPUTED not in options.rows:
+        return
+    users = demo.users(tenant, USERS)
+    for number in (*CLIENTS, MANY_CLIENTS):
+
+        def once(number: int = number) -> Round:
+            name = unique("not-an-item")
+            bodies = [body_of(random.choice(users), "hybrid", [f"{name}-{body}"]) for body in range(COMPUTED_BODIES)]
+            return measure(demo, tenant, bodies, number, options.seconds)
+
+        yield _Row(COMPUTED, number, once)
 
 
 def _baseline_rows(stack: ExitStack, options: Options) -> Iterator[_Row]:
