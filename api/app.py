@@ -27,6 +27,7 @@ from api.gotrue.errors import GoTrueErrors
 from api.http import handlers
 from api.http.authentication import Authentication, Authenticators
 from api.http.bodies import BodyLimits
+from api.http.client import ClientAddress
 from api.http.direct_routes import DirectRoutes
 from api.http.limits import RateLimiter
 from api.http.openapi import install_openapi
@@ -83,7 +84,8 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     Raises MissingSecretError without a JWT secret, FileNotFoundError without a database URL, and ValueError for
     settings that contradict each other.
 
-    `app.state` holds, while it runs: `configuration`, `database`, `serving`, `keys`, `meter`, `tokens`, `passwords`.
+    `app.state` holds, while it runs: `configuration`, `database`, `serving`, `keys`, `meter`, `tokens`, `passwords`,
+    `client_address`.
     """
     configuration = configuration or Configuration()
     url = configuration.database.resolve(configuration.paths)
@@ -127,6 +129,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     app.state.keys = keys
     app.state.meter = meter
     app.state.tokens = tokens
+    app.state.client_address = ClientAddress(configuration.limits.trusted_proxies)
     domains = _domains()
     for domain in domains:
         app.include_router(domain.router)
@@ -145,7 +148,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     app.add_middleware(
         Authentication,
         authenticators=Authenticators(keys.find, TokenDirectory(tokens, issuers, database).find),
-        limiter=RateLimiter(configuration.limits, counter),
+        limiter=RateLimiter(configuration.limits, counter, app.state.client_address),
         exempt=NOT_COUNTED,
         counted_by_route=(("POST", WEBHOOK),),  # only events without a valid signature count, for the client's address
     )

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from api.auth.schemas import LoggedIn, LoggedInUser, Login, Registration
 from api.auth.service import Logins
 from api.database.session import Session
+from api.http.client import network_of
 from api.users.schemas import UserOut
 
 router = APIRouter(prefix="/api/auth", tags=["auth"])
@@ -18,7 +19,8 @@ _CLOSED: dict[int | str, dict[str, Any]] = {
 
 async def _logins(request: Request, session: Session) -> Logins:
     state = request.app.state
-    return Logins(session, state.database.pool, state.passwords, state.tokens, state.configuration.auth)
+    network = network_of(state.client_address.of_request(request))
+    return Logins(session, state.database.pool, state.passwords, state.tokens, state.configuration.auth, network)
 
 
 CurrentLogins = Annotated[Logins, Depends(_logins)]

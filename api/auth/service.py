@@ -15,7 +15,7 @@ from api.auth.problems import (
     SamePassword,
     WrongCredentials,
 )
-from api.auth.repository import FailedLogins
+from api.auth.repository import FailedLogins, remember_network
 from api.auth.tokens import AccessToken, Tokens
 from api.database.engine import Pool
 from api.database.scope import TenantScope
@@ -27,7 +27,13 @@ from api.sessions.tables import UserSession
 from api.tenants.repository import TenantRepository
 from api.users import service as users
 from api.users.passwords import Passwords
-from api.users.repository import UserRepository, find_logged_in, find_login
+from api.users.repository import (
+    PasswordAccount,
+    UserRepository,
+    find_account,
+    find_logged_in,
+    find_own_account,
+)
 from api.users.schemas import NewUser
 from api.users.tables import User
 from configs.settings import AuthSettings
@@ -46,24 +52,27 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Logins:
-    """Logins in the transaction of one request. Failed logins are counted outside of it, on the pool."""
+    """Logins in the transaction of one request. Failed logins are counted outside of it, on the pool.
+
+    network: from which the request comes.
+    """
 
     session: AsyncSession
     pool: Pool
     passwords: Passwords
     tokens: Tokens
     settings: AuthSettings
+    network: str
 
     async def log_in(self, email: str, password: str, *, refreshable: bool) -> Grant:
         """Start a session. Raises WrongCredentials, Delayed."""
         email = email.strip()
-        user = await self._verify(email, await find_login(self.session, email), password)
-        verified_hash = user.password_hash
+        account = await self._verify(email, await find_account(self.pool, email), password)
         # During the verification, another request may have changed the password, or deactivated or deleted the user.
-        now = await UserRepository(self.session, TenantScope(user.tenant_id)).find(user.id, lock=True)
-        if now is None or not now.is_active or now.password_hash != verified_hash:
+        user = await UserRepository(self.session, TenantScope(account.tenant_id)).find(account.user_id, lock=True)
+        if user is None or not user.is_active or user.password_hash != account.password_hash:
             raise WrongCredentials
-        return await self._start_session(now, refreshable)
+        return await self._start_session(user, refreshable)
 
     async def register(
         self, email: str, name: str | None, password: str, metadata: dict[str, Any] | None = None
@@ -119,24 +128,29 @@ class Logins:
 
         Raises Invalid, WrongCredentials, Delayed, WeakPassword, SamePassword, AddressTaken, ManagedElsewhere.
         """
+        verified = new_hash = None
+        if email is not None or password is not None:
+            verified = await self._verify_current_password(caller, current_password)
+        if verified is not None and password is not None:
+            if await self.passwords.matches(password, verified.password_hash):
+                raise SamePassword
+            new_hash = await self.passwords.hash(password)
         user = await UserRepository(self.session, caller.scope).find(caller.user_id, lock=True)
         if user is None:
             raise Unauthorized("The user was deleted", scheme="Bearer")
-        if email is not None or password is not None:
-            await self._verify_current_password(user, current_password)
+        if verified is not None and user.password_hash != verified.password_hash:  # it changed during the verification
+            raise WrongCredentials
         if email is not None:
             user.email = users.address(email)
-        if password is not None:
-            if await self.passwords.matches(password, user.password_hash):
-                raise SamePassword
-            user.password_hash = await self.passwords.hash(password)
+        if new_hash is not None:
+            user.password_hash = new_hash
         if metadata is not None:
             merged = user.user_metadata | metadata
             user.user_metadata = {name: value for name, value in merged.items() if value is not None}
             if (problem := users.too_long(user.user_metadata)) is not None:
                 raise Invalid.field("data", problem)
         await users.save_user(self.session, caller.scope, user)
-        if password is not None:
+        if new_hash is not None:
             await users.end_sessions(self.session, user, keep=caller.session_id)
         return user
 
@@ -151,27 +165,29 @@ class Logins:
             except_for=caller.session_id if which == "others" else None,
         )
 
-    async def _verify_current_password(self, user: User, current_password: str | None) -> None:
-        if user.password_hash is None or user.email is None:
+    async def _verify_current_password(self, caller: UserPrincipal, current_password: str | None) -> PasswordAccount:
+        account = await find_own_account(self.pool, caller.scope, caller.user_id)
+        if account is None:
             raise ManagedElsewhere
         if current_password is None:
             raise Invalid.field("current_password", "required to change the email or the password")
-        await self._verify(user.email, user, current_password)
+        return await self._verify(account.email, account, current_password)
 
-    async def _verify(self, email: str, user: User | None, password: str) -> User:
-        """Verify the password and return the user. Raises WrongCredentials, Delayed.
+    async def _verify(self, email: str, account: PasswordAccount | None, password: str) -> PasswordAccount:
+        """Verify the password and return the account. Raises WrongCredentials, Delayed.
 
-        A delay that began during the verification also refuses the right password. A thousand concurrent attempts
-        therefore reveal no more than ten.
+        Every route that takes a password verifies it here. No connection and no lock is held meanwhile, because hashes
+        wait for each other. A delay that began during the verification also refuses the right password. A thousand
+        concurrent attempts therefore reveal no more than ten.
         """
-        failed = FailedLogins(self.pool)
+        failed = FailedLogins(self.pool, self.network)
         await self._raise_if_delayed(failed.delay(email))
-        matches = await self.passwords.matches(password, user.password_hash if user else None)
-        if user is None or not matches or not user.is_active:
+        matches = await self.passwords.matches(password, account.password_hash if account else None)
+        if account is None or not matches or not account.is_active:
             await self._raise_if_delayed(failed.record(email))
             raise WrongCredentials
         await self._raise_if_delayed(failed.clear(email))
-        return user
+        return account
 
     @staticmethod
     async def _raise_if_delayed(seconds: Awaitable[int]) -> None:
@@ -183,6 +199,8 @@ class Logins:
         user.last_login_at = now
         user.last_active_at = max(now, user.last_active_at or now)
         self.session.add(user)
+        await self.session.flush()  # writes the row of a new user, which the network's row refers to
+        await remember_network(self.session, user, self.network)
         seconds = self.settings.token_seconds
         if refreshable:
             seconds = max(seconds, self.settings.session_seconds)

@@ -3,9 +3,22 @@
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from starlette.requests import Request
 from starlette.types import Scope
 
+from api.http.headers import header_list
+
 Network = IPv4Network | IPv6Network
+
+
+def network_of(address: str) -> str:
+    """The network of an address that `ClientAddress.of` found: the /24 of an IPv4 address, the /64 of an IPv6 address.
+
+    Whoever gets another address of a provider or an office usually stays in it.
+    """
+    if "/" in address or not _is_address(address):
+        return address
+    return str(ip_network((address, 24), strict=False))
 
 
 class ClientAddress:
@@ -25,6 +38,10 @@ class ClientAddress:
                 if not self._is_trusted(hop):
                     break
         return _group(peer)
+
+    def of_request(self, request: Request) -> str:
+        """The address of the client that sent this request."""
+        return self.of(request.scope, header_list(request.scope, b"x-forwarded-for"))
 
     def _is_trusted(self, address: str) -> bool:
         return _is_address(address) and any(ip_address(address) in network for network in self._trusted)

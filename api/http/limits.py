@@ -13,7 +13,6 @@ from slowapi import Limiter
 from starlette.requests import Request
 
 from api.http.client import ClientAddress
-from api.http.headers import header_list
 from api.http.principal import KeyPrincipal, principal_of
 from api.http.window_counters import WindowCounter
 from configs.settings import LimitSettings
@@ -47,11 +46,11 @@ class RateLimitStatus:
 class RateLimiter(Limiter):
     """slowapi's `Limiter` with an asynchronous check, `hit`. Its synchronous store is never asked."""
 
-    def __init__(self, settings: LimitSettings, counter: WindowCounter) -> None:
+    def __init__(self, settings: LimitSettings, counter: WindowCounter, address: ClientAddress | None = None) -> None:
         super().__init__(key_func=self.caller_key, default_limits=[self.limit_string], storage_uri="memory://")
         self._settings = settings
         self._counter = counter
-        self._address = ClientAddress(settings.trusted_proxies)
+        self._address = address or ClientAddress(settings.trusted_proxies)
         self._parsed: dict[str, RateLimitItem] = {}
 
     def caller_key(self, request: Request) -> str:
@@ -61,8 +60,7 @@ class RateLimiter(Limiter):
         """
         principal = principal_of(request)
         if principal is None:
-            address = self._address.of(request.scope, header_list(request.scope, b"x-forwarded-for"))
-            return f"address:{self._settings.per_ip}:{address}"
+            return f"address:{self._settings.per_ip}:{self._address.of_request(request)}"
         if isinstance(principal, KeyPrincipal):
             amount = self._settings.per_key if principal.rate_limit is None else principal.rate_limit
             return f"key:{amount}:{principal.key_id.hex}"

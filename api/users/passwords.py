@@ -43,6 +43,6 @@ class Passwords:
             return await asyncio.to_thread(self._verify, password, password_hash)
 
     def _verify(self, password: str, password_hash: str | None) -> bool:
-        if password_hash is None:
-            self._dummy_hash = self._dummy_hash or _HASHER.hash("no user's password")
-        return _HASHER.verify(password, password_hash or self._dummy_hash or "") and password_hash is not None
+        # Made with the first password of anybody: an address that nobody has takes as long as any other.
+        self._dummy_hash = self._dummy_hash or _HASHER.hash("no user's password")
+        return _HASHER.verify(password, password_hash or self._dummy_hash) and password_hash is not None
