@@ -1,17 +1,21 @@
 """The lake: the database's interactions and items as Parquet files, by tenant and day of ingestion.
 
     <lake>/tenant=<t>/cursor.json
-    <lake>/tenant=<t>/interactions/ingested_day=YYYY-MM-DD/<lower>-<upper>.parquet
+    <lake>/tenant=<t>/interactions/ingested_day=YYYY-MM-DD/<generation>-<lower>-<upper>.parquet
     <lake>/tenant=<t>/items/<catalogue version>.parquet
 
-A file of interactions covers the transaction ids `lower <= xid < upper`. Files are written once and rewritten only
-to delete erased users. Readers see the files below the cursor, which an export moves after its files are in place. The
-next export removes files above the cursor, which a crash has left.
+A file of interactions covers the transaction ids `lower <= xid < upper` of one PostgreSQL cluster. Files are written
+once and rewritten only to delete rows. Readers see the files below the cursor, which an export moves after its files
+are in place. The next export removes files above the cursor, which a crash has left.
+
+Transaction ids mean nothing in another cluster. There a new generation of files begins
+(`feature_store.reconciliation`), whose ids are not compared with those of earlier ones. Files of the first generation
+have no number of it in their name.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.files import atomic_file, locked, remove_unfinished, write_text
@@ -32,7 +37,7 @@ TENANT_ID = re.compile(r"[a-z][a-z0-9-]{1,31}")
 KEPT_CATALOGUES = 10
 """Catalogue versions that stay in the lake. Each has a file of all items, also where one item changed."""
 
-_COVERS = re.compile(r"(\d+)-(\d+)\.parquet")
+_COVERS = re.compile(r"(?:(?P<generation>\d+)-)?(?P<lower>\d+)-(?P<upper>\d+)\.parquet")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -50,6 +55,16 @@ class Cursor:
     next_xid: int = 0  # lower bound of the next export; every committed row below it is in the lake
     rows: int = 0  # interactions in the lake
     exported_at: str | None = None  # RFC 3339, UTC; None before the first export
+    cluster: str | None = None  # whose transaction ids these are; None: an export before clusters were recorded
+    generation: int = 0  # one more for each cluster
+
+    def covers(self, file: Path) -> bool:
+        """Whether a file of interactions is of a finished export."""
+        match = _COVERS.fullmatch(file.name)
+        if match is None:
+            return False
+        written = int(match["generation"] or 0)
+        return written < self.generation or (written == self.generation and int(match["upper"]) <= self.next_xid)
 
 
 @dataclass(frozen=True)
@@ -71,8 +86,8 @@ class TenantLake:
 
     def interaction_files(self) -> list[Path]:
         """Parquet files (schema LAKE_INTERACTIONS) of finished exports, oldest day first."""
-        bound = self.cursor().next_xid
-        return sorted(path for path, upper in self._interaction_files() if upper <= bound)
+        cursor = self.cursor()
+        return sorted(path for path in self._interaction_files() if cursor.covers(path))
 
     def items_file(self) -> tuple[int, Path]:
         """The newest catalogue version in the lake and its file (LAKE_ITEMS). Raises FileNotFoundError without one."""
@@ -88,22 +103,46 @@ class TenantLake:
             self._remove_unfinished()
             yield
 
-    def append_interactions(self, batches: Iterable[pa.RecordBatch], upper_xid: int) -> int:
+    def append_interactions(self, batches: Iterable[pa.RecordBatch], upper_xid: int, cluster: str | None = None) -> int:
         """Write the rows of `cursor <= xid < upper_xid` and move the cursor. Returns the number of rows.
 
         Call it within `exporting`.
 
         Args:
             batches: schema LAKE_INTERACTIONS, ordered by `ingested_at`, so that one day's file is open at a time.
+            cluster: whose transaction ids these are.
         """
         cursor = self.cursor()
-        name = f"{cursor.next_xid}-{upper_xid}.parquet"
-        rows = 0
-        for day, day_batches in _by_day(batches):
-            folder = self.folder / "interactions" / f"ingested_day={day}"
-            rows += write_parquet(folder / name, day_batches, LAKE_INTERACTIONS)
-        self._move_cursor(Cursor(upper_xid, cursor.rows + rows, datetime.now(UTC).isoformat()))
-        return rows
+        return self._append(batches, replace(cursor, next_xid=upper_xid, cluster=cluster), cursor.next_xid)
+
+    def begin_generation(self, batches: Iterable[pa.RecordBatch], upper_xid: int, cluster: str) -> int:
+        """Write the rows that the lake lacks of another cluster, and move the cursor there. Returns their number.
+
+        Call it within `exporting`, once the files hold nothing that this cluster does not.
+
+        Args:
+            batches: as in `append_interactions`.
+        """
+        cursor = self.cursor()
+        kept = sum(pq.read_metadata(file).num_rows for file in self.interaction_files())
+        begun = Cursor(upper_xid, kept, cluster=cluster, generation=cursor.generation + 1)
+        return self._append(batches, begun, 0)
+
+    def remove_interactions(self, ids_by_file: Mapping[Path, pa.Array]) -> int:
+        """Rewrite files without the rows of these interactions. Returns the number of rows.
+
+        Call it within `exporting`. Where it is interrupted, call it again.
+        """
+        removed = 0
+        for file, ids in ids_by_file.items():
+            with pq.ParquetFile(file) as parquet:
+                before = parquet.metadata.num_rows
+                kept = (
+                    batch.filter(pc.invert(pc.is_in(batch.column(c.INTERACTION_ID), value_set=ids)))
+                    for batch in parquet.iter_batches()
+                )
+                removed += before - write_parquet(file, kept, LAKE_INTERACTIONS)
+        return removed
 
     def erase(self, tombstones: pa.Table) -> int:
         """Rewrite the files that hold rows of erased users, without these rows. Returns the number of rewritten files.
@@ -123,11 +162,27 @@ class TenantLake:
         return len(touched)
 
     def write_items(self, batches: Iterable[pa.RecordBatch], catalogue_version: int) -> int:
-        """Write the catalogue at one version (LAKE_ITEMS) and delete old versions. Returns the number of items."""
+        """Write the catalogue at its present version (LAKE_ITEMS). Returns the number of items.
+
+        Deletes old versions, and newer ones, which only a database that was restored to an older moment leaves behind.
+        """
         items = write_parquet(self._catalogue_file(catalogue_version), batches, LAKE_ITEMS)
-        for version in self._catalogue_versions()[:-KEPT_CATALOGUES]:
+        versions = self._catalogue_versions()
+        kept = [version for version in versions if version <= catalogue_version][-KEPT_CATALOGUES:]
+        for version in set(versions) - set(kept):
             self._catalogue_file(version).unlink()
         return items
+
+    def _append(self, batches: Iterable[pa.RecordBatch], moved: Cursor, lower_xid: int) -> int:
+        """Write rows under the cursor that is then moved. Returns the number of rows."""
+        generation = f"{moved.generation}-" if moved.generation else ""
+        name = f"{generation}{lower_xid}-{moved.next_xid}.parquet"
+        rows = 0
+        for day, day_batches in _by_day(batches):
+            folder = self.folder / "interactions" / f"ingested_day={day}"
+            rows += write_parquet(folder / name, day_batches, LAKE_INTERACTIONS)
+        self._move_cursor(replace(moved, rows=moved.rows + rows, exported_at=datetime.now(UTC).isoformat()))
+        return rows
 
     def _move_cursor(self, cursor: Cursor) -> None:
         write_text(self.folder / "cursor.json", json.dumps(asdict(cursor)))
@@ -138,15 +193,15 @@ class TenantLake:
     def _catalogue_file(self, version: int) -> Path:
         return self.folder / "items" / f"{version}.parquet"
 
-    def _interaction_files(self) -> Iterator[tuple[Path, int]]:
+    def _interaction_files(self) -> Iterator[Path]:
         for path in (self.folder / "interactions").glob("ingested_day=*/*.parquet"):
-            if match := _COVERS.fullmatch(path.name):
-                yield path, int(match[2])
+            if _COVERS.fullmatch(path.name):
+                yield path
 
     def _remove_unfinished(self) -> None:
-        bound = self.cursor().next_xid
-        for path, upper in self._interaction_files():
-            if upper > bound:
+        cursor = self.cursor()
+        for path in self._interaction_files():
+            if not cursor.covers(path):
                 path.unlink()
         remove_unfinished(self.folder)
 

@@ -49,8 +49,11 @@ BATCH_ROWS = 100_000
 
 @dataclass(frozen=True)
 class NewInteractions:
-    """The interactions of `lower <= xid < upper_xid`. `batches` can be read once, while the transaction is open."""
+    """The interactions of `lower_xid <= xid < upper_xid`. `batches` can be read once, while the transaction is open."""
 
+    cluster: str  # whose transaction ids these are
+    is_continuation: bool  # False: the cursor is of another cluster, so `lower_xid` is 0 and the rows are all there are
+    lower_xid: int
     upper_xid: int
     batches: Iterator[pa.RecordBatch]  # LAKE_INTERACTIONS, ordered by (ingested_at, id)
     tombstones: pa.Table  # TOMBSTONES: all that no earlier export has seen, perhaps others too
@@ -65,21 +68,23 @@ class CatalogueExport:
 
 
 @contextmanager
-def read_new_interactions(url: str, tenant_id: str, lower_xid: int) -> Iterator[NewInteractions]:
-    """The interactions that were committed since the export that ended at `lower_xid`.
+def read_new_interactions(
+    url: str, tenant_id: str, lower_xid: int, cluster: str | None = None
+) -> Iterator[NewInteractions]:
+    """The interactions that were committed since the export that ended at `lower_xid` of `cluster`.
 
     The upper bound is the snapshot's xmin. All transactions below it have ended, so that no row can appear there
     later; the rows of an open transaction are all left to a later export. Bound and rows are read in one snapshot.
-    Raises ValueError where the database is behind the cursor, as after a restore or a change of database.
+    Call `adopt_cluster` before.
+
+    Args:
+        cluster: None where the cursor was written before clusters were recorded.
     """
     with repeatable_read(url) as cursor:
         upper = int(_value(cursor, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"))
-        if upper < lower_xid:
-            raise ValueError(
-                f"the lake of tenant {tenant_id} ends at transaction {lower_xid}, the database has come to {upper} "
-                "only: it is another database, or one restored from a backup. Move the tenant's folder out of the "
-                "lake to export everything anew"
-            )
+        present = str(_value(cursor, "SELECT cluster_identity()"))
+        is_continuation = cluster in {None, present} and lower_xid <= upper
+        lower_xid = lower_xid if is_continuation else 0
         # A tombstone that an earlier export did not see was written at or after its bound. Tombstones have no upper
         # bound, so that an erasure waits for no other transaction.
         cursor.execute(
@@ -92,7 +97,17 @@ def read_new_interactions(url: str, tenant_id: str, lower_xid: int) -> Iterator[
             "WHERE tenant_id = $1 AND xid >= $2::text::xid8 AND xid < $3::text::xid8 ORDER BY ingested_at, id"
         )
         batches = _stream(cursor, query, (tenant_id, str(lower_xid), str(upper)), LAKE_INTERACTIONS)
-        yield NewInteractions(upper, batches, tombstones)
+        yield NewInteractions(present, is_continuation, lower_xid, upper, batches, tombstones)
+
+
+def adopt_cluster(url: str) -> str:
+    """Make a database that was restored in another cluster count that one's transactions; returns its identity.
+
+    Until then restored rows hold the transaction ids of the cluster that they were written in. It is cheap where
+    nothing has changed.
+    """
+    with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
+        return str(_value(cursor, "SELECT adopt_cluster()"))
 
 
 @contextmanager
@@ -123,12 +138,15 @@ def deleted_tenants(url: str) -> list[str]:
         return cursor.fetch_arrow_table().column("id").to_pylist()
 
 
-def oldest_erasure(url: str, tenant_id: str, lower_xid: int) -> datetime | None:
-    """The time of the oldest erasure that no export has seen, where exports have come to `lower_xid`; None without."""
+def oldest_erasure(url: str, tenant_id: str, lower_xid: int, cluster: str | None = None) -> datetime | None:
+    """The time of the oldest erasure that no export has seen, where exports have come to `lower_xid`; None without.
+
+    Where they came to it in another cluster, none has been seen.
+    """
     with repeatable_read(url) as cursor:
         cursor.execute(
             "SELECT min(erased_at) AS oldest FROM tombstones WHERE tenant_id = $1 AND xid >= $2::text::xid8",
-            (tenant_id, str(lower_xid)),
+            (tenant_id, str(_here(cursor, lower_xid, cluster))),
         )
         oldest: datetime | None = cursor.fetch_arrow_table()["oldest"][0].as_py()
         return oldest
@@ -141,15 +159,18 @@ def exclude_seen(url: str, tenant_id: str) -> SeenPolicy:
         return seen_policy(_value(cursor, query, tenant_id))
 
 
-def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: int) -> int:
-    """The number of committed interactions from `lower_xid` on. Counting stops at `at_most`."""
+def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: int, cluster: str | None = None) -> int:
+    """The number of committed interactions from `lower_xid` on, or of all where that is an id of another cluster.
+
+    Counting stops at `at_most`.
+    """
     with repeatable_read(url) as cursor:
         return _value(
             cursor,
             "SELECT count(*) FROM (SELECT FROM interactions "
             "WHERE tenant_id = $1 AND xid >= $2::text::xid8 LIMIT $3::bigint) AS counted",
             tenant_id,
-            str(lower_xid),
+            str(_here(cursor, lower_xid, cluster)),
             at_most,
         )
 
@@ -163,6 +184,11 @@ def repeatable_read(url: str) -> Iterator[dbapi.Cursor]:
             yield cursor
         finally:
             cursor.execute("ROLLBACK")
+
+
+def _here(cursor: dbapi.Cursor, xid: int, cluster: str | None) -> int:
+    """The bound where it is of this cluster, and 0 where it is of another."""
+    return xid if cluster is None or cluster == _value(cursor, "SELECT cluster_identity()") else 0
 
 
 def _select(columns: Mapping[str, str]) -> str:

@@ -30,5 +30,6 @@ def pending_interactions(installation: Installation, tenant_id: str) -> PendingI
     """Count a tenant's new interactions in the database, up to the larger of the two thresholds."""
     cursor = TenantLake(installation.paths.lake, tenant_id).cursor()
     at_most = max(installation.pipeline.retrain_after, installation.pipeline.first_model_after)
-    new = sources.count_new_interactions(installation.database_url(), tenant_id, cursor.next_xid, at_most)
+    url = installation.database_url()
+    new = sources.count_new_interactions(url, tenant_id, cursor.next_xid, at_most, cursor.cluster)
     return PendingInteractions(cursor.rows, new, cursor.next_xid)

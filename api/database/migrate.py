@@ -22,11 +22,14 @@ LOCK = 0x7265636F6D6D656E
 def upgrade(url: str, revision: str = "head") -> str:
     """Bring the database at this libpq URL up to `revision` and return the revision it is at.
 
-    Waits while another process migrates.
+    A database that was restored in another cluster is made to count that one's transactions. Waits while another
+    process migrates.
     """
     with _locked(url) as connection:
         command.upgrade(_config(connection), revision)
-        return _revision_of(connection)
+        if (reached := _revision_of(connection)) == head_revision():
+            connection.execute(text("SELECT adopt_cluster()"))
+        return reached
 
 
 def downgrade(url: str, revision: str) -> str:

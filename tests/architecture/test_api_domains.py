@@ -12,6 +12,7 @@ ALLOWED: dict[str, set[str]] = {
     "http": {"database"},
     "background": set(),
     "terminal": {"database", "http"},
+    "backup": set(),
     "benchmark": set(),
     "health": set(),
     "tenants": set(),

@@ -1,5 +1,6 @@
 """From a real PostgreSQL to the lake: every committed row once, whoever commits when and whatever crashes."""
 
+import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
 from tests.feature_store.rows import add_interactions, add_items, add_tenant, delete_item
 
 TENANT = "acme"
+_FIRST_FIELDS = {"next_xid", "rows", "exported_at"}
+"""Of a cursor, before clusters were recorded."""
 
 
 @pytest.fixture
@@ -143,14 +146,19 @@ def test_a_large_export_is_read_in_batches(
         assert [batch.num_rows for batch in new.batches] == [10, 10, 5]
 
 
-def test_a_database_behind_the_cursor_is_refused(
+def test_a_cursor_of_the_version_before_goes_on_where_it_was(
     database_url: str, connection: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
-    lake = TenantLake(tmp_path, TENANT)
-    with lake.exporting():
-        lake.append_interactions([], upper_xid=2**40)
-    with pytest.raises(ValueError, match="another database"):
-        export_interactions(database_url, tmp_path, TENANT)
+    add_interactions(connection, TENANT, [("ann", "i1")])
+    export_interactions(database_url, tmp_path, TENANT)
+    file = tmp_path / f"tenant={TENANT}" / "cursor.json"
+    kept = {name: value for name, value in json.loads(file.read_text()).items() if name in _FIRST_FIELDS}
+    file.write_text(json.dumps(kept))
+    add_interactions(connection, TENANT, [("ben", "i1")])
+    assert export_interactions(database_url, tmp_path, TENANT).new_rows == 1
+    assert exported(tmp_path) == ["ann", "ben"]
+    cursor = TenantLake(tmp_path, TENANT).cursor()
+    assert (cursor.generation, cursor.cluster) == (0, sources.adopt_cluster(database_url))
 
 
 def test_counting_new_interactions_stops_at_its_bound(

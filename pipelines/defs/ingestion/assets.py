@@ -22,10 +22,12 @@ def lake_interactions(
     return dg.MaterializeResult(
         metadata={
             SUMMARY: f"{exported.new_rows:,} new interactions, {exported.total_rows:,} in the lake"
-            + (f", {exported.erased_users:,} users erased" if exported.erased_users else ""),
+            + (f", {exported.erased_users:,} users erased" if exported.erased_users else "")
+            + (f", {exported.removed_rows:,} rows removed after a restore" if exported.removed_rows else ""),
             "dagster/partition_row_count": exported.total_rows,
             "new_interactions": exported.new_rows,
             "erased_users": exported.erased_users,
+            "removed_interactions": exported.removed_rows,
             "first_transaction": exported.lower_xid,
             "next_transaction": exported.upper_xid,
             "files": len(files),

@@ -53,8 +53,8 @@ def erasures_sensor(
     max_wait = timedelta(hours=installation.pipeline.erase_after_hours)
     requests, waiting = [], []
     for tenant in sources.tenants(url):
-        next_xid = TenantLake(installation.paths.lake, tenant).cursor().next_xid
-        erased_at = sources.oldest_erasure(url, tenant, next_xid)
+        cursor = TenantLake(installation.paths.lake, tenant).cursor()
+        erased_at = sources.oldest_erasure(url, tenant, cursor.next_xid, cursor.cluster)
         if erased_at is None:
             continue
         if erased_at + max_wait > datetime.now(UTC):

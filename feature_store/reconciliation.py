@@ -1,0 +1,120 @@
+"""Brings a tenant's lake in line with a database that was restored, or that another cluster holds now.
+
+The cursor's transaction ids say nothing there, so rows are compared by the ids of interactions:
+
+- Rows of erased users go, by all tombstones that the database holds.
+- Rows that the database does not have go where they are later than the moment that it was restored to. Older ones stay:
+  the database no longer holds them, because it keeps rows for a limited time. The moment is the arrival of the newest
+  row that both have, since the lake cannot have rows that arrived after the restore.
+- Rows that the lake does not have are added.
+
+An interruption leaves the cursor where it was, so that the next export begins anew; each step may be repeated.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from configs.files import unfinished_folder
+from feature_store import columns as c
+from feature_store.erasure import without_erased
+from feature_store.lake import TenantLake, write_parquet
+from feature_store.schemas import LAKE_INTERACTIONS
+from feature_store.sources import NewInteractions
+
+_BATCH_ROWS = 100_000
+
+_RESTORED_TO = f"""
+SELECT max(lake.{c.INGESTED_AT})
+FROM read_parquet(?, hive_partitioning = false) AS lake
+SEMI JOIN read_parquet(?, hive_partitioning = false) USING ({c.INTERACTION_ID})
+"""  # noqa: S608 - constants of this code base
+
+_LOST = f"""
+SELECT lake.filename AS file, lake.{c.INTERACTION_ID}
+FROM read_parquet(?, filename = true, hive_partitioning = false) AS lake
+ANTI JOIN read_parquet(?, hive_partitioning = false) USING ({c.INTERACTION_ID})
+WHERE lake.{c.INGESTED_AT} > ?
+"""  # noqa: S608
+
+_MISSING = f"""
+SELECT stored.* FROM read_parquet(?, hive_partitioning = false) AS stored
+ANTI JOIN read_parquet(?, hive_partitioning = false) USING ({c.INTERACTION_ID})
+ORDER BY {c.INGESTED_AT}, {c.INTERACTION_ID}
+"""  # noqa: S608
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """Rows that a reconciliation added to the lake and removed from it, beside those of erased users."""
+
+    added: int
+    removed: int
+
+
+def reconcile(
+    lake: TenantLake, database: NewInteractions, erase_elsewhere: Callable[[pa.Table], object] | None = None
+) -> Reconciled:
+    """Make the lake hold what the database does, and move its cursor into the database's cluster.
+
+    Call it within `exporting`.
+
+    Args:
+        database: all interactions and tombstones of the tenant.
+        erase_elsewhere: called with the tombstones once rows are gone from the lake, before the cursor moves.
+    """
+    lake.erase(database.tombstones)
+    with _work_folder(lake.folder) as work:
+        rows = work / "database.parquet"
+        write_parquet(rows, without_erased(database.batches, database.tombstones), LAKE_INTERACTIONS)
+        with duckdb.connect(config={"temp_directory": str(work / "spill")}) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            removed = _remove_lost(lake, rows, connection)
+            if erase_elsewhere is not None:
+                erase_elsewhere(database.tombstones)
+            # DuckDB reads no empty list of files; the database's rows are compared with none of their own then.
+            present = [str(file) for file in lake.interaction_files()] or [str(_empty(work))]
+            missing = connection.sql(_MISSING, params=[str(rows), present]).to_arrow_reader(_BATCH_ROWS)
+            added = lake.begin_generation(missing, database.upper_xid, database.cluster)
+    return Reconciled(added, removed)
+
+
+def _remove_lost(lake: TenantLake, rows: Path, connection: duckdb.DuckDBPyConnection) -> int:
+    """Remove what is later than the moment of the restore and not in the database. Returns the number of rows."""
+    files = lake.interaction_files()
+    if not files:
+        return 0
+    ((restored_to,),) = connection.sql(_RESTORED_TO, params=[[str(file) for file in files], str(rows)]).fetchall()
+    if restored_to is None:  # they have no row in common: all of the lake is later than the moment
+        removed = lake.cursor().rows
+        for file in files:
+            file.unlink()
+        return removed
+    lost = connection.sql(_LOST, params=[[str(file) for file in files], str(rows), restored_to]).to_arrow_table()
+    by_file = {
+        Path(file): lost.filter(pc.equal(lost["file"], file))[c.INTERACTION_ID].combine_chunks()
+        for file in lost["file"].unique().to_pylist()
+    }
+    return lake.remove_interactions(by_file)
+
+
+def _empty(work: Path) -> Path:
+    file = work / "empty.parquet"
+    write_parquet(file, [], LAKE_INTERACTIONS)
+    return file
+
+
+@contextmanager
+def _work_folder(parent: Path) -> Iterator[Path]:
+    """A temporary folder, deleted afterwards. The next export deletes what a killed process left."""
+    folder = unfinished_folder(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
