@@ -9,13 +9,13 @@ In a new cluster transaction ids start low, while restored rows hold those of th
 count anew. Exports and roll-ups call it first; where nothing has changed it reads one row. Its owner's rights make it
 work for roles that do not own the tables.
 
-Revision: 0012
+Revision: 0013
 """
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
