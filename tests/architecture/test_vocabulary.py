@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 PACKAGES = ("configs", "feature_store", "training", "serving", "pipelines", "api")
+TESTS = ("tests/training", "tests/benchmarks/peers", "tests/benchmarks/quality")
+"""Tests of what is in `training`. They are held to the words of that room, not to those of single modules in it."""
 FORMS = ("any", "whole", "module", "class", "function")
 WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
@@ -95,7 +97,8 @@ class Retired:
 
     def names(self, definition: Definition) -> bool:
         """Whether the definition uses the word with its retired meaning."""
-        if definition.path != self.room and not definition.path.startswith(f"{self.room}/"):
+        rooms = (self.room, *TESTS) if self.room == "training" else (self.room,)
+        if not any(definition.path == room or definition.path.startswith(f"{room}/") for room in rooms):
             return False
         if self.form == "any":
             return f"_{self.word}_" in f"_{definition.words}_"
@@ -104,7 +107,8 @@ class Retired:
 
 def definitions(source: str, path: str) -> Iterator[Definition]:
     """Every definition of a module; what it imports, reads and calls is named by others."""
-    yield from (Definition(path, 1, "module", part) for part in Path(path).with_suffix("").parts[1:])
+    for part in Path(path).with_suffix("").parts[1:]:
+        yield Definition(path, 1, "module", part.removeprefix("test_"))
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.ClassDef(name=name, lineno=line):
@@ -143,7 +147,7 @@ def sources(*folders: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def defined() -> list[Definition]:
-    return [one for path, text in sources(*PACKAGES).items() for one in definitions(text, path)]
+    return [one for path, text in sources(*PACKAGES, *TESTS).items() for one in definitions(text, path)]
 
 
 def example(retired: Retired) -> list[Definition]:
@@ -181,6 +185,17 @@ def test_the_table_is_read_whole() -> None:
     assert {retired.form for retired in RETIRED} == set(FORMS)
     rooms = {retired.room for retired in RETIRED}
     assert not [room for room in rooms if not (ROOT / room).exists()], "rooms that are not there"
+
+
+def test_tests_are_held_to_the_words_of_the_room_that_they_test() -> None:
+    def found(path: str) -> set[str]:
+        named = definitions("def test_again(asked): before = asked", path)
+        return {one.name for one in named for retired in RETIRED if retired.names(one)}
+
+    assert found("tests/training/test_served.py") == {"asked", "served"}
+    assert found("tests/benchmarks/peers/queries.py") == {"asked"}
+    assert found("tests/api/test_served.py") == set()
+    assert all((ROOT / folder).is_dir() for folder in TESTS)
 
 
 def test_calls_of_libraries_and_prose_are_free() -> None:

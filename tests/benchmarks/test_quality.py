@@ -33,7 +33,7 @@ from training.models.contract import RuntimeOptions
 from training.models.registry import family_class
 
 HISTORIES = {"ann": "abcd", "bob": "bcda", "cid": "cabe"}
-"""Last letters test, the ones before them validate: ann is asked about d having had a, b, c."""
+"""Last letters test, the ones before them validate: d is ann's target after a, b, c."""
 
 
 def tiny_files(folder: Path) -> Files:
@@ -67,10 +67,10 @@ def of_all(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {name: one["mean"] for row in rows if row["segment"] == "all" for name, one in row["metrics"].items()}
 
 
-def test_peers_are_told_the_past_and_who_is_asked_but_never_the_answers_of_the_test(
+def test_peers_are_told_the_past_and_the_evaluated_users_but_never_the_targets_of_the_test(
     split: Split, tmp_path: Path
 ) -> None:
-    folder = export(split, tmp_path / "questions")
+    folder = export(split, tmp_path / "queries")
     tables = {path.stem: pq.read_table(path).to_pydict() for path in folder.glob("*.parquet")}
     assert set(tables) == {
         *("train", "before_test", "validation_users", "validation_targets", "validation_masked", "test_users"),
@@ -117,14 +117,14 @@ def test_our_own_model_measures_the_same_through_exported_scores(movielens_split
         ]
 
 
-def test_scores_of_other_questions_are_refused(split: Split, tmp_path: Path) -> None:
+def test_scores_of_other_queries_are_refused(split: Split, tmp_path: Path) -> None:
     for wrong in (np.zeros((3, 5), np.float32), np.zeros((4, 6), np.float32), np.zeros((3, 6))):
         np.save(tmp_path / "scores.npy", wrong)
         with pytest.raises(ValueError, match=r"not float32 \(3, 6\)"):
             Replay.read("peer", tmp_path / "scores.npy", split)
     replay = Replay("peer", np.zeros((3, 6), np.float32))
     replay.score(split.test.histories)
-    with pytest.raises(ValueError, match="more answers than the 3"):
+    with pytest.raises(ValueError, match="more queries than the 3"):
         replay.score(split.test.histories)
 
 
@@ -156,10 +156,10 @@ def test_an_interrupted_search_goes_on_where_it_was(movielens_split: Split, tmp_
     kept = [json.dumps({**best, "ndcg@10": 0.0}), *(line for line in lines if json.loads(line) != best)]
     tuning.write_text("\n".join(kept[:3]) + "\n")
     result.unlink()
-    again = measure_peer("popularity", movielens_split, tmp_path, this_python, Bounds())
+    second = measure_peer("popularity", movielens_split, tmp_path, this_python, Bounds())
     assert tuning.read_text().splitlines()[:3] == kept[:3]
-    assert again["about"]["tried"] == len(lines)
-    assert again["about"]["config"] != best["config"]
+    assert second["about"]["tried"] == len(lines)
+    assert second["about"]["config"] != best["config"]
 
 
 @pytest.mark.service
@@ -196,7 +196,7 @@ def test_peers_choose_by_the_measure_that_judges_them(seed: int, n_items: int) -
     roles[:, 0] = 1  # at least one target
     targets, masked = sp.csr_array(roles == 1), sp.csr_array(roles == 2)
     ours = per_user_metrics(target_ranks(scores, targets, masked))["ndcg@10"]
-    theirs = _script("questions").ndcg(scores, sp.csr_matrix(targets), sp.csr_matrix(masked))
+    theirs = _script("queries").ndcg(scores, sp.csr_matrix(targets), sp.csr_matrix(masked))
     np.testing.assert_allclose(theirs, ours)
 
 
@@ -234,9 +234,9 @@ def test_what_was_not_measured_is_told_and_not_fitted(split: Split, tmp_path: Pa
     found = measure_families(["popularity"], run, files, split, cache, fit=False, **how)
     assert found == {"results": [], "skipped": [{"model": "popularity", "reason": "not measured yet"}]}
     fresh = measure_families(["popularity"], run, files, split, cache, **how)
-    again = measure_families(["popularity", "item-knn"], run, files, split, cache, fit=False, **how)
-    assert again["results"] == fresh["results"] != []
-    assert [one["model"] for one in again["skipped"]] == ["item-knn"]
+    second = measure_families(["popularity", "item-knn"], run, files, split, cache, fit=False, **how)
+    assert second["results"] == fresh["results"] != []
+    assert [one["model"] for one in second["skipped"]] == ["item-knn"]
 
 
 @pytest.mark.service
@@ -249,7 +249,7 @@ def test_the_page_shows_best_first_and_parts_what_others_published(split: Split,
     run = {
         **{"dataset": "tiny", "kind": "leave-one-out", "protocol": split.protocol, "split_hash": split.hash},
         **{"n_users": {"all": 300, "warm": 300, "cold_items": 3}, "results": results},
-        **{"peers": [theirs["about"]], "skipped": [{"model": "hybrid", "reason": "too few questions"}]},
+        **{"peers": [theirs["about"]], "skipped": [{"model": "hybrid", "reason": "too few queries"}]},
     }
     page = render(
         {
@@ -265,7 +265,7 @@ def test_the_page_shows_best_first_and_parts_what_others_published(split: Split,
     ]
     assert "| **collaborative** | .9999 [.9000, 1.0000] |" in measured
     assert "days all" in measured
-    assert "- hybrid: too few questions" in measured
+    assert "- hybrid: too few queries" in measured
     assert "- ml-1m: absent" in measured
     assert (
         "| HSTU-large, run again with RecTools in a stable order | .2164 | .3642 | RecTools' documentation |"
@@ -378,8 +378,8 @@ def test_every_metric_of_a_peer_is_measured(split: Split, tmp_path: Path) -> Non
 
 def _script(name: str) -> ModuleType:
     """A module of the peers, which import each other by bare names."""
-    if name != "questions":
-        sys.modules.setdefault("questions", _script("questions"))
+    if name != "queries":
+        sys.modules.setdefault("queries", _script("queries"))
     spec = importlib.util.spec_from_file_location(f"peers_{name}", PEERS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -48,10 +48,10 @@ def build_dataset(seed: int = 0) -> Dataset:
         n = int(rng.integers(8, 21))
         genres = np.where(rng.random(n) < 0.9, own, rng.integers(0, len(GENRES), n))
         chosen = [int(items_of(int(genre))[rng.choice(PER_GENRE, p=chance)]) for genre in genres]
-        moments = np.sort(rng.integers(0, 100 * DAY, n))
+        event_times = np.sort(rng.integers(0, 100 * DAY, n))
         users += [user] * n
         items += chosen
-        times += moments.tolist()
+        times += event_times.tolist()
     columns = (np.array(users, np.int32), np.array(items, np.int32))
     types = rng.choice([TYPE_CODES["click"], TYPE_CODES["like"], TYPE_CODES["purchase"]], len(users)).astype(np.int8)
     weights = np.array([0, 0.5, 0.8, 1.0], np.float32)[types]

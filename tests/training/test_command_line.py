@@ -124,7 +124,7 @@ def test_the_figures_are_those_of_a_training_on_the_same_data(world: Path) -> No
         assert row["metrics"][name]["mean"] == pytest.approx(trained.report.metric(name), rel=0.02)  # ties aside
 
 
-def test_without_items_what_reads_metadata_is_skipped_and_the_blend_goes_on(world: Path) -> None:
+def test_without_items_what_reads_metadata_is_skipped_and_the_ensemble_goes_on(world: Path) -> None:
     (world / "configs").mkdir(exist_ok=True)
     (world / "configs" / "deep-learning.yaml").write_text(
         "{dimensions: 8, heads: 1, blocks: 1, max_length: 10, epochs: 1, refit_epochs: 1}"
@@ -163,8 +163,8 @@ def test_kept_models_are_taken_by_the_same_run_and_by_no_other(world: Path, tmp_
     assert first.exit_code == 0
     kept = {folder.name: (folder / "key.json").stat().st_mtime_ns for folder in (tmp_path / "kept").iterdir()}
     assert evaluate(world, *keep, models="popularity,collaborative").exit_code == 0
-    again = written(world)
-    for one, other in zip(figures["results"], again["results"], strict=True):
+    rerun = written(world)
+    for one, other in zip(figures["results"], rerun["results"], strict=True):
         assert (one["metrics"], one["fit_seconds"]) == (other["metrics"], other["fit_seconds"])
     assert {folder.name: (folder / "key.json").stat().st_mtime_ns for folder in (tmp_path / "kept").iterdir()} == kept
     evaluate(world, *keep, "--seed", "1", models="popularity,collaborative")
@@ -187,7 +187,7 @@ def test_an_unknown_model_is_named(world: Path) -> None:
     assert refused.exit_code == 2 and "oracle" in refused.stderr and refused.stderr.count("\n") == 1
 
 
-def test_two_models_compare_in_pairs_on_the_questions_of_one_window() -> None:
+def test_two_models_compare_in_pairs_on_the_queries_of_one_window() -> None:
     dataset = build_dataset()
     split = temporal_split(dataset)
     options = RuntimeOptions(threads=1)

@@ -66,12 +66,12 @@ def test_what_was_learned_is_read_again_and_what_is_unknown_is_left_out(tmp_path
     blocks = reader.fit(encoder, SHOP)
     reader.keep(["kind & size", "tags"])
     reader.save(tmp_path)
-    again = LabelReader.load(tmp_path).read(encoder, [*SHOP, {"kind": "tea", "size": "XL", "tags": ["odd", "bio"]}])
-    assert list(again) == [name for name in blocks if name in {"kind & size", "tags"}]
-    for name, block in again.items():
+    reloaded = LabelReader.load(tmp_path).read(encoder, [*SHOP, {"kind": "tea", "size": "XL", "tags": ["odd", "bio"]}])
+    assert list(reloaded) == [name for name in blocks if name in {"kind & size", "tags"}]
+    for name, block in reloaded.items():
         np.testing.assert_array_equal(block[:5].toarray(), blocks[name].toarray())
-    assert again["kind & size"][[5]].nnz == 0
-    assert again["tags"][[5]].sum() == 1  # all of it for the tag that is known
+    assert reloaded["kind & size"][[5]].nnz == 0
+    assert reloaded["tags"][[5]].sum() == 1  # all of it for the tag that is known
 
 
 def test_the_kind_of_label_that_tells_gets_the_weight() -> None:
@@ -178,7 +178,7 @@ def world_with_cold_items() -> tuple[Dataset, np.ndarray]:
 
 @pytest.mark.fit
 @pytest.mark.parametrize("share", [0.1, 0.3])
-def test_cold_items_take_about_the_share_of_the_lists_that_is_asked_for(share: float) -> None:
+def test_cold_items_take_about_the_configured_share_of_the_lists(share: float) -> None:
     dataset, cold_items = world_with_cold_items()
     model = mixed(share).fit(dataset, OPTIONS)
     assert np.isin(lists_of(model, dataset), cold_items).mean() == pytest.approx(share, abs=0.03)
@@ -215,13 +215,13 @@ def test_as_a_base_model_cold_items_score_what_is_expected_of_them_without_a_boo
     boosted, plain = mixed(0.3).fit(dataset, OPTIONS), mixed(0.0).fit(dataset, OPTIONS)
     twin = [dataset.items.metadata[cold_items[0]]]
     added = np.array([N_ITEMS], np.int32)
-    asked = histories([0, 5, 9], [], [7])
-    expected = plain.with_items(added, twin).score(asked)
-    assert not np.allclose(boosted.with_items(added, twin).score(asked), expected, rtol=0.1)
+    queries = histories([0, 5, 9], [], [7])
+    expected = plain.with_items(added, twin).score(queries)
+    assert not np.allclose(boosted.with_items(added, twin).score(queries), expected, rtol=0.1)
     boosted.save(tmp_path)
     for model in (boosted, ContentBased.load(tmp_path)):
         for scores in (model.as_base_model().with_items(added, twin), model.with_items(added, twin).as_base_model()):
-            np.testing.assert_allclose(scores.score(asked), expected, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(scores.score(queries), expected, rtol=1e-4, atol=1e-6)
     assert plain.as_base_model() is plain
 
 
@@ -232,17 +232,17 @@ def test_many_labels_are_held_sparsely_and_score_the_same(monkeypatch, tmp_path)
     monkeypatch.setattr("training.models.cold_start.label_mixture.DENSE_LABELS", 0)
     sparse = mixed().fit(dataset, OPTIONS)
     assert (dense.kernel.form, sparse.kernel.form) == ("factors", "sparse-factors")
-    asked = histories([0, 5, 9], [], [7])
-    np.testing.assert_allclose(sparse.score(asked), dense.score(asked), rtol=1e-4, atol=1e-5)
+    queries = histories([0, 5, 9], [], [7])
+    np.testing.assert_allclose(sparse.score(queries), dense.score(queries), rtol=1e-4, atol=1e-5)
     lists = np.array([[1, 2, 3], [4, 5, 6], [8, 9, 10]], np.int32)
-    for one, other in zip(sparse.explain_lists(asked, lists), dense.explain_lists(asked, lists), strict=True):
+    for one, other in zip(sparse.explain_lists(queries, lists), dense.explain_lists(queries, lists), strict=True):
         np.testing.assert_allclose(one.values, other.values, rtol=1e-4, atol=1e-5)
     sparse.save(tmp_path)
-    again = ContentBased.load(tmp_path)
-    np.testing.assert_array_equal(again.score(asked), sparse.score(asked))
+    reloaded = ContentBased.load(tmp_path)
+    np.testing.assert_array_equal(reloaded.score(queries), sparse.score(queries))
     added = (np.array([N_ITEMS], np.int32), [dataset.items.metadata[cold_items[0]]])
     np.testing.assert_allclose(
-        again.with_items(*added).score(asked), dense.with_items(*added).score(asked), rtol=1e-4, atol=1e-5
+        reloaded.with_items(*added).score(queries), dense.with_items(*added).score(queries), rtol=1e-4, atol=1e-5
     )
 
 

@@ -1,4 +1,4 @@
-"""The sequential family: its windows, its trends, its attribution, its way through time, and what serving loads."""
+"""The sequential family: its windows, recent popularity, attribution, its way through time, and what serving loads."""
 
 import subprocess
 import sys
@@ -98,7 +98,7 @@ def test_events_of_one_moment_change_their_order_between_epochs() -> None:
     assert len(orders) > 1
 
 
-def test_a_span_ahead_is_asked_about_from_what_was_known_before_it() -> None:
+def test_a_span_ahead_is_predicted_from_what_was_known_before_it() -> None:
     rng = np.random.default_rng(0)
     users = np.repeat(np.arange(7), 12).astype(np.int32)
     days = np.sort(rng.integers(1, 30, (7, 12)), axis=1)  # several events of a user in one moment
@@ -113,15 +113,15 @@ def test_a_span_ahead_is_asked_about_from_what_was_known_before_it() -> None:
             items = batch.items[row, :length]
             begins = items[0] % 12 == 0  # a user's first event
             for place in range(length):
-                moment, own = batch.query_times[row, place], times[items]
-                assert times[items[place]] - 4 * DAY <= moment <= times[items[place]]
-                assert batch.context_lengths[row, place] == (own < moment).sum()
+                query_time, own = batch.query_times[row, place], times[items]
+                assert times[items[place]] - 4 * DAY <= query_time <= times[items[place]]
+                assert batch.context_lengths[row, place] == (own < query_time).sum()
                 assert batch.loss_mask[row, place] == (begins or batch.context_lengths[row, place] > 0)
                 shown += 1
     assert shown == 84
 
 
-def test_a_trend_counts_only_what_came_before_and_halves_with_time() -> None:
+def test_recent_popularity_counts_only_what_came_before_and_halves_with_time() -> None:
     times = np.array([0, 10, 20], dtype=np.int64) * DAY
     events = Interactions(
         np.zeros(3, np.int32), np.array([0, 0, 1], np.int32), np.zeros(3, np.int8), np.ones(3, np.float32), times
@@ -158,16 +158,16 @@ def test_serving_reads_the_same_vectors_as_training(lengths: list[int], seed: in
     torch.manual_seed(seed)
     config = SMALL.model_copy(update={"max_length": 40, "blocks": 3})
     network = noisy(Network(3, config))
-    asked, items = histories_of(lengths, seed), torch.randn(30, config.dimensions)
+    queries, items = histories_of(lengths, seed), torch.randn(30, config.dimensions)
     with torch.inference_mode():
-        vectors = user_vectors(network.users, asked, items, network.types, 40)
-        for row, (start, end) in enumerate(pairwise(asked.offsets.tolist())):
+        vectors = user_vectors(network.users, queries, items, network.types, 40)
+        for row, (start, end) in enumerate(pairwise(queries.offsets.tolist())):
             events = slice(max(start, end - 40), end)
-            codes = torch.from_numpy(asked.types[events]).long()
+            codes = torch.from_numpy(queries.types[events]).long()
             embedded = network.users.embed(
-                items[torch.from_numpy(asked.items[events]).long()].unsqueeze(0),
+                items[torch.from_numpy(queries.items[events]).long()].unsqueeze(0),
                 network.types[codes].unsqueeze(0),
-                torch.from_numpy(asked.weights[events]).unsqueeze(0),
+                torch.from_numpy(queries.weights[events]).unsqueeze(0),
             )
             assert torch.allclose(network.users(embedded)[0, -1], vectors[row], atol=1e-5)
 
@@ -178,14 +178,14 @@ def test_an_event_without_presence_is_left_out() -> None:
     network = noisy(Network(3, SMALL))
     for block in network.users.blocks:
         torch.nn.init.zeros_(block.distance)
-    asked, items = histories_of([6, 0, 9], 0), torch.randn(30, SMALL.dimensions)
+    queries, items = histories_of([6, 0, 9], 0), torch.randn(30, SMALL.dimensions)
     presence = torch.ones(3, 10)
     presence[0, 3] = presence[2, 9] = 0  # place 0 is the start
     with torch.inference_mode():
-        faded = user_vectors(network.users, asked, items, network.types, 20, presence)
-        whole = user_vectors(network.users, asked, items, network.types, 20)
-        left_out = np.array([asked.items[2], -1, -1])
-        less = user_vectors(network.users, asked.without_items(left_out), items, network.types, 20)
+        faded = user_vectors(network.users, queries, items, network.types, 20, presence)
+        whole = user_vectors(network.users, queries, items, network.types, 20)
+        left_out = np.array([queries.items[2], -1, -1])
+        less = user_vectors(network.users, queries.without_items(left_out), items, network.types, 20)
     assert torch.allclose(faded[0], less[0], atol=1e-5) and not torch.allclose(faded[0], whole[0], atol=1e-3)
     assert torch.equal(faded[1], whole[1])
     assert not torch.allclose(faded[2], whole[2], atol=1e-3)
@@ -256,7 +256,7 @@ def test_the_sliced_softmax_has_the_gradients_of_the_plain_one(monkeypatch: pyte
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
 
 
-def test_positions_instead_of_times_have_no_trends() -> None:
+def test_positions_instead_of_times_have_no_recent_popularity() -> None:
     assert not recent_popularity(events_of([5, 9]), 14, (14.0, 90.0)).latest.any()
 
 
@@ -366,7 +366,7 @@ def test_a_checkpoint_of_other_data_is_not_read(tmp_path: Path) -> None:
 
 
 def ranked_without(lowered: list[bool]) -> tuple[list[ListContributions], object, Histories, np.ndarray]:
-    """One answer a history of two events; leaving its evidence out lowers the score where `lowered` says so."""
+    """One ranked item a history of two events; leaving its evidence out lowers the score where `lowered` says so."""
     n = len(lowered)
     histories = Histories(
         np.tile(np.array([0, 1], np.int32), n),
@@ -380,8 +380,8 @@ def ranked_without(lowered: list[bool]) -> tuple[list[ListContributions], object
         for low in lowered
     ]
 
-    def score(asked: Histories, items: np.ndarray) -> np.ndarray:
-        whole = asked.lengths == 2
+    def score(queries: Histories, items: np.ndarray) -> np.ndarray:
+        whole = queries.lengths == 2
         return np.where(whole, 0.0, np.where(items == 1, -1.0, 1.0)).astype(np.float32)
 
     return evidence, score, histories, np.array([[1 if low else 0] for low in lowered], np.int32)
@@ -398,7 +398,7 @@ def test_attribution_that_occlusion_contradicts_is_not_trusted() -> None:
 
 
 @pytest.mark.fit
-def test_a_model_without_trust_gives_no_evidence(model: DeepLearning) -> None:
+def test_a_model_without_fidelity_gives_no_evidence(model: DeepLearning) -> None:
     histories = build_dataset().histories(np.array([0, 1], dtype=np.int32))
     items = model.recommend(histories, 5).items
     assert (model.evidence(histories, items) >= 0).any()

@@ -1,4 +1,4 @@
-"""A report says who was asked, what was reached, and compares with chance."""
+"""A report says who was evaluated, what was reached, and compares with chance."""
 
 from dataclasses import replace
 
@@ -24,28 +24,28 @@ def split() -> Split:
 
 
 class Oracle(Popularity):
-    """Knows the answers of one hold-out, asked in order and in one batch."""
+    """Knows the targets of one holdout, whose queries come in order and in one batch."""
 
-    def __init__(self, answers: np.ndarray) -> None:
+    def __init__(self, targets: np.ndarray) -> None:
         super().__init__()
-        self.answers = answers
+        self.targets = targets
 
     def score(self, histories, candidates=None):  # type: ignore[no-untyped-def]
-        return self.answers.astype(np.float32)
+        return self.targets.astype(np.float32)
 
 
-def test_perfect_answers_reach_one_and_inverted_ones_zero(split: Split) -> None:
-    answers = split.test.targets.toarray()
-    perfect = evaluate_model(Oracle(answers), split, batch_users=10_000)
+def test_perfect_rankings_reach_one_and_inverted_ones_zero(split: Split) -> None:
+    targets = split.test.targets.toarray()
+    perfect = evaluate_model(Oracle(targets), split, batch_users=10_000)
     assert [perfect.metric(name) for name in ("ndcg@10", "mrr", "auc", "hit_rate@10")] == [1.0, 1.0, 1.0, 1.0]
-    inverted = evaluate_model(Oracle(~answers), split, batch_users=10_000)
+    inverted = evaluate_model(Oracle(~targets), split, batch_users=10_000)
     assert inverted.metric("auc") == 0.0
 
 
 def test_the_batch_size_changes_nothing(split: Split) -> None:
     model = Popularity().fit(split.before_test, RuntimeOptions())
-    whole, parts = (evaluate_model(model, split, batch_users=size) for size in (10_000, 7))
-    for one, other in zip(whole.results, parts.results, strict=True):
+    whole, batched = (evaluate_model(model, split, batch_users=size) for size in (10_000, 7))
+    for one, other in zip(whole.results, batched.results, strict=True):
         assert one.metrics == other.metrics
 
 
@@ -74,7 +74,7 @@ def test_one_list_for_everybody_covers_little_of_the_catalogue(split: Split) -> 
     assert coverage is not None and 10 / split.train.n_items <= coverage < 0.4
 
 
-def test_a_window_without_questions_is_a_report_without_results(split: Split) -> None:
+def test_a_window_without_queries_is_a_report_without_results(split: Split) -> None:
     nobody = replace(split, test=split.test.take(np.empty(0, dtype=np.int64)))
     report = evaluate_model(Popularity().fit(split.before_test, RuntimeOptions()), nobody)
     assert report.results == [] and report.n_users() == 0

@@ -14,7 +14,7 @@ from feature_store.online import Histories
 from tests.fixtures.movielens_dataset import movielens_100k
 from tests.training.catalogue import N_ITEMS, histories
 from tests.training.test_model_contract import ENSEMBLE_MEMBERS, EXACT, FAMILIES, fitted, without_item
-from tests.training.test_movielens_answers import served
+from tests.training.test_movielens_rankings import served
 from training.config import load_config
 from training.models.contract import Positions, Recommender, RuntimeOptions
 from training.models.lists import NO_ITEM
@@ -43,16 +43,16 @@ def of_events(rows: list[list[Event]]) -> Histories:
     )
 
 
-def first_evidence(model: Recommender, asked: Histories, items: Positions) -> Positions:
+def first_evidence(model: Recommender, queries: Histories, items: Positions) -> Positions:
     """The history item that weighs most in each item of each list, int32 [batch, k]; NO_ITEM where none is given."""
-    return model.evidence(asked, items, top=1)[:, :, 0]
+    return model.evidence(queries, items, top=1)[:, :, 0]
 
 
-def fall(model: Recommender, asked: Histories, items: Positions) -> npt.NDArray[np.float64]:
+def fall(model: Recommender, queries: Histories, items: Positions) -> npt.NDArray[np.float64]:
     """What each listed item with evidence loses in raw score without its first evidence, float64 [n]."""
-    named = first_evidence(model, asked, items)
+    named = first_evidence(model, queries, items)
     rows, columns = np.nonzero(named != NO_ITEM)
-    whole, listed = asked.take(rows), items[rows, columns]
+    whole, listed = queries.take(rows), items[rows, columns]
     less = without_item(whole, named[rows, columns])
     places = np.arange(len(rows))
     return model.score(whole)[places, listed].astype(np.float64) - model.score(less)[places, listed]
@@ -62,19 +62,19 @@ def fall(model: Recommender, asked: Histories, items: Positions) -> npt.NDArray[
 @given(history=drawn_histories, item=st.integers(0, N_ITEMS - 1))
 @settings(max_examples=60, deadline=None)
 def test_exact_evidence_is_true_without_exception(family: str, history: list[Event], item: int) -> None:
-    model, asked = fitted(family), of_events([history])
-    assert (fall(model, asked, model.recommend(asked, LISTED).items) > 0).all()
-    claimed = model.explain(asked, np.array([item], np.int32))[0].values
+    model, queries = fitted(family), of_events([history])
+    assert (fall(model, queries, model.recommend(queries, LISTED).items) > 0).all()
+    claimed = model.explain(queries, np.array([item], np.int32))[0].values
     if len(claimed) and claimed[0] > 1e-4:  # of any item, as far as float32 tells two scores apart
-        assert (fall(model, asked, np.array([[item]], np.int32)) > 0).all()
+        assert (fall(model, queries, np.array([[item]], np.int32)) > 0).all()
 
 
 @pytest.mark.parametrize("family", ATTRIBUTED)
 @given(drawn=st.lists(drawn_histories, min_size=30, max_size=40))
 @settings(max_examples=20, deadline=None, derandomize=True)
 def test_attributed_evidence_is_as_true_as_it_was_measured_to_be(family: str, drawn: list[list[Event]]) -> None:
-    model, asked = fitted(family), of_events(drawn)
-    fallen = fall(model, asked, model.recommend(asked, LISTED).items) > 0
+    model, queries = fitted(family), of_events(drawn)
+    fallen = fall(model, queries, model.recommend(queries, LISTED).items) > 0
     assert not len(fallen) or fallen.mean() >= REQUIRED
 
 
@@ -93,8 +93,8 @@ def lists_on_movielens(family: str) -> tuple[Histories, Positions]:
     """Real histories of 200 users, and the ten best films that each has not seen."""
     dataset = movielens_100k()
     users = np.sort(np.random.default_rng(0).choice(dataset.n_users, 200, replace=False)).astype(np.int32)
-    asked = dataset.histories(users)
-    return asked, on_movielens(family).recommend(asked, 10, dataset.seen[users].toarray()).items
+    queries = dataset.histories(users)
+    return queries, on_movielens(family).recommend(queries, 10, dataset.seen[users].toarray()).items
 
 
 @pytest.mark.parametrize("family", ENSEMBLE_MEMBERS)
@@ -105,10 +105,10 @@ def test_real_evidence_is_true(family: str) -> None:
 
 @pytest.mark.parametrize("family", ENSEMBLE_MEMBERS)
 def test_four_of_five_items_for_warm_users_carry_evidence(family: str) -> None:
-    asked, items = lists_on_movielens(family)
-    assert (first_evidence(on_movielens(family), asked, items) != NO_ITEM).mean() >= 0.8
+    queries, items = lists_on_movielens(family)
+    assert (first_evidence(on_movielens(family), queries, items) != NO_ITEM).mean() >= 0.8
 
 
 def test_a_list_that_is_the_same_for_everybody_names_nobodys_items() -> None:
-    asked, items = lists_on_movielens("popularity")
-    assert (first_evidence(on_movielens("popularity"), asked, items) == NO_ITEM).all()
+    queries, items = lists_on_movielens("popularity")
+    assert (first_evidence(on_movielens("popularity"), queries, items) == NO_ITEM).all()

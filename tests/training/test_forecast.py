@@ -91,8 +91,8 @@ def test_rows_and_parameters_are_exact_where_a_kernel_is_dense(family: str, spli
 @pytest.mark.fit
 def test_parameters_are_an_upper_bound_where_weights_may_be_zero(split: Split) -> None:
     found = evaluate_family("item-knn", split, options=OPTIONS)
-    expected, counted = found.report.notes["forecast_parameters"], learned_numbers(found.evaluated)
-    assert counted <= expected < 2 * counted
+    expected, actual = found.report.notes["forecast_parameters"], learned_numbers(found.evaluated)
+    assert actual <= expected < 2 * actual
 
 
 @pytest.mark.fit
@@ -154,8 +154,8 @@ def test_all_epochs_of_a_transformer_are_expected(split: Split) -> None:
     one, other = known(more, "work") - known(few, "work"), known(most, "work") - known(more, "work")
     assert 0 < one == pytest.approx(other)
     model = family_class("deep-learning")(config).fit(split.train, OPTIONS)
-    counted = model.record()["parameters"] + model.n_items * config.dimensions
-    assert counted / 2 < known(few, "parameters") < 2 * counted
+    actual = model.record()["parameters"] + model.n_items * config.dimensions
+    assert actual / 2 < known(few, "parameters") < 2 * actual
 
 
 def test_an_ensemble_scores_as_many_queries_as_it_will_learn_from() -> None:

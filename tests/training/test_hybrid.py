@@ -37,22 +37,22 @@ def until(dataset: Dataset, share: float = 0.8) -> int:
     return int(np.quantile(dataset.interactions.timestamps, share, method="higher"))
 
 
-def parts(dataset: Dataset, *families: type[Recommender]) -> dict[str, Recommender]:
+def fitted_base_models(dataset: Dataset, *families: type[Recommender]) -> dict[str, Recommender]:
     return {family.family: family().fit(dataset, OPTIONS) for family in families}
 
 
 @pytest.fixture(scope="module")
 def hybrid() -> Hybrid:
-    """Fitted, then given weights that leave no part out."""
+    """Fitted, then given weights that leave no base model out."""
     dataset = build_dataset()
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)
-    ensemble = Hybrid(None, parts(past, Collaborative, ContentBased), moment).fit(dataset, OPTIONS)
+    ensemble = Hybrid(None, fitted_base_models(past, Collaborative, ContentBased), moment).fit(dataset, OPTIONS)
     shares = {"collaborative": 0.6, "content-based": 0.4}
     chosen = {"weights": shares, "popularity_weight": 0.3, "kept_base_model": None}
     ensemble.learned = ensemble.learned.model_copy(update=chosen)
     ensemble.explained_by = list(shares)
-    return ensemble.with_refitted(parts(dataset, Collaborative, ContentBased), dataset)
+    return ensemble.with_refitted(fitted_base_models(dataset, Collaborative, ContentBased), dataset)
 
 
 def candidates(seed: int = 0) -> Candidates:
@@ -107,7 +107,7 @@ def test_queries_ask_for_what_came_after_the_moment_only() -> None:
 
 
 @pytest.mark.fit
-def test_items_chosen_before_are_asked_for_where_people_choose_them_again() -> None:
+def test_items_chosen_before_are_targets_where_people_choose_them_again() -> None:
     once = Interactions(
         users=np.repeat(np.arange(30, dtype=np.int32), 6),
         items=np.tile(np.arange(6, dtype=np.int32), 30),
@@ -116,15 +116,15 @@ def test_items_chosen_before_are_asked_for_where_people_choose_them_again() -> N
         timestamps=np.tile(np.arange(6, dtype=np.int64), 30),
     )
     table = ItemTable(np.arange(6).astype(object), [{} for _ in range(6)], np.ones(6, bool))
-    again = replace(once, items=np.tile(np.array([0, 1, 2, 0, 1, 2], np.int32), 30))
-    asked = {}
-    for name, events in (("once", once), ("again", again)):
+    repeated = replace(once, items=np.tile(np.array([0, 1, 2, 0, 1, 2], np.int32), 30))
+    n_queries = {}
+    for name, events in (("once", once), ("repeated", repeated)):
         dataset = Dataset(events, table, 30)
         past = dataset.where(events.timestamps < 3)
         config = HybridConfig(queries_per_user=3)
         ensemble = Hybrid(config, {"collaborative": Collaborative().fit(past, OPTIONS)}, 3).fit(dataset, OPTIONS)
-        asked[name] = ensemble.learned.n_queries
-    assert asked == {"once": 90, "again": 90}  # masked, those who repeat would have nothing left to be asked for
+        n_queries[name] = ensemble.learned.n_queries
+    assert n_queries == {"once": 90, "repeated": 90}  # masked, those who repeat would have nothing left to look for
 
 
 @pytest.mark.fit
@@ -134,12 +134,14 @@ def test_where_each_users_last_events_are_held_out_it_learns_from_those_that_val
     _, counts = np.unique(dataset.interactions.users, return_counts=True)
     places = np.concatenate([np.arange(count) for count in counts]).astype(np.int64)
     split = leave_one_out_split(replace(dataset, interactions=replace(dataset.interactions, timestamps=places)))
-    ensemble = Hybrid(None, parts(split.train, Collaborative, ContentBased), queries=split.validation)
+    ensemble = Hybrid(None, fitted_base_models(split.train, Collaborative, ContentBased), queries=split.validation)
     ensemble.fit(split.train, OPTIONS)
     assert ensemble.learned.n_queries == len(split.validation)
     expected = split.train.interactions.items
     np.testing.assert_array_equal(ensemble.popularity > 0, np.bincount(expected, minlength=N_ITEMS) > 0)
-    later = ensemble.with_refitted(parts(split.before_test, Collaborative, ContentBased), split.before_test)
+    later = ensemble.with_refitted(
+        fitted_base_models(split.before_test, Collaborative, ContentBased), split.before_test
+    )
     figure, alone = (
         evaluate_model(model, split, n_resamples=2).metric("ndcg@10")
         for model in (later, Popularity().fit(split.before_test, OPTIONS))
@@ -152,17 +154,19 @@ COLD = np.arange(14) >= 12
 
 
 def scores_with_cold_items(factor: float = 1.0) -> Callable[[Histories], np.ndarray]:
-    return lambda asked: np.tile(np.float32(factor) * COLD_SCORES, (len(asked), 1))
+    return lambda queries: np.tile(np.float32(factor) * COLD_SCORES, (len(queries), 1))
 
 
 def boost_of(target: int, *pasts: list[int]) -> ColdItemBoost:
     """Two users who look for `target` among twelve items that score 12, 11, ... 1 and two cold_items at 0.5 and 0.2."""
     told = sp.csr_array((np.ones(2, bool), ([0, 1], [target] * 2)), shape=(2, 14))
-    queries = Holdout(np.arange(2, dtype=np.int32), histories(*pasts), told, sp.csr_array((2, 14), dtype=bool))
-    return find_boost(lambda asked: np.tile(COLD_SCORES, (len(asked), 1)), COLD, queries, max_share=0.1, max_cost=0.01)
+    holdout = Holdout(np.arange(2, dtype=np.int32), histories(*pasts), told, sp.csr_array((2, 14), dtype=bool))
+    return find_boost(
+        lambda queries: np.tile(COLD_SCORES, (len(queries), 1)), COLD, holdout, max_share=0.1, max_cost=0.01
+    )
 
 
-def test_cold_items_are_lifted_into_their_share_of_lists() -> None:
+def test_cold_items_are_boosted_into_their_share_of_lists() -> None:
     found = boost_of(1, [0], [])
     # One of ten places each. The first user has had the best item: there 2 is the tenth, and 3 in the other list.
     assert found.share == 0.1
@@ -175,25 +179,25 @@ def test_a_boost_keeps_its_share_where_base_models_speak_in_other_numbers(factor
     found = boost_of(1, [0], [])
     seen = np.zeros((2, 14), bool)
     seen[0, 0] = True  # the first user has had the best item, longer ago than the history reaches
-    again = resized_boost(found, scores_with_cold_items(factor), COLD, histories([], []), sp.csr_array(seen))
-    assert again.value == pytest.approx(2.5 * factor, rel=1e-4)
-    assert (again.share, again.ndcg) == (found.share, found.ndcg)
+    resized = resized_boost(found, scores_with_cold_items(factor), COLD, histories([], []), sp.csr_array(seen))
+    assert resized.value == pytest.approx(2.5 * factor, rel=1e-4)
+    assert (resized.share, resized.ndcg) == (found.share, found.ndcg)
 
 
 def test_there_is_no_boost_without_cold_items_nor_one_for_those_who_had_none() -> None:
-    scores, asked, seen = scores_with_cold_items(), histories([0]), sp.csr_array((1, 14), dtype=bool)
+    scores, queries, seen = scores_with_cold_items(), histories([0]), sp.csr_array((1, 14), dtype=bool)
     assert (
-        resized_boost(ColdItemBoost(value=2.5, share=0.1), scores, np.zeros(14, bool), asked, seen) == ColdItemBoost()
+        resized_boost(ColdItemBoost(value=2.5, share=0.1), scores, np.zeros(14, bool), queries, seen) == ColdItemBoost()
     )
-    assert resized_boost(ColdItemBoost(), scores, COLD, asked, seen) == ColdItemBoost()
+    assert resized_boost(ColdItemBoost(), scores, COLD, queries, seen) == ColdItemBoost()
 
 
 def test_content_speaks_as_softly_as_the_largest_share_of_cold_items_needs() -> None:
     cold_start_models = [ColdStartModel(family="content-based", weight=weight) for weight in (1.0, 0.1, 0.01)]
-    asked: list[ColdStartModel | None] = []
+    measured: list[ColdStartModel | None] = []
 
     def boost_with(model: ColdStartModel | None) -> ColdItemBoost:
-        asked.append(model)
+        measured.append(model)
         return {
             1.0: ColdItemBoost(value=1, share=0.0125),
             0.1: ColdItemBoost(value=2, share=0.05),
@@ -204,10 +208,10 @@ def test_content_speaks_as_softly_as_the_largest_share_of_cold_items_needs() -> 
         ColdItemBoost(value=2, share=0.05),
         cold_start_models[1],
     )
-    assert asked == cold_start_models
-    asked.clear()
+    assert measured == cold_start_models
+    measured.clear()
     assert largest_boost(cold_start_models, boost_with, max_share=0.05)[1] == cold_start_models[1]
-    assert asked == cold_start_models[:2]
+    assert measured == cold_start_models[:2]
     assert largest_boost(cold_start_models, lambda model: ColdItemBoost(), max_share=0.1) == (ColdItemBoost(), None)
 
 
@@ -219,8 +223,8 @@ def test_cold_items_get_no_place_that_somebody_needs() -> None:
 def test_a_boost_is_what_tells_cold_items_apart_from_others(hybrid: Hybrid) -> None:
     boosted = hybrid.with_base_models(hybrid.base_models)
     boosted.cold_items, boosted.cold_item_boost = np.arange(N_ITEMS) < 5, ColdItemBoost(value=0.7, share=0.1, ndcg=1.0)
-    asked = histories([8], [8, 9, 10, 11])
-    gain = boosted.score(asked) - hybrid.score(asked)
+    queries = histories([8], [8, 9, 10, 11])
+    gain = boosted.score(queries) - hybrid.score(queries)
     np.testing.assert_allclose(gain[:, 5:], 0, atol=1e-5)
     np.testing.assert_allclose(gain[:, :5], np.outer(0.7 * np.array([1, 4.0]) ** hybrid.growth, np.ones(5)), rtol=1e-3)
 
@@ -237,9 +241,9 @@ def test_where_a_base_model_is_kept_content_speaks_of_cold_items_and_of_nothing_
     combined.explained_by = ["collaborative", "content-based"]
     combined.save(tmp_path)
     combined = Hybrid.load(tmp_path, combined.base_models)
-    asked = histories([8], [8, 9, 10, 11])
-    said = combined.score(asked) - kept.score(asked)
-    content = combined.base_models["content-based"].score(asked)[:, :5]
+    queries = histories([8], [8, 9, 10, 11])
+    said = combined.score(queries) - kept.score(queries)
+    content = combined.base_models["content-based"].score(queries)[:, :5]
     assert not said[:, 5:].any()
     for row in range(2):  # the same but for scale and place
         assert np.corrcoef(said[row, :5], content[row])[0, 1] == pytest.approx(1, abs=1e-4)
@@ -251,7 +255,7 @@ def test_where_a_base_model_is_kept_content_speaks_of_cold_items_and_of_nothing_
         alone.learned = kept.learned.model_copy(update={"weights": {**dict.fromkeys(weights, 0.0), family: 1.0}})
         alone.explained_by = [family]
     for found, first, second in zip(
-        *(model.explain_lists(asked, lists) for model in (combined, *told.values())), strict=True
+        *(model.explain_lists(queries, lists) for model in (combined, *told.values())), strict=True
     ):
         cold_item = first.values[:, 0] + second.values[:, 0]
         np.testing.assert_allclose(found.values, np.stack([cold_item, first.values[:, 1]], axis=1), atol=1e-5)
@@ -262,9 +266,9 @@ def test_what_comes_after_the_fit_is_cold_and_is_kept_as_one(hybrid: Hybrid, tmp
     wider = hybrid.with_items(np.array([N_ITEMS], np.int32), [metadata_of(0, 1)])
     assert wider.cold_items[-1] and wider.cold_items.sum() == hybrid.cold_items.sum() + 1
     wider.save(tmp_path)
-    again = Hybrid.load(tmp_path, wider.base_models)
-    assert again.cold_item_boost == wider.cold_item_boost
-    np.testing.assert_array_equal(again.cold_items, wider.cold_items)
+    reloaded = Hybrid.load(tmp_path, wider.base_models)
+    assert reloaded.cold_item_boost == wider.cold_item_boost
+    np.testing.assert_array_equal(reloaded.cold_items, wider.cold_items)
 
 
 def _bounds(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -355,7 +359,7 @@ def test_too_few_people_to_tell_base_models_apart_get_even_weights() -> None:
 
 
 @pytest.mark.fit
-def test_an_ensemble_that_kept_one_base_model_answers_as_that_component() -> None:
+def test_an_ensemble_that_kept_one_base_model_ranks_as_that_model() -> None:
     dataset = build_dataset()
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)
@@ -398,7 +402,7 @@ def test_evidence_that_is_not_true_is_not_given() -> None:
     dataset = build_dataset()
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)
-    base_models = parts(past, Collaborative, ContentBased)
+    base_models = fitted_base_models(past, Collaborative, ContentBased)
     honest = Hybrid(None, base_models, moment).fit(dataset, OPTIONS)
     assert honest.evidence_agreement == 1.0
     lists = honest.recommend(histories([1, 2]), 3).items
@@ -420,13 +424,13 @@ class UpsideDown(Collaborative):
 @pytest.mark.fit
 def test_new_base_models_bring_their_own_scale(hybrid: Hybrid) -> None:
     dataset = build_dataset()
-    louder = parts(dataset, Collaborative, ContentBased)
+    louder = fitted_base_models(dataset, Collaborative, ContentBased)
     for term in louder["collaborative"].terms:
         term.kernel.weights = term.kernel.weights * 1_000
     louder["collaborative"].base = louder["collaborative"].base * 1_000
-    again = hybrid.with_refitted(louder, dataset)
+    refitted = hybrid.with_refitted(louder, dataset)
     liked = histories(items_of(3)[:4].tolist())
-    np.testing.assert_allclose(again.score(liked), hybrid.score(liked), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(refitted.score(liked), hybrid.score(liked), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.fit
@@ -462,10 +466,10 @@ def test_an_ensemble_of_nothing_is_refused() -> None:
 
 
 @pytest.mark.fit
-def test_a_base_model_that_reads_no_histories_can_be_blended() -> None:
+def test_a_base_model_that_reads_no_histories_can_be_combined() -> None:
     dataset = build_dataset()
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)
-    ensemble = Hybrid(None, parts(past, Collaborative, Popularity), moment).fit(dataset, OPTIONS)
+    ensemble = Hybrid(None, fitted_base_models(past, Collaborative, Popularity), moment).fit(dataset, OPTIONS)
     assert np.isfinite(ensemble.score(histories([1], []))).all()
     assert ensemble.learned.weights["collaborative"] > ensemble.learned.weights["popularity"]

@@ -39,14 +39,14 @@ def test_a_profile_holds_each_item_once_at_its_newest_event() -> None:
 
 
 def test_histories_are_read_once_for_all_who_ask_and_checked_for_each() -> None:
-    asked = histories([3, 1, 3])
-    found = build_profiles(asked, 5)
-    assert build_profiles(asked, 9) is found
-    assert build_profiles(asked, 5, half_life=2) is found.decayed(2) is not found.decayed(3)
+    queries = histories([3, 1, 3])
+    found = build_profiles(queries, 5)
+    assert build_profiles(queries, 9) is found
+    assert build_profiles(queries, 5, half_life=2) is found.decayed(2) is not found.decayed(3)
     with pytest.raises(IndexError):
-        build_profiles(asked, 3)
+        build_profiles(queries, 3)
     gone = weakref.ref(found)
-    del asked, found
+    del queries, found
     gc.collect()
     assert gone() is None
 
@@ -85,9 +85,9 @@ def test_transitions_solve_the_regression_of_every_event_on_those_before_it() ->
     for event in range(25):
         after[event, items[event]] = mass[event]
         for lag in range(1, places[event] + 1):
-            for memory, half_life in enumerate((1.0, 3.0)):
+            for block, half_life in enumerate((1.0, 3.0)):
                 weight = mass[event - lag] * 0.5 ** ((lag - 1) / half_life)
-                before[event, 5 * memory + items[event - lag]] += weight
+                before[event, 5 * block + items[event - lag]] += weight
     ridge = np.vstack([before, np.sqrt(0.7) * np.eye(10)])
     expected, *_ = np.linalg.lstsq(ridge, np.vstack([after, np.zeros((10, 5))]), rcond=None)
     np.testing.assert_allclose(found, expected, atol=2e-3)
@@ -123,8 +123,8 @@ def test_what_people_choose_again_speaks_for_itself() -> None:
 
 
 def test_recent_choices_count_by_their_sum_halved_every_ninety_days() -> None:
-    asked = histories([3, 5, 3, 3])  # a day apart, 0.8 each
-    found = build_profiles(asked, 9).recent(93 * DAY)
+    queries = histories([3, 5, 3, 3])  # a day apart, 0.8 each
+    found = build_profiles(queries, 9).recent(93 * DAY)
     assert found.items.tolist() == [5, 3]
     assert found.weights == pytest.approx([0.8 * 0.5 ** (92 / 90), 0.8 * (0.5 ** (93 / 90) + 0.5 ** (91 / 90) + 0.5)])
 
@@ -155,9 +155,9 @@ def test_contributions_of_a_batch_are_those_worked_out_item_by_item(batch: list[
     few = sp.csr_array(np.where(rng.random((8, 8)) < 0.4, weights, 0).astype(np.float32))
     model.terms = (Term(dense, 1.0), Term(Sparse(few), 3.0), Term(factors, None))
     model.base = np.zeros(10, np.float32)
-    asked, lists = histories(*batch), rng.integers(NO_ITEM, 10, (len(batch), 4)).astype(np.int32)
-    for row, found in enumerate(model.explain_lists(asked, lists)):
-        profile = build_profiles(asked.take(np.array([row])), 10)
+    queries, lists = histories(*batch), rng.integers(NO_ITEM, 10, (len(batch), 4)).astype(np.int32)
+    for row, found in enumerate(model.explain_lists(queries, lists)):
+        profile = build_profiles(queries.take(np.array([row])), 10)
         assert found.items.tolist() == profile.items.tolist()
         expected = np.zeros((len(profile.items), 4))
         for term, kernel in zip(model.terms, (weights, few.toarray(), left @ right.T), strict=True):
@@ -190,10 +190,10 @@ def test_kernels_of_every_form_agree() -> None:
     lists = np.array([[1, 7], [2, 2], [5, 1]], np.int32)
     few = SparseFactors(sp.csr_array(left), sp.csr_array(right))
     for kernel in (Dense(weights), Sparse(sp.csr_array(weights)), Factors(left, right), few):
-        again = type(kernel).from_arrays(kernel.arrays())
-        np.testing.assert_allclose(again.propagate(profiles), profiles @ weights, rtol=1e-5)
+        restored = type(kernel).from_arrays(kernel.arrays())
+        np.testing.assert_allclose(restored.propagate(profiles), profiles @ weights, rtol=1e-5)
         np.testing.assert_allclose(
-            again.pairs(rows, offsets, lists), weights[rows[:, None], lists[[0, 0, 2]]], rtol=1e-5
+            restored.pairs(rows, offsets, lists), weights[rows[:, None], lists[[0, 0, 2]]], rtol=1e-5
         )
 
 

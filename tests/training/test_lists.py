@@ -91,12 +91,12 @@ def test_figures_of_all_lists_have_intervals_around_them() -> None:
     top = np.array([rng.choice(200, 10, replace=False, p=chance / chance.sum()) for _ in range(80)], dtype=np.int32)
     statistics = {"coverage": lists.coverage, "gini": lists.gini}
     found = aggregate_estimates(lists.listings(top, 200), statistics, 400, seed=1)
-    again = np.array([[lists.coverage(counts_of(draw, 200), 200)[0]] for draw in _worlds(rng, chance)])
+    resampled = np.array([[lists.coverage(counts_of(draw, 200), 200)[0]] for draw in _worlds(rng, chance)])
     assert found["coverage"].mean == pytest.approx(len(np.unique(top)) / 200)
     for each in found.values():
         assert each.low is not None and each.high is not None and 0 <= each.low < each.mean < each.high <= 1
     width = (found["coverage"].high or 0) - (found["coverage"].low or 0)
-    assert 0.3 < width / (4 * again.std()) < 2  # as wide as other users of the same kind would scatter it
+    assert 0.3 < width / (4 * resampled.std()) < 2  # as wide as other users of the same kind would scatter it
 
 
 def _worlds(rng: np.random.Generator, chance: np.ndarray) -> list[np.ndarray]:

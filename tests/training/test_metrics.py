@@ -117,6 +117,6 @@ def test_leaving_items_out_of_a_ranking_is_ranking_without_them(seed: int, n_ite
     left_out = rng.random((4, n_items)) < 0.3  # some are masked already, some are targets
     sparse = {name: sp.csr_array(each) for name, each in (("masked", masked), ("left_out", left_out))}
     found = metrics.leave_out(metrics.target_ranks(scores, sp.csr_array(targets), sparse["masked"]), scores, **sparse)
-    again = metrics.target_ranks(scores, sp.csr_array(targets & ~left_out), sp.csr_array(masked | left_out))
+    expected = metrics.target_ranks(scores, sp.csr_array(targets & ~left_out), sp.csr_array(masked | left_out))
     for name in ("rows", "items", "ranks", "middle", "n_ranked"):
-        assert getattr(found, name).tolist() == getattr(again, name).tolist()
+        assert getattr(found, name).tolist() == getattr(expected, name).tolist()

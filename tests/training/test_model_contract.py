@@ -59,7 +59,7 @@ _base_models: dict[tuple[str, int], Recommender] = {}
 
 
 def base_model(family: str, dataset: Dataset) -> Recommender:
-    """A fitted part of an ensemble, fitted once per cut of the one data set of this module."""
+    """A fitted base model of an ensemble, fitted once per cut of the one data set of this module."""
     key = (family, len(dataset.interactions))
     if key not in _base_models:
         _base_models[key] = fit(family, dataset)
@@ -125,13 +125,13 @@ def test_candidates_are_columns_of_all_scores(model: Recommender) -> None:
     np.testing.assert_allclose(model.score(FEW, candidates), model.score(FEW)[:, candidates], rtol=1e-5, atol=1e-6)
 
 
-def test_parts_add_up_to_the_scores(model: Recommender) -> None:
-    parts = model.component_scores(FEW)
-    np.testing.assert_allclose(sum(parts.values()), model.score(FEW), rtol=1e-5, atol=1e-5)
-    assert set(parts) <= set(FAMILIES)
+def test_component_scores_add_up_to_the_scores(model: Recommender) -> None:
+    components = model.component_scores(FEW)
+    np.testing.assert_allclose(sum(components.values()), model.score(FEW), rtol=1e-5, atol=1e-5)
+    assert set(components) <= set(FAMILIES)
 
 
-def test_an_empty_history_is_answered_and_has_no_evidence(model: Recommender) -> None:
+def test_an_empty_history_gets_a_ranking_and_no_evidence(model: Recommender) -> None:
     empty = histories([])
     ranked = model.recommend(empty, 10)
     assert (ranked.items >= 0).all()
@@ -236,7 +236,7 @@ def test_a_history_scores_the_same_whoever_asks_beside_it(model: Recommender) ->
 
 
 @pytest.mark.parametrize("family", ENSEMBLE_MEMBERS)
-def test_what_a_stranger_likes_changes_the_answer(family: str) -> None:
+def test_what_a_stranger_likes_changes_the_ranking(family: str) -> None:
     assert _order(family, WESTERNS[:5]) != _order(family, HORRORS[:5])
     top = _order(family, WESTERNS[:5])[:10]
     more = next(item for item in SPACE if item not in top)
@@ -336,10 +336,10 @@ def test_evidence_is_true(family: str) -> None:
     named = model.evidence(users, lists, top=1)[:, :, 0]
     rows, columns = np.nonzero(named != NO_ITEM)
     assert len(rows) >= 40, "evidence for a third of the items at least"
-    asked, items = users.take(rows), lists[rows, columns]
-    less = without_item(asked, named[rows, columns])
+    queries, items = users.take(rows), lists[rows, columns]
+    less = without_item(queries, named[rows, columns])
     places = np.arange(len(rows))
-    lowered = model.score(less)[places, items] < model.score(asked)[places, items]
+    lowered = model.score(less)[places, items] < model.score(queries)[places, items]
     assert lowered.mean() >= 0.95
 
 
@@ -365,8 +365,8 @@ def test_exact_contributions_are_what_the_score_loses(family: str, events: list[
 
 
 def test_a_fit_repeats_itself_under_its_seed(family: str) -> None:
-    again = fit(family, build_dataset())
-    np.testing.assert_array_equal(again.score(FEW), fitted(family).score(FEW))
+    repeated = fit(family, build_dataset())
+    np.testing.assert_array_equal(repeated.score(FEW), fitted(family).score(FEW))
 
 
 FLOORS = {"popularity": 1.5}

@@ -1,4 +1,4 @@
-"""Data that no one would choose and every installation meets: each family answers sensibly or says what it lacks."""
+"""Data that no one would choose and every installation meets: each family ranks sensibly or says what it lacks."""
 
 from collections.abc import Callable
 from datetime import date
@@ -98,11 +98,11 @@ def fitted(family: str, name: str) -> Recommender:
 
 @cache
 def trained(family: str, name: str) -> TrainedModel:
-    base_models = {part: trained(part, name) for part in PLAIN} if family in ENSEMBLES else None
+    base_models = {member: trained(member, name) for member in PLAIN} if family in ENSEMBLES else None
     return train_family(family, dataset(name), options=OPTIONS, base_models=base_models)
 
 
-def asked(n_items: int) -> Histories:
+def queries_of(n_items: int) -> Histories:
     """Nobody, somebody new, and people of one, of all, and of one item again and again."""
     return histories([], [0], [n_items - 1], list(range(n_items)), [0] * 30)
 
@@ -110,24 +110,24 @@ def asked(n_items: int) -> Histories:
 def check(model: Recommender, metadata: dict[str, Any]) -> None:
     """Whatever it learned from, a model keeps the contract."""
     n = model.n_items
-    questions = asked(n)
-    scores = model.score(questions)
+    queries = queries_of(n)
+    scores = model.score(queries)
     assert scores.shape == (5, n) and np.isfinite(scores).all()
     assert model.score(histories()).shape == (0, n)
-    ranked = model.recommend(questions, K)
+    ranked = model.recommend(queries, K)
     assert ranked.items.shape == (5, min(K, n))
     assert all(len(set(row)) == len(row) and min(row) >= 0 for row in ranked.items.tolist())
-    evidence = model.evidence(questions, ranked.items)
+    evidence = model.evidence(queries, ranked.items)
     for row, found in enumerate(evidence.tolist()):
-        mine = set(questions.items[questions.offsets[row] : questions.offsets[row + 1]].tolist())
+        mine = set(queries.items[queries.offsets[row] : queries.offsets[row + 1]].tolist())
         assert {item for one in found for item in one} <= {*mine, NO_ITEM}
-    for found in model.explain(questions, ranked.items[:, 0]):
+    for found in model.explain(queries, ranked.items[:, 0]):
         assert np.isfinite(found.values).all()
     assert np.isfinite(model.item_vectors()).all()
     assert 0 not in model.similar(np.array([0], np.int32), K).items
-    wider = model.with_items(np.array([n], np.int32), [metadata]).score(asked(n + 1))
+    wider = model.with_items(np.array([n], np.int32), [metadata]).score(queries_of(n + 1))
     assert wider.shape == (5, n + 1) and np.isfinite(wider).all()
-    assert ((score_map := fit_score_map(model, questions))(scores) <= 1).all() and score_map.scale > 0
+    assert ((score_map := fit_score_map(model, queries))(scores) <= 1).all() and score_map.scale > 0
 
 
 def check_figures(report: EvaluationReport) -> None:
@@ -142,7 +142,8 @@ def test_a_family_learns_from_odd_data_what_there_is(family: str, name: str, tmp
     model = fitted(family, name)
     check(model, ODD_METADATA[1])
     save_model(model, tmp_path)
-    np.testing.assert_array_equal(load_model(tmp_path).score(asked(model.n_items)), model.score(asked(model.n_items)))
+    queries = queries_of(model.n_items)
+    np.testing.assert_array_equal(load_model(tmp_path).score(queries), model.score(queries))
 
 
 TIMELESS = {"one event": "at least 3 events", "one moment": "different times", "positions for times": "different times"}
@@ -191,7 +192,9 @@ def test_events_of_no_weight_make_no_item_popular() -> None:
 @pytest.mark.parametrize("family", ENSEMBLES)
 def test_an_ensemble_learns_from_held_out_events_or_says_that_there_are_none(family: str, name: str) -> None:
     split = leave_one_out_split(dataset(name))
-    base_models = {part: evaluate_family(part, split, options=OPTIONS) for part in ("collaborative", "popularity")}
+    base_models = {
+        member: evaluate_family(member, split, options=OPTIONS) for member in ("collaborative", "popularity")
+    }
     if not len(split.validation):
         with pytest.raises(ValueError, match=r"\w+ \w+"):
             evaluate_family(family, split, options=OPTIONS, base_models=base_models)

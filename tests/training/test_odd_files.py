@@ -81,7 +81,7 @@ def test_items_that_nobody_touched_are_ranked_and_count_in_the_catalogue(tmp_pat
         ([("u", "a", 1), ("v", "b", 2)], ("--protocol", "leave-one-out"), "no user has three events"),
     ],
 )
-def test_what_cannot_be_asked_about_ends_with_one_line(
+def test_what_gives_no_query_ends_with_one_line(
     rows: Rows, arguments: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
     result = evaluate(tmp_path, rows, *arguments)

@@ -85,44 +85,44 @@ def test_the_first_event_of_each_item_is_told() -> None:
 
 def test_repetition_adds_strength_times_log_of_the_count() -> None:
     repeats = RepeatConsumption(2, (1.0,))
-    strengths, asked = torch.tensor([[1.0], [2.0], [3.0]]), histories([1, 2, 1], [0])
+    strengths, queries = torch.tensor([[1.0], [2.0], [3.0]]), histories([1, 2, 1], [0])
     whole, some = np.zeros((2, 3), np.float32), np.zeros((2, 2), np.float32)
-    add_repeat_scores(whole, asked, repeats, strengths)
-    add_repeat_scores(some, asked, repeats, strengths, np.array([2, 1], np.int32))
+    add_repeat_scores(whole, queries, repeats, strengths)
+    add_repeat_scores(some, queries, repeats, strengths, np.array([2, 1], np.int32))
     expected = np.array([[0, 2 * np.log1p(0.8 * 1.25), 3 * np.log1p(0.4)], [np.log1p(0.8), 0, 0]])
     assert whole == pytest.approx(expected, rel=1e-6)
     assert some == pytest.approx(expected[:, [2, 1]], rel=1e-6)
     pairs = np.array([[1, -1, 2], [1, 0, -1]], np.int32)
-    found = repeat_scores(asked, pairs, repeats, strengths)
+    found = repeat_scores(queries, pairs, repeats, strengths)
     assert found == pytest.approx(np.where(pairs >= 0, np.take_along_axis(expected, pairs, axis=1), 0), rel=1e-6)
 
 
 @pytest.mark.fit
 def test_what_a_household_buys_again_comes_first(model: DeepLearning) -> None:
-    asked = households().histories()
-    top = model.recommend(asked, STAPLES).items
-    bought = [np.bincount(asked.items[asked.rows == row], minlength=N_ITEMS) for row in range(N_USERS)]
+    queries = households().histories()
+    top = model.recommend(queries, STAPLES).items
+    bought = [np.bincount(queries.items[queries.rows == row], minlength=N_ITEMS) for row in range(N_USERS)]
     often = [np.argsort(-counts)[:STAPLES] for counts in bought]
     assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(top, often, strict=True)]) > 0.7 * STAPLES
 
 
 @pytest.mark.fit
 def test_an_item_that_is_chosen_again_is_its_own_evidence_and_the_score_falls_without_it(model: DeepLearning) -> None:
-    asked = households().histories()
-    top = model.recommend(asked, 1).items
+    queries = households().histories()
+    top = model.recommend(queries, 1).items
     assert model.fidelity.agreement is not None and model.fidelity.agreement >= 0.95
-    named = model.evidence(asked, top, top=1)[:, 0, 0]
+    named = model.evidence(queries, top, top=1)[:, 0, 0]
     assert (named == top[:, 0]).mean() > 0.95
-    less = asked.without_items(top[:, 0])
+    less = queries.without_items(top[:, 0])
     rows = np.arange(N_USERS)
-    assert (model.score(less)[rows, top[:, 0]] < model.score(asked)[rows, top[:, 0]]).all()
+    assert (model.score(less)[rows, top[:, 0]] < model.score(queries)[rows, top[:, 0]]).all()
 
 
 @pytest.mark.fit
 def test_evidence_older_than_what_attention_reads_counts_too() -> None:
     short = DeepLearning(CONFIG.model_copy(update={"max_length": 3})).fit(households(), OPTIONS)
-    asked = histories([7, 7, 7, 1, 2, 3])
-    (found,) = short.explain_lists(asked, np.array([[7]], np.int32))
+    queries = histories([7, 7, 7, 1, 2, 3])
+    (found,) = short.explain_lists(queries, np.array([[7]], np.int32))
     assert found.items[found.values[:, 0].argmax()] == 7
 
 
@@ -130,11 +130,11 @@ def test_evidence_older_than_what_attention_reads_counts_too() -> None:
 def test_candidates_are_scored_as_in_the_whole_and_a_saved_model_scores_the_same(
     model: DeepLearning, tmp_path: Path
 ) -> None:
-    asked, some = households().histories(), np.array([9, 4, 31], np.int32)
-    whole = model.score(asked)
-    assert np.allclose(model.score(asked, some), whole[:, some], atol=1e-6)
+    queries, some = households().histories(), np.array([9, 4, 31], np.int32)
+    whole = model.score(queries)
+    assert np.allclose(model.score(queries, some), whole[:, some], atol=1e-6)
     save_model(model, tmp_path)
-    assert np.array_equal(load_model(tmp_path).score(asked), whole)
+    assert np.array_equal(load_model(tmp_path).score(queries), whole)
 
 
 @pytest.mark.fit

@@ -1,4 +1,4 @@
-"""Segments part users and targets by what was known before the questions."""
+"""Segments part users and targets by what was known before the queries."""
 
 import numpy as np
 import pandas as pd
@@ -33,12 +33,12 @@ def split_of(mask: SeenPolicy) -> Split:
 
 
 def found(mask: SeenPolicy) -> dict[str, tuple[list[int], int]]:
-    """Who is asked, and how many targets count."""
+    """The evaluated users, and how many targets count."""
     split = split_of(mask)
-    answers = rank_test_queries(Popularity().fit(split.before_test, RuntimeOptions()), split)
+    rankings = rank_test_queries(Popularity().fit(split.before_test, RuntimeOptions()), split)
     return {
         segment.name: (split.test.users[segment.users].tolist(), int(segment.ranks.n_targets[segment.users].sum()))
-        for segment in segments(split, answers)
+        for segment in segments(split, rankings)
     }
 
 

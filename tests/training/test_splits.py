@@ -40,18 +40,18 @@ def test_a_history_ends_before_the_window_and_is_bounded() -> None:
 
 
 def test_seen_items_are_masked_and_no_targets_by_the_tenants_policy() -> None:
-    again = [*TEN[:-1], ("u", "a", 10), ("u", "f", 10)]
-    everything = dataset_of(again)
+    repeats = [*TEN[:-1], ("u", "a", 10), ("u", "f", 10)]
+    everything = dataset_of(repeats)
     assert len(temporal_split(everything, mask="all").test) == 0  # u has seen a and f
     bought = temporal_split(everything, mask="bought").test
     assert bought.targets.nnz == 2 and bought.masked.nnz == 0  # clicks are no purchases
-    purchases = temporal_split(dataset_of(again, kind="purchase"), mask="bought").test
+    purchases = temporal_split(dataset_of(repeats, kind="purchase"), mask="bought").test
     assert len(purchases) == 0
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(["none", "bought", "all"]))
-def test_no_question_knows_its_answer(seed: int, mask: str) -> None:
+def test_no_query_knows_its_targets(seed: int, mask: str) -> None:
     dataset = build_dataset(seed)
     for split in (temporal_split(dataset, mask), leave_one_out_split(dataset, mask)):  # type: ignore[arg-type]
         for holdout, past in ((split.validation, split.train), (split.test, split.before_test)):
@@ -70,7 +70,7 @@ def test_leave_one_out_takes_the_last_event_for_test_and_the_one_before_for_vali
     assert split.test.targets.toarray().tolist() == [[False, False, False, True, False, False]]
     assert split.validation.targets.toarray().tolist() == [[False, False, True, False, False, False]]
     assert split.test.histories.items.tolist() == [0, 1, 2]
-    assert len(split.train.interactions) == 4  # two of u, and both of the user too short to be asked
+    assert len(split.train.interactions) == 4  # two of u, and both of the user too short to be evaluated
 
 
 def test_leave_one_out_orders_events_of_one_moment_without_regard_to_their_position() -> None:
@@ -79,7 +79,7 @@ def test_leave_one_out_orders_events_of_one_moment_without_regard_to_their_posit
     assert held.min() > 60
 
 
-def test_the_hash_names_the_question_and_its_data() -> None:
+def test_the_hash_names_the_queries_and_their_data() -> None:
     dataset = build_dataset()
     split = temporal_split(dataset)
     assert split.hash == temporal_split(build_dataset()).hash
@@ -104,7 +104,7 @@ def test_what_cannot_be_split_in_time_is_refused(rows: list[tuple[str, str, int]
         temporal_split(dataset_of(rows))
 
 
-def test_a_sample_of_questions_keeps_each_with_its_answer() -> None:
+def test_a_sample_of_queries_keeps_each_with_its_targets() -> None:
     whole = temporal_split(build_dataset()).test
     part = whole.sample(5, seed=1)
     assert len(part) == 5

@@ -16,7 +16,7 @@ from training.models.contract import RuntimeOptions
 from training.models.registry import family_class, load_model, save_model
 
 OPTIONS = RuntimeOptions(threads=1, seed=1, max_seconds=600)
-ASKED = histories([0, 5, 9], [], [7])
+QUERIES = histories([0, 5, 9], [], [7])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_label_mixture_of_an_earlier_version_scores_the_same(tmp_path: Path) -
     rename(tmp_path / "rates.npz", {"label_weights": "says", "cold_items": "newcomers"})
     loaded = load_model(tmp_path)
     for one, other in ((loaded, model), (loaded.as_base_model(), model.as_base_model())):
-        np.testing.assert_array_equal(one.score(ASKED), other.score(ASKED))
+        np.testing.assert_array_equal(one.score(QUERIES), other.score(QUERIES))
 
 
 @pytest.mark.fit
@@ -91,7 +91,7 @@ def test_a_transformer_of_an_earlier_version_scores_the_same(tmp_path: Path) -> 
     save_model(model, tmp_path)
     tensors = {"users.popularity_weights.": "users.trend.", "network.repeat_consumption.": "network.again."}
     rename(tmp_path / "weights.safetensors", tensors)
-    np.testing.assert_array_equal(load_model(tmp_path).score(ASKED), model.score(ASKED))
+    np.testing.assert_array_equal(load_model(tmp_path).score(QUERIES), model.score(QUERIES))
 
 
 @pytest.mark.fit
@@ -116,5 +116,5 @@ def test_a_hybrid_of_an_earlier_version_scores_the_same(tmp_path: Path) -> None:
     rename(tmp_path / "hybrid.npz", {"cold_items": "newcomers"})
     assert "guide" in json.loads((tmp_path / "hybrid.json").read_text())
     loaded: Any = load_model(tmp_path, base_models)
-    np.testing.assert_array_equal(loaded.score(ASKED), model.score(ASKED))
+    np.testing.assert_array_equal(loaded.score(QUERIES), model.score(QUERIES))
     assert loaded.cold_start_model == model.cold_start_model and loaded.learned == model.learned

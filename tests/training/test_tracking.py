@@ -125,10 +125,10 @@ def test_the_next_forecast_goes_by_what_the_newest_trainings_took(store: Trackin
     assert (past.rows, past.work) == (notes["rows"], notes["work"])
     assert (past.cpu_seconds, past.peak_mb) == (trained.usage.cpu_seconds, trained.usage.peak_mb)
     assert store.past_trainings("past", "popularity") == [] == store.past_trainings("shop", "popularity")
-    again = train_family("collaborative", DATASET, options=RuntimeOptions(), past=[past])
-    assert again.report.notes["forecast_trainings"] == 1
-    run = store.client.get_run(store.log(again, "past").run_id)
-    assert run.data.metrics["fit/forecast_cpu_seconds"] == again.report.notes["forecast_cpu_seconds"]
+    second = train_family("collaborative", DATASET, options=RuntimeOptions(), past=[past])
+    assert second.report.notes["forecast_trainings"] == 1
+    run = store.client.get_run(store.log(second, "past").run_id)
+    assert run.data.metrics["fit/forecast_cpu_seconds"] == second.report.notes["forecast_cpu_seconds"]
     assert len(store.past_trainings("past", "collaborative")) == 2
 
 
@@ -288,6 +288,6 @@ def test_a_server_keeps_the_same_promises(server: Tracking, trained: TrainedMode
 @pytest.mark.parametrize("header", [{"Origin": "https://elsewhere.example"}, {"Host": "elsewhere.example"}])
 def test_pages_of_other_sites_cannot_use_the_server(server: Tracking, header: dict[str, str]) -> None:
     url = f"{server.uri}/api/2.0/mlflow/experiments/create"
-    answer = httpx.post(url, json={"name": "foreign"}, headers=header)
-    assert answer.status_code == 403
+    response = httpx.post(url, json={"name": "foreign"}, headers=header)
+    assert response.status_code == 403
     assert server.client.get_experiment_by_name("foreign") is None

@@ -63,11 +63,15 @@ def test_a_training_is_taken_over_from_disk(base_models: dict[str, TrainedModel]
     for name, one in (*base_models.items(), ("hybrid", ensemble)):
         one.save(tmp_path / name)
     loaded = {name: TrainedModel.load(tmp_path / name) for name in base_models}
-    again = TrainedModel.load(tmp_path / "hybrid", loaded)
+    reloaded = TrainedModel.load(tmp_path / "hybrid", loaded)
     histories = DATASET.histories()
     for stage in ("validated", "evaluated", "model"):
-        assert np.array_equal(getattr(again, stage).score(histories), getattr(ensemble, stage).score(histories))
-    assert (again.report, again.score_map, again.usage) == (ensemble.report, ensemble.score_map, ensemble.usage)
+        assert np.array_equal(getattr(reloaded, stage).score(histories), getattr(ensemble, stage).score(histories))
+    assert (reloaded.report, reloaded.score_map, reloaded.usage) == (
+        ensemble.report,
+        ensemble.score_map,
+        ensemble.usage,
+    )
 
 
 def test_an_ensemble_learns_from_the_past_and_serves_with_the_present(base_models: dict[str, TrainedModel]) -> None:

@@ -55,15 +55,17 @@ def test_an_ensemble_is_tuned_over_base_models_that_are_fitted_once_and_know_not
     fit = Popularity.fit
     monkeypatch.setattr(Popularity, "fit", lambda self, data, options: fitted.append(data) or fit(self, data, options))
     learned = ensemble_fit(Hybrid, SPLIT, {name: load_config(name) for name in ("popularity", "item-knn")}, OPTIONS)
-    asked: list[Dataset] = []
+    ensemble_fits: list[Dataset] = []
     whole = Hybrid.fit
-    monkeypatch.setattr(Hybrid, "fit", lambda self, data, options: asked.append(data) or whole(self, data, options))
+    monkeypatch.setattr(
+        Hybrid, "fit", lambda self, data, options: ensemble_fits.append(data) or whole(self, data, options)
+    )
     found = run_study(
         Hybrid, SPLIT, load_space("hybrid"), load_config("hybrid"), options=OPTIONS, minutes=5, trials=3, fit=learned
     )
     assert [trial.state for trial in found.trials] == [COMPLETE] * 3 and isinstance(found.config, HybridConfig)
-    assert len(asked) == 3 and all(data is SPLIT.train for data in asked)
-    earlier, later = fitted  # before the ensemble's questions, and for what it is judged on; neither per trial
+    assert len(ensemble_fits) == 3 and all(data is SPLIT.train for data in ensemble_fits)
+    earlier, later = fitted  # before the ensemble's queries, and for what it is judged on; neither per trial
     assert later is SPLIT.train
     share = len(earlier.interactions) / len(SPLIT.train.interactions)
     assert share == pytest.approx(1 - WINDOW, abs=0.01)

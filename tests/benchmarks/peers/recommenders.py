@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from questions import Log
+from queries import Log
 
 Config = dict[str, Any]
 Scorer = Callable[[np.ndarray], np.ndarray]

@@ -1,6 +1,6 @@
-"""Tune one peer on the validation questions, fit it on what came before the test window, and score the test's users.
+"""Tune one peer on the validation queries, fit it on what came before the test window, and score the test's users.
 
-    python run.py --questions FOLDER --peer NAME --space JSON --out FOLDER
+    python run.py --queries FOLDER --peer NAME --space JSON --out FOLDER
 
 Runs in the peers' own environment and imports nothing of the product. Every configuration that was tried is a line of
 `tuning.jsonl`, so that an interrupted search goes on where it was; `result.json` is written last.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from questions import Log, Questions, ndcg, read_questions
+from queries import Log, Queries, ndcg, read_queries
 from recommenders import FITS, Scorer, counts_of_items
 
 Config = dict[str, Any]
@@ -33,41 +33,41 @@ PACKAGES = {
 
 
 class Tuning:
-    """What configurations reach on the validation questions, remembered on disk."""
+    """What configurations reach on the validation queries, remembered on disk."""
 
-    def __init__(self, path: Path, questions: Questions) -> None:
-        self.path, self.questions = path, questions
+    def __init__(self, path: Path, queries: Queries) -> None:
+        self.path, self.queries = path, queries
         lines = path.read_text().splitlines() if path.exists() else []
-        self.tried = {_key(line["config"]): line for line in map(json.loads, lines)}
+        self.trials = {_key(line["config"]): line for line in map(json.loads, lines)}
 
     @property
     def seconds(self) -> float:
-        return sum(line["seconds"] for line in self.tried.values())
+        return sum(line["seconds"] for line in self.trials.values())
 
     @property
     def best(self) -> Config:
-        return max(self.tried.values(), key=lambda line: line["ndcg@10"])["config"]
+        return max(self.trials.values(), key=lambda line: line["ndcg@10"])["config"]
 
     def known(self, config: Config) -> float | None:
-        line = self.tried.get(_key(config))
+        line = self.trials.get(_key(config))
         return None if line is None else line["ndcg@10"]
 
     def add(self, config: Config, reached: float, seconds: float) -> None:
         line = {"config": config, "ndcg@10": reached, "seconds": round(seconds, 2)}
-        self.tried[_key(config)] = line
+        self.trials[_key(config)] = line
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(f"{reached:.4f} {config} {seconds:.1f} s", flush=True)
 
     def measure(self, score: Scorer) -> float:
-        """NDCG@10 over the validation questions."""
-        asked = self.questions
+        """NDCG@10 over the validation queries."""
+        queries = self.queries
         total = 0.0
-        for start in range(0, len(asked.validation_users), BATCH):
+        for start in range(0, len(queries.validation_users), BATCH):
             rows = slice(start, start + BATCH)
-            scores = with_cold_users(score, asked.train, asked.validation_users[rows])
-            total += ndcg(scores, asked.validation_targets[rows], asked.validation_masked[rows]).sum()
-        return total / len(asked.validation_users)
+            scores = with_cold_users(score, queries.train, queries.validation_users[rows])
+            total += ndcg(scores, queries.validation_targets[rows], queries.validation_masked[rows]).sum()
+        return total / len(queries.validation_users)
 
 
 def tune(peer: str, space: Config, tuning: Tuning, seconds: float, threads: int, seed: int) -> tuple[Config, bool]:
@@ -83,10 +83,10 @@ def tune(peer: str, space: Config, tuning: Tuning, seconds: float, threads: int,
                 config = {**best, name: value}
                 if tuning.known(config) is not None:
                     continue
-                if tuning.tried and tuning.seconds > seconds:
+                if tuning.trials and tuning.seconds > seconds:
                     return tuning.best, True
                 began = time.perf_counter()
-                score = FITS[peer](tuning.questions.train, config, threads, seed)
+                score = FITS[peer](tuning.queries.train, config, threads, seed)
                 tuning.add(config, tuning.measure(score), time.perf_counter() - began)
             best = tuning.best
     return best, False
@@ -97,7 +97,7 @@ def tune_epochs(space: Config, tuning: Tuning, seconds: float, threads: int, see
     from sasrec import SasRec
 
     config = {name: values[0] for name, values in space.items() if name != "epochs"}
-    model = SasRec(tuning.questions.train, config, threads, seed)
+    model = SasRec(tuning.queries.train, config, threads, seed)
     worse, done, spent = 0, 0, 0.0
     for epochs in space["epochs"]:
         began = time.perf_counter()
@@ -138,7 +138,7 @@ def _key(config: Config) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--questions", type=Path, required=True)
+    parser.add_argument("--queries", type=Path, required=True)
     parser.add_argument("--peer", required=True)
     parser.add_argument("--space", type=json.loads, required=True, help="JSON: parameter -> values to try")
     parser.add_argument("--out", type=Path, required=True)
@@ -146,12 +146,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    questions = read_questions(arguments.questions)
+    queries = read_queries(arguments.queries)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    tuning = Tuning(arguments.out / "tuning.jsonl", questions)
+    tuning = Tuning(arguments.out / "tuning.jsonl", queries)
     how = (arguments.space, tuning, arguments.tune_seconds, arguments.threads, arguments.seed)
     config, cut_short = tune_epochs(*how) if arguments.peer == "sasrec" else tune(arguments.peer, *how)
-    log, users = questions.before_test, questions.test_users
+    log, users = queries.before_test, queries.test_users
     began = time.perf_counter()
     score = fit(arguments.peer, log, config, arguments.threads, arguments.seed)
     fitted = time.perf_counter()
@@ -165,7 +165,7 @@ def main() -> None:
     result = {
         "config": config,
         "version": f"{package} {version(package)}" if package else "",
-        "tried": len(tuning.tried),
+        "tried": len(tuning.trials),
         "cut_short": cut_short,
         "tune_seconds": tuning.seconds,
         "fit_seconds": fitted - began,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pytorch_lightning import Trainer, seed_everything
-from questions import Log
+from queries import Log
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
 
@@ -14,7 +14,7 @@ Config = dict[str, Any]
 
 
 class SasRec:
-    """A model that can be asked between epochs."""
+    """A model that can be scored between epochs."""
 
     def __init__(self, log: Log, config: Config, threads: int, seed: int) -> None:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""`make bench-quality`: our families and other people's recommenders on the same questions, by the same measure.
+"""`make bench-quality`: our families and other people's recommenders on the same queries, by the same measure.
 
 Prints a table for each data set and protocol on stderr and JSON on stdout, and writes docs/benchmarks.md. What was
 found before is kept under the state folder and used again.
@@ -65,7 +65,7 @@ def main(
             left_out.append(f"{run.name}: nobody said where it lies (ML1M=folder, or --ml-1m)")
             continue
         split = _split(run, files)
-        console.print(f"[bold]{run.name}[/bold]: split {split.hash}, {len(split.test):,} questions")
+        console.print(f"[bold]{run.name}[/bold]: split {split.hash}, {len(split.test):,} queries")
         ours = measure_families(
             [name for name in names if name in FAMILIES],
             run,

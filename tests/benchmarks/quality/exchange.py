@@ -1,7 +1,7 @@
-"""What the peers are given and what comes back: questions as Parquet files, scores as one matrix.
+"""What the peers are given and what comes back: queries as Parquet files, scores as one matrix.
 
-The folder holds the log before each window and who is asked. Of the validation window it holds the answers too, for
-tuning; those of the test window stay here. Peers work by position: ids mean nothing to them.
+The folder holds the log before each window and the evaluated users. Of the validation window it holds the targets
+too, for tuning; those of the test window stay here. Peers work by position: ids mean nothing to them.
 """
 
 import json
@@ -22,7 +22,7 @@ FACTS = "split.json"
 
 
 def export(split: Split, folder: Path) -> Path:
-    """Write the questions of a split into `folder`, once, and return it. `FACTS` is written last."""
+    """Write the queries of a split into `folder`, once, and return it. `FACTS` is written last."""
     if (folder / FACTS).exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,11 +57,11 @@ def _write_pairs(matrix: sp.csr_array, path: Path) -> None:
 class Replay:
     """Scores that were computed elsewhere, in the place of a model in `training.evaluation.report`.
 
-    An evaluation asks once for every question, in order; each answer is the next rows of the matrix.
+    An evaluation scores every query once, in order; each call takes the next rows of the matrix.
     """
 
     def __init__(self, family: str, scores: npt.NDArray[np.float32]) -> None:
-        """scores: float32 [n_questions, n_items], finite."""
+        """scores: float32 [n_queries, n_items], finite."""
         self.family = family
         self._scores = scores
         self._next = 0
@@ -78,5 +78,5 @@ class Replay:
     def score(self, histories: Histories) -> FloatMatrix:
         start, self._next = self._next, self._next + len(histories)
         if self._next > len(self._scores):
-            raise ValueError(f"{self.family}: asked for more answers than the {len(self._scores)} there are")
+            raise ValueError(f"{self.family}: more queries than the {len(self._scores)} that have scores")
         return np.array(self._scores[start : self._next])

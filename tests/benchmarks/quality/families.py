@@ -38,7 +38,7 @@ def measure_families(
         families: names of ours.
         run: the data set and the protocol.
         files_: of the data set.
-        split: what the peers are asked on; the figures must be of the same.
+        split: what the peers are measured on; the figures must be of the same.
         cache: keeps trained models and figures, so that an interrupted benchmark goes on.
         max_seconds: bounds the fits of each family.
         threads, seed: of the fits.

@@ -130,8 +130,8 @@ def _searches(peers: Iterable[dict[str, Any]]) -> list[str]:
     table = [["peer", "version", "configuration", "tried", "tuning s"]]
     for peer in peers:
         config = ", ".join(f"{name} {'all' if value is None else value}" for name, value in peer["config"].items())
-        tried = f"{peer['tried']}{' (out of time)' if peer['cut_short'] else ''}"
-        row = [_name(peer["model"]), peer["version"] or "in the script", config, tried]
+        trials = f"{peer['tried']}{' (out of time)' if peer['cut_short'] else ''}"
+        row = [_name(peer["model"]), peer["version"] or "in the script", config, trials]
         table.append([*row, f"{peer['tune_seconds']:.0f}"])
     return _table(table)
 

@@ -65,7 +65,7 @@ def measure_peer(
         peer: a name of `peers()`.
         split: of ours.
         cache: holds what peers found, by split, peer, search space, bounds and lock; a second call takes it from there.
-        python: gives the interpreter of the peers' environment, and is asked only where something must run.
+        python: gives the interpreter of the peers' environment, and is called only where something must run.
         bounds: of the run.
         fit: where not, only what was found before is told.
 
@@ -75,12 +75,12 @@ def measure_peer(
     space = space_of(peer, split)
     if space is None:
         return None
-    questions = export(split, cache / split.hash / "questions")
+    queries = export(split, cache / split.hash / "queries")
     folder = cache / split.hash / f"{peer}-{_digest(peer, space, bounds)}"
     if not (folder / "result.json").exists():
         if not fit:
             raise RuntimeError(NOT_YET)
-        _run(python(), peer, space, questions, folder, bounds)
+        _run(python(), peer, space, queries, folder, bounds)
     found = json.loads((folder / "result.json").read_text())
     report = evaluate_model(
         Replay.read(PEER + peer, folder / "scores.npy", split),
@@ -103,9 +103,9 @@ def random_order(split: Split) -> list[dict[str, Any]]:
     return [result.model_dump(mode="json") for result in report.results[1::2]]
 
 
-def _run(python: Path, peer: str, space: Space, questions: Path, folder: Path, bounds: Bounds) -> None:
+def _run(python: Path, peer: str, space: Space, queries: Path, folder: Path, bounds: Bounds) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    command = [str(python), str(RUN), "--questions", str(questions), "--peer", peer, "--space", json.dumps(space)]
+    command = [str(python), str(RUN), "--queries", str(queries), "--peer", peer, "--space", json.dumps(space)]
     command += ["--out", str(folder), "--tune-seconds", str(bounds.tune_seconds)]
     command += ["--threads", str(bounds.threads), "--seed", str(bounds.seed)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(bounds.threads))

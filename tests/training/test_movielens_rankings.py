@@ -48,7 +48,7 @@ def served(family: str) -> Recommender:
 
 @cache
 def warm_ndcg(family: str) -> float:
-    """NDCG@10 of users with a history, fitted on the oldest 90 % of events and asked for the last 10 %."""
+    """NDCG@10 of users with a history, fitted on the oldest 90 % of events, where the last 10 % are the targets."""
     if family == "hybrid":
         base_models = {name: fit(name, split().before_test) for name in BASE_MODELS}
         model: Recommender = learned_hybrid().with_refitted(base_models, split().before_test)
@@ -80,7 +80,7 @@ def test_figures_reach_what_was_measured(family: str, floor: float) -> None:
     assert warm_ndcg(family) > floor
 
 
-def test_the_hybrid_beats_what_it_blends() -> None:
+def test_the_hybrid_beats_its_base_models() -> None:
     assert warm_ndcg("hybrid") > max(warm_ndcg(name) for name in BASE_MODELS)
 
 

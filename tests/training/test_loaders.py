@@ -43,9 +43,9 @@ def read(folder: Path, body: str, items: Path | None = None) -> LoadedDataset:
         datetime.fromtimestamp(SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     ],
 )
-def test_moments_are_understood_in_every_unit_and_as_text(tmp_path: Path, moment: object) -> None:
-    tables = read(tmp_path, f"{HEAD}\nu,a,{moment}\n")
-    assert tables.dataset.interactions.timestamps.tolist() == [MICROS] and tables.has_dates
+def test_timestamps_are_understood_in_every_unit_and_as_text(tmp_path: Path, moment: object) -> None:
+    loaded = read(tmp_path, f"{HEAD}\nu,a,{moment}\n")
+    assert loaded.dataset.interactions.timestamps.tolist() == [MICROS] and loaded.has_dates
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_moments_are_understood_in_every_unit_and_as_text(tmp_path: Path, moment
         pa.array([datetime.fromtimestamp(SECOND, UTC).isoformat()], pa.large_string()),
     ],
 )
-def test_parquet_may_hold_moments_in_any_type(tmp_path: Path, times: pa.Array) -> None:
+def test_parquet_may_hold_timestamps_in_any_type(tmp_path: Path, times: pa.Array) -> None:
     pq.write_table(pa.table({"user_id": [7], "item_id": ["a"], "timestamp": times}), tmp_path / "events.parquet")
     assert load_dataset_files(tmp_path / "events.parquet", None).dataset.interactions.timestamps.tolist() == [MICROS]
 
@@ -75,24 +75,24 @@ def test_a_day_is_a_moment_too(tmp_path: Path) -> None:
 
 
 def test_small_numbers_are_positions_and_that_is_said(tmp_path: Path) -> None:
-    tables = read(tmp_path, f"{HEAD}\nu,a,0\nu,b,1\nu,c,2\n")
-    assert tables.dataset.interactions.timestamps.tolist() == [0, 1, 2]
-    assert not tables.has_dates and "positions" in tables.remarks[0]
+    loaded = read(tmp_path, f"{HEAD}\nu,a,0\nu,b,1\nu,c,2\n")
+    assert loaded.dataset.interactions.timestamps.tolist() == [0, 1, 2]
+    assert not loaded.has_dates and "positions" in loaded.remarks[0]
     halves = read(tmp_path, f"{HEAD}\nu,a,0.5\nu,b,0.25\n").dataset.interactions
     assert halves.items.tolist() == [1, 0]  # fractions keep their order
 
 
 def test_ids_are_text_as_it_stands(tmp_path: Path) -> None:
-    tables = read(tmp_path, f"{HEAD}\n007,1.0,{SECOND}\n7,NA,{SECOND}\nnull,1,{SECOND}\n")
-    assert tables.dataset.n_users == 3
-    assert tables.dataset.items.ids.tolist() == ["1", "1.0", "NA"]
+    loaded = read(tmp_path, f"{HEAD}\n007,1.0,{SECOND}\n7,NA,{SECOND}\nnull,1,{SECOND}\n")
+    assert loaded.dataset.n_users == 3
+    assert loaded.dataset.items.ids.tolist() == ["1", "1.0", "NA"]
 
 
 def test_numbers_in_one_file_and_text_in_the_other_are_the_same_id(tmp_path: Path) -> None:
     pq.write_table(pa.table({"item_id": [3, 5], "title": ["x", "y"]}), tmp_path / "items.parquet")
-    tables = read(tmp_path, f"{HEAD}\nu,5,{SECOND}\n", tmp_path / "items.parquet")
-    assert tables.dataset.items.ids[tables.dataset.interactions.items].tolist() == ["5"]
-    assert tables.dataset.items.metadata == [{"title": "x"}, {"title": "y"}]
+    loaded = read(tmp_path, f"{HEAD}\nu,5,{SECOND}\n", tmp_path / "items.parquet")
+    assert loaded.dataset.items.ids[loaded.dataset.interactions.items].tolist() == ["5"]
+    assert loaded.dataset.items.metadata == [{"title": "x"}, {"title": "y"}]
 
 
 def test_types_and_values_are_taken_where_they_are_known(tmp_path: Path) -> None:
@@ -119,10 +119,10 @@ def test_metadata_is_plain_and_holds_nothing_unknown(tmp_path: Path) -> None:
 
 def test_items_that_the_list_lacks_are_added_without_metadata(tmp_path: Path) -> None:
     items = text(tmp_path, "item_id,title\na,Apples\n", "items.csv")
-    tables = read(tmp_path, f"{HEAD}\nu,a,{SECOND}\nu,z,{SECOND}\n", items)
-    assert tables.dataset.items.ids.tolist() == ["a", "z"]
-    assert tables.dataset.items.metadata == [{"title": "Apples"}, {}]
-    assert "lacks 1 items" in tables.remarks[-1]
+    loaded = read(tmp_path, f"{HEAD}\nu,a,{SECOND}\nu,z,{SECOND}\n", items)
+    assert loaded.dataset.items.ids.tolist() == ["a", "z"]
+    assert loaded.dataset.items.metadata == [{"title": "Apples"}, {}]
+    assert "lacks 1 items" in loaded.remarks[-1]
 
 
 BAD_EVENTS = {

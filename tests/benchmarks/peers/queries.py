@@ -1,4 +1,4 @@
-"""What a peer is given: a log by position, and questions about its users. Reads what `quality.exchange` wrote."""
+"""What a peer is given: a log by position, and queries of its users. Reads what `quality.exchange` wrote."""
 
 import json
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Questions:
-    """One folder that was exported. The answers of the test window are not in it."""
+class Queries:
+    """One folder that was exported. The targets of the test window are not in it."""
 
     train: Log
     validation_users: np.ndarray  # int32 [n]
@@ -48,7 +48,7 @@ class Questions:
     repeats: bool  # what a user had before may be recommended again
 
 
-def read_questions(folder: Path) -> Questions:
+def read_queries(folder: Path) -> Queries:
     facts = json.loads((folder / "split.json").read_text())
     n_users, n_items = facts["n_users"], facts["n_items"]
 
@@ -64,12 +64,12 @@ def read_questions(folder: Path) -> Questions:
         rows, items = table["row"].to_numpy(), table["item"].to_numpy()
         return sp.coo_matrix((np.ones(len(rows), np.float32), (rows, items)), shape=(n_rows, n_items)).tocsr()
 
-    asked = users("validation_users")
-    return Questions(
+    evaluated = users("validation_users")
+    return Queries(
         train=log("train"),
-        validation_users=asked,
-        validation_targets=pairs("validation_targets", len(asked)),
-        validation_masked=pairs("validation_masked", len(asked)),
+        validation_users=evaluated,
+        validation_targets=pairs("validation_targets", len(evaluated)),
+        validation_masked=pairs("validation_masked", len(evaluated)),
         before_test=log("before_test"),
         test_users=users("test_users"),
         temporal=facts["temporal"],

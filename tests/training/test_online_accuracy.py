@@ -17,8 +17,8 @@ pytestmark = pytest.mark.fit
 EMPTY = (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int8), np.empty(0, np.float32))
 
 
-def questions(targets: list[list[int]], masked: list[list[int]]) -> Holdout:
-    """Users without a history. targets, masked: 0 or 1 by place."""
+def holdout_of(targets: list[list[int]], masked: list[list[int]]) -> Holdout:
+    """Queries of users without a history. targets, masked: 0 or 1 by place."""
     histories = build_histories(*EMPTY, np.empty(0, np.int64), n_rows=len(targets), max_events=10)
     users = np.arange(len(targets), dtype=np.int32)
     return Holdout(users, histories, sp.csr_array(np.array(targets, bool)), sp.csr_array(np.array(masked, bool)))
@@ -39,14 +39,14 @@ def test_by_hand_over_the_items_that_may_be_shown() -> None:
     model = Popularity().fit(dataset, RuntimeOptions(threads=1))
     best, second, third, worst = np.argsort(-model.values, kind="stable")[[0, 1, 2, -1]]
     catalogue = np.array([best, second, third, worst], dtype=np.int32)  # in the order of their scores
-    holdout = questions([[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], [[0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0]])
+    holdout = holdout_of([[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], [[0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0]])
     found = measure_online_accuracy(model, holdout, catalogue)
     assert found is not None
     # The first outranks all three, the second one of two; the third has nothing left to outrank.
     assert (found.auc, found.users) == (pytest.approx((1 + 0.5) / 2), 2)
 
 
-def test_without_questions_there_is_none() -> None:
+def test_without_queries_there_is_none() -> None:
     model = Popularity().fit(build_dataset(), RuntimeOptions(threads=1))
-    nobody = questions([[1, 0]], [[0, 0]]).take(np.empty(0, np.int64))
+    nobody = holdout_of([[1, 0]], [[0, 0]]).take(np.empty(0, np.int64))
     assert measure_online_accuracy(model, nobody, np.array([0, 1], np.int32)) is None
