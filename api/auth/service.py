@@ -22,8 +22,7 @@ from api.database.scope import TenantScope
 from api.http.principal import UserPrincipal
 from api.http.problems import Invalid, Unauthorized
 from api.http.schemas import MAX_TEXT
-from api.sessions.repository import SessionRepository, revoke_if_reused, rotate
-from api.sessions.tables import UserSession
+from api.sessions.repository import SessionRepository, TokenGeneration, revoke_if_reused, rotate
 from api.tenants.repository import TenantRepository
 from api.users import service as users
 from api.users.passwords import Passwords
@@ -98,19 +97,20 @@ class Logins:
     async def refresh(self, refresh_token: str) -> Grant:
         """Continue a session with its next refresh token.
 
-        A refresh token that was used before ends the session, because two parties hold its tokens.
-        Raises RefreshRefused.
+        Used again within `GRACE`, a refresh token gives the same tokens. Later it ends the session, because two parties
+        hold its tokens. Raises RefreshRefused.
         """
         session_and_generation = self.tokens.read_refresh_token(refresh_token)
         if session_and_generation is None:
             raise RefreshRefused
-        rotated = await rotate(self.session, *session_and_generation, self.settings.session_seconds)
-        if rotated is None:
+        generation = await rotate(self.session, *session_and_generation, self.settings.session_seconds)
+        if generation is None:
+            await self.session.rollback()  # its connection is not needed any more, and another one is
             raise RefreshRefused(reused=await revoke_if_reused(self.pool, *session_and_generation))
-        user = await find_logged_in(self.session, rotated)
+        user = await find_logged_in(self.session, generation.session)
         if user is None:
             raise RefreshRefused
-        return self._grant(user, rotated)
+        return self._grant(user, generation)
 
     async def user_of(self, caller: UserPrincipal) -> User:
         """The caller's row."""
@@ -207,7 +207,7 @@ class Logins:
         started = await SessionRepository(self.session, TenantScope(user.tenant_id)).start(
             user.id, seconds, refreshable
         )
-        return self._grant(user, started)
+        return self._grant(user, TokenGeneration(started, started.generation, now))
 
-    def _grant(self, user: User, session: UserSession) -> Grant:
-        return Grant(user, self.tokens.issue(user, session), self.tokens.refresh_token(session))
+    def _grant(self, user: User, generation: TokenGeneration) -> Grant:
+        return Grant(user, self.tokens.issue(user, generation), self.tokens.refresh_token(generation))

@@ -4,15 +4,14 @@ import base64
 import binascii
 import hashlib
 import hmac
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import jwt
 
-from api.sessions.tables import UserSession
+from api.sessions.repository import TokenGeneration
 from api.users.tables import User
 from configs.settings import AuthSettings
 
@@ -49,20 +48,20 @@ class Tokens:
         self._refresh_key = hmac.digest(secret.encode(), b"refresh tokens", hashlib.sha256)
         self._settings = settings
 
-    def issue(self, user: User, session: UserSession) -> AccessToken:
-        """An access token for the user in this session."""
-        now = int(time.time())
-        expires_at = now + self._settings.token_seconds
+    def issue(self, user: User, generation: TokenGeneration) -> AccessToken:
+        """The access token of the user for this generation of a session. Computed again, it is the same."""
+        issued_at = int(generation.begun_at.timestamp())
+        expires_at = issued_at + self._settings.token_seconds
         claims = {
             "iss": self._settings.jwt_issuer,
             "sub": user.id,
             "aud": AUDIENCE,
             "role": user.role,
             "tenant_id": user.tenant_id,
-            "session_id": str(session.id),
-            "iat": now,
+            "session_id": str(generation.session.id),
+            "iat": issued_at,
             "exp": expires_at,
-            "jti": str(uuid4()),
+            "jti": str(UUID(bytes=self._signature(b"jti" + _payload(generation))[:16], version=4)),
         }
         return AccessToken(jwt.encode(claims, self._secret, algorithm=ALGORITHM), expires_at)
 
@@ -81,9 +80,9 @@ class Tokens:
         except jwt.InvalidTokenError:
             return None
 
-    def refresh_token(self, session: UserSession) -> str:
-        """The refresh token of the session's present generation. It is signed, so it need not be stored."""
-        payload = session.id.bytes + session.generation.to_bytes(4, "big")
+    def refresh_token(self, generation: TokenGeneration) -> str:
+        """The refresh token of this generation of a session. It is signed, so it need not be stored."""
+        payload = _payload(generation)
         return base64.urlsafe_b64encode(payload + self._signature(payload)).decode().rstrip("=")
 
     def read_refresh_token(self, token: str) -> tuple[UUID, int] | None:
@@ -99,3 +98,7 @@ class Tokens:
 
     def _signature(self, payload: bytes) -> bytes:
         return hmac.digest(self._refresh_key, payload, hashlib.sha256)
+
+
+def _payload(generation: TokenGeneration) -> bytes:
+    return generation.session.id.bytes + generation.number.to_bytes(4, "big")

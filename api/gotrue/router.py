@@ -26,7 +26,8 @@ def _token(logins: Logins, grant: Any) -> TokenOut:
 async def token(
     body: TokenRequest, logins: CurrentLogins, grant_type: Annotated[Literal["password", "refresh_token"], Query()]
 ) -> TokenOut:
-    """A refresh token can be used once. If it is used again, its session ends, and so do all tokens of the session."""
+    """A refresh token can be used once. Used again within 10 seconds, it gives the same tokens; later its session ends,
+    and so do all tokens of the session."""
     if grant_type == "refresh_token":
         if body.refresh_token is None:
             raise Invalid.field("refresh_token", "required")

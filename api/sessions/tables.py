@@ -3,7 +3,8 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Boolean, Column, ForeignKeyConstraint, Index, Integer
+from sqlalchemy import Boolean, Column, DateTime, ForeignKeyConstraint, Index, Integer
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field
 
 from api.database.base import Table, text_column, timestamptz
@@ -13,7 +14,8 @@ class UserSession(Table, table=True):
     """One login of one user. Access tokens carry its id and are refused once the row is deleted.
 
     Each refresh token carries a generation number, and only the newest generation is accepted. One row therefore
-    stands for the whole family of refresh tokens of a login.
+    stands for the whole family of refresh tokens of a login. `rotations` holds when the newest generations began, the
+    newest last: from it and the generation, the tokens of a generation can be computed again.
     """
 
     __tablename__ = "sessions"
@@ -27,6 +29,10 @@ class UserSession(Table, table=True):
     tenant_id: str = text_column()
     user_id: str = text_column()
     generation: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
+    rotations: list[datetime] = Field(
+        default_factory=list,
+        sa_column=Column(ARRAY(DateTime(timezone=True)), nullable=False, server_default="{}"),
+    )
     refreshable: bool = Field(sa_column=Column(Boolean, nullable=False))
     created_at: datetime = timestamptz(default_now=True)
     expires_at: datetime = timestamptz()

@@ -7,12 +7,13 @@ from typing import Any
 import jwt
 import pytest
 
+from api.sessions.repository import MAX_ROTATIONS
 from api.tenants.service import delete_tenant
 from api.users.passwords import Passwords
 from api.users.service import set_password
 from configs.settings import LimitSettings
 from tests.api.conftest import SECRET
-from tests.fixtures.portal import PASSWORD, Portal, bearer, running_portal, within_5_seconds
+from tests.fixtures.portal import PASSWORD, ROOMY, Portal, bearer, running_portal, within_5_seconds
 
 ADA = "ada@acme.example"
 
@@ -47,20 +48,75 @@ def test_a_reused_refresh_token_revokes_its_family_and_no_other(portal: Portal) 
     other_device = portal.grant(ADA)
     first = portal.grant(ADA)
     second = portal.refresh(first["refresh_token"]).json()
-    assert error_code(portal.refresh(first["refresh_token"])) == (400, "refresh_token_already_used")
+    assert error_code(portal.after_grace(first["refresh_token"])) == (400, "refresh_token_already_used")
     assert error_code(portal.refresh(second["refresh_token"])) == (400, "refresh_token_not_found")
     within_5_seconds(401, asks(portal, bearer(second["access_token"])))
     assert portal.refresh(other_device["refresh_token"]).status_code == 200
 
 
-def test_of_two_who_refresh_with_the_same_token_at_once_one_is_caught(portal: Portal) -> None:
+def tokens_of(answer: Any) -> tuple[str, str]:
+    assert answer.status_code == 200, answer.text
+    grant = answer.json()
+    return grant["access_token"], grant["refresh_token"]
+
+
+def test_all_who_refresh_with_the_same_token_at_once_get_the_same_two_tokens(open_client: Any, tenants: Any) -> None:
+    with running_portal(open_client, tenants, "acme") as one, open_client(limits=ROOMY) as second:
+        other = Portal(second, tenants)  # two processes of the API
+        one.person(ADA)
+        first = one.grant(ADA)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda process: process.refresh(first["refresh_token"]), [one, other] * 6))
+        given = {tokens_of(answer) for answer in answers}
+        assert len(given) == 1
+        assert {answer.json()["expires_at"] for answer in answers} == {answers[0].json()["expires_at"]}
+        ((access_token, refresh_token),) = given
+        assert asks(other, bearer(access_token))().status_code == 200
+        assert len({tokens_of(process.refresh(refresh_token)) for process in (one, other)}) == 1
+
+
+def test_a_token_of_two_generations_ago_gives_its_own_answer_again_within_its_ten_seconds(portal: Portal) -> None:
+    portal.person(ADA)
+    first = portal.grant(ADA)["refresh_token"]
+    answers = [tokens_of(portal.refresh(first))]
+    for _ in range(3):
+        answers.append(tokens_of(portal.refresh(answers[-1][1])))
+    used = [first, *(refresh_token for _, refresh_token in answers[:-1])]
+    assert [tokens_of(portal.refresh(token)) for token in used] == answers
+    portal.sql("UPDATE sessions SET rotations[1] = rotations[1] - interval '11 seconds'")
+    assert tokens_of(portal.refresh(used[1])) == answers[1]
+    assert error_code(portal.refresh(used[0])) == (400, "refresh_token_already_used")
+    assert portal.refresh(answers[-1][1]).status_code == 400
+
+
+def test_the_stored_times_of_a_session_are_bounded(portal: Portal) -> None:
     portal.person(ADA)
     token = portal.grant(ADA)["refresh_token"]
-    with ThreadPoolExecutor(2) as pool:
-        answers = sorted(pool.map(portal.refresh, [token] * 2), key=lambda answer: answer.status_code)
-    assert [answer.status_code for answer in answers] == [200, 400]
-    assert error_code(answers[1]) == (400, "refresh_token_already_used")
-    assert portal.refresh(answers[0].json()["refresh_token"]).status_code == 400
+    for _ in range(MAX_ROTATIONS + 3):
+        token = tokens_of(portal.refresh(token))[1]
+    assert portal.sql("SELECT cardinality(rotations), generation FROM sessions") == [(MAX_ROTATIONS, MAX_ROTATIONS + 3)]
+
+
+def test_nothing_of_the_tokens_is_stored(portal: Portal) -> None:
+    portal.person(ADA)
+    grant = portal.refresh(portal.grant(ADA)["refresh_token"]).json()
+    (row,) = portal.sql("SELECT sessions::text FROM sessions")
+    assert grant["refresh_token"] not in row[0]
+    jti = jwt.decode(grant["access_token"], SECRET, ["HS256"], audience="authenticated")["jti"]
+    assert jti not in row[0]
+
+
+@pytest.mark.parametrize("ending", ["logout", "password", "role"])
+def test_the_grace_of_a_refresh_token_ends_with_its_session(portal: Portal, ending: str) -> None:
+    ada, boss = portal.person(ADA, "admin"), portal.admin()
+    first = portal.grant(ADA)
+    second = portal.refresh(first["refresh_token"]).json()
+    if ending == "logout":
+        portal.client.post("/auth/v1/logout", headers=bearer(second["access_token"]))
+    else:
+        change = {"password": "another password"} if ending == "password" else {"role": "user"}
+        assert portal.client.put(f"/api/users/{ada}", json=change, headers=boss).status_code == 200
+    assert error_code(portal.refresh(first["refresh_token"])) == (400, "refresh_token_not_found")
 
 
 def test_refresh_tokens_that_are_none_are_refused(portal: Portal) -> None:

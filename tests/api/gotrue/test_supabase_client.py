@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 from pydantic import SecretStr
 from supabase_auth import AsyncGoTrueClient, SyncGoTrueClient
@@ -90,9 +91,13 @@ def test_errors_have_the_codes_that_the_client_knows(client: SyncGoTrueClient) -
     assert bad.value.status == 401
 
 
-def test_a_stolen_refresh_token_ends_the_session_of_thief_and_owner(client: SyncGoTrueClient, url: str) -> None:
+def test_a_stolen_refresh_token_ends_the_session_of_thief_and_owner(
+    client: SyncGoTrueClient, url: str, database_url: str
+) -> None:
     stolen = sign_up(client).session.refresh_token
     client.refresh_session()
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE sessions SET rotations[1] = rotations[1] - interval '11 seconds'")
     with SyncGoTrueClient(url=url) as thief, pytest.raises(AuthApiError) as caught:
         thief.refresh_session(stolen)
     assert caught.value.code == "refresh_token_already_used"

@@ -1,0 +1,19 @@
+"""When the newest refresh tokens of a session were used: within seconds, one may be used again.
+
+Revision: 0013
+"""
+
+from alembic import op
+
+revision = "0013"
+down_revision = "0012"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE sessions ADD COLUMN rotations TIMESTAMPTZ[] DEFAULT '{}' NOT NULL")
+
+
+def downgrade() -> None:
+    op.execute("ALTER TABLE sessions DROP COLUMN rotations")
