@@ -1,12 +1,12 @@
 """When the newest refresh tokens of a session were used: within seconds, one may be used again.
 
-Revision: 0013
+Revision: 0014
 """
 
 from alembic import op
 
-revision = "0013"
-down_revision = "0012"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
