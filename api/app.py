@@ -20,6 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api.auth.directory import TokenDirectory
 from api.auth.issuers import ExternalIssuers
+from api.auth.signing_keys import SigningKeys
 from api.auth.tokens import Tokens
 from api.benchmark import routes as benchmark
 from api.database.engine import Database
@@ -81,15 +82,15 @@ class Configuration:
 def create_app(configuration: Configuration | None = None) -> FastAPI:
     """The application.
 
-    Raises MissingSecretError without a JWT secret, FileNotFoundError without a database URL, and ValueError for
-    settings that contradict each other.
+    Raises MissingSecretError without a key that signs tokens, FileNotFoundError without a database URL, and ValueError
+    for settings that contradict each other.
 
     `app.state` holds, while it runs: `configuration`, `database`, `serving`, `keys`, `meter`, `tokens`, `passwords`,
     `client_address`.
     """
     configuration = configuration or Configuration()
     url = configuration.database.resolve(configuration.paths)
-    tokens = Tokens(configuration.auth)
+    tokens = Tokens(configuration.auth, SigningKeys(configuration.auth, configuration.paths))
     issuers = ExternalIssuers(configuration.auth.external_issuers, own=configuration.auth.jwt_issuer)
     database = Database(url, configuration.database.pool_min, configuration.database.pool_max)
     keys = KeyDirectory(database)
@@ -110,6 +111,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             await counter.open()
             stack.push_async_callback(counter.close)
             stack.push_async_callback(issuers.close)
+            await stack.enter_async_context(tokens.keys.watching())
             await stack.enter_async_context(keys.recording_use())
             await stack.enter_async_context(meter.running())
             await stack.enter_async_context(expiring(database.pool))

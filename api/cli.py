@@ -64,7 +64,7 @@ def serve(
     import uvicorn
 
     from api.asgi import application
-    from api.auth.tokens import MissingSecretError
+    from api.auth.signing_keys import MissingSecretError
     from api.http.connections import BoundedProtocol
     from configs.local.processes import DRAIN_SECONDS
 

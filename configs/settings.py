@@ -10,6 +10,7 @@ The modules of this package:
     models/, search/, datasets/                          YAML: hyper-parameters, search spaces, data sets
 """
 
+import json
 import os
 from ipaddress import ip_address
 from pathlib import Path
@@ -28,13 +29,23 @@ Words = Annotated[
 ]
 """Several words in one variable, separated by commas or spaces."""
 
+
+def _secrets(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.lstrip().startswith("[") else tuple(value.replace(",", " ").split())
+
+
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_secrets)]
+"""Several secrets in one variable, separated by commas or spaces; or a JSON list, where secrets contain these."""
+
 LOOPBACK = "127.0.0.1"
 
 
 class Settings(BaseSettings):
     """Base of every settings class: frozen, validates its own fields, ignores other variables."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True)
 
 
 class PathSettings(Settings):
@@ -86,6 +97,11 @@ class PathSettings(Settings):
     def serving_secret_file(self) -> Path:
         """The file (mode 0600) with the secret that the API sends to the model server."""
         return self.root / "serving.secret"
+
+    @property
+    def signing_keys_file(self) -> Path:
+        """The file (mode 0600) to which `python -m api rotate-signing-key` adds keys."""
+        return self.root / "signing-keys" / "keys.json"
 
     @property
     def logs(self) -> Path:
@@ -326,9 +342,15 @@ class ServerSettings(Settings):
 
 
 class AuthSettings(Settings):
-    """Secrets and tokens of the API. The JWT secret has no default: without one, the API does not start."""
+    """Secrets and tokens of the API. The JWT secret has no default: without one, the API does not start, unless
+    `python -m api rotate-signing-key` has made a key in the state folder."""
 
     jwt_secret: SecretStr | None = Field(default=None, alias="JWT_SECRET", description="at least 32 bytes")
+    jwt_other_secrets: Secrets = Field(
+        default=(),
+        alias="JWT_OTHER_SECRETS",
+        description="verify tokens and never sign: the secret before, or the next",
+    )
     jwt_issuer: str = Field(default="recommendai", alias="JWT_ISSUER", description="the `iss` of our own tokens")
     token_seconds: int = Field(default=3_600, alias="JWT_SECONDS", ge=60, description="life of an access token")
     session_seconds: int = Field(

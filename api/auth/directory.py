@@ -34,7 +34,7 @@ class TokenDirectory:
 
     async def find(self, token: str) -> UserPrincipal | None:
         """The user of a valid token, or None. An unknown user of an external issuer is added."""
-        claims = self._tokens.claims(token)
+        claims = await self._tokens.claims(token)
         if claims is not None:
             try:
                 session_id = UUID(claims["session_id"])

@@ -12,14 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from api.auth.jwks import KeySet
 from api.auth.principals import ExternalIdentity
-from api.auth.tokens import LEEWAY_SECONDS
+from api.auth.tokens import INVALID_TOKEN, LEEWAY_SECONDS
 from api.http.schemas import OpaqueId
 from api.users.addresses import is_address
 from configs.issuers import ExternalIssuer
 
 REQUIRED = ["iss", "sub", "aud", "exp"]
-INVALID_TOKEN = (jwt.PyJWTError, ValueError, OverflowError, RecursionError)
-"""What decoding raises for a text that is no token, and for claims with absurd numbers."""
 _ID = TypeAdapter(OpaqueId)
 
 

@@ -100,7 +100,7 @@ class Logins:
         Used again within `GRACE`, a refresh token gives the same tokens. Later it ends the session, because two parties
         hold its tokens. Raises RefreshRefused.
         """
-        session_and_generation = self.tokens.read_refresh_token(refresh_token)
+        session_and_generation = await self.tokens.read_refresh_token(refresh_token)
         if session_and_generation is None:
             raise RefreshRefused
         generation = await rotate(self.session, *session_and_generation, self.settings.session_seconds)

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from api.app import Configuration, create_app
-from api.auth.tokens import MissingSecretError
+from api.auth.signing_keys import MissingSecretError
 from api.database.refresh_ahead_cache import RefreshAheadCache
 from api.database.scope import TenantScope
 from api.http.principal import CurrentTenant, ReadKey, WriteKey

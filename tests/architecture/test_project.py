@@ -47,3 +47,11 @@ def test_no_file_holds_the_marks_of_a_merge() -> None:
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in names]
     assert len(files) > 300
     assert not [path for path in [*files, *ROOT.glob("*.*")] if path.is_file() and marks.search(path.read_text())]
+
+
+def test_migrations_form_one_line() -> None:
+    """Two branches that each add the next number would leave a database that cannot be migrated."""
+    files = sorted((ROOT / "api" / "database" / "migrations" / "versions").glob("[0-9]*.py"))
+    said = [re.findall(r'^(?:down_)?revision = (?:"(\d+)"|None)', path.read_text(), flags=re.M) for path in files]
+    numbers = [path.name[:4] for path in files]
+    assert said == [[number, before] for number, before in zip(numbers, ["", *numbers], strict=False)]
