@@ -39,6 +39,7 @@ from api.idempotency.service import expiring
 from api.keys.directory import KeyDirectory
 from api.metering.meter import Meter
 from api.users.passwords import Passwords
+from configs.journal import JournalSettings
 from configs.settings import (
     ApiSettings,
     AuthSettings,
@@ -77,6 +78,7 @@ class Configuration:
     history: HistorySettings = field(default_factory=HistorySettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
     billing: BillingSettings = field(default_factory=BillingSettings)
+    journal: JournalSettings = field(default_factory=JournalSettings)
 
 
 def create_app(configuration: Configuration | None = None) -> FastAPI:

@@ -6,6 +6,7 @@ The modules of this package:
     plans       subscription plans (`plans.yaml`)        plugins     model families of other packages
     logging     structured logs                          files       files and folders that appear whole or not at all
     memory      garbage collection of servers            priority    low priority for the background
+    journal     what a restore must not undo
     local/      the processes of one machine: demo, PostgreSQL
     models/, search/, datasets/                          YAML: hyper-parameters, search spaces, data sets
 """
@@ -102,6 +103,11 @@ class PathSettings(Settings):
     def signing_keys_file(self) -> Path:
         """The file (mode 0600) to which `python -m api rotate-signing-key` adds keys."""
         return self.root / "signing-keys" / "keys.json"
+
+    @property
+    def journal(self) -> Path:
+        """Erasures and revoked keys, which a restore of the database must not undo (`configs.journal`)."""
+        return self.root / "journal"
 
     @property
     def logs(self) -> Path:

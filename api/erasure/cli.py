@@ -1,12 +1,18 @@
 """The command that erases a tenant. It ends the tenant's subscription first."""
 
+import asyncio
 import sys
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.erasure.journal import ErasureJournal
 from api.tenants import service as tenants
 from api.terminal import in_transaction
+from configs.journal import AnotherJournalError, JournalSettings
+from configs.settings import PathSettings
 
 app = typer.Typer()
 
@@ -22,7 +28,17 @@ def delete_tenant(
     if not yes and sys.stdin.isatty():
         typer.confirm(f"Erase everything of {tenant_id}?", abort=True, err=True)
     left = in_transaction(lambda session: end_subscription(session, tenant_id))
-    in_transaction(lambda session: tenants.delete_tenant(session, tenant_id))
+    journal = ErasureJournal(PathSettings(), JournalSettings())
+
+    async def erase(session: AsyncSession) -> None:
+        await tenants.delete_tenant(session, tenant_id)
+        await journal.record(tenant_id, None, datetime.now(UTC))
+
+    in_transaction(erase)
+    try:
+        asyncio.run(journal.copy())
+    except (OSError, AnotherJournalError) as error:
+        print(f"the journal of erasures is not copied yet, the API will do it: {error}", file=sys.stderr)
     if left is not None:
         print(left, file=sys.stderr)
     print(f"{tenant_id} is deleted", file=sys.stderr)

@@ -1,5 +1,7 @@
 """Deletes the rows of an erased user, and says whose rows may not be written any more."""
 
+from datetime import datetime
+
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -13,15 +15,18 @@ class ErasureRepository:
         self._session = session
         self._tenant_id = scope.tenant_id
 
-    async def erase(self, user_id: str) -> None:
-        """Delete the user's interactions and impressions, and write the tombstone.
+    async def erase(self, user_id: str) -> datetime:
+        """Delete the user's interactions and impressions, and write the tombstone. Returns its time.
 
         Delete the user's own row before, in the same transaction. A concurrent insert of an interaction waits for that
         row, and creates a new user after the commit.
         """
         connection = await self._session.connection()
+        of_user = {"tenant": self._tenant_id, "user": user_id}
+        erased_at: datetime = (await connection.execute(_ENTOMB, of_user)).scalar_one()
         for statement in _ERASE:
-            await connection.execute(statement, {"tenant": self._tenant_id, "user": user_id})
+            await connection.execute(statement, of_user)
+        return erased_at
 
 
 # Impressions are written without a lock on other rows. This lock orders them before or after an erasure.
@@ -49,17 +54,19 @@ def may_stay_sql(row: str) -> str:
 
 _OF_THE_USER = "tenant_id = :tenant AND user_id = :user"
 
+# The tombstone is never earlier than an `ingested_at`, even where the database's clock was set back since.
+_ENTOMB = text(
+    f"""
+    WITH gone AS (DELETE FROM interactions WHERE {_OF_THE_USER} RETURNING ingested_at)
+    INSERT INTO tombstones AS known (tenant_id, user_id, erased_at)
+    SELECT :tenant, :user, greatest(clock_timestamp(), max(ingested_at)) FROM gone
+    ON CONFLICT (tenant_id, user_id) DO UPDATE
+    SET erased_at = greatest(known.erased_at, excluded.erased_at), xid = excluded.xid
+    RETURNING erased_at
+    """  # noqa: S608 - constants of this module
+)
+
 _ERASE = (
-    # The tombstone is never earlier than an `ingested_at`, even where the database's clock was set back since.
-    text(
-        f"""
-        WITH gone AS (DELETE FROM interactions WHERE {_OF_THE_USER} RETURNING ingested_at)
-        INSERT INTO tombstones AS known (tenant_id, user_id, erased_at)
-        SELECT :tenant, :user, greatest(clock_timestamp(), max(ingested_at)) FROM gone
-        ON CONFLICT (tenant_id, user_id) DO UPDATE
-        SET erased_at = greatest(known.erased_at, excluded.erased_at), xid = excluded.xid
-        """  # noqa: S608 - constants of this module
-    ),
     text(f"SELECT pg_advisory_xact_lock({_LOCK})"),
     text(f"DELETE FROM impressions WHERE {_OF_THE_USER}"),  # noqa: S608 - constants of this module
 )

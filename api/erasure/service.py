@@ -4,16 +4,18 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.billing.repository import BillingRepository
 from api.database.scope import TenantScope
+from api.erasure.journal import ErasureJournal
 from api.erasure.repository import ErasureRepository
 from api.idempotency.repository import IdempotencyRepository
 
 
-async def erase_user(session: AsyncSession, scope: TenantScope, user_id: str) -> None:
+async def erase_user(session: AsyncSession, scope: TenantScope, user_id: str, journal: ErasureJournal) -> None:
     """Erase the user's interactions, impressions and idempotency records.
 
     Call it after the user's row is deleted, in the same transaction. The tenant's next export erases the user from the
-    files of the lake.
+    files of the lake. Raises OSError where the journal cannot be written; the transaction must not commit then.
     """
     await IdempotencyRepository(session, scope).delete_of_user(user_id)
     await BillingRepository(session, scope).forget_user(user_id)
-    await ErasureRepository(session, scope).erase(user_id)
+    erased_at = await ErasureRepository(session, scope).erase(user_id)
+    await journal.record(scope.tenant_id, user_id, erased_at)

@@ -50,6 +50,14 @@ class KeyRepository:
         statement = select(ApiKey).where(own).order_by(*order).offset(offset).limit(limit)
         return (await self._session.exec(statement)).all(), total
 
+    async def lock_live(self, key_id: UUID) -> bytes | None:
+        """The hash of a live key's secret; None where the tenant has no such key. Until the transaction ends, no other
+        changes it."""
+        statement = select(ApiKey.key_hash).where(
+            ApiKey.tenant_id == self._tenant_id, ApiKey.id == key_id, col(ApiKey.revoked_at).is_(None)
+        )
+        return (await self._session.exec(statement.with_for_update())).one_or_none()
+
     async def replace_secret(self, key_id: UUID, prefix: str, key_hash: bytes) -> ApiKey | None:
         """Give a live key another secret and return it; None where the tenant has no such key."""
         statement = (

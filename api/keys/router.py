@@ -1,19 +1,31 @@
 """`/api/keys`."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from api.database.session import Session
 from api.http.principal import CurrentAdmin
 from api.http.schemas import Page, Paging
 from api.idempotency.middleware import unrecorded_fields
 from api.keys import service
+from api.keys.journal import RevocationJournal
 from api.keys.schemas import CreatedKey, KeyOut, NewKey
 from api.keys.tables import ApiKey
 
-router = APIRouter(prefix="/api/keys", tags=["keys"])
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    configuration = app.state.configuration
+    app.state.revocations = RevocationJournal(configuration.paths, configuration.journal)
+    async with app.state.revocations.copied():
+        yield
+
+
+router = APIRouter(prefix="/api/keys", tags=["keys"], lifespan=_lifespan)
 _Responses = dict[int | str, dict[str, Any]]
 _FORBIDDEN: _Responses = {403: {"description": "Forbidden"}}
 _NOT_FOUND: _Responses = _FORBIDDEN | {404: {"description": "Not Found"}}
@@ -48,13 +60,13 @@ async def create_key(body: NewKey, admin: CurrentAdmin, session: Session, reques
 @router.post(
     "/{key_id}/rotate", summary="Replace an API key by a new one", responses=_NOT_FOUND, dependencies=_SHOWN_ONCE
 )
-async def rotate_key(key_id: UUID, admin: CurrentAdmin, session: Session) -> CreatedKey:
+async def rotate_key(key_id: UUID, admin: CurrentAdmin, session: Session, request: Request) -> CreatedKey:
     """Id, name, scopes and limit stay the same. The old key is refused after 5 seconds at most."""
-    return _created(await service.rotate_key(session, admin.scope, key_id))
+    return _created(await service.rotate_key(session, admin.scope, key_id, request.app.state.revocations))
 
 
 @router.delete("/{key_id}", status_code=204, summary="Revoke an API key", responses=_NOT_FOUND)
-async def revoke_key(key_id: UUID, admin: CurrentAdmin, session: Session) -> Response:
+async def revoke_key(key_id: UUID, admin: CurrentAdmin, session: Session, request: Request) -> Response:
     """The key is refused after 5 seconds at most, and cannot be restored."""
-    await service.revoke_key(session, admin.scope, key_id)
+    await service.revoke_key(session, admin.scope, key_id, request.app.state.revocations)
     return Response(status_code=204)

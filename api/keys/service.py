@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.database.scope import TenantScope
 from api.http.principal import SCOPES
 from api.http.problems import Conflict, Invalid, NotFound
+from api.keys.journal import RevocationJournal
 from api.keys.repository import KeyRepository
 from api.keys.tables import ApiKey
 
@@ -70,15 +71,19 @@ async def list_keys(session: AsyncSession, scope: TenantScope, offset: int, limi
     return await KeyRepository(session, scope).page(offset, limit)
 
 
-async def rotate_key(session: AsyncSession, scope: TenantScope, key_id: UUID) -> tuple[ApiKey, str]:
+async def rotate_key(
+    session: AsyncSession, scope: TenantScope, key_id: UUID, journal: RevocationJournal
+) -> tuple[ApiKey, str]:
     """Give a key another secret and return its row and the new key. The old one ends within 5 seconds.
 
     Raises NotFound where the tenant has no such live key.
     """
-    key = _new_key()
-    row = await KeyRepository(session, scope).replace_secret(key_id, key[:PREFIX_LENGTH], hash_of(key))
-    if row is None:
+    keys, key = KeyRepository(session, scope), _new_key()
+    ended = await keys.lock_live(key_id)
+    row = await keys.replace_secret(key_id, key[:PREFIX_LENGTH], hash_of(key))
+    if row is None or ended is None:
         raise NotFound("There is no such live API key")
+    await journal.record(scope.tenant_id, key_id, ended)
     return row, key
 
 
@@ -86,9 +91,12 @@ def _new_key() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
-async def revoke_key(session: AsyncSession, scope: TenantScope, key_id: UUID) -> datetime:
+async def revoke_key(session: AsyncSession, scope: TenantScope, key_id: UUID, journal: RevocationJournal) -> datetime:
     """Revoke a key. It is refused after 5 seconds at most. Raises NotFound where the tenant has no such live key."""
-    revoked_at = await KeyRepository(session, scope).revoke(key_id)
-    if revoked_at is None:
+    keys = KeyRepository(session, scope)
+    ended = await keys.lock_live(key_id)
+    revoked_at = await keys.revoke(key_id)
+    if revoked_at is None or ended is None:
         raise NotFound("There is no such live API key")
+    await journal.record(scope.tenant_id, key_id, ended)
     return revoked_at

@@ -1,17 +1,29 @@
 """`/api/users`."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 
 from api.database.session import Session
+from api.erasure.journal import ErasureJournal
 from api.http.principal import CurrentAdmin, CurrentUser
 from api.http.schemas import Page, Paging, PathId, PlainText
 from api.metering.dependencies import PAYMENT_REQUIRED, CurrentPlan
 from api.users import service
 from api.users.schemas import NewUser, UserChanges, UserOut
 
-router = APIRouter(prefix="/api/users", tags=["users"])
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    configuration = app.state.configuration
+    app.state.erasures = ErasureJournal(configuration.paths, configuration.journal)
+    async with app.state.erasures.copied(app.state.database.pool):
+        yield
+
+
+router = APIRouter(prefix="/api/users", tags=["users"], lifespan=_lifespan)
 _Responses = dict[int | str, dict[str, Any]]
 _FORBIDDEN: _Responses = {403: {"description": "Forbidden"}}
 _NOT_FOUND: _Responses = _FORBIDDEN | {404: {"description": "Not Found"}}
@@ -58,9 +70,9 @@ async def update_user(
 
 
 @router.delete("/{user_id}", status_code=204, summary="Delete a user", responses=_NOT_FOUND | _CONFLICT)
-async def delete_user(user_id: PathId, admin: CurrentAdmin, session: Session) -> Response:
+async def delete_user(user_id: PathId, admin: CurrentAdmin, session: Session, request: Request) -> Response:
     """Delete the user and all data about it."""
-    await service.delete_user(session, admin.scope, user_id)
+    await service.delete_user(session, admin.scope, user_id, request.app.state.erasures)
     return Response(status_code=204)
 
 

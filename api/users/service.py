@@ -9,6 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.engine import OneConnection
 from api.database.scope import TenantScope
+from api.erasure.journal import ErasureJournal
 from api.erasure.service import erase_user
 from api.http.principal import UserPrincipal
 from api.http.problems import Conflict, Forbidden, Invalid, NotFound
@@ -137,12 +138,12 @@ async def toggle_status(session: AsyncSession, scope: TenantScope, user_id: str)
     return user
 
 
-async def delete_user(session: AsyncSession, scope: TenantScope, user_id: str) -> None:
+async def delete_user(session: AsyncSession, scope: TenantScope, user_id: str, journal: ErasureJournal) -> None:
     """Delete the user and erase all data about it. Raises NotFound, and Conflict for the last active administrator."""
     await _require_another_admin(session, scope, user_id)
     if not await UserRepository(session, scope).delete(user_id):
         raise _no_such_user()
-    await erase_user(session, scope, user_id)
+    await erase_user(session, scope, user_id, journal)
 
 
 async def set_password(session: AsyncSession, passwords: Passwords, email: str, password: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from api.users.service import create_admin, set_password
 from configs.settings import AuthSettings
 from tests.api.conftest import SECRET, OpenClient, Tenants
 from tests.fixtures.clock import pass_time
+from tests.fixtures.journals import journals
 from tests.fixtures.portal import within_5_seconds
 
 PASSWORD = "correct horse battery"
@@ -90,25 +92,25 @@ def test_only_the_hash_of_a_key_is_kept(tenants: Tenants, database_url: str) -> 
 
 
 def test_a_revoked_key_and_those_of_a_deleted_tenant_are_dead_within_5_seconds(
-    client: TestClient, tenants: Tenants, database_url: str
+    client: TestClient, tenants: Tenants, database_url: str, tmp_path: Path
 ) -> None:
     tenants.create("acme")
     tenants.create("gone")
     revoked, orphaned, kept = tenants.key("acme"), tenants.key("gone"), tenants.key("acme")
     assert {client.get("/reads", headers=key).status_code for key in (revoked, orphaned, kept)} == {200}
     key_id: UUID = _row(database_url, revoked)[0]
-    tenants.run(lambda session: revoke_key(session, TenantScope("acme"), key_id))
+    tenants.run(lambda session: revoke_key(session, TenantScope("acme"), key_id, journals(tmp_path)[1]))
     tenants.run(lambda session: delete_tenant(session, "gone"))
     within_5_seconds(401, lambda: client.get("/reads", headers=revoked))
     assert [client.get("/reads", headers=key).status_code for key in (orphaned, kept)] == [401, 200]
 
 
-def test_a_key_of_another_tenant_cannot_be_revoked(tenants: Tenants, database_url: str) -> None:
+def test_a_key_of_another_tenant_cannot_be_revoked(tenants: Tenants, database_url: str, tmp_path: Path) -> None:
     tenants.create("acme")
     tenants.create("other")
     key_id = _row(database_url, tenants.key("acme"))[0]
     with pytest.raises(NotFound):
-        tenants.run(lambda session: revoke_key(session, TenantScope("other"), key_id))
+        tenants.run(lambda session: revoke_key(session, TenantScope("other"), key_id, journals(tmp_path)[1]))
 
 
 def test_the_last_use_of_a_key_is_noted_behind_the_requests(
@@ -122,13 +124,13 @@ def test_the_last_use_of_a_key_is_noted_behind_the_requests(
     assert _row(database_url, unused)[2] is None
 
 
-def test_a_tenant_has_at_most_20_live_keys(tenants: Tenants, database_url: str) -> None:
+def test_a_tenant_has_at_most_20_live_keys(tenants: Tenants, database_url: str, tmp_path: Path) -> None:
     tenants.create()
     keys = [tenants.key() for _ in range(20)]
     with pytest.raises(Conflict):
         tenants.key()
     key_id = _row(database_url, keys[0])[0]
-    tenants.run(lambda session: revoke_key(session, TenantScope("acme"), key_id))
+    tenants.run(lambda session: revoke_key(session, TenantScope("acme"), key_id, journals(tmp_path)[1]))
     tenants.key()
 
 

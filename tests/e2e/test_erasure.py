@@ -18,8 +18,9 @@ LAKE_RUN = ("job", "execute", "-j", LAKE, "--tags", json.dumps({TENANT_TAG: TENA
 
 
 def known_in(platform: Platform, word: str) -> set[Path]:
-    """Files of the state folder with the word; PostgreSQL's own are its own."""
-    children = [child for child in platform.paths.root.iterdir() if child != platform.paths.postgres]
+    """Files of the state folder with the word. PostgreSQL's own are its own, and the journal is there to name users."""
+    apart = {platform.paths.postgres, platform.paths.journal}
+    children = [child for child in platform.paths.root.iterdir() if child not in apart]
     assert platform.paths.logs in children
     return {child / path for child in children if child.is_dir() for path in files_with(child, word)} | {
         child for child in children if child.is_file() and word.encode() in child.read_bytes()

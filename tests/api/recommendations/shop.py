@@ -26,6 +26,7 @@ from configs.settings import HistorySettings
 from feature_store.interaction_types import SEEN_TYPES, SeenPolicy, event_weight
 from feature_store.loaders.prepare import INTERACTIONS
 from serving.contracts.histories import read_history, read_ids
+from tests.fixtures.journals import journals
 
 SHOP = TenantScope("shop")
 BOUNDS = HistorySettings(max_events=4, max_seen=3)  # of 30 scanned events
@@ -140,7 +141,8 @@ class Shop:
         if not self.sql("SELECT 1 FROM users WHERE id = %s", user):
             return
         async with transaction(self.database) as session:
-            await delete_user(session, SHOP, user)
+            with tempfile.TemporaryDirectory() as folder:
+                await delete_user(session, SHOP, user, journals(Path(folder))[0])
         self.events = {id_: event for id_, event in self.events.items() if event.user != user}
 
     async def check(self) -> None:
