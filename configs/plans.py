@@ -1,5 +1,6 @@
 """The subscription plans of `plans.yaml`: prices and limits."""
 
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,11 @@ class Overage(_Frozen):
     unit_price_cents: int = Field(alias="unitPriceCents", gt=0, description="price of `unit_size` requests")
     unit_size: int = Field(alias="unitSize", gt=0)
     cap: int = Field(ge=0, description="default bound on a cycle's overage, in whole units of the currency")
+
+    @property
+    def unit_price(self) -> Fraction:
+        """The exact price of one request in cents."""
+        return Fraction(self.unit_price_cents, self.unit_size)
 
 
 class Plan(_Frozen):

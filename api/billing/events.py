@@ -111,7 +111,8 @@ async def handle(database: Database, gateway: Gateway, event: WebhookEvent) -> N
             return
     fetched = await fetch_subscriptions(database, gateway, event.customer_id)
     async with transaction(database) as session:
-        await store_subscription(session, TenantScope(tenant_id), fetched)
+        changed_at = event.created if event.type.startswith("customer.subscription.") else None
+        await store_subscription(session, TenantScope(tenant_id), fetched, changed_at)
         await _mark(session, event.id, tenant_id)
 
 

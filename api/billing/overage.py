@@ -6,8 +6,7 @@ up at Stripe by its metadata. So where a process dies between the last two steps
 """
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 import stripe
 import structlog
@@ -15,12 +14,14 @@ from sqlalchemy import text
 
 from api.billing.gateway import CURRENCY, Gateway, cycle_name
 from api.billing.problems import StripeRefused
+from api.billing.repository import BillingRepository
 from api.billing.subscriptions import INTERVALS, LIVE, current_subscription
 from api.database.engine import Database
-from api.metering.terms import charged_cents, effective_cap
-from configs.plans import plan
+from api.database.scope import TenantScope
+from api.database.session import transaction
+from api.metering.repository import months_of
 
-SETTLED_SECONDS = 60
+SETTLED = timedelta(seconds=60)
 """After this long past its end, no process adds units to a cycle any more."""
 _LOCK = "hashtextextended('overage', 0)"
 
@@ -65,8 +66,9 @@ async def report_overage(
         if taken.scalar() is False:
             return 0
         try:
-            for cycle in (await connection.execute(_DUE, {"as_of": as_of, "settled": SETTLED_SECONDS})).all():
-                await connection.execute(_FIX, _fixed(cycle))
+            ended_by = as_of or datetime.now(UTC) - SETTLED
+            for tenant_id in (await connection.execute(_DUE, {"ended_by": ended_by})).scalars().all():
+                await _settle(database, TenantScope(tenant_id), ended_by)
             reported = 0
             for row in (await connection.execute(_UNREPORTED)).all():
                 charge = Charge(**row._mapping)
@@ -83,15 +85,21 @@ async def report_overage(
             await connection.execute(text(f"SELECT pg_advisory_unlock({_LOCK})"))
 
 
-def _fixed(cycle: Any) -> dict[str, Any]:
-    chosen = plan(cycle.plan_id)
-    cap_cents = effective_cap(chosen, cycle.cap_cents)
-    return {
-        "tenant": cycle.tenant_id,
-        "start": cycle.cycle_start,
-        "units": cycle.units - cycle.request_limit,
-        "cents": charged_cents(chosen, cycle.units, cycle.request_limit, cap_cents),
-    }
+async def _settle(database: Database, scope: TenantScope, ended_by: datetime) -> None:
+    """Decide what each month costs that has ended by then, if that is not decided yet.
+
+    Under the lock of the tenant's billing, so that neither plan nor cap change meanwhile.
+    """
+    async with transaction(database) as session:
+        if not await BillingRepository(session, scope).lock():
+            return
+        connection = await session.connection()
+        for month in await months_of(session, scope, ended_by, ended_by=ended_by):
+            terms = month.terms
+            key = {"tenant": scope.tenant_id, "start": terms.cycle.start}
+            if units := terms.overage_units(month.units):
+                await connection.execute(_FIX, {**key, "units": units, "cents": terms.charged_cents(month.units)})
+            await connection.execute(_SETTLED, key)
 
 
 async def _report(gateway: Gateway, charge: Charge) -> str:
@@ -125,36 +133,23 @@ def _is_monthly(subscription: stripe.Subscription) -> bool:
     return recurring is not None and INTERVALS.get(recurring.interval) == "monthly"
 
 
-# The cap is the one at the cycle's end. Later changes count for later cycles.
 _DUE = text(
     """
-    SELECT cycle.tenant_id, cycle.cycle_start, cycle.units, cycle.request_limit, cycle.plan_id,
-        CASE WHEN changed.since THEN changed.cap_cents ELSE own.overage_cap_cents END AS cap_cents
-    FROM usage_cycles AS cycle
-    JOIN tenants ON tenants.id = cycle.tenant_id AND tenants.deleted_at IS NULL
-    LEFT JOIN billing_settings AS own ON own.tenant_id = cycle.tenant_id
-    LEFT JOIN LATERAL (
-        SELECT true AS since, ((before ->> 'overageBudgetCap')::numeric * 100)::bigint AS cap_cents
-        FROM billing_audit
-        WHERE billing_audit.tenant_id = cycle.tenant_id AND action = 'cap' AND at >= cycle.cycle_end
-        ORDER BY at LIMIT 1
-    ) AS changed ON true
-    LEFT JOIN overage_charges AS charge
-        ON charge.tenant_id = cycle.tenant_id AND charge.cycle_start = cycle.cycle_start
-    WHERE cycle.cycle_end <= coalesce(CAST(:as_of AS timestamptz), now() - make_interval(secs => :settled))
-        AND cycle.units > cycle.request_limit AND charge.tenant_id IS NULL
-    ORDER BY cycle.cycle_end
+    SELECT DISTINCT cycle.tenant_id
+    FROM usage_cycles AS cycle JOIN tenants ON tenants.id = cycle.tenant_id AND tenants.deleted_at IS NULL
+    WHERE cycle.cycle_end <= :ended_by AND cycle.settled_at IS NULL
     """
 )
 
 _FIX = text(
     """
     INSERT INTO overage_charges (tenant_id, cycle_start, units, amount_cents, reported_at)
-    SELECT id, :start, :units, :cents, CASE WHEN :cents = 0 THEN now() END FROM tenants
-    WHERE id = :tenant AND deleted_at IS NULL FOR SHARE
+    VALUES (:tenant, :start, :units, :cents, CASE WHEN :cents = 0 THEN now() END)
     ON CONFLICT (tenant_id, cycle_start) DO NOTHING
     """
 )
+
+_SETTLED = text("UPDATE usage_cycles SET settled_at = now() WHERE tenant_id = :tenant AND cycle_start = :start")
 
 # A tenant without a customer at Stripe is left out until it has one.
 _UNREPORTED = text(

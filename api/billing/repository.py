@@ -68,7 +68,8 @@ class BillingRepository:
             status=state.status,
             start=state.current_period_start,
             end=state.current_period_end,
-            anchor=state.billing_cycle_anchor,
+            billing_anchor=state.billing_cycle_anchor,
+            anchor=state.anchor,
             cancels=state.cancel_at_period_end,
             past_due_since=past_due_since,
             as_of=as_of,
@@ -82,10 +83,11 @@ class BillingRepository:
     async def put_cap(self, cents: int) -> None:
         await self._run(_PUT_CAP, cents=cents)
 
-    async def note(self, change: Change, user_id: str | None = None) -> None:
-        """Write a change into the audit, made by this user or, without one, by Stripe."""
+    async def note(self, change: Change, user_id: str | None = None, at: datetime | None = None) -> None:
+        """Write a change into the audit, made by this user or, without one, by Stripe. at: now where left out."""
         await self._run(
             _NOTE,
+            at=at,
             actor=STRIPE if user_id is None else f"{_USER}{user_id}",
             action=change.action,
             before=json.dumps(change.before),
@@ -156,8 +158,8 @@ _PUT_STATE = text(
     """
     UPDATE subscriptions
     SET subscription_id = :subscription, plan_id = :plan, interval = :interval, status = :status,
-        current_period_start = :start, current_period_end = :end, billing_cycle_anchor = :anchor,
-        cancel_at_period_end = :cancels, past_due_since = :past_due_since, as_of = :as_of
+        current_period_start = :start, current_period_end = :end, billing_cycle_anchor = :billing_anchor,
+        anchor = :anchor, cancel_at_period_end = :cancels, past_due_since = :past_due_since, as_of = :as_of
     WHERE tenant_id = :tenant
     """
 )
@@ -172,7 +174,7 @@ _PUT_CAP = text(
 _NOTE = text(
     """
     INSERT INTO billing_audit (tenant_id, at, actor, action, before, after)
-    VALUES (:tenant, clock_timestamp(), :actor, :action, CAST(:before AS jsonb), CAST(:after AS jsonb))
+    VALUES (:tenant, coalesce(:at, clock_timestamp()), :actor, :action, CAST(:before AS jsonb), CAST(:after AS jsonb))
     """
 )
 

@@ -13,7 +13,7 @@ from api.billing.problems import CustomerGone, StripeRefused
 from api.billing.repository import BillingRepository, Change, user_of
 from api.billing.schemas import AuditEntry, CapOut, CheckoutRequest, InvoiceOut, PlanOut, SubscriptionOut
 from api.billing.subscriptions import LIVE, lookup_key
-from api.billing.synchronise import fetch_subscriptions, store_subscription, stored_state, subscription_state
+from api.billing.synchronise import fetch_subscriptions, store_subscription, stored_state
 from api.billing.tables import BillingAudit
 from api.database.engine import Database
 from api.database.scope import TenantScope
@@ -21,8 +21,7 @@ from api.database.session import transaction
 from api.http.problems import Conflict, Invalid, NotFound
 from api.http.schemas import PageParams
 from api.metering.cycles import cycle_of
-from api.metering.repository import standing_of
-from api.metering.terms import charged_cents, plan_in_force
+from api.metering.repository import history_of, months_of, standing_of
 from configs.plans import plans
 
 NO_SUBSCRIPTION = "none"
@@ -40,7 +39,7 @@ async def current(session: AsyncSession, scope: TenantScope, now: datetime | Non
     repository = BillingRepository(session, scope)
     known = await repository.subscription()
     state = stored_state(known) if known else None
-    plan, anchor = plan_in_force(await repository.plan(), subscription_state(known) if known else None, now)
+    plan, anchor = (await history_of(session, scope, now)).in_force(now)
     if state is not None and anchor is not None:
         return SubscriptionOut(
             plan_id=plan.id,
@@ -128,16 +127,19 @@ async def invoices(database: Database, gateway: Gateway, scope: TenantScope) -> 
         return []
 
 
-async def set_cap(session: AsyncSession, scope: TenantScope, user_id: str, amount: Decimal) -> CapOut:
+async def set_cap(
+    session: AsyncSession, scope: TenantScope, user_id: str, amount: Decimal, now: datetime | None = None
+) -> CapOut:
     """Set how much overage may cost in a cycle, from the current cycle on.
 
-    Raises Conflict where more has accrued in this cycle already, since the tenant owes what it used.
+    Raises Conflict where more has accrued in a cycle that is not over, since the tenant owes what it used; also where
+    it was owed when the plan changed.
     """
-    cents = to_cents(amount)
+    cents, now = to_cents(amount), now or datetime.now(UTC)
     repository = BillingRepository(session, scope)
     if not await repository.lock():
         raise NotFound("There is no such tenant")
-    accrued = await _accrued_cents(session, scope)
+    accrued = await _accrued_cents(session, scope, now)
     if cents < accrued:
         raise Conflict(
             f"Overage of {accrued / 100:.2f} has accrued in this cycle: the cap cannot be lower until it ends"
@@ -145,17 +147,16 @@ async def set_cap(session: AsyncSession, scope: TenantScope, user_id: str, amoun
     before = await repository.cap_cents()
     await repository.put_cap(cents)
     if before != cents:
-        await repository.note(Change("cap", None if before is None else _cap(before), _cap(cents)), user_id)
-    standing = await standing_of(session, scope.tenant_id, datetime.now(UTC))
+        await repository.note(Change("cap", None if before is None else _cap(before), _cap(cents)), user_id, now)
+    standing = await standing_of(session, scope.tenant_id, now)
     refused_from = standing.terms.refused_from
     exceeded = refused_from is not None and standing.units >= refused_from
     return CapOut(overage_budget_cap=from_cents(cents), budget_exceeded=exceeded)
 
 
-async def _accrued_cents(session: AsyncSession, scope: TenantScope) -> int:
-    standing = await standing_of(session, scope.tenant_id, datetime.now(UTC))
-    terms = standing.terms
-    return charged_cents(terms.plan, standing.units, terms.request_limit, terms.cap_cents)
+async def _accrued_cents(session: AsyncSession, scope: TenantScope, now: datetime) -> int:
+    months = await months_of(session, scope, now)
+    return max((max(month.terms.charged_cents(month.units), month.least_cap_cents) for month in months), default=0)
 
 
 async def audit(session: AsyncSession, scope: TenantScope, page: PageParams) -> tuple[list[AuditEntry], int]:

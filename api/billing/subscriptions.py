@@ -1,7 +1,7 @@
 """Reads Stripe's subscriptions: which one counts, its plan, and its state."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import stripe
@@ -36,6 +36,8 @@ class State:
     current_period_end: datetime
     billing_cycle_anchor: datetime
     cancel_at_period_end: bool
+    anchor: datetime
+    """That of the months that usage is counted in. It never moves while the subscription lives."""
 
     def audit_entry(self) -> dict[str, Any]:
         """The state in the form of an audit entry."""
@@ -63,10 +65,11 @@ def current_subscription(subscriptions: list[stripe.Subscription]) -> stripe.Sub
     return ranked[0] if ranked else None
 
 
-def state_of(subscription: stripe.Subscription, known_plan: str | None = None) -> State:
+def state_of(subscription: stripe.Subscription, anchor: datetime, known_plan: str | None = None) -> State:
     """The state of a subscription.
 
-    known_plan: the plan stored for this subscription, used where its price names none. Raises UnknownPriceError.
+    anchor: that of its months, see `anchor_of`. known_plan: the plan stored for this subscription, used where its price
+    names none. Raises UnknownPriceError.
     """
     item = subscription["items"].data[0]
     price = item.price
@@ -88,7 +91,26 @@ def state_of(subscription: stripe.Subscription, known_plan: str | None = None) -
         # Stripe's portal sets either field, depending on the age of the subscription.
         cancel_at_period_end=subscription.cancel_at_period_end
         or (subscription.status not in ENDED and ends_at is not None and _moment(ends_at) <= period_end),
+        anchor=anchor,
     )
+
+
+def anchor_of(subscription: stripe.Subscription, as_of: datetime) -> datetime:
+    """The moment that the months of a new subscription are counted from: its beginning, which is not after `as_of`.
+
+    Stripe's `billing_cycle_anchor` moves with the interval, which the customer may switch at any time. An anchor on the
+    boundary of a calendar month is moved by a microsecond, so that no month of a subscription is a calendar month too.
+    """
+    start = min(_moment(subscription.start_date), as_of)
+    boundary = start == start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return start + timedelta(microseconds=1) if boundary else start
+
+
+def ended_at(subscription: stripe.Subscription) -> datetime | None:
+    """When the subscription ended; None where it has not."""
+    if subscription.status not in ENDED or subscription.ended_at is None:
+        return None
+    return _moment(subscription.ended_at)
 
 
 def plan_of(price: stripe.Price) -> str | None:

@@ -33,6 +33,8 @@ class Subscription(Table, table=True):
     current_period_start: datetime | None = timestamptz(nullable=True)
     current_period_end: datetime | None = timestamptz(nullable=True)
     billing_cycle_anchor: datetime | None = timestamptz(nullable=True)
+    # That of the months that usage is counted in: set when the subscription begins, and never moved.
+    anchor: datetime | None = timestamptz(nullable=True)
     cancel_at_period_end: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     past_due_since: datetime | None = timestamptz(nullable=True)
     # When this state was fetched. A state that was fetched earlier is not stored.

@@ -8,6 +8,7 @@ process knows of the others' counts within a second, and only a tenant's first r
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -188,7 +189,7 @@ class Meter:
         if account is not None and account.key == key:
             known = account.standing
             units = known.units + sent if total is None else total
-            account.standing = Standing(known.terms, units, known.last_request_at)
+            account.standing = replace(known, units=units)
 
 
 def _retrieve(task: "asyncio.Task[_Account]") -> None:

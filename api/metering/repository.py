@@ -1,8 +1,8 @@
 """Reads and writes usage. Queries answer for many tenants at once."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +10,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.engine import Connection, OneConnection, Pool
 from api.database.scope import TenantScope
-from api.metering.terms import Entitlement, SubscriptionState, entitlement, higher_limit, plan_in_force
+from api.metering.cycles import Cycle
+from api.metering.history import PlanHistory, PlanPeriod
+from api.metering.terms import Entitlement, entitlement, month_terms
 from api.tenants.problems import TenantGone
 
 CycleKey = tuple[str, datetime]
@@ -19,11 +21,12 @@ CycleKey = tuple[str, datetime]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A tenant's terms and usage in its current cycle."""
+    """A tenant's terms and usage in one of its months. least_cap_cents: see `effective_cap`."""
 
     terms: Entitlement
     units: int
     last_request_at: datetime | None
+    least_cap_cents: int = 0
 
 
 @dataclass(slots=True)
@@ -45,25 +48,33 @@ async def standing_of(source: Pool | AsyncSession, tenant_id: str, now: datetime
     return found[tenant_id]
 
 
-async def note_terms(session: AsyncSession, scope: TenantScope, now: datetime) -> None:
-    """Record the plan that is in force now in the current cycle. Of the plans of a cycle, the highest limit counts and
-    the last price.
-
-    Call it in the transaction that changes the plan, before the change and after it.
-    """
-    async with OneConnection(session).connection() as connection:
-        await _note_terms(connection, scope.tenant_id, now)
-
-
 async def standings_of(pool: Pool, tenant_ids: Sequence[str], now: datetime) -> dict[str, Standing]:
-    """Standings by tenant, without deleted tenants. Corrects cycles that record another plan than the one in force."""
+    """Standings by tenant, without deleted tenants."""
     async with pool.connection() as connection:
-        terms, used = await _read(connection, tenant_ids, now)
-        for tenant_id, cycle in used.items():
-            if cycle["plan_id"] != terms[tenant_id].plan.id:
-                async with connection.transaction():
-                    await _note_terms(connection, tenant_id, now)
-    return _standings(terms, used)
+        return _standings(*await _read(connection, tenant_ids, now))
+
+
+async def months_of(
+    session: AsyncSession, scope: TenantScope, now: datetime, *, ended_by: datetime | None = None
+) -> list[Standing]:
+    """The tenant's months whose cost is not decided yet, as of `now`.
+
+    ended_by: only the months that have ended by then, each as of its own end. Without it: only those that have not
+    ended by `now`. There may be two, that of a subscription and a calendar month. Raises TenantGone.
+    """
+    parameters = {"tenants": [scope.tenant_id], "now": now, "ended_by": ended_by}
+    async with OneConnection(session).connection() as connection:
+        rows = await (await connection.execute(_MONTHS, parameters)).fetchall()
+    return [_month_of(row, now, ended_by) for row in rows]
+
+
+async def history_of(session: AsyncSession, scope: TenantScope, now: datetime) -> PlanHistory:
+    """The plans that the tenant has held lately, up to `now`. Raises TenantGone."""
+    async with OneConnection(session).connection() as connection:
+        row = await (await connection.execute(TERMS, {"tenants": [scope.tenant_id], "now": now})).fetchone()
+    if row is None:
+        raise TenantGone
+    return _history(row)
 
 
 async def add_counts(pool: Pool, process: UUID, sequence: int, counts: Iterable[Count]) -> dict[CycleKey, int]:
@@ -104,41 +115,41 @@ async def forget_process(pool: Pool, process: UUID) -> None:
 
 
 def terms_of(row: Sequence[Any], now: datetime) -> Entitlement:
-    """The terms in a row of `TERMS`, by the plan in force alone."""
-    tenant_id, tenant_plan, customer, *state, cap_cents = row[:_N_TERMS]
-    subscription = None if customer is None else SubscriptionState(*state)
-    return entitlement(tenant_id, plan_in_force(tenant_plan, subscription, now), now, cap_cents)
+    """The terms of the current month in a row of `TERMS`, without a cap that was kept at a change of plan."""
+    return entitlement(row[0], _history(row), now, row[2])
+
+
+def _history(row: Sequence[Any]) -> PlanHistory:
+    starts, plan_ids, anchors = row[3:_N_TERMS]
+    return PlanHistory(row[1], [PlanPeriod(*each) for each in zip(starts, plan_ids, anchors, strict=True)])
 
 
 async def _read(
     connection: Connection, tenant_ids: Sequence[str], now: datetime
-) -> tuple[dict[str, Entitlement], Mapping[str, dict[str, Any]]]:
+) -> tuple[dict[str, Entitlement], Mapping[str, tuple[int, datetime | None]]]:
+    """The terms of the tenants' current months, and units and last request of those that have any."""
     rows = await (await connection.execute(TERMS, {"tenants": list(tenant_ids), "now": now})).fetchall()
-    terms, used = {}, {}
+    terms: dict[str, Entitlement] = {}
+    used = {}
     for row in rows:
-        own = terms[row[0]] = terms_of(row, now)
-        start, *figures = row[_N_TERMS:]
+        tenant_id, _, cap_cents, *_ = row
+        own = terms.setdefault(tenant_id, terms_of(row, now))
+        start, units, least_cap_cents, last_request_at = row[_N_TERMS:]
         if start == own.cycle.start:
-            used[own.tenant_id] = dict(zip(_FIGURES, figures, strict=True))
+            terms[tenant_id] = entitlement(tenant_id, _history(row), now, cap_cents, least_cap_cents)
+            used[tenant_id] = (units, last_request_at)
     return terms, used
 
 
-async def _note_terms(connection: Connection, tenant_id: str, now: datetime) -> None:
-    await connection.execute(_HOLD, [tenant_id])  # the plan that is read next cannot change before the commit
-    terms, _ = await _read(connection, [tenant_id], now)
-    counts = [Count(own, 0, None) for own in terms.values()]
-    await connection.execute(_ADD + ", plan_id = excluded.plan_id", _columns(counts))
+def _standings(terms: dict[str, Entitlement], used: Mapping[str, tuple[int, datetime | None]]) -> dict[str, Standing]:
+    return {tenant_id: Standing(own, *used.get(tenant_id, (0, None))) for tenant_id, own in terms.items()}
 
 
-def _standings(terms: dict[str, Entitlement], used: Mapping[str, dict[str, Any]]) -> dict[str, Standing]:
-    return {tenant_id: _standing(own, used.get(tenant_id)) for tenant_id, own in terms.items()}
-
-
-def _standing(terms: Entitlement, used: dict[str, Any] | None) -> Standing:
-    if used is None:
-        return Standing(terms, 0, None)
-    highest = higher_limit(terms.request_limit, used["request_limit"])
-    return Standing(replace(terms, request_limit=highest), used["units"], used["last_request_at"])
+def _month_of(row: Sequence[Any], now: datetime, ended_by: datetime | None) -> Standing:
+    start, units, least_cap_cents, last_request_at, end, anchor, cap_cents = row[_N_TERMS:]
+    as_of = now if ended_by is None else end
+    terms = month_terms(row[0], _history(row), anchor, Cycle(start, end), as_of, cap_cents, least_cap_cents)
+    return Standing(terms, units, last_request_at, least_cap_cents)
 
 
 def _columns(counts: Iterable[Count]) -> dict[str, list[Any]]:
@@ -148,48 +159,77 @@ def _columns(counts: Iterable[Count]) -> dict[str, list[Any]]:
         "starts": [count.terms.cycle.start for count in given],
         "ends": [count.terms.cycle.end for count in given],
         "units": [count.units for count in given],
-        "limits": [count.terms.request_limit for count in given],
-        "plans": [count.terms.plan.id for count in given],
+        "anchors": [count.terms.anchor for count in given],
         "lasts": [count.last_request_at for count in given],
     }
 
 
-_N_TERMS = 8
-_FIGURES = ("units", "request_limit", "plan_id", "last_request_at")
+_N_TERMS = 6
+LONGEST_MONTH = timedelta(days=31)
+
+# The periods that reach into a time: those that start in it, and the one before. The first of the parameters names when
+# the time begins, the other when it ends.
+_PERIODS = """
+LEFT JOIN LATERAL (
+    SELECT coalesce(array_agg(held.started_at ORDER BY held.started_at), '{{}}') AS starts,
+        coalesce(array_agg(held.plan_id ORDER BY held.started_at), '{{}}') AS plans,
+        coalesce(array_agg(held.anchor ORDER BY held.started_at), '{{}}') AS anchors
+    FROM plan_periods AS held
+    WHERE held.tenant_id = tenants.id AND held.started_at <= {1} AND held.started_at >= coalesce((
+        SELECT max(before.started_at) FROM plan_periods AS before
+        WHERE before.tenant_id = tenants.id AND before.started_at <= {0}
+    ), '-infinity')
+) AS period ON true
+"""
 
 # A tenant that has just subscribed has two cycles that are not over, the calendar month and its own. The terms decide
 # which is current.
-TERMS = """
-SELECT tenants.id, tenants.plan, subscriptions.customer_id, subscriptions.plan_id, subscriptions.status,
-    subscriptions.billing_cycle_anchor, subscriptions.past_due_since, billing_settings.overage_cap_cents,
-    cycle.cycle_start, cycle.units, cycle.request_limit, cycle.plan_id, cycle.last_request_at
+TERMS = f"""
+SELECT tenants.id, tenants.plan, billing_settings.overage_cap_cents, period.starts, period.plans, period.anchors,
+    cycle.cycle_start, cycle.units, cycle.least_cap_cents, cycle.last_request_at
 FROM tenants
-LEFT JOIN subscriptions ON subscriptions.tenant_id = tenants.id
 LEFT JOIN billing_settings ON billing_settings.tenant_id = tenants.id
 LEFT JOIN usage_cycles AS cycle
     ON cycle.tenant_id = tenants.id AND cycle.cycle_start <= %(now)s AND cycle.cycle_end > %(now)s
+{_PERIODS.format(f"%(now)s::timestamptz - interval '{LONGEST_MONTH.days} days'", "%(now)s")}
 WHERE tenants.id = ANY(%(tenants)s::text[]) AND tenants.deleted_at IS NULL
-"""
+"""  # noqa: S608 - this module's constants
 
-_HOLD = "SELECT FROM subscriptions WHERE tenant_id = %s FOR SHARE"
+_AS_OF = "CASE WHEN %(ended_by)s::timestamptz IS NULL THEN %(now)s ELSE cycle.cycle_end END"
 
-# In the order of tenants, so that two processes cannot deadlock. The plan is not updated, since a process that adds
-# counts may not know the newest yet.
+# Of a month that has ended, the cap is the one at its end. Later changes count for later months.
+_MONTHS = f"""
+SELECT tenants.id, tenants.plan, NULL, period.starts, period.plans, period.anchors,
+    cycle.cycle_start, cycle.units, cycle.least_cap_cents, cycle.last_request_at, cycle.cycle_end, cycle.anchor,
+    CASE WHEN changed.since THEN changed.cap_cents ELSE billing_settings.overage_cap_cents END
+FROM tenants
+JOIN usage_cycles AS cycle ON cycle.tenant_id = tenants.id AND cycle.settled_at IS NULL
+LEFT JOIN billing_settings ON billing_settings.tenant_id = tenants.id
+LEFT JOIN LATERAL (
+    SELECT true AS since, ((before ->> 'overageBudgetCap')::numeric * 100)::bigint AS cap_cents
+    FROM billing_audit
+    WHERE billing_audit.tenant_id = cycle.tenant_id AND action = 'cap' AND at >= cycle.cycle_end
+    ORDER BY at LIMIT 1
+) AS changed ON %(ended_by)s::timestamptz IS NOT NULL
+{_PERIODS.format("cycle.cycle_start", _AS_OF)}
+WHERE tenants.id = ANY(%(tenants)s::text[]) AND tenants.deleted_at IS NULL AND CASE
+    WHEN %(ended_by)s::timestamptz IS NULL THEN cycle.cycle_end > %(now)s ELSE cycle.cycle_end <= %(ended_by)s
+END
+ORDER BY cycle.cycle_start
+"""  # noqa: S608 - the same
+
+# In the order of tenants, so that two processes cannot deadlock.
 _ADD = """
-INSERT INTO usage_cycles AS cycle (tenant_id, cycle_start, cycle_end, units, request_limit, plan_id, last_request_at)
-SELECT count.tenant_id, count.cycle_start, count.cycle_end, count.units, count.request_limit, count.plan_id, count.last
+INSERT INTO usage_cycles AS cycle (tenant_id, cycle_start, cycle_end, units, anchor, last_request_at)
+SELECT count.tenant_id, count.cycle_start, count.cycle_end, count.units, count.anchor, count.last
 FROM unnest(
-    %(tenants)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(units)s::bigint[], %(limits)s::bigint[],
-    %(plans)s::text[], %(lasts)s::timestamptz[]
-) AS count (tenant_id, cycle_start, cycle_end, units, request_limit, plan_id, last)
+    %(tenants)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(units)s::bigint[],
+    %(anchors)s::timestamptz[], %(lasts)s::timestamptz[]
+) AS count (tenant_id, cycle_start, cycle_end, units, anchor, last)
 JOIN tenants ON tenants.id = count.tenant_id AND tenants.deleted_at IS NULL
 ORDER BY count.tenant_id, count.cycle_start
 ON CONFLICT (tenant_id, cycle_start) DO UPDATE SET
     units = cycle.units + excluded.units,
-    request_limit = CASE
-        WHEN cycle.request_limit IS NULL OR excluded.request_limit IS NULL THEN NULL
-        ELSE greatest(cycle.request_limit, excluded.request_limit)
-    END,
     last_request_at = greatest(cycle.last_request_at, excluded.last_request_at)
 """
 

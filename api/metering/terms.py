@@ -1,10 +1,12 @@
-"""What a tenant may use, and what it pays for overage: pure functions, in integer cents."""
+"""What a tenant may use in a month, and what overage costs: pure functions, in exact numbers and integer cents."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from fractions import Fraction
+from math import ceil, floor
 
 from api.metering.cycles import Cycle, cycle_of
+from api.metering.history import InForce, PlanHistory, mean_limit, mean_unit_price
 from configs.plans import FREE, Plan, plan
 
 GRACE_PERIOD = timedelta(days=7)
@@ -16,42 +18,52 @@ NOT_BEGUN = (None, "incomplete", "incomplete_expired")
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionState:
-    """The part of a subscription that decides the plan in force. `status` is Stripe's."""
+    """The part of a subscription that decides the plan in force. `status` is Stripe's, `anchor` that of its months."""
 
     plan_id: str | None
     status: str | None
-    billing_cycle_anchor: datetime | None = None
+    anchor: datetime | None = None
     past_due_since: datetime | None = None
 
-
-class InForce(NamedTuple):
-    """A plan, and the anchor of its cycles; None for calendar months."""
-
-    plan: Plan
-    anchor: datetime | None
+    @property
+    def grace_ends(self) -> datetime | None:
+        """When the tenant loses its plan unless it pays; None where no payment is past due."""
+        if self.status != "past_due" or self.past_due_since is None:
+            return None
+        return self.past_due_since + GRACE_PERIOD
 
 
 @dataclass(frozen=True, slots=True)
 class Entitlement:
-    """The terms of a tenant's current cycle."""
+    """The terms of one of a tenant's months."""
 
     tenant_id: str
-    plan: Plan
+    plan: Plan  # in force now; of an earlier month, in force last
     cycle: Cycle
-    request_limit: int | None  # the highest that was in force in the cycle; None: no limit
+    request_limit: int | None  # the mean of the plans held in the month; None: no limit
+    unit_price: Fraction | None  # of overage, in cents, the mean of the plans held; None where none is sold
     cap_cents: int
+    anchor: datetime | None = None
 
     @property
     def refused_from(self) -> int | None:
         """The number of units at which the cost of overage reaches the cap; None where that never happens."""
         if self.request_limit is None:
             return None
-        if self.plan.overage is None:
+        if self.unit_price is None:
             return self.request_limit
         # The first whole unit whose cost, rounded down, equals the cap.
-        return self.request_limit + -(
-            -self.cap_cents * self.plan.overage.unit_size // self.plan.overage.unit_price_cents
-        )
+        return self.request_limit + ceil(self.cap_cents / self.unit_price)
+
+    def overage_units(self, units: int) -> int:
+        """How many of the month's units are beyond the limit."""
+        return 0 if self.request_limit is None else max(0, units - self.request_limit)
+
+    def charged_cents(self, units: int) -> int:
+        """What the overage costs, at most the cap. It is rounded down once: a fraction of a cent is not charged."""
+        if self.unit_price is None:
+            return 0
+        return min(self.cap_cents, floor(self.overage_units(units) * self.unit_price))
 
 
 def plan_in_force(tenant_plan: str, subscription: SubscriptionState | None, now: datetime) -> InForce:
@@ -62,55 +74,44 @@ def plan_in_force(tenant_plan: str, subscription: SubscriptionState | None, now:
     """
     if subscription is None or subscription.status in NOT_BEGUN or subscription.plan_id is None:
         return InForce(plan(tenant_plan), None)
+    grace_ends = subscription.grace_ends
     if subscription.status in SERVING or (
-        subscription.status == "past_due" and not _grace_period_over(subscription, now)
+        subscription.status == "past_due" and (grace_ends is None or now < grace_ends)
     ):
-        return InForce(plan(subscription.plan_id), subscription.billing_cycle_anchor)
+        return InForce(plan(subscription.plan_id), subscription.anchor)
     return InForce(plan(FREE), None)
 
 
-def entitlement(tenant_id: str, in_force: InForce, now: datetime, cap_cents: int | None) -> Entitlement:
-    """The terms of the current cycle by the plan alone. cap_cents: the cap that the tenant has set, if any."""
-    chosen = in_force.plan
-    return Entitlement(
-        tenant_id, chosen, cycle_of(in_force.anchor, now), chosen.request_limit, effective_cap(chosen, cap_cents)
-    )
+def entitlement(
+    tenant_id: str, history: PlanHistory, now: datetime, cap_cents: int | None, least_cap_cents: int = 0
+) -> Entitlement:
+    """The terms of the current month. cap_cents and least_cap_cents: see `effective_cap`."""
+    anchor = history.in_force(now).anchor
+    return month_terms(tenant_id, history, anchor, cycle_of(anchor, now), now, cap_cents, least_cap_cents)
 
 
-def effective_cap(chosen: Plan, cap_cents: int | None) -> int:
-    """The cap in cents: the tenant's own, or its plan's; 0 where the plan sells no overage."""
-    if chosen.overage is None:
-        return 0
-    return chosen.overage.cap * 100 if cap_cents is None else cap_cents
+def month_terms(
+    tenant_id: str,
+    history: PlanHistory,
+    anchor: datetime | None,
+    month: Cycle,
+    now: datetime,
+    cap_cents: int | None,
+    least_cap_cents: int,
+) -> Entitlement:
+    """The terms of the month of this anchor, as of `now`."""
+    held = history.held(anchor, month, now)
+    last = held[-1].plan
+    cap = effective_cap(last, cap_cents, least_cap_cents)
+    return Entitlement(tenant_id, last, month, mean_limit(held), mean_unit_price(held), cap, anchor)
 
 
-def higher_limit(one: int | None, other: int | None) -> int | None:
-    """The higher of two limits; None, which means no limit, is the highest."""
-    return None if one is None or other is None else max(one, other)
+def effective_cap(chosen: Plan, cap_cents: int | None, least_cap_cents: int = 0) -> int:
+    """The cap in cents: the tenant's own, or its plan's; 0 where the plan sells no overage.
 
-
-def overage_units(units: int, request_limit: int | None) -> int:
-    """The number of units beyond the limit."""
-    return 0 if request_limit is None else max(0, units - request_limit)
-
-
-def overage_cents(chosen: Plan, units: int) -> int:
-    """What so many units beyond the limit cost on this plan, in proportion to its unit size.
-
-    The sum is rounded down once, so a fraction of a cent is not charged.
+    least_cap_cents: what was owed in this month when the plan changed. No cap is lower, or the lower cap of another
+    plan would remit it.
     """
     if chosen.overage is None:
-        return 0
-    return units * chosen.overage.unit_price_cents // chosen.overage.unit_size
-
-
-def charged_cents(chosen: Plan, units: int, request_limit: int | None, cap_cents: int) -> int:
-    """What the overage of a cycle costs on its invoice, at most the cap.
-
-    chosen: the plan in force at the cycle's end. cap_cents: the effective one.
-    """
-    return min(cap_cents, overage_cents(chosen, overage_units(units, request_limit)))
-
-
-def _grace_period_over(subscription: SubscriptionState, now: datetime) -> bool:
-    return subscription.past_due_since is not None and now >= subscription.past_due_since + GRACE_PERIOD
+        return least_cap_cents
+    return max(least_cap_cents, chosen.overage.cap * 100 if cap_cents is None else cap_cents)

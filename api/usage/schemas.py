@@ -9,7 +9,9 @@ class UsageOut(Schema):
     """What the tenant has used in its billing cycle. A limit of null is no limit."""
 
     requests_used: int = Field(examples=[45_000])
-    request_limit: int | None = Field(description="The highest that was in force in this cycle", examples=[100_000])
+    request_limit: int | None = Field(
+        description="The time-weighted mean of the plans held in this cycle, rounded down", examples=[100_000]
+    )
     percent_used: float = Field(description="0 where there is no limit, over 100 in overage", examples=[45.0])
     overage_units: int = Field(description="Requests past the limit", examples=[0])
     overage_amount: float = Field(description="What these requests cost, at most the cap", examples=[0.0])

@@ -8,7 +8,6 @@ from api.analytics.repository import AnalyticsRepository
 from api.database.engine import OneConnection
 from api.database.scope import TenantScope
 from api.metering.repository import Standing, standing_of
-from api.metering.terms import charged_cents, overage_units
 from api.usage.schemas import UsageOut
 from api.users.quota import count_portal_users
 
@@ -25,13 +24,13 @@ async def usage_of(session: AsyncSession, scope: TenantScope, now: datetime) -> 
 def usage_out(standing: Standing, items: int, users: int) -> UsageOut:
     """The answer for a tenant that has this many items and end users."""
     terms, units = standing.terms, standing.units
-    cents = charged_cents(terms.plan, units, terms.request_limit, terms.cap_cents)
+    cents = terms.charged_cents(units)
     refused_from = terms.refused_from
     return UsageOut(
         requests_used=units,
         request_limit=terms.request_limit,
         percent_used=round(100 * units / terms.request_limit, 2) if terms.request_limit else 0.0,
-        overage_units=overage_units(units, terms.request_limit),
+        overage_units=terms.overage_units(units),
         overage_amount=cents / 100,
         overage_budget_cap=terms.cap_cents // 100 if terms.cap_cents % 100 == 0 else terms.cap_cents / 100,
         budget_exceeded=refused_from is not None and units >= refused_from,

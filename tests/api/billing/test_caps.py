@@ -44,8 +44,7 @@ def test_a_cap_that_is_used_up_says_so(desk: Desk) -> None:
     shop = desk.shop("plan-starter")
     cycle = cycle_of(None, datetime.now(UTC))
     desk.sql(
-        "INSERT INTO usage_cycles (tenant_id, cycle_start, cycle_end, units, request_limit, plan_id) "
-        "VALUES (%s, %s, %s, 10100, 10000, 'plan-starter')",
+        "INSERT INTO usage_cycles (tenant_id, cycle_start, cycle_end, units) VALUES (%s, %s, %s, 10100)",
         [shop.tenant_id, cycle.start, cycle.end],
     )
     for cap, exceeded in ((0.6, True), (0.61, False), (50, False)):

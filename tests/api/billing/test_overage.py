@@ -39,14 +39,16 @@ def report(desk: Desk, as_of: datetime | None = None, **changes: Any) -> int:
     return asyncio.run(run())
 
 
-def used(
-    shop: Shop, units: int, limit: int = 10_000, plan: str = "plan-starter", end: datetime = ENDED, days: int = 30
-) -> None:
-    """A cycle that has ended with so many units used."""
+def used(shop: Shop, units: int, plan: str = "plan-starter", end: datetime = ENDED, days: int = 30) -> None:
+    """A cycle of this plan that has ended with so many units used."""
+    start = end - timedelta(days=days)
     shop.desk.sql(
-        "INSERT INTO usage_cycles (tenant_id, cycle_start, cycle_end, units, request_limit, plan_id) "
-        "VALUES (%s, %s, %s, %s, %s, %s)",
-        [shop.tenant_id, end - timedelta(days=days), end, units, limit, plan],
+        "INSERT INTO usage_cycles (tenant_id, cycle_start, cycle_end, units, anchor) VALUES (%s, %s, %s, %s, %s)",
+        [shop.tenant_id, start, end, units, start],
+    )
+    shop.desk.sql(
+        "INSERT INTO plan_periods (tenant_id, started_at, plan_id, anchor) VALUES (%s, %s, %s, %s)",
+        [shop.tenant_id, start, plan, start],
     )
 
 
@@ -126,12 +128,8 @@ def test_the_charge_is_rounded_down_and_never_above_the_cap(units: int, cents: i
 def test_what_is_within_the_limit_or_without_one_costs_nothing(desk: Desk, shop: Shop) -> None:
     shop.checkout()
     used(shop, 10_000)
-    used(shop, 5_000, limit=1_000, plan="free", end=ENDED - timedelta(days=60))
-    desk.sql(
-        "INSERT INTO usage_cycles (tenant_id, cycle_start, cycle_end, units, request_limit, plan_id) "
-        "VALUES (%s, '2020-01-01', '2020-02-01', 1000000, NULL, 'unlimited')",
-        [shop.tenant_id],
-    )
+    used(shop, 5_000, plan="free", end=ENDED - timedelta(days=60))
+    used(shop, 1_000_000, plan="unlimited", end=ENDED - timedelta(days=120))
     report(desk)
     assert charges(shop) == [(4_000, 0, True)]
     assert overage(shop) == []

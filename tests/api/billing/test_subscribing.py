@@ -25,9 +25,7 @@ def test_a_payment_that_fails_keeps_service_for_a_week(after: str, desk: Desk, s
     since = shop.row("past_due_since")
     assert abs(since - datetime.now(UTC)) < timedelta(minutes=2)
     # The service's own clock decides about the week: Stripe's may be a test clock.
-    desk.sql(
-        "UPDATE subscriptions SET past_due_since = now() - interval '7 days' WHERE tenant_id = %s", [shop.tenant_id]
-    )
+    shop.age(timedelta(days=7))
     assert shop.status() == ("free", "past_due")
     fall_back = {"before": {"planId": "plan-starter"}, "after": {"planId": "free"}}
     wait_until("the audit says so", lambda: fall_back.items() <= shop.audit("plan")[-1].items())
@@ -40,9 +38,7 @@ def test_a_plan_that_lapsed_and_comes_back_is_in_the_audit_both_times(desk: Desk
     shop.subscribe()
     desk.standin.use_card(shop.customer, FAILING_CARD)
     desk.standin.advance(31 * 86_400 + 2 * 3_600)
-    desk.sql(
-        "UPDATE subscriptions SET past_due_since = now() - interval '8 days' WHERE tenant_id = %s", [shop.tenant_id]
-    )
+    shop.age(timedelta(days=8))
     invoice = shop.get("/invoices")[0]["id"]
     shop.portal("card", card=GOOD_CARD)
     shop.portal("pay", invoice=invoice)

@@ -48,8 +48,8 @@ def test_as_many_users_as_the_plan_takes_and_no_more(free: Importer) -> None:
 def test_a_subscription_makes_room(free: Importer) -> None:
     with psycopg.connect(free.url) as connection:
         connection.execute(
-            "INSERT INTO subscriptions (tenant_id, customer_id, plan_id, status, billing_cycle_anchor) "
-            "VALUES ('shop', 'cus_1', 'plan-starter', 'active', now())"
+            "INSERT INTO plan_periods (tenant_id, started_at, plan_id, anchor) "
+            "VALUES ('shop', now(), 'plan-starter', now())"
         )
     free.load(free.write("items.csv", items(101)), free.write("events.csv", events(101)))
     assert free.counts() == (101, 101, 101)

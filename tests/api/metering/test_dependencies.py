@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from math import floor
 from typing import Any
 
 import pytest
@@ -113,7 +115,7 @@ def test_a_replay_is_answered_though_the_budget_is_spent(open_client: Any, tenan
         refused = shop.client.post("/api/v1/interactions", json=LIKE, headers={"Idempotency-Key": "other"})
         assert refused.status_code == 402
         assert shop.client.post("/api/v1/interactions", json=LIKE, headers=key).status_code == 201
-        set_used(shop, "free", 0)  # as if another cycle had begun: a refusal is not kept
+        set_used(shop, 0)  # as if another cycle had begun: a refusal is not kept
         wait_until(
             "the process to know",
             lambda: (
@@ -206,21 +208,32 @@ def test_a_subscription_begins_a_cycle_with_its_limit_and_its_end_leaves_the_fre
     assert usage(spent)["requestLimit"] == 1_000
 
 
-def test_after_a_downgrade_in_mid_cycle_the_higher_limit_counts_at_the_lower_plans_price(
+def test_after_a_downgrade_in_mid_cycle_limit_and_price_are_the_means_of_both_plans(
     open_client: Any, tenants: Any
 ) -> None:
-    anchor = datetime.now(UTC) - timedelta(days=1)
+    """Half of the month on Growth, then down: from that moment on the other half is taken to be Starter's."""
+    now = datetime.now(UTC)
+    anchor = now - timedelta(days=14)
+    month = cycle_of(anchor, now)
     with on_plan(open_client, tenants, "free") as shop:
         subscribe(shop, "plan-growth", anchor=anchor)
-        set_used(shop, "plan-growth", 100_099, anchor)
+        set_used(shop, 100_099, anchor)
         wait_until("the process to know the plan", lambda: plan_of(shop) == "plan-growth")
         assert status_of(shop) == 200
         assert usage(shop)["overageAmount"] == 0.2
         subscribe(shop, "plan-starter", anchor=anchor)
-        remembered = "SELECT plan_id, request_limit FROM usage_cycles WHERE units > 0"
-        wait_until("the cycle to know", lambda: shop.sql(remembered) == [("plan-starter", 100_000)])
+        ((changed,),) = shop.sql("SELECT max(started_at) FROM plan_periods")
+        share = Fraction(
+            (changed - anchor) // timedelta(microseconds=1), (month.end - anchor) // timedelta(microseconds=1)
+        )
+        limit = floor(100_000 * share + 10_000 * (1 - share))
+        wait_until("the cap to be reached", lambda: status_of(shop) == 402)
         found = usage(shop)
-        assert (found["requestLimit"], found["overageUnits"], found["overageAmount"]) == (100_000, 100, 0.6)
+        assert (found["requestLimit"], found["overageUnits"], found["overageAmount"]) == (
+            limit,
+            units_of(shop) - limit,
+            50.0,
+        )
         assert (found["itemsLimit"], found["overageBudgetCap"]) == (1_000, 50)
 
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -10,18 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from api.metering.cycles import Cycle
-from api.metering.terms import (
-    Entitlement,
-    SubscriptionState,
-    charged_cents,
-    effective_cap,
-    entitlement,
-    higher_limit,
-    overage_cents,
-    overage_units,
-    plan_in_force,
-)
-from configs.plans import Overage, Plan, plan, plans
+from api.metering.history import PlanHistory, PlanPeriod
+from api.metering.terms import Entitlement, SubscriptionState, effective_cap, entitlement, plan_in_force
+from configs.plans import Overage, plan, plans
 
 NOW = datetime(2025, 3, 10, tzinfo=UTC)
 ANCHOR = datetime(2025, 1, 31, tzinfo=UTC)
@@ -73,19 +65,19 @@ def test_a_plan_that_is_none_is_an_error_not_another_plan() -> None:
 
 
 def test_terms_follow_from_the_plan_its_cycle_and_the_tenants_cap() -> None:
-    assert entitlement("acme", plan_in_force("free", growth("active"), NOW), NOW, None) == Entitlement(
-        "acme", plan("plan-growth"), CYCLE, 100_000, 50_000
+    subscribed = PlanHistory("free", [PlanPeriod(ANCHOR, "plan-growth", ANCHOR)])
+    assert entitlement("acme", subscribed, NOW, None) == Entitlement(
+        "acme", plan("plan-growth"), CYCLE, 100_000, Fraction(20, 100), 50_000, ANCHOR
     )
-    assert entitlement("acme", plan_in_force("free", growth("active"), NOW), NOW, 25_050).cap_cents == 25_050
-    assert entitlement("acme", plan_in_force("free", None, NOW), NOW, 25_000) == Entitlement(
-        "acme", plan("free"), CALENDAR, 1_000, 0
+    assert entitlement("acme", subscribed, NOW, 25_050).cap_cents == 25_050
+    assert entitlement("acme", PlanHistory("free", []), NOW, 25_000) == Entitlement(
+        "acme", plan("free"), CALENDAR, 1_000, None, 0
     )
 
 
-def sold(unit_price_cents: int, unit_size: int, cap: int = 0) -> Plan:
-    """The plan starter with other prices of overage."""
-    overage = Overage(unitPriceCents=unit_price_cents, unitSize=unit_size, cap=cap)
-    return plan("plan-starter").model_copy(update={"overage": overage})
+def terms(limit: int | None, price: Fraction | None, cap: int) -> Entitlement:
+    """The terms of a month of Starter with another limit, price and cap."""
+    return Entitlement("acme", plan("plan-starter"), CYCLE, limit, price, cap)
 
 
 @pytest.mark.parametrize(
@@ -104,25 +96,24 @@ def sold(unit_price_cents: int, unit_size: int, cap: int = 0) -> Plan:
     ],
 )
 def test_overage_is_in_proportion_and_rounded_down_to_a_cent(price: int, size: int, units: int, cents: int) -> None:
-    assert overage_cents(sold(price, size), units) == cents
+    assert terms(0, Fraction(price, size), 10**9).charged_cents(units) == cents
 
 
 @given(price=st.integers(1, 10_000), size=st.integers(1, 10_000), units=st.integers(0, 10**12))
 def test_the_sum_is_exact_at_any_size(price: int, size: int, units: int) -> None:
     exact = Decimal(units) * price / size
-    assert overage_cents(sold(price, size), units) == int(exact.quantize(Decimal(1), ROUND_FLOOR))
+    assert terms(0, Fraction(price, size), 10**18).charged_cents(units) == int(exact.quantize(Decimal(1), ROUND_FLOOR))
 
 
 def test_a_plan_without_overage_charges_none() -> None:
-    assert overage_cents(plan("free"), 10**6) == 0
-    assert charged_cents(plan("free"), 10**6, 1_000, 10**6) == 0
+    assert terms(1_000, None, 10**6).charged_cents(10**6) == 0
 
 
 @pytest.mark.parametrize(
     ("units", "limit", "past"), [(0, 1_000, 0), (1_000, 1_000, 0), (1_001, 1_000, 1), (10**9, None, 0)]
 )
 def test_units_past_the_limit(units: int, limit: int | None, past: int) -> None:
-    assert overage_units(units, limit) == past
+    assert terms(limit, Fraction(1), 0).overage_units(units) == past
 
 
 @pytest.mark.parametrize(
@@ -141,57 +132,45 @@ def test_the_cap_is_the_tenants_own_or_its_plans(plan_id: str, own: int | None, 
     assert effective_cap(plan(plan_id), own) == cents
 
 
+def test_the_cap_is_never_below_what_was_owed_when_the_plan_changed() -> None:
+    assert effective_cap(plan("plan-starter"), None, 40_000) == 40_000
+    assert effective_cap(plan("plan-growth"), None, 40_000) == 50_000
+    assert effective_cap(plan("free"), None, 1_200) == 1_200
+
+
+STARTER, GROWTH = Fraction(60, 100), Fraction(20, 100)
+
+
 @pytest.mark.parametrize(
-    ("plan_id", "limit", "cap", "refused_from"),
+    ("price", "limit", "cap", "refused_from"),
     [
-        ("free", 1_000, 0, 1_000),
-        ("unlimited", None, 0, None),
-        ("plan-growth", None, 0, None),  # some other plan of this cycle had no limit
-        ("plan-starter", 10_000, 0, 10_000),
-        ("plan-starter", 10_000, 60, 10_100),
-        ("plan-starter", 10_000, 1, 10_002),  # the second unit makes 1.2 cents
-        ("plan-starter", 10_000, 100, 10_167),  # 167 units cost 100.2 cents, 166 cost 99.6
-        ("plan-growth", 100_000, 50_000, 350_000),
+        (None, 1_000, 0, 1_000),
+        (None, None, 0, None),
+        (GROWTH, None, 0, None),  # some other plan of this cycle had no limit
+        (STARTER, 10_000, 0, 10_000),
+        (STARTER, 10_000, 60, 10_100),
+        (STARTER, 10_000, 1, 10_002),  # the second unit makes 1.2 cents
+        (STARTER, 10_000, 100, 10_167),  # 167 units cost 100.2 cents, 166 cost 99.6
+        (GROWTH, 100_000, 50_000, 350_000),
     ],
 )
-def test_the_unit_from_which_on_requests_are_refused(plan_id: str, limit: Any, cap: int, refused_from: Any) -> None:
-    assert Entitlement("acme", plan(plan_id), CYCLE, limit, cap).refused_from == refused_from
+def test_the_unit_from_which_on_requests_are_refused(price: Any, limit: Any, cap: int, refused_from: Any) -> None:
+    assert terms(limit, price, cap).refused_from == refused_from
 
 
 @given(price=st.integers(1, 1_000), size=st.integers(1, 1_000), cap=st.integers(1, 10**6), limit=st.integers(1, 10**6))
 def test_the_last_unit_before_is_under_the_cap_and_the_first_refused_one_at_it(
     price: int, size: int, cap: int, limit: int
 ) -> None:
-    chosen = sold(price, size)
-    refused_from = Entitlement("acme", chosen, CYCLE, limit, cap).refused_from
+    refused_from = terms(limit, Fraction(price, size), cap).refused_from
     assert refused_from is not None
-    assert overage_cents(chosen, refused_from - 1 - limit) < cap <= overage_cents(chosen, refused_from - limit)
+    uncapped = terms(limit, Fraction(price, size), 10**18)
+    assert uncapped.charged_cents(refused_from - 1) < cap <= uncapped.charged_cents(refused_from)
 
 
 @given(units=st.integers(0, 10**9), limit=st.none() | st.integers(1, 10**6), cap=st.integers(0, 10**6))
 def test_a_charge_never_exceeds_the_cap_whatever_the_counters_overshot(units: int, limit: Any, cap: int) -> None:
-    assert 0 <= charged_cents(plan("plan-growth"), units, limit, cap) <= cap
-
-
-# A change of plan in mid-cycle splits nothing. (limits in force in the cycle, plan at its end, units) -> charge.
-@pytest.mark.parametrize(
-    ("limits", "last", "units", "cents"),
-    [
-        ([10_000, 100_000], "plan-growth", 60_000, 0),  # up: the higher limit counts from the cycle's start
-        ([10_000, 100_000], "plan-growth", 100_100, 20),
-        ([100_000, 10_000], "plan-starter", 60_000, 0),  # down: it still does
-        ([100_000, 10_000], "plan-starter", 100_100, 60),  # at the price in force at the end
-        ([10_000, 100_000, 10_000], "plan-starter", 100_001, 0),
-        ([10_000, None], "plan-starter", 10**6, 0),
-    ],
-)
-def test_the_higher_limit_of_a_cycle_counts_at_the_price_of_its_end(
-    limits: list[int | None], last: str, units: int, cents: int
-) -> None:
-    highest = limits[0]
-    for limit in limits[1:]:
-        highest = higher_limit(highest, limit)
-    assert charged_cents(plan(last), units, highest, 10**9) == cents
+    assert 0 <= terms(limit, GROWTH, cap).charged_cents(units) <= cap
 
 
 def test_the_plans_of_the_file_are_the_references() -> None:
