@@ -88,7 +88,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     for settings that contradict each other.
 
     `app.state` holds, while it runs: `configuration`, `database`, `serving`, `keys`, `meter`, `tokens`, `passwords`,
-    `client_address`.
+    `client_address`, `origin`, `login_failures`.
     """
     configuration = configuration or Configuration()
     url = configuration.database.resolve(configuration.paths)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.engine import Database
+from api.database.origin import COMMAND_LINE, set_origin
 from api.database.session import transaction
 from api.http.problems import Problem
 from configs.settings import DatabaseSettings, PathSettings
@@ -29,6 +30,7 @@ def in_transaction(work: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
         database = Database(database_url(), pool_min=1)
         try:
             async with transaction(database) as session:
+                set_origin(session, COMMAND_LINE)
                 return await work(session)
         finally:
             await database.close()

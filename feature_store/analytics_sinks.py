@@ -103,11 +103,18 @@ def roll_up_step(url: str, tenant_id: str, today: date | None = None, step_rows:
 
 
 def record_release(url: str, tenant_id: str, release: str, models: list[ReleasedModel]) -> None:
-    """Store the champions that a release was made of. Raises LookupError where there is no such tenant."""
+    """Store the champions that a release was made of, and note new ones in the tenant's audit trail.
+
+    Raises LookupError where there is no such tenant.
+    """
     with _transaction(url) as cursor:
         _lock_tenant(cursor, tenant_id)
         for model in models:
-            _execute(cursor, statements.ADD_RELEASE_MODEL, tenant_id, release, model.family, model.version, model.auc)
+            added = _rows(
+                cursor, statements.ADD_RELEASE_MODEL, tenant_id, release, model.family, model.version, model.auc
+            )
+            if added:
+                _execute(cursor, statements.NOTE_PROMOTION, tenant_id, release, model.family, model.version)
 
 
 def record_accuracy(url: str, tenant_id: str, day: date, release: str, accuracies: list[ModelAccuracy]) -> None:

@@ -81,6 +81,22 @@ DELETE_OLD_ACTIVE_USERS = "DELETE FROM analytics_active_users WHERE tenant_id = 
 ADD_RELEASE_MODEL = """
 INSERT INTO release_models (tenant_id, release, family, version, auc) VALUES ($1, $2, $3, $4, $5::float8)
 ON CONFLICT (tenant_id, release, family) DO NOTHING
+RETURNING family
+"""
+
+# A release that is made anew of the models that already served promotes none of them.
+NOTE_PROMOTION = """
+INSERT INTO audit_entries (tenant_id, actor, action, target_kind, target, detail)
+SELECT $1::text, 'pipeline', 'model.promoted', 'model', $3::text || ' ' || $4::text,
+    jsonb_build_object('family', $3::text, 'version', $4::text, 'release', $2::text)
+WHERE NOT EXISTS (
+    SELECT FROM release_models AS served
+    WHERE tenant_id = $1::text AND family = $3::text AND version = $4::text AND release = (
+        SELECT release FROM release_models AS earlier
+        WHERE tenant_id = $1::text AND family = $3::text AND release <> $2::text
+        ORDER BY published_at DESC, release DESC LIMIT 1
+    )
+)
 """
 
 SET_ACCURACY = """

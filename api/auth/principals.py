@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from api.audit.repository import AuditEvent, AuditTrail
 from api.database.engine import Pool
+from api.database.origin import Origin
+from api.database.scope import TenantScope
 from api.http.principal import TenantInfo, UserPrincipal
 
 FIND_SESSION_USER = """
@@ -87,9 +90,23 @@ async def find_or_add_external_user(pool: Pool, identity: ExternalIdentity) -> U
     async with pool.connection() as connection:
         row = await (await connection.execute(FIND_EXTERNAL, parameters)).fetchone()
         if row is None or row[-1]:
-            await connection.execute(ADD_OR_UPDATE, parameters)
-            row = await (await connection.execute(FIND_EXTERNAL, parameters)).fetchone()
+            async with connection.transaction():
+                before = row[1] if row else None
+                await connection.execute(ADD_OR_UPDATE, parameters)
+                row = await (await connection.execute(FIND_EXTERNAL, parameters)).fetchone()
+                if row is not None and row[1] != before:
+                    await _note_role(AuditTrail(connection, TenantScope(identity.tenant_id)), identity, before, row[1])
     if row is None or not row[0]:
         return None
     _, role, *tenant, _ = row
     return UserPrincipal(TenantInfo(*tenant), identity.user_id, role)
+
+
+async def _note_role(trail: AuditTrail, identity: ExternalIdentity, before: str | None, after: str) -> None:
+    """Write into the audit trail that an issuer's token has created a user, or changed its role."""
+    event = (
+        AuditEvent("user.created", identity.user_id, "user", {"role": after})
+        if before is None
+        else AuditEvent("role.changed", identity.user_id, "user", {"before": before, "after": after})
+    )
+    await trail.add(event, Origin(name="identity-provider"))

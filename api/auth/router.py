@@ -20,7 +20,8 @@ _CLOSED: dict[int | str, dict[str, Any]] = {
 async def _logins(request: Request, session: Session) -> Logins:
     state = request.app.state
     network = network_of(state.client_address.of_request(request))
-    return Logins(session, state.database.pool, state.passwords, state.tokens, state.configuration.auth, network)
+    settings = state.configuration.auth
+    return Logins(session, state.database.pool, state.passwords, state.tokens, settings, network, state.login_failures)
 
 
 CurrentLogins = Annotated[Logins, Depends(_logins)]

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.audit.failures import LoginFailures
+from api.audit.service import note_login, note_user
 from api.auth.problems import (
     Delayed,
     ManagedElsewhere,
@@ -18,6 +20,7 @@ from api.auth.problems import (
 from api.auth.repository import FailedLogins, remember_network
 from api.auth.tokens import AccessToken, Tokens
 from api.database.engine import Pool
+from api.database.origin import origin_of
 from api.database.scope import TenantScope
 from api.http.principal import UserPrincipal
 from api.http.problems import Invalid, Unauthorized
@@ -62,6 +65,7 @@ class Logins:
     tokens: Tokens
     settings: AuthSettings
     network: str
+    failures: LoginFailures
 
     async def log_in(self, email: str, password: str, *, refreshable: bool) -> Grant:
         """Start a session. Raises WrongCredentials, Delayed."""
@@ -152,6 +156,9 @@ class Logins:
         await users.save_user(self.session, caller.scope, user)
         if new_hash is not None:
             await users.end_sessions(self.session, user, keep=caller.session_id)
+            await note_user(self.session, caller.scope, "password.changed", user.id)
+        if email is not None:
+            await note_user(self.session, caller.scope, "user.changed", user.id, {"changed": ["email"]})
         return user
 
     async def log_out(self, caller: UserPrincipal, which: LogoutScope) -> None:
@@ -180,6 +187,16 @@ class Logins:
         wait for each other. A delay that began during the verification also refuses the right password. A thousand
         concurrent attempts therefore reveal no more than ten.
         """
+        try:
+            return await self._verify_unless_delayed(email, account, password)
+        except (WrongCredentials, Delayed):
+            if account is not None:
+                self.failures.record(account.tenant_id, account.user_id, origin_of(self.session))
+            raise
+
+    async def _verify_unless_delayed(
+        self, email: str, account: PasswordAccount | None, password: str
+    ) -> PasswordAccount:
         failed = FailedLogins(self.pool, self.network)
         await self._raise_if_delayed(failed.delay(email))
         matches = await self.passwords.matches(password, account.password_hash if account else None)
@@ -204,9 +221,9 @@ class Logins:
         seconds = self.settings.token_seconds
         if refreshable:
             seconds = max(seconds, self.settings.session_seconds)
-        started = await SessionRepository(self.session, TenantScope(user.tenant_id)).start(
-            user.id, seconds, refreshable
-        )
+        scope = TenantScope(user.tenant_id)
+        started = await SessionRepository(self.session, scope).start(user.id, seconds, refreshable)
+        await note_login(self.session, scope, user.id)
         return self._grant(user, TokenGeneration(started, started.generation, now))
 
     def _grant(self, user: User, generation: TokenGeneration) -> Grant:

@@ -10,8 +10,10 @@ from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
+from api.audit.service import note_tenant
 from api.billing.subscriptions import State
 from api.billing.tables import BillingAudit, Subscription, TenantBilling
+from api.database.origin import SERVICE, Origin, origin_of
 from api.database.scope import TenantScope
 from api.metering.terms import GRACE_PERIOD
 from configs.plans import FREE
@@ -93,10 +95,18 @@ class BillingRepository:
             before=json.dumps(change.before),
             after=json.dumps(change.after),
         )
+        by = Origin(name=STRIPE) if user_id is None else Origin(user_id, address=origin_of(self._session).address)
+        await self._note_in_trail(change, by)
 
     async def note_ended_grace_period(self) -> None:
         """Write into the audit that the grace period has ended, where it has and there is no entry yet."""
-        await self._run(_NOTE_ENDED_GRACE_PERIOD, grace_period=GRACE_PERIOD, free=FREE)
+        noted = await self._run(_NOTE_ENDED_GRACE_PERIOD, grace_period=GRACE_PERIOD, free=FREE)
+        for before, after in noted.all():
+            await self._note_in_trail(Change("plan", before, after), SERVICE)
+
+    async def _note_in_trail(self, change: Change, by: Origin) -> None:
+        detail = {"before": change.before, "after": change.after}
+        await note_tenant(self._session, TenantScope(self._tenant_id), f"{change.action}.changed", detail, by)
 
     async def audit(self, offset: int, limit: int) -> tuple[list[BillingAudit], int]:
         """A page of the audit, newest first, and how many entries there are."""
@@ -196,6 +206,7 @@ _NOTE_ENDED_GRACE_PERIOD = text(
     SELECT tenant_id, past_due_since + :grace_period, 'service', 'plan', jsonb_build_object('planId', plan_id),
         jsonb_build_object('planId', CAST(:free AS text))
     {_UNNOTED} AND tenant_id = :tenant
+    RETURNING before, after
     """
 )
 

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.engine import Database
+from api.database.origin import set_origin
 
 STATE_KEY = "database"
 """Key of the request's state: a `Database` joined to a transaction that a middleware began before the route."""
@@ -40,8 +41,9 @@ async def transaction(database: Database) -> AsyncIterator[AsyncSession]:
         await session.commit()
 
 
-async def _session(database: CurrentDatabase) -> AsyncIterator[AsyncSession]:
+async def _session(request: Request, database: CurrentDatabase) -> AsyncIterator[AsyncSession]:
     async with transaction(database) as session:
+        set_origin(session, request.app.state.origin.of(request))
         yield session
 
 

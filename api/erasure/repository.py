@@ -5,6 +5,7 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.database.erasure_lock import ERASE_ALONE
 from api.database.scope import TenantScope
 
 
@@ -27,13 +28,6 @@ class ErasureRepository:
         for statement in _ERASE:
             await connection.execute(statement, of_user)
         return erased_at
-
-
-# Impressions are written without a lock on other rows. This lock orders them before or after an erasure.
-_LOCK = "hashtextextended('erasure', 0)"
-NO_ERASURE_MEANWHILE = f"SELECT pg_advisory_xact_lock_shared({_LOCK})"
-"""A statement after which no user is erased anywhere until the transaction ends. Whether one was erased before, a later
-statement of the transaction finds out."""
 
 
 def may_stay_sql(row: str) -> str:
@@ -67,6 +61,6 @@ _ENTOMB = text(
 )
 
 _ERASE = (
-    text(f"SELECT pg_advisory_xact_lock({_LOCK})"),
+    text(ERASE_ALONE),
     text(f"DELETE FROM impressions WHERE {_OF_THE_USER}"),  # noqa: S608 - constants of this module
 )

@@ -29,6 +29,10 @@ class ClientAddress:
 
     def of(self, scope: Scope, forwarded: str | None) -> str:
         """The client's address. Of an IPv6 address it is the /64 network, all of which one client usually owns."""
+        return _group(self.whole(scope, forwarded))
+
+    def whole(self, scope: Scope, forwarded: str | None) -> str:
+        """The client's address; empty where there is none."""
         peer = scope["client"][0] if scope.get("client") else ""
         if self._trusted and forwarded and self._is_trusted(peer):
             for hop in reversed([hop.strip() for hop in forwarded.split(",")]):
@@ -37,7 +41,7 @@ class ClientAddress:
                 peer = hop
                 if not self._is_trusted(hop):
                     break
-        return _group(peer)
+        return peer
 
     def of_request(self, request: Request) -> str:
         """The address of the client that sent this request."""

@@ -68,16 +68,16 @@ class KeyRepository:
         )
         return (await self._session.exec(statement)).scalar_one_or_none()
 
-    async def revoke(self, key_id: UUID) -> datetime | None:
-        """Revoke a live key and return the time; None where the tenant has no such key."""
+    async def revoke(self, key_id: UUID) -> tuple[datetime, str] | None:
+        """Revoke a live key and return the time and its name; None where the tenant has no such key."""
         statement = (
             update(ApiKey)
             .where(col(ApiKey.tenant_id) == self._tenant_id, col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None))
             .values(revoked_at=func.now())
-            .returning(col(ApiKey.revoked_at))
+            .returning(col(ApiKey.revoked_at), col(ApiKey.name))
         )
         row = (await self._session.exec(statement)).one_or_none()
-        return row[0] if row else None
+        return (row[0], row[1]) if row else None
 
 
 async def find_live(pool: Pool, key_hash: bytes) -> KeyPrincipal | None:

@@ -4,10 +4,12 @@ import hashlib
 import secrets
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.audit.service import note_key
 from api.database.scope import TenantScope
 from api.http.principal import SCOPES
 from api.http.problems import Conflict, Invalid, NotFound
@@ -57,6 +59,7 @@ async def create_key(
         rate_limit=rate_limit,
     )
     await keys.add(row)
+    await note_key(session, scope, "key.created", row.id, _described(row))
     return row, key
 
 
@@ -83,8 +86,14 @@ async def rotate_key(
     row = await keys.replace_secret(key_id, key[:PREFIX_LENGTH], hash_of(key))
     if row is None or ended is None:
         raise NotFound("There is no such live API key")
+    await note_key(session, scope, "key.rotated", row.id, {"name": row.name})
     await journal.record(scope.tenant_id, key_id, ended)
     return row, key
+
+
+def _described(row: ApiKey) -> dict[str, Any]:
+    """What the audit trail says of a new key."""
+    return {"name": row.name, "scopes": row.scopes, "rateLimit": row.rate_limit}
 
 
 def _new_key() -> str:
@@ -95,8 +104,10 @@ async def revoke_key(session: AsyncSession, scope: TenantScope, key_id: UUID, jo
     """Revoke a key. It is refused after 5 seconds at most. Raises NotFound where the tenant has no such live key."""
     keys = KeyRepository(session, scope)
     ended = await keys.lock_live(key_id)
-    revoked_at = await keys.revoke(key_id)
-    if revoked_at is None or ended is None:
+    revoked = await keys.revoke(key_id)
+    if revoked is None or ended is None:
         raise NotFound("There is no such live API key")
+    revoked_at, name = revoked
+    await note_key(session, scope, "key.revoked", key_id, {"name": name})
     await journal.record(scope.tenant_id, key_id, ended)
     return revoked_at

@@ -14,8 +14,9 @@ import structlog
 
 from api.background import PeriodicTask
 from api.database.engine import UNREACHABLE, Pool
+from api.database.erasure_lock import NO_ERASURE_MEANWHILE
 from api.database.prepared import text_array
-from api.erasure.repository import NO_ERASURE_MEANWHILE, may_stay_sql
+from api.erasure.repository import may_stay_sql
 
 BATCH = 1_000
 CAPACITY = 50_000

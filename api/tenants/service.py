@@ -4,6 +4,7 @@ import re
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.audit.service import note_tenant
 from api.database.scope import TenantScope
 from api.http.problems import Conflict, Invalid, NotFound
 from api.tenants.repository import TenantRepository
@@ -25,6 +26,7 @@ async def create_tenant(session: AsyncSession, tenant_id: str, plan: str = "free
         raise Conflict(f"The tenant {tenant_id} {state}")
     tenant = Tenant(id=tenant_id, plan=plan)
     await tenants.add(tenant)
+    await note_tenant(session, TenantScope(tenant_id), "tenant.created", {"planId": plan})
     return tenant
 
 

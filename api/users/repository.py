@@ -58,8 +58,8 @@ class UserRepository:
         )
         return set(await self._session.exec(statement.order_by(User.id).with_for_update()))
 
-    async def delete(self, user_id: str) -> bool:
-        """Delete the user's row and, by foreign keys, its sessions and records. False where there is no such user.
+    async def delete(self, user_id: str) -> User | None:
+        """Delete the user's row and, by foreign keys, its sessions and records; None where there is no such user.
 
         Also deletes the failed logins of an address that only this user can have.
         """
@@ -67,7 +67,7 @@ class UserRepository:
         deleted = (await self._session.exec(delete(User).where(*own).returning(User))).scalar_one_or_none()
         if deleted is not None and deleted.password_hash is not None:
             await (await self._session.connection()).execute(_FORGET_FAILURES, {"email": deleted.email})
-        return deleted is not None
+        return deleted
 
     async def page(self, search: str | None, offset: int, limit: int) -> tuple[Sequence[User], int]:
         """A page of users by id, and the total. `search` selects by a part of id, email or name, in any case."""

@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+from pydantic.alias_generators import to_camel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from api.audit.service import note_user
 from api.database.engine import OneConnection
 from api.database.scope import TenantScope
 from api.erasure.journal import ErasureJournal
@@ -83,6 +85,8 @@ async def create_user(
             if await users_over_quota(connection, scope, [user.id], plan.user_limit):
                 raise user_refusal(plan)
     await _save(session, scope, user)
+    created = {"role": user.role, "isActive": user.is_active, "hasPassword": user.password_hash is not None}
+    await note_user(session, scope, "user.created", user.id, created)
     return user
 
 
@@ -122,6 +126,7 @@ async def update_user(
         await end_sessions(session, user)
     elif user.role != before[0]:
         await SessionRepository(session, scope).revoke_refresh_tokens(user_id)
+    await _note_update(session, scope, user, changes, before_role=before[0])
     return user
 
 
@@ -135,15 +140,18 @@ async def toggle_status(session: AsyncSession, scope: TenantScope, user_id: str)
     user.is_active = not user.is_active
     await save_user(session, scope, user)
     await end_sessions(session, user)
+    await note_user(session, scope, "user.changed", user_id, {"isActive": user.is_active})
     return user
 
 
 async def delete_user(session: AsyncSession, scope: TenantScope, user_id: str, journal: ErasureJournal) -> None:
     """Delete the user and erase all data about it. Raises NotFound, and Conflict for the last active administrator."""
     await _require_another_admin(session, scope, user_id)
-    if not await UserRepository(session, scope).delete(user_id):
+    deleted = await UserRepository(session, scope).delete(user_id)
+    if deleted is None:
         raise _no_such_user()
-    await erase_user(session, scope, user_id, journal)
+    await note_user(session, scope, "user.deleted", user_id, {"role": deleted.role})
+    await erase_user(session, scope, user_id, journal, deleted.email)
 
 
 async def set_password(session: AsyncSession, passwords: Passwords, email: str, password: str) -> None:
@@ -154,6 +162,7 @@ async def set_password(session: AsyncSession, passwords: Passwords, email: str, 
     user.password_hash = await passwords.hash(password)
     await save_user(session, TenantScope(user.tenant_id), user)
     await end_sessions(session, user)
+    await note_user(session, TenantScope(user.tenant_id), "password.changed", user.id)
 
 
 async def end_sessions(session: AsyncSession, user: User, keep: UUID | None = None) -> None:
@@ -200,6 +209,21 @@ def address(email: str | None) -> str | None:
 def too_long(metadata: dict[str, Any]) -> str | None:
     """Why this metadata is too long to store; None where it is not."""
     return f"longer than {MAX_METADATA} characters" if len(repr(metadata)) > MAX_METADATA else None
+
+
+async def _note_update(
+    session: AsyncSession, scope: TenantScope, user: User, changes: UserChanges, before_role: str
+) -> None:
+    """Write into the audit trail what was changed, without the values of personal data."""
+    if user.role != before_role:
+        await note_user(session, scope, "role.changed", user.id, {"before": before_role, "after": user.role})
+    if changes.password is not None:
+        await note_user(session, scope, "password.changed", user.id)
+    if fields := changes.model_fields_set & {"email", "name", "is_active"}:
+        detail: dict[str, Any] = {"changed": sorted(to_camel(name) for name in fields)}
+        if "is_active" in fields:
+            detail["isActive"] = user.is_active
+        await note_user(session, scope, "user.changed", user.id, detail)
 
 
 def _found(user: User | None) -> User:

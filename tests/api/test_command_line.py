@@ -48,6 +48,9 @@ def test_a_tenant_from_its_first_command_to_its_last(run: Run, database_url: str
     assert key.startswith("rk_")
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT scopes, rate_limit FROM api_keys").fetchall() == [(["read"], 0)]
+        trail = connection.execute("SELECT action, actor, ip FROM audit_entries ORDER BY at").fetchall()
+        actions = ("tenant.created", "user.created", "password.changed", "key.created")
+        assert trail == [(action, "command-line", None) for action in actions]
         connection.execute("INSERT INTO items (tenant_id, id, metadata, version) VALUES ('acme', 'i', '{}', 1)")
         connection.execute(
             "INSERT INTO interactions (tenant_id, id, user_id, item_id, interaction_type, occurred_at) "

@@ -385,6 +385,7 @@ ADDED = {
     "POST /api/v1/interactions/batch": "up to 1,000 at once",
     "GET /api/recommendations/jobs/{job_id}": "how far a generation has come",
     "GET /api/users/{user_id}/interactions": "what a user did",
+    "GET /api/audit": "who did what",
     "GET /api/billing/audit": "who changed plan, cap or subscription",
     "POST /api/billing/webhook": "Stripe's events",
 }

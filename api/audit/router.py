@@ -1,0 +1,64 @@
+"""`/api/audit`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, FastAPI, Query
+from pydantic import StringConstraints
+
+from api.audit import service
+from api.audit.failures import LoginFailures
+from api.audit.repository import AuditFilter, delete_expired_entries
+from api.audit.schemas import AuditRecord
+from api.background import PeriodicTask
+from api.database.engine import UNREACHABLE
+from api.database.session import Session
+from api.http.origin import RequestOrigin
+from api.http.principal import CurrentAdmin
+from api.http.schemas import AwareInstant, Page, Paging, PlainText
+
+EXPIRY_SECONDS = 3_600.0
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def expire() -> None:
+        log.debug("audit entries expired", count=await delete_expired_entries(app.state.database.pool))
+
+    app.state.origin = RequestOrigin(app.state.client_address)
+    app.state.login_failures = LoginFailures(app.state.database.pool)
+    async with (
+        app.state.login_failures.running(),
+        PeriodicTask("expiry of audit entries", expire, EXPIRY_SECONDS, expected=UNREACHABLE, starts_with_pause=False),
+    ):
+        yield
+
+
+router = APIRouter(prefix="/api/audit", tags=["audit"], lifespan=_lifespan)
+_FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}}
+_Action = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[a-z.]+$")]
+
+
+@router.get("", summary="List the audit trail", responses=_FORBIDDEN)
+async def list_audit_trail(
+    admin: CurrentAdmin,
+    session: Session,
+    paging: Paging,
+    action: Annotated[
+        _Action | None, Query(description="An action, or a group of them: `key`", examples=["key.created"])
+    ] = None,
+    actor: Annotated[
+        PlainText | None, Query(description="Who did it, as entries write it", examples=["user-uuid"])
+    ] = None,
+    from_: Annotated[AwareInstant | None, Query(alias="from", description="Entries of this time and later")] = None,
+    to: Annotated[AwareInstant | None, Query(description="Entries before this time")] = None,
+) -> Page[AuditRecord]:
+    """Logins and failures, API keys, users and roles, plans, caps, erasures and promotions, newest first. Entries are
+    kept for 13 months. Of an erased user, `actor`, `target` and `ip` are `erased`."""
+    wanted = AuditFilter(action, actor, from_, to)
+    data, total = await service.list_entries(session, admin.scope, wanted, paging)
+    return Page(data=data, total=total, page=paging.page, page_size=paging.page_size)
