@@ -50,7 +50,7 @@ class IdempotencyRepository:
             "tenant": self._tenant_id,
             "request": request,
             "fingerprint": response.fingerprint,
-            "user": None if user_id is None else self._digest(user_id),
+            "user": None if user_id is None else user_digest(self._tenant_id, user_id),
             "status": response.status,
             "headers": json.dumps(response.headers),
             "body": response.body,
@@ -60,16 +60,19 @@ class IdempotencyRepository:
 
     async def delete_of_user(self, user_id: str) -> None:
         """Delete the responses to this user, and all responses that contain the user's id as a JSON string."""
+        digest = user_digest(self._tenant_id, user_id)
         spellings = {json.dumps(user_id, ensure_ascii=ascii_only).encode() for ascii_only in (False, True)}
         connection = await self._session.connection()
         for spelling in spellings:
             await connection.execute(
-                _DELETE_OF_USER, {"tenant": self._tenant_id, "user": self._digest(user_id), "mention": spelling}
+                _DELETE_OF_USER,
+                {"tenant": self._tenant_id, "user": digest, "mention": spelling},
             )
 
-    def _digest(self, user_id: str) -> str:
-        """Stands for the user's id. A token works for seconds after its user is erased, so the id is not stored."""
-        return hashlib.sha256("\0".join([self._tenant_id, user_id]).encode()).hexdigest()
+
+def user_digest(tenant_id: str, user_id: str) -> str:
+    """Stands for the user's id. A token works for seconds after its user is erased, so the id is not stored."""
+    return hashlib.sha256("\0".join([tenant_id, user_id]).encode()).hexdigest()
 
 
 async def delete_expired(pool: Pool) -> int:

@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "erasure": {"audit", "billing", "idempotency", "tenants"},
     "users": {"audit", "erasure", "metering", "sessions", "tenants"},
     "auth": {"audit", "sessions", "tenants", "users"},
+    "exports": {"audit", "idempotency"},
     "gotrue": {"auth", "users"},
     "imports": {"metering", "users"},
     "interactions": {"metering", "tenants", "users"},

@@ -384,6 +384,7 @@ ADDED = {
     "DELETE /api/items/{item_id}": "items are written, too",
     "POST /api/v1/interactions/batch": "up to 1,000 at once",
     "GET /api/recommendations/jobs/{job_id}": "how far a generation has come",
+    "GET /api/users/{user_id}/export": "what is held on a user",
     "GET /api/users/{user_id}/interactions": "what a user did",
     "GET /api/audit": "who did what",
     "GET /api/billing/audit": "who changed plan, cap or subscription",
