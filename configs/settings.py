@@ -394,7 +394,11 @@ class BillingSettings(Settings):
     model_config = SettingsConfigDict(env_ignore_empty=True)
 
     api_key: SecretStr | None = Field(default=None, alias="STRIPE_API_KEY")
-    webhook_secret: SecretStr | None = Field(default=None, alias="STRIPE_WEBHOOK_SECRET")
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        alias="STRIPE_WEBHOOK_SECRET",
+        description="while one is replaced, two between commas: both are accepted",
+    )
     api_base: str = Field(default="https://api.stripe.com", alias="STRIPE_API_BASE", description="of Stripe's API")
     return_url: str = Field(
         default="http://localhost:8080/docs",
@@ -422,6 +426,12 @@ class BillingSettings(Settings):
     overage_seconds: float = Field(
         default=60.0, alias="OVERAGE_SECONDS", gt=0, description="between two polls for billing cycles that have ended"
     )
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The secrets of which any may sign a webhook."""
+        given = self.webhook_secret.get_secret_value() if self.webhook_secret else ""
+        return tuple(given.replace(",", " ").split())
 
 
 class LogSettings(Settings):

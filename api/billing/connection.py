@@ -35,7 +35,7 @@ class StripeConnection:
     @property
     def configured(self) -> bool:
         """Whether there is an API key and a webhook secret. Without the secret no payment would be noticed."""
-        return self._client is not None and self.settings.webhook_secret is not None
+        return self._client is not None and bool(self.settings.webhook_secrets)
 
     @property
     def for_tests(self) -> bool:
@@ -43,17 +43,17 @@ class StripeConnection:
         key = self.settings.api_key.get_secret_value() if self.settings.api_key else ""
         return key.startswith(("sk_test_", "rk_test_"))
 
-    def webhook_secret(self) -> str:
-        """The secret that signs webhooks. Raises MissingSetting."""
-        if self.settings.webhook_secret is None:
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The secrets of which any may sign a webhook. Raises MissingSetting."""
+        if not (found := self.settings.webhook_secrets):
             raise MissingSetting("STRIPE_WEBHOOK_SECRET")
-        return self.settings.webhook_secret.get_secret_value()
+        return found
 
     def require(self, *, webhooks: bool = False) -> None:
         """Raises MissingSetting where there is no API key or, with `webhooks`, no webhook secret."""
         self._api()
         if webhooks:
-            self.webhook_secret()
+            self.webhook_secrets()
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:

@@ -5,6 +5,7 @@ the customer's subscriptions from Stripe and to store their present state.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -48,12 +49,13 @@ class WebhookEvent:
         return {"object": self.object_id, "customer": self.customer_id, "tenant": self.named_tenant}
 
 
-def read_event(payload: bytes, signature: str | None, secret: str) -> WebhookEvent:
-    """Verify and parse the body of a webhook. Raises Invalid where the signature is wrong or old, or it is no event."""
-    try:
-        stripe.WebhookSignature.verify_header(payload, signature, secret, TOLERANCE_SECONDS)
-    except (stripe.SignatureVerificationError, UnicodeDecodeError) as error:
-        raise Invalid.field("Stripe-Signature", "not that of this body, or more than five minutes old") from error
+def read_event(payload: bytes, signature: str | None, secrets: Sequence[str]) -> WebhookEvent:
+    """Verify and parse the body of a webhook, which any of the secrets may have signed.
+
+    Raises Invalid where the signature is wrong or old, or the body is no event.
+    """
+    if not any(_is_signed(payload, signature, secret) for secret in secrets):
+        raise Invalid.field("Stripe-Signature", "not that of this body, or more than five minutes old")
     try:
         document = json.loads(payload)
         found = document["data"]["object"]
@@ -68,6 +70,14 @@ def read_event(payload: bytes, signature: str | None, secret: str) -> WebhookEve
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise Invalid("The body is not an event") from error
+
+
+def _is_signed(payload: bytes, signature: str | None, secret: str) -> bool:
+    try:
+        stripe.WebhookSignature.verify_header(payload, signature, secret, TOLERANCE_SECONDS)
+    except (stripe.SignatureVerificationError, UnicodeDecodeError):
+        return False
+    return True
 
 
 async def receive(database: Database, gateway: Gateway, event: WebhookEvent) -> None:

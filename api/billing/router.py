@@ -123,7 +123,7 @@ async def take_event(request: Request, gateway: CurrentGateway) -> Received:
     """An event is stored before it is handled. It is handled once, however often and in whatever order events come."""
     try:
         body = await request.body()
-        event = read_event(body, request.headers.get("stripe-signature"), gateway.webhook_secret())
+        event = read_event(body, request.headers.get("stripe-signature"), gateway.webhook_secrets())
     except Problem as problem:
         if (refusal := await count_request(request)) is not None:
             raise refusal from problem

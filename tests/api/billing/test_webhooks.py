@@ -9,12 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from api.app import create_app
 from api.billing.events import delete_old_events, handle_pending
 from api.billing.gateway import Gateway
 from api.database.engine import Database
-from configs.settings import LimitSettings
+from configs.settings import BillingSettings, LimitSettings
 from tests.fixtures.desk import BILLING_PATH, HOOK, Desk, Shop
 from tests.fixtures.live import api_process, served
 from tests.fixtures.platform import wait_until
@@ -70,6 +71,21 @@ def test_what_is_not_signed_within_five_minutes_is_refused(change: Any, status: 
     assert (stored(desk, id_) is not None) == (status == 200)
     if status == 400:
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_while_a_secret_is_replaced_both_are_accepted(desk: Desk) -> None:
+    for secrets, statuses in (("whsec_old,whsec_new", (200, 200, 400)), ("whsec_new", (400, 200, 400))):
+        billing = desk.configuration.billing.model_copy(update={"webhook_secret": SecretStr(secrets)})
+        with served(create_app(replace(desk.configuration, billing=billing))) as url:
+            for secret, status in zip(("whsec_old", "whsec_new", "whsec_old,whsec_new"), statuses, strict=True):
+                body, headers = signed(event(f"evt_{len(secrets)}_{secret}", "charge.updated"), secret=secret)
+                answer = httpx.post(f"{url}{HOOK}", content=body, headers=headers, timeout=60)
+                assert answer.status_code == status, (secrets, secret, answer.text)
+
+
+@pytest.mark.parametrize("given", ["", " , "])
+def test_a_setting_without_a_secret_in_it_accepts_nothing(given: str) -> None:
+    assert BillingSettings(webhook_secret=given).webhook_secrets == ()
 
 
 @pytest.mark.parametrize("header", [None, "", "t=1", "v1=x", "t=x,v1=y", "t=1736937000,v1=00", "é"], ids=str)
