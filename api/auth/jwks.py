@@ -1,9 +1,11 @@
 """Fetches and caches the public keys of an issuer: a JSON Web Key Set at a URL (RFC 7517)."""
 
 import asyncio
+import json
 import time
 from collections import deque
 from collections.abc import Collection
+from typing import Any
 
 import httpx
 import jwt
@@ -17,6 +19,8 @@ RETRY_SECONDS = 5.0
 TIMEOUT_SECONDS = 2.0
 UNKNOWN_KEY_FETCHES, UNKNOWN_KEY_SECONDS = 5, 10.0
 """Tokens with unknown key ids, which anyone can send, cause at most so many fetches in so many seconds."""
+MAX_BYTES, MAX_PUBLISHED = 1_000_000, 100
+"""The most that is read of an issuer's answer."""
 ASYMMETRIC = {"RSA", "EC"}
 
 log = structlog.get_logger(__name__)
@@ -61,9 +65,9 @@ class KeySet:
         try:
             if now - self._failed < RETRY_SECONDS:
                 raise TimeoutError("failed a moment ago")
-            answer = await self._client.get(self._url, timeout=TIMEOUT_SECONDS)
-            keys = self._read(answer.raise_for_status().json())
-        except (httpx.HTTPError, TimeoutError, ValueError) as error:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                keys = self._read(json.loads(await self._download()))
+        except (httpx.HTTPError, TimeoutError, ValueError, RecursionError) as error:
             if now - self._failed >= RETRY_SECONDS:
                 self._failed = now
                 log.warning("an issuer's keys cannot be read", url=self._url, error=repr(error))
@@ -72,20 +76,34 @@ class KeySet:
             return
         self._keys, self._fetched, self._failed = keys, now, -RETRY_SECONDS
 
+    async def _download(self) -> bytes:
+        """The body of the answer. Redirects are not followed. Raises ValueError where it is too long."""
+        body = b""
+        async with self._client.stream("GET", self._url, timeout=TIMEOUT_SECONDS) as answer:
+            answer.raise_for_status()
+            async for part in answer.aiter_bytes():
+                body += part
+                if len(body) > MAX_BYTES:
+                    raise ValueError(f"the document has more than {MAX_BYTES:,} bytes")
+        return body
+
     def _read(self, document: object) -> dict[str, jwt.PyJWK]:
         entries = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(entries, list):
             raise ValueError("the document is no JSON Web Key Set")
-        keys = {}
-        for entry in entries:
-            usable = isinstance(entry, dict) and entry.get("kty") in ASYMMETRIC and entry.get("use", "sig") == "sig"
-            if not usable or not isinstance(entry.get("kid"), str):
-                continue
+        keys: dict[str, jwt.PyJWK] = {}
+        for entry in entries[:MAX_PUBLISHED]:
             try:
-                key = jwt.PyJWK(entry)
-            except jwt.PyJWTError as error:
-                log.warning("an issuer's key cannot be used", url=self._url, kid=entry["kid"], error=repr(error))
-                continue
-            if key.algorithm_name in self._algorithms:
-                keys[entry["kid"]] = key
+                found = self._read_one(entry)
+            # Members of any type and numbers that are no key make the libraries raise errors of many kinds.
+            except Exception as error:
+                log.warning("an issuer's key cannot be used", url=self._url, error=repr(error)[:200])
+            else:
+                keys |= found
         return keys
+
+    def _read_one(self, entry: dict[str, Any]) -> dict[str, jwt.PyJWK]:
+        if entry["kty"] not in ASYMMETRIC or entry.get("use", "sig") != "sig" or not isinstance(entry["kid"], str):
+            return {}
+        key = jwt.PyJWK(entry)
+        return {entry["kid"]: key} if key.algorithm_name in self._algorithms else {}

@@ -4,10 +4,14 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -19,6 +23,7 @@ from configs.issuers import ExternalIssuer
 from configs.settings import AuthSettings
 from tests.api.conftest import SECRET
 from tests.fixtures.issuer import ISSUER, Published, SigningKey, claims, publishing
+from tests.fixtures.live import ROOT
 from tests.fixtures.portal import Portal, bearer, running_portal, within_5_seconds
 
 SHARED = "the secret of somebody else's GoTrue, long enough"
@@ -389,6 +394,75 @@ def test_a_tenant_that_is_not_there_is_not_opened(open_client: Any, tenants: Any
         assert user(portal, sign(claims(tenant_id="ghost"))).status_code == 401
 
 
+INSECURE = (
+    *("http://auth.example/jwks", "HTTP://auth.example", "file:///etc/passwd", "ftp://127.0.0.1/", "recommendai", ""),
+    *("http://127.0.0.1@auth.example/", "http://127.0.0.1.auth.example/", "http://localhost.auth.example/", "https://"),
+    *("http://auth.example#@127.0.0.1/", "http://auth.example\\@127.0.0.1/", "http://0.0.0.0/", "http://10.0.0.1/"),
+    *("https:/auth.example/", "//127.0.0.1/", " http://127.0.0.1/", "http://127.0.0.1\n.auth.example/"),
+)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://auth.example/a", "http://127.0.0.1:9999/a", "http://[::1]/", "http://localhost/"]
+)
+def test_addresses_with_https_or_on_loopback_are_accepted(url: str) -> None:
+    (issuer,) = trusting(issuer=url, algorithms=["RS256"], jwks_url=url).external_issuers
+    assert (issuer.issuer, issuer.jwks_url) == (url, url)
+
+
+def test_an_insecure_issuer_stops_the_start_with_a_message_that_shows_no_secret(
+    database_url: str, tmp_path: Path
+) -> None:
+    document = [{"issuer": "http://auth.example", "algorithms": ["HS256"], "key": SHARED, "tenants": ["acme"]}]
+    done = subprocess.run(
+        [sys.executable, "-m", "api", "serve", "--port", "0"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "DATABASE_URL": database_url,
+            "RECOMMENDAI_STATE_DIR": str(tmp_path),
+            "JWT_SECRET": SECRET,
+            "EXTERNAL_ISSUERS": json.dumps(document),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "EXTERNAL_ISSUERS.0.issuer" in done.stderr and "must begin with https://" in done.stderr
+    assert "Traceback" not in done.stderr and SHARED not in done.stderr
+
+
+ODD_KEYS: list[Any] = [
+    *(None, 5, "x", [], {}, {"kty": "RSA"}, {"kty": ["RSA"], "kid": "a"}, {"kty": "RSA", "kid": 7}),
+    *({"kty": "RSA", "kid": "odd", "n": n, "e": e} for n in (5, "", "AQ", "!", None, "é") for e in ("AQAB", 7, "", [])),
+    *(
+        {"kty": "EC", "kid": "odd", "crv": crv, "x": x, "y": "AQ"}
+        for crv in ("P-256", "P-9", 5, None)
+        for x in ("AQ", 1)
+    ),
+    {"kty": "EC", "kid": "odd", "crv": "P-256", "x": "A" * 43, "y": "A" * 43, "alg": "ES256"},  # not on the curve
+    {"kty": "EC", "kid": "odd", "crv": "P-256", "x": "A" * 43, "y": "A" * 43, "alg": {}},
+    {**RSA.jwk, "kid": "odd", "alg": 5},
+    {**RSA.jwk, "kid": "odd", "alg": "ES256"},
+    {**RSA.jwk, "kid": "odd", "use": []},
+    {**RSA.jwk, "kid": "odd", "d": "AQ"},
+]
+
+
+def test_odd_keys_of_an_issuer_do_not_lose_the_others(by_key_set: Portal, published: Published) -> None:
+    published.document = {"keys": [*ODD_KEYS[::2], RSA.jwk, *ODD_KEYS[1::2], EC.jwk]}
+    assert user(by_key_set, RSA.sign(claims())).status_code == 200
+    assert user(by_key_set, EC.sign(claims())).status_code == 200
+    assert user(by_key_set, RSA.sign(claims(), kid="odd")).status_code in (200, 401)
+
+
+def test_a_key_set_without_end_is_not_read(by_key_set: Portal, published: Published) -> None:
+    published.document = {"keys": [RSA.jwk], "padding": "x" * 1_100_000}
+    assert user(by_key_set, RSA.sign(claims())).status_code == 503
+
+
 @pytest.mark.parametrize(
     "issuer",
     [
@@ -399,7 +473,8 @@ def test_a_tenant_that_is_not_there_is_not_opened(open_client: Any, tenants: Any
         {"algorithms": ["HS256"], "jwks_url": "https://auth.example/jwks"},
         {"algorithms": ["RS256"], "key": RSA.pem, "jwks_url": "https://auth.example/jwks"},
         {"algorithms": ["RS256"], "key": None},
-        {"algorithms": ["RS256"], "jwks_url": "file:///etc/passwd"},
+        *({"algorithms": ["RS256"], "jwks_url": url} for url in INSECURE),
+        *({"issuer": url} for url in INSECURE),
         {"tenants": []},
         {"unknown": 1},
     ],
@@ -419,6 +494,7 @@ def test_the_settings_come_from_one_variable(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_names_and_keys_that_cannot_be_stop_the_start(configuration: Configuration) -> None:
     twice = AuthSettings(jwt_secret=SecretStr(SECRET), external_issuers=trusting().external_issuers * 2)
-    for auth in (twice, trusting(issuer="recommendai"), trusting(algorithms=["RS256"], key="no key in PEM")):
+    own = trusting().model_copy(update={"jwt_issuer": ISSUER})
+    for auth in (twice, own, trusting(algorithms=["RS256"], key="no key in PEM")):
         with pytest.raises(ValueError, match=r"EXTERNAL_ISSUERS|PEM"):
             create_app(replace(configuration, auth=auth))
