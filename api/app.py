@@ -54,7 +54,7 @@ from configs.settings import (
 from serving.client import ServingClient
 
 DOMAINS = Path(__file__).parent
-NOT_COUNTED = ("/health", benchmark.PATH)
+NOT_COUNTED = ("/health", "/health/ready", benchmark.PATH)
 WEBHOOK = "/api/billing/webhook"
 NOT_IDEMPOTENT = ("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", WEBHOOK, benchmark.PATH)
 """Beginnings of POST paths that ignore `Idempotency-Key`, because they create nothing or issue credentials."""

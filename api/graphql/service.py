@@ -1,5 +1,6 @@
 """Executes one operation and builds the response."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,8 @@ from api.graphql.schemas import DATE_TIME, GraphQLRequest
 from api.http.problems import Invalid, Problem, Unauthorized, problem_body
 from api.http.slices import turn
 
+_HINT = re.compile(r" Did you mean .*\?$", re.DOTALL)
+"""What graphql-core adds to an error about an unknown name: names of the schema, which needs a credential."""
 LARGE_DOCUMENT = 500
 """Longer documents wait for their turn before each step that takes a few milliseconds."""
 
@@ -101,6 +104,9 @@ async def execute(app: FastAPI, request: GraphQLRequest, context: Context) -> Ex
         problem = Invalid.field("operationName", "names none of the document's operations that could be run")
         return _refused(app, [GraphQLError(problem.detail, original_error=problem)])
     errors = result.errors or []
+    if context.principal is None:
+        for error in errors:
+            error.message = _HINT.sub("", error.message)
     if result.data is None:
         return _refused(app, errors)
     body: dict[str, Any] = {"data": result.data}

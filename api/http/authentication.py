@@ -52,7 +52,7 @@ class Authentication:
         counted_by_route: tuple[tuple[str, str], ...] = (),
     ) -> None:
         """
-        exempt: beginnings of paths that are not counted.
+        exempt: paths that are not counted.
         counted_by_route: (method, path) of routes that authenticate by themselves and call `count_request` if need be.
         """
         self._app = app
@@ -67,7 +67,7 @@ class Authentication:
             return
         state = scope["state"]
         refusal: Problem | None = state.get(UNREADABLE)
-        if not scope["path"].startswith(self._exempt):
+        if scope["path"] not in self._exempt:
             state[COUNT_REQUESTS] = partial(self._count, scope)
             if refusal is not None or (scope["method"], scope["path"]) not in self._counted_by_route:
                 try:

@@ -17,7 +17,7 @@ ON_RESPONSE_START = "answered"
 """Key of the request's state: a callable that gets the first message of the response."""
 
 log = structlog.get_logger("api.access")
-QUIET = ("/health", "/benchmark/")
+QUIET = ("/health", "/health/ready", "/benchmark/noop")
 
 
 class RequestMiddleware:
@@ -60,7 +60,7 @@ class RequestMiddleware:
             self._report(scope, status, time.perf_counter() - started)
 
     def _report(self, scope: Scope, status: int, seconds: float) -> None:
-        if scope["path"].startswith(QUIET) and status < 400:
+        if scope["path"] in QUIET and status < 400:
             return
         principal = scope["state"].get(STATE_KEY)
         log.info(

@@ -81,6 +81,13 @@ def test_health_is_not_counted(tight: TestClient) -> None:
     assert tight.get("/nothing").headers["x-ratelimit-remaining"] == "1"
 
 
+@pytest.mark.parametrize("path", ["/healthzzz", "/health/", "/health/ready/", "/health/other", "/healthy"])
+def test_what_only_begins_like_health_is_counted(tight: TestClient, path: str) -> None:
+    assert [tight.get(path).status_code for _ in range(3)] == [404, 404, 429]
+    assert tight.get("/health").status_code == 200
+    assert LIMIT not in tight.get("/health/ready").headers
+
+
 def test_bad_requests_carry_the_limit_too(tight: TestClient) -> None:
     answer = tight.post("/api/auth/login", json={})
     assert (answer.status_code, answer.headers[LIMIT]) == (400, "2")

@@ -129,6 +129,43 @@ def test_the_schema_is_shown_to_callers_with_a_credential_only(client: TestClien
     assert data(client, "{ __typename getApiVersion }")
 
 
+@pytest.mark.parametrize("graphiql", [False, True])
+def test_no_method_and_no_form_of_a_request_shows_the_schema_without_a_credential(
+    open_client: Any, graphiql: bool
+) -> None:
+    query = "{ __schema { queryType { name } } }"
+    with open_client(api=ApiSettings(cors_origins=(), graphiql=graphiql)) as client:
+        answers = []
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "TRACE"):
+            for path in ("/graphql", "/graphql/"):
+                answers += [
+                    client.request(method, path, params={"query": query}),
+                    client.request(method, path, json={"query": query}),
+                    client.request(method, path, params={"query": query}, headers={"accept": "application/json"}),
+                    client.request(method, path, json={"query": query}, headers={"X-HTTP-Method-Override": "POST"}),
+                ]
+        for body in (
+            [{"query": query}],
+            {"query": "query A { getApiVersion } query B " + query, "operationName": "B"},
+            {"query": query.replace("__schema", "s: __schema")},
+            {"query": "{ ...F } fragment F on Query { __schema { queryType { name } } }"},
+            {"query": "{ getApiVersion }", "extensions": {"persistedQuery": {"version": 1}}, "id": query},
+        ):
+            answers.append(client.post("/graphql", json=body))
+        answers.append(client.post("/graphql", data={"query": query}))
+        answers.append(client.post("/graphql", files={"query": (None, query)}))
+        assert not [answer.text for answer in answers if '"Query"' in answer.text or "queryType" in answer.text]
+        shown = [answer for answer in answers if answer.status_code == 200]
+        assert all("GraphiQL" in each.text or each.request.method == "POST" for each in shown)
+
+
+def test_errors_hint_at_no_names_of_the_schema_without_a_credential(client: TestClient, backend: Backend) -> None:
+    documents = ("{ getItm }", "{ getHealth { statu } }", 'mutation { createInteraction(iput: {a: "b"}) { id } }')
+    for query in documents:
+        assert "Did you mean" not in client.post("/graphql", json={"query": query}).text
+    assert "Did you mean" in backend.client.post("/graphql", json={"query": documents[1]}).text
+
+
 def repeated(count: int) -> str:
     return "{" + " getApiVersion" * count + " }"
 
