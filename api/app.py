@@ -114,7 +114,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             stack.push_async_callback(counter.close)
             stack.push_async_callback(issuers.close)
             await stack.enter_async_context(tokens.keys.watching())
-            await stack.enter_async_context(keys.recording_use())
+            await stack.enter_async_context(keys.running())
             await stack.enter_async_context(meter.running())
             await stack.enter_async_context(expiring(database.pool))
             yield
@@ -151,7 +151,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     app.add_middleware(BodyLimits)
     app.add_middleware(
         Authentication,
-        authenticators=Authenticators(keys.find, TokenDirectory(tokens, issuers, database).find),
+        authenticators=Authenticators(keys.find, TokenDirectory(tokens, issuers, database).find, keys.is_doubtful),
         limiter=RateLimiter(configuration.limits, counter, app.state.client_address),
         exempt=NOT_COUNTED,
         counted_by_route=(("POST", WEBHOOK),),  # only events without a valid signature count, for the client's address

@@ -29,10 +29,14 @@ FindPrincipal = Callable[[str], Awaitable[Principal | None]]
 
 @dataclass(frozen=True)
 class Authenticators:
-    """Turn credentials into principals. Each returns None for a credential that is not valid."""
+    """Turn credentials into principals. `api_key` and `token` return None for a credential that is not valid.
+
+    is_doubtful: whether the lookup of an API key asks the database for what anyone can have made up.
+    """
 
     api_key: FindPrincipal
     token: FindPrincipal
+    is_doubtful: Callable[[str], bool]
 
 
 class Authentication:
@@ -71,14 +75,30 @@ class Authentication:
             state[COUNT_REQUESTS] = partial(self._count, scope)
             if refusal is not None or (scope["method"], scope["path"]) not in self._counted_by_route:
                 try:
-                    state[STATE_KEY] = await self._principal(scope)
-                    refusal = await self._count(scope) or refusal
+                    refusal = await self._identify(scope) or refusal
                 except Problem as problem:  # of a credential that cannot be checked at the moment
                     refusal = problem
         if refusal is None:
             await self._app(scope, receive, send)
         else:
             await problem_response(refusal)(scope, receive, send)
+
+    async def _identify(self, scope: Scope) -> Problem | None:
+        """Store the principal, and count the request. Returns the 429 to answer where it exceeds the limit.
+
+        A doubtful key is counted for the client's address before it is looked up, so that random keys of an exhausted
+        address cost no query. A key that was made here is never doubtful for long, so no address blocks it.
+        """
+        key = header(scope, b"x-api-key")
+        if key is not None and self._authenticators.is_doubtful(key):
+            if (refusal := await self._count(scope)) is not None:
+                return refusal
+            if (found := await self._authenticators.api_key(key)) is None:
+                return None
+            scope["state"][STATE_KEY] = found
+        else:
+            scope["state"][STATE_KEY] = await self._principal(scope)
+        return await self._count(scope)
 
     async def _principal(self, scope: Scope) -> Principal | None:
         if (key := header(scope, b"x-api-key")) is not None:

@@ -11,13 +11,25 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.http.principal import KeyPrincipal, TenantInfo
-from api.keys.tables import ApiKey
+from api.keys.tables import ApiKey, InstallationSecret
 from api.tenants.tables import Tenant
 
 FIND_LIVE = """
     SELECT keys.id, keys.scopes, keys.rate_limit, tenants.id, tenants.plan, tenants.exclude_seen
     FROM api_keys AS keys JOIN tenants ON tenants.id = keys.tenant_id
     WHERE keys.key_hash = %s AND keys.revoked_at IS NULL AND tenants.deleted_at IS NULL
+"""
+TAGS = "api-key-tags"
+"""The name of the secret that tags of keys are made with."""
+MAX_UNTAGGED = 1_000_000
+FIND_UNTAGGED = """
+    SELECT secret, (
+        SELECT coalesce(string_agg(beginning, '' ORDER BY beginning), '') FROM (
+            SELECT substr(key_hash, 1, 8) AS beginning FROM api_keys
+            WHERE NOT is_tagged AND revoked_at IS NULL LIMIT %s
+        ) AS untagged
+    )
+    FROM installation_secrets WHERE name = %s
 """
 RECORD_USE = """
     UPDATE api_keys SET last_used_at = greatest(last_used_at, used.at)
@@ -63,7 +75,7 @@ class KeyRepository:
         statement = (
             update(ApiKey)
             .where(col(ApiKey.tenant_id) == self._tenant_id, col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None))
-            .values(prefix=prefix, key_hash=key_hash, last_used_at=None)
+            .values(prefix=prefix, key_hash=key_hash, is_tagged=True, last_used_at=None)
             .returning(ApiKey)
         )
         return (await self._session.exec(statement)).scalar_one_or_none()
@@ -78,6 +90,24 @@ class KeyRepository:
         )
         row = (await self._session.exec(statement)).one_or_none()
         return (row[0], row[1]) if row else None
+
+
+async def tag_secret(session: AsyncSession) -> bytes:
+    """The secret that tags of keys are made with."""
+    statement = select(InstallationSecret.secret).where(InstallationSecret.name == TAGS)
+    return (await session.exec(statement)).one()
+
+
+async def find_untagged_keys(pool: Pool) -> tuple[bytes, bytes]:
+    """The secret that tags of keys are made with, and the first 8 bytes of the hash of each live key without a tag.
+
+    They are ordered and follow each other. At most a million are read.
+    """
+    async with pool.connection() as connection:
+        row = await (await connection.execute(FIND_UNTAGGED, [MAX_UNTAGGED, TAGS])).fetchone()
+    if row is None:
+        raise LookupError("the secret of API keys is missing: its migration has made one")
+    return row
 
 
 async def find_live(pool: Pool, key_hash: bytes) -> KeyPrincipal | None:

@@ -1,7 +1,6 @@
 """Creates, rotates and revokes API keys. A key is shown once; only its hash is stored."""
 
 import hashlib
-import secrets
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
@@ -14,16 +13,16 @@ from api.database.scope import TenantScope
 from api.http.principal import SCOPES
 from api.http.problems import Conflict, Invalid, NotFound
 from api.keys.journal import RevocationJournal
-from api.keys.repository import KeyRepository
+from api.keys.repository import KeyRepository, tag_secret
 from api.keys.tables import ApiKey
+from api.keys.tags import PREFIX, make_key
 
-PREFIX = "rk_"
 PREFIX_LENGTH = len(PREFIX) + 6
 MAX_LIVE_KEYS = 20
 
 
 def hash_of(key: str) -> bytes:
-    """The hash of a key that is stored. A key has 256 random bits, so it needs no slow hash."""
+    """The hash of a key that is stored. A key has at least 192 random bits, so it needs no slow hash."""
     return hashlib.sha256(key.encode()).digest()
 
 
@@ -48,7 +47,7 @@ async def create_key(
     keys = KeyRepository(session, scope)
     if await keys.lock_and_count_live() >= MAX_LIVE_KEYS:
         raise Conflict(f"A tenant has at most {MAX_LIVE_KEYS} live API keys: revoke one first")
-    key = _new_key()
+    key = make_key(await tag_secret(session))
     row = ApiKey(
         id=uuid4(),
         tenant_id=scope.tenant_id,
@@ -57,6 +56,7 @@ async def create_key(
         key_hash=hash_of(key),
         scopes=[known for known in SCOPES if known in scopes],
         rate_limit=rate_limit,
+        is_tagged=True,
     )
     await keys.add(row)
     await note_key(session, scope, "key.created", row.id, _described(row))
@@ -81,7 +81,7 @@ async def rotate_key(
 
     Raises NotFound where the tenant has no such live key.
     """
-    keys, key = KeyRepository(session, scope), _new_key()
+    keys, key = KeyRepository(session, scope), make_key(await tag_secret(session))
     ended = await keys.lock_live(key_id)
     row = await keys.replace_secret(key_id, key[:PREFIX_LENGTH], hash_of(key))
     if row is None or ended is None:
@@ -94,10 +94,6 @@ async def rotate_key(
 def _described(row: ApiKey) -> dict[str, Any]:
     """What the audit trail says of a new key."""
     return {"name": row.name, "scopes": row.scopes, "rateLimit": row.rate_limit}
-
-
-def _new_key() -> str:
-    return PREFIX + secrets.token_urlsafe(32)
 
 
 async def revoke_key(session: AsyncSession, scope: TenantScope, key_id: UUID, journal: RevocationJournal) -> datetime:
