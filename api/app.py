@@ -39,6 +39,7 @@ from api.idempotency.service import expiring
 from api.keys.directory import KeyDirectory
 from api.metering.meter import Meter
 from api.users.passwords import Passwords
+from configs.database import LimitsOfRequests
 from configs.journal import JournalSettings
 from configs.settings import (
     ApiSettings,
@@ -71,6 +72,7 @@ class Configuration:
 
     paths: PathSettings = field(default_factory=PathSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    connections: LimitsOfRequests = field(default_factory=LimitsOfRequests)
     api: ApiSettings = field(default_factory=ApiSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
@@ -91,7 +93,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     `client_address`, `origin`, `login_failures`.
     """
     configuration = configuration or Configuration()
-    url = configuration.database.resolve(configuration.paths)
+    url = configuration.connections.limited(configuration.database.resolve(configuration.paths))
     tokens = Tokens(configuration.auth, SigningKeys(configuration.auth, configuration.paths))
     issuers = ExternalIssuers(configuration.auth.external_issuers, own=configuration.auth.jwt_issuer)
     database = Database(url, configuration.database.pool_min, configuration.database.pool_max)

@@ -41,17 +41,26 @@ def postgres() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Migrate the database to the newest revision. Several processes may run this at the same time."""
+    """Migrate the database to the newest revision. Several processes may run this at the same time.
+
+    Where `DATABASE_OWNER_URL` names another role than `DATABASE_URL`, the latter is granted its rights.
+    """
+    import psycopg
     import sqlalchemy.exc
 
+    from api.database.engine import role_of
     from api.database.migrate import upgrade
 
+    paths, settings = PathSettings(), DatabaseSettings()
     try:
-        revision = upgrade(DatabaseSettings().resolve(PathSettings()))
+        owner, url = settings.resolve_owner(paths), settings.resolve(paths)
+        revision = upgrade(owner, grant_to=None if role_of(url) == role_of(owner) else role_of(url))
     except (FileNotFoundError, ValueError) as error:
         _fail(error)
-    except sqlalchemy.exc.OperationalError as error:
+    except sqlalchemy.exc.DBAPIError as error:
         _fail(error.orig or error)
+    except psycopg.Error as error:
+        _fail(error)
     print(f"the database is at revision {revision}", file=sys.stderr)
 
 

@@ -13,14 +13,15 @@ from api.database.engine import Database
 from api.database.origin import COMMAND_LINE, set_origin
 from api.database.session import transaction
 from api.http.problems import Problem
+from configs.database import LimitsOfJobs
 from configs.settings import DatabaseSettings, PathSettings
 
 Result = TypeVar("Result")
 
 
 def database_url() -> str:
-    """The URL of the database. Raises FileNotFoundError, with advice, where no URL is known."""
-    return DatabaseSettings().resolve(PathSettings())
+    """The database's URL, with the limits of jobs. Raises FileNotFoundError, with advice, where no URL is known."""
+    return LimitsOfJobs().limited(DatabaseSettings().resolve(PathSettings()))
 
 
 def in_transaction(work: Callable[[AsyncSession], Awaitable[Result]]) -> Result:

@@ -3,6 +3,7 @@
 The modules of this package:
 
     settings    all settings, by concern                 issuers     external identity providers (part of settings)
+    database    roles and limits of connections
     plans       subscription plans (`plans.yaml`)        plugins     model families of other packages
     logging     structured logs                          files       files and folders that appear whole or not at all
     memory      garbage collection of servers            priority    low priority for the background
@@ -91,8 +92,13 @@ class PathSettings(Settings):
 
     @property
     def database_url_file(self) -> Path:
-        """The file (mode 0600) in which the bundled PostgreSQL's process writes its URL."""
+        """The file (mode 0600) in which the bundled PostgreSQL's process writes its URL, for the API and pipelines."""
         return self.root / "database.url"
+
+    @property
+    def database_owner_url_file(self) -> Path:
+        """The same for the role that owns the tables, which migrations use."""
+        return self.root / "database-owner.url"
 
     @property
     def serving_secret_file(self) -> Path:
@@ -123,6 +129,11 @@ class DatabaseSettings(Settings):
     """PostgreSQL. Without `DATABASE_URL`, the bundled server's URL is read from the state folder."""
 
     url: SecretStr | None = Field(default=None, alias="DATABASE_URL", description="postgresql://...")
+    owner_url: SecretStr | None = Field(
+        default=None,
+        alias="DATABASE_OWNER_URL",
+        description="of the role that owns the tables, which `migrate` uses; None: that of `DATABASE_URL`",
+    )
     pool_min: int = Field(default=2, alias="DATABASE_POOL_MIN", ge=1, description="connections that stay open")
     pool_max: int = Field(default=16, alias="DATABASE_POOL_MAX", ge=1, description="bound on connections of a process")
 
@@ -136,6 +147,14 @@ class DatabaseSettings(Settings):
                 "run `make demo`, start `python -m api postgres`, or set DATABASE_URL"
             )
         return paths.database_url_file.read_text().strip()
+
+    def resolve_owner(self, paths: PathSettings) -> str:
+        """The libpq URL of the role that owns the tables. Raises FileNotFoundError as `resolve` does."""
+        if self.owner_url is not None:
+            return self.owner_url.get_secret_value()
+        if self.url is None and paths.database_owner_url_file.exists():
+            return paths.database_owner_url_file.read_text().strip()
+        return self.resolve(paths)
 
 
 class PostgresSettings(Settings):

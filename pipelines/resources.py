@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
+from configs.database import LimitsOfJobs
 from configs.settings import DatabaseSettings, HistorySettings, PathSettings, PipelineSettings, TrackingSettings
 
 
@@ -17,13 +18,17 @@ class Installation:
 
     paths: PathSettings = field(default_factory=PathSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    connections: LimitsOfJobs = field(default_factory=LimitsOfJobs)
     pipeline: PipelineSettings = field(default_factory=PipelineSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     history: HistorySettings = field(default_factory=HistorySettings)
 
     def database_url(self) -> str:
-        """The database's URL. Read anew each time, since the bundled server may come back on another port."""
-        return self.database.resolve(self.paths)
+        """The database's URL, with the limits of jobs.
+
+        It is read anew each time, since the bundled server may come back on another port.
+        """
+        return self.connections.limited(self.database.resolve(self.paths))
 
     @property
     def sensor_status(self) -> dg.DefaultSensorStatus:

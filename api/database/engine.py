@@ -22,8 +22,13 @@ Connection = AsyncConnection[TupleRow]
 MAX_BORROWED = 4
 """Connections that read by prepared statements, two for each of the busiest reads."""
 
-UNREACHABLE = (psycopg.OperationalError, PoolTimeout, EngineTimeout)
-"""What a statement raises when the database does not answer."""
+UNREACHABLE = (
+    psycopg.OperationalError,
+    psycopg.errors.IdleInTransactionSessionTimeout,  # no OperationalError, though the server ended the connection
+    PoolTimeout,
+    EngineTimeout,
+)
+"""What a statement raises when the database does not answer, in time or at all."""
 
 
 class Pool(Protocol):
@@ -82,6 +87,11 @@ def sqlalchemy_url(url: str) -> URL:
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:
         raise ValueError(f"DATABASE_URL must start with postgresql://, not {parsed.drivername}://")
     return parsed.set(drivername="postgresql+psycopg")
+
+
+def role_of(url: str) -> str | None:
+    """The role that a libpq URL names."""
+    return make_url(url).username
 
 
 class Database:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -13,20 +14,25 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from api.database.engine import sqlalchemy_url
+from configs.database import VERSION_TABLE, LimitsOfMigrations, grants, only_read
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x7265636F6D6D656E
 """The advisory lock that a migration holds: "recommen" in ASCII."""
 
 
-def upgrade(url: str, revision: str = "head") -> str:
+def upgrade(url: str, revision: str = "head", *, grant_to: str | None = None) -> str:
     """Bring the database at this libpq URL up to `revision` and return the revision it is at.
 
     A database that was restored in another cluster is made to count that one's transactions. Waits while another
     process migrates.
+
+    grant_to: the role that reads and writes rows, where it is another one than the URL's, which owns the tables.
     """
     with _locked(url) as connection:
         command.upgrade(_config(connection), revision)
+        if grant_to is not None:
+            _grant(connection, grant_to)
         if (reached := _revision_of(connection)) == head_revision():
             connection.execute(text("SELECT adopt_cluster()"))
         return reached
@@ -54,6 +60,16 @@ def known_revisions() -> frozenset[str]:
     return frozenset(script.revision for script in ScriptDirectory.from_config(_config(None)).walk_revisions())
 
 
+def _grant(connection: Connection, role: str) -> None:
+    """Let the role read and write rows. Which revision the database is at, it may only read."""
+    raw = connection.connection.driver_connection
+    if not isinstance(raw, psycopg.Connection):
+        raise TypeError(f"not a connection of psycopg: {raw!r}")
+    for statement in (*grants(role, raw.info.server_version), only_read(role, VERSION_TABLE)):
+        raw.execute(statement)
+    connection.commit()
+
+
 def _revision_of(connection: Connection) -> str:
     return MigrationContext.configure(connection).get_current_revision() or ""
 
@@ -64,6 +80,11 @@ def _locked(url: str) -> Iterator[Connection]:
     with engine.connect() as connection:
         # A lock of the session, not of a transaction, because each revision is a transaction of its own.
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+        # Set after the wait for another migration, which is no wait for a table.
+        lock = round(LimitsOfMigrations().lock * 1000)
+        settings = {"statement_timeout": 0, "idle_in_transaction_session_timeout": 0, "lock_timeout": lock}
+        for name, milliseconds in settings.items():
+            connection.execute(text(f"SET {name} = {milliseconds}"))
         connection.commit()
         yield connection
         connection.commit()

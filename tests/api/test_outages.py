@@ -181,7 +181,7 @@ class Postgres:
             )
         url_file = self._state / "database.url"
         wait_until("PostgreSQL", lambda: url_file.exists() and _connects(url_file.read_text().strip()))
-        return url_file.read_text().strip()
+        return (self._state / "database-owner.url").read_text().strip()
 
     def stop(self) -> None:
         if self._process is not None:

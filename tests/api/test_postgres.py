@@ -35,6 +35,7 @@ class Owner:
     def __init__(self, state: Path, **environment: str) -> None:
         self.state = state
         self.url_file = state / "database.url"
+        self.owner_url_file = state / "database-owner.url"
         self.before = self._written()
         kept = {name: value for name, value in os.environ.items() if name != "POSTGRES_PORT"}
         self.process = subprocess.Popen(
@@ -46,13 +47,25 @@ class Owner:
         )
 
     def ready(self) -> str:
-        """The URL, once this owner has written it."""
+        """The URL of the role that owns the tables, once this owner has written it."""
         deadline = time.monotonic() + 90
         while self._written() == self.before:
             assert self.process.poll() is None, self.last_words()
             assert time.monotonic() < deadline, "PostgreSQL did not start"
             time.sleep(0.02)
+        return self.owner_url_file.read_text().strip()
+
+    def app_url(self) -> str:
+        """The URL that the API and the pipelines use, after `ready`."""
         return self.url_file.read_text().strip()
+
+    def migrate(self, **environment: str) -> None:
+        """Run `python -m api migrate`."""
+        kept = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+        command = [sys.executable, "-m", "api", "migrate"]
+        kept |= {"RECOMMENDAI_STATE_DIR": str(self.state)} | environment
+        done = subprocess.run(command, cwd=REPOSITORY, env=kept, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
     def refused(self) -> str:
         """What this owner said when it gave up at once."""
@@ -120,7 +133,7 @@ def test_it_listens_on_loopback_with_a_password_and_keeps_data_and_port_over_res
     first = start()
     url = first.ready()
     assert "@127.0.0.1:" in url
-    for file in ("database.url", "postgres.json"):
+    for file in ("database.url", "database-owner.url", "postgres.json"):
         assert stat.S_IMODE((state / file).stat().st_mode) == 0o600
     address = url.split("@", 1)[1]
     with pytest.raises(psycopg.OperationalError, match="password"):
@@ -252,3 +265,90 @@ def test_programs_in_a_folder_that_the_servers_user_cannot_enter_are_copied(
     os.umask(before)
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
     assert [path.name for path in outside.glob(".*")] == []
+
+
+def _refused(url: str, statement: str) -> bool:
+    try:
+        _query(url, statement)
+    except psycopg.errors.InsufficientPrivilege:
+        return True
+    return False
+
+
+def test_the_role_of_the_api_reads_and_writes_rows_and_changes_no_table(start: Callable[..., Owner]) -> None:
+    server = start()
+    owner_url = server.ready()
+    server.migrate()
+    url = server.app_url()
+    assert _query(url, "SELECT current_user")[0] != _query(owner_url, "SELECT current_user")[0]
+    _query(url, "INSERT INTO tenants (id) VALUES ('acme')")
+    _query(url, "UPDATE tenants SET plan = 'growth'")
+    _query(url, "INSERT INTO users (tenant_id, id) VALUES ('acme', 'ann')")
+    _query(url, "INSERT INTO items (tenant_id, id, metadata, version) VALUES ('acme', 'i', '{}', 1)")
+    insert = "INSERT INTO interactions (tenant_id, id, user_id, item_id, interaction_type, occurred_at) "
+    _query(url, insert + "VALUES ('acme', gen_random_uuid(), 'ann', 'i', 'view', now())")  # and what its triggers write
+    assert _query(url, "SELECT history_version FROM users") == (1,)
+    _query(url, "DELETE FROM users")
+    _query(url, "SELECT adopt_cluster()")
+    for statement in (
+        "CREATE TABLE public.mine (id int)",
+        "DROP TABLE audit_entries",
+        "ALTER TABLE audit_entries DISABLE TRIGGER ALL",
+        "TRUNCATE audit_entries",
+        "DROP TRIGGER history_gone ON interactions",
+        "CREATE ROLE other",
+        "CREATE DATABASE other",
+        "UPDATE alembic_version SET version_num = '0001'",
+        "SELECT * FROM pg_authid",
+        "COPY tenants TO PROGRAM 'id'",
+    ):
+        assert _refused(url, statement), statement
+    _query(owner_url, "CREATE TABLE later (id int)")
+    _query(url, "INSERT INTO later VALUES (1)")  # what a later migration adds is granted by default
+
+
+def test_an_installation_of_one_role_gets_the_second_and_answers_before_it_is_migrated(
+    start: Callable[..., Owner], state: Path
+) -> None:
+    first = start()
+    owner_url = first.ready()
+    first.migrate()
+    _query(owner_url, "INSERT INTO tenants (id) VALUES ('acme')")
+    role = _query(first.app_url(), "SELECT current_user")[0]
+    record = json.loads((state / "postgres.json").read_text())
+    superuser = f"postgresql://postgres:{record['superuser_password']}@127.0.0.1:{record['port']}/recommendai"
+    _query(superuser, f"DROP OWNED BY {role}")
+    _query(superuser, f"DROP ROLE {role}")
+    assert first.stop() == 0
+    del record["app_password"]
+    (state / "postgres.json").write_text(json.dumps(record))
+    for file in ("database.url", "database-owner.url"):
+        (state / file).unlink()
+    (state / "database.url").write_text(owner_url + "\n")  # as the version before left it
+
+    second = start()
+    assert second.ready() == owner_url
+    assert second.app_url() != owner_url
+    assert _query(second.app_url(), "SELECT id FROM tenants") == ("acme",)
+    assert _refused(second.app_url(), "UPDATE alembic_version SET version_num = '0001'")
+    second.migrate()
+    assert _query(second.app_url(), "SELECT id FROM tenants") == ("acme",)
+
+
+def test_two_urls_of_a_server_of_one_s_own_are_settings_and_one_is_enough(
+    start: Callable[..., Owner], state: Path
+) -> None:
+    server = start()
+    owner_url = server.ready()
+    url = server.app_url()
+    for name in ("one", "two"):
+        _query(owner_url, f"CREATE DATABASE {name}")
+    of = {role: {name: f"{base.rsplit('/', 1)[0]}/{name}" for name in ("one", "two")} for role, base in
+          (("owner", owner_url), ("app", url))}  # fmt: skip
+    elsewhere = {"RECOMMENDAI_STATE_DIR": str(state.parent / "elsewhere")}
+    server.migrate(DATABASE_URL=of["app"]["two"], DATABASE_OWNER_URL=of["owner"]["two"], **elsewhere)
+    assert _query(of["app"]["two"], "SELECT count(*) FROM tenants") == (0,)
+    assert _refused(of["app"]["two"], "DROP TABLE tenants")
+    server.migrate(DATABASE_URL=of["owner"]["one"], **elsewhere)
+    assert _query(of["owner"]["one"], "SELECT count(*) FROM tenants") == (0,)
+    assert _refused(of["app"]["one"], "SELECT count(*) FROM tenants")
