@@ -13,7 +13,13 @@ from api.users.passwords import Passwords
 
 app = typer.Typer()
 Email = Annotated[str, typer.Option(help="the address to log in with")]
-Password = Annotated[str | None, typer.Option(help="generated if left out")]
+Password = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PORTAL_PASSWORD",
+        help="generated if left out; other users of the machine see options, so rather set the variable",
+    ),
+]
 
 
 @app.command()

@@ -153,7 +153,8 @@ class Demo:
         if TENANT not in self._api("list-tenants", capture=True).split():
             self._api("create-tenant", "--id", TENANT, "--plan", "unlimited", capture=True)
         if not self.state.get("ADMIN_CREATED"):
-            self._api("create-admin", "--tenant", TENANT, "--email", EMAIL, "--password", password, capture=True)
+            admin = ("create-admin", "--tenant", TENANT, "--email", EMAIL)
+            self._api(*admin, capture=True, environment={"PORTAL_PASSWORD": password})
             self.state.put("ADMIN_CREATED", "yes")
         self.state.keep(
             "API_KEY",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pwdlib import PasswordHash
 
 from api.database.tables import all_tables
 from tests.fixtures.postgres import REPOSITORY
@@ -32,6 +33,15 @@ def run(database_url: str, tmp_path: Path) -> Run:
         )
 
     return command
+
+
+def test_a_password_comes_by_the_environment_and_needs_no_argument(run: Run, database_url: str) -> None:
+    run("create-tenant", "--id", "acme")
+    chosen = run("create-admin", "--tenant", "acme", "--email", "ada@example.com", PORTAL_PASSWORD="of the environment")
+    assert chosen.stdout == "of the environment\n"
+    with psycopg.connect(database_url) as connection:
+        ((kept,),) = connection.execute("SELECT password_hash FROM users").fetchall()
+    assert PasswordHash.recommended().verify("of the environment", kept)
 
 
 def test_a_tenant_from_its_first_command_to_its_last(run: Run, database_url: str) -> None:
@@ -64,7 +74,7 @@ def test_a_tenant_from_its_first_command_to_its_last(run: Run, database_url: str
     with psycopg.connect(database_url) as connection:
         for table in all_tables().sorted_tables:
             rows = connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()
-            assert rows == ((1,) if table.name == "tenants" else (0,)), table.name
+            assert rows == ((1,) if table.name in ("tenants", "adopted_cluster") else (0,)), table.name
     reused = run("create-tenant", "--id", "acme")
     assert reused.returncode == 1
     assert "never used again" in reused.stderr
