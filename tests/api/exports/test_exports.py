@@ -19,6 +19,7 @@ WITHOUT_PEOPLE = {
     *("tenants", "api_keys", "items", "catalogues", "generation_jobs", "release_models", "daily_accuracy"),
     *("analytics_days", "analytics_totals", "usage_cycles", "usage_flushes", "plan_periods"),
     *("subscriptions", "billing_settings", "overage_charges", "stripe_events", "adopted_cluster"),
+    *("installation_secrets", "plan_periods"),
 }
 """Tables that hold nothing on a single person: settings, catalogue, counts and money of a tenant."""
 
@@ -146,3 +147,12 @@ def test_an_export_that_an_erasure_overtakes_does_not_end_as_a_whole_document(
     monkeypatch.setattr(repository.PersonRepository, "pages", erase_meanwhile)
     with pytest.raises(ValueError, match="Expecting"):
         portal.client.get(f"/api/users/{USER}/export", headers=admin).json()
+
+
+def test_an_end_user_with_somebodys_address_does_not_show_the_failed_logins_of_that_account(portal: Portal) -> None:
+    portal.person("ada@acme.example")
+    portal.client.post("/api/auth/login", json={"email": "ada@acme.example", "password": "wrong password"})
+    boss = portal.admin("other")
+    end_user = {"id": USER, "email": "ada@acme.example"}
+    assert portal.client.post("/api/users", json=end_user, headers=boss).status_code == 201
+    assert export(portal, boss)["failedLogins"] == []
