@@ -86,7 +86,8 @@ class Logins:
         if tenant is None or tenant.deleted_at is not None:
             raise RegistrationClosed
         new = NewUser(email=email, name=name, password=password)
-        user = await users.create_user(self.session, self.passwords, TenantScope(tenant.id), new)
+        scope = TenantScope(tenant.id)
+        user = await users.create_user(self.session, self.passwords, scope, new, by_admin=False)
         user.user_metadata = metadata or {}
         return user
 
@@ -145,7 +146,7 @@ class Logins:
         if verified is not None and user.password_hash != verified.password_hash:  # it changed during the verification
             raise WrongCredentials
         if email is not None:
-            user.email = users.address(email)
+            users.set_address(user, email, by_admin=False)
         if new_hash is not None:
             user.password_hash = new_hash
         if metadata is not None:

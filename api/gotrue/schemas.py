@@ -103,7 +103,7 @@ class GoTrueUser(GoTrueModel):
             app_metadata={**provider, "tenant_id": user.tenant_id, "role": user.role},
             user_metadata=metadata,
             identities=[identity] if own else [],
-            email_confirmed_at=user.created_at if own else None,
+            email_confirmed_at=user.email_confirmed_at,
             is_anonymous=False,
             **times,
         )

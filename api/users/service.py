@@ -64,16 +64,24 @@ async def see_user(session: AsyncSession, caller: UserPrincipal, user_id: str) -
 
 
 async def create_user(
-    session: AsyncSession, passwords: Passwords, scope: TenantScope, new: NewUser, plan: Plan | None = None
+    session: AsyncSession,
+    passwords: Passwords,
+    scope: TenantScope,
+    new: NewUser,
+    plan: Plan | None = None,
+    *,
+    by_admin: bool = True,
 ) -> User:
     """Create a user. Raises Invalid, WeakPassword, AddressTaken, and Conflict where the id is taken.
 
     plan: limits the number of end users, who have no password. Raises QuotaExceeded where the limit is reached.
+    by_admin: an administrator vouches for the address, which of a user who registers nobody has confirmed.
     """
     user = User(
         tenant_id=scope.tenant_id,
         id=new.id or str(uuid4()),
         email=address(new.email),
+        email_confirmed_at=datetime.now(UTC) if by_admin and new.email is not None else None,
         name=new.name,
         role=new.role,
         role_pinned=True,
@@ -109,7 +117,7 @@ async def update_user(
         await _require_another_admin(session, scope, user_id)
     user = _found(await UserRepository(session, scope).find(user_id, lock=True))
     if "email" in changes.model_fields_set:
-        user.email = address(changes.email)
+        set_address(user, changes.email, by_admin=True)
     if "name" in changes.model_fields_set:
         user.name = changes.name
     before = (user.role, user.is_active)
@@ -204,6 +212,14 @@ def address(email: str | None) -> str | None:
     if not is_address(email):
         raise InvalidAddress
     return email
+
+
+def set_address(user: User, email: str | None, *, by_admin: bool) -> None:
+    """Change the address; unless an administrator does, nobody has confirmed the new one. Raises InvalidAddress."""
+    changed = address(email)
+    if changed != user.email:
+        user.email = changed
+        user.email_confirmed_at = datetime.now(UTC) if by_admin and changed is not None else None
 
 
 def too_long(metadata: dict[str, Any]) -> str | None:

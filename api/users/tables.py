@@ -33,6 +33,8 @@ class User(Table, table=True):
     id: str = text_column(primary_key=True)
     email: str | None = text_column(default=None, nullable=True)
     name: str | None = text_column(default=None, nullable=True)
+    # When somebody confirmed the address; an administrator who sets it vouches for it.
+    email_confirmed_at: datetime | None = timestamptz(nullable=True)
     password_hash: str | None = text_column(default=None, nullable=True)
     role: str = text_column(sa_column_kwargs={"server_default": "user"}, default="user")
     is_active: bool = flag()

@@ -206,3 +206,31 @@ def test_what_a_user_says_of_itself_is_merged_and_is_no_authority(portal: Portal
 
 def test_a_key_is_no_person(portal: Portal) -> None:
     refused(portal.client.get("/auth/v1/user", headers=portal.tenants.key("acme")), 401, "no_authorization")
+
+
+def confirmed(portal: Portal, email: str, password: str = PASSWORD) -> Any:
+    return portal.grant(email, password)["user"]["email_confirmed_at"]
+
+
+def test_an_address_that_nobody_confirmed_is_not_said_to_be(open_client: Any, tenants: Any) -> None:
+    with running_portal(open_client, tenants, "acme", auth=OPEN) as portal:
+        boss = portal.admin()
+        assert confirmed(portal, "admin@acme.example").endswith("Z")
+        # Who registers or signs up may give any address.
+        signed_up = portal.client.post("/auth/v1/signup", json={"email": ADA, "password": PASSWORD}).json()
+        assert signed_up["user"]["email_confirmed_at"] is None
+        registered = {"email": "bo@acme.example", "password": PASSWORD, "name": "Bo"}
+        assert portal.client.post("/api/auth/register", json=registered).status_code == 201
+        assert confirmed(portal, "bo@acme.example") is None
+        # An administrator vouches for the users it creates and the addresses it sets.
+        created = {"email": "cy@acme.example", "password": PASSWORD}
+        assert portal.client.post("/api/users", json=created, headers=boss).status_code == 201
+        assert confirmed(portal, "cy@acme.example").endswith("Z")
+        ada = signed_up["user"]["id"]
+        for change, is_confirmed in (({"name": "Ada", "email": ADA}, False), ({"email": "ada@new.example"}, True)):
+            assert portal.client.put(f"/api/users/{ada}", json=change, headers=boss).status_code == 200
+            assert (confirmed(portal, change["email"]) is not None) is is_confirmed
+        # Nobody has confirmed the address that a user changes by itself.
+        own = {"email": "ada@newer.example", "current_password": PASSWORD}
+        headers = portal.login("ada@new.example")
+        assert portal.client.put("/auth/v1/user", json=own, headers=headers).json()["email_confirmed_at"] is None
