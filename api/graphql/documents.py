@@ -10,6 +10,7 @@ So these pairs are bounded too: `{ getApiVersion getApiVersion ... }` with 499 f
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from graphql import (
     DocumentNode,
@@ -42,6 +43,12 @@ WITH_CREDENTIAL = DocumentBounds(100_000, tokens=600, depth=20, aliases=15, fiel
 levels."""
 WITHOUT_CREDENTIAL = DocumentBounds(2_000, tokens=100, depth=5, aliases=5, fields=20, fragments=3, comparisons=50)
 """Only two fields are public: `getApiVersion` and `getHealth`."""
+_TOKENS = re.compile(
+    r'"""(?:\\"""|(?!""").)*+(?:""")?|"(?:\\.|[^"\\\n\r])*+"?'
+    r"|#[^\n\r]*+|[_A-Za-z][_0-9A-Za-z]*+|\.{3}|[!$&()*:=@\[\]{|}]|-?\d[\d.eE+-]*+",
+    re.DOTALL,
+)
+"""A comment or a token: a string, a name, a punctuator or a number. Also where a string has no end, it is read once."""
 _INTROSPECTION = re.compile(r"\b__(?:schema|type)\b")
 
 
@@ -62,9 +69,15 @@ class Extent:
 
 
 def check_text(query: str, bounds: DocumentBounds) -> None:
-    """Raises Invalid for a text that is too long to parse."""
+    """Raises Invalid for a text that is too long to parse.
+
+    The parser has the same bound on tokens, but reaches it after building a node for each.
+    """
     if len(query) > bounds.length:
         raise Invalid.field("query", f"has more than {bounds.length:,} characters")
+    tokens = (found for found in _TOKENS.finditer(query) if query[found.start()] != "#")
+    if next(islice(tokens, bounds.tokens, None), None) is not None:
+        raise Invalid.field("query", f"has more than {bounds.tokens} tokens")
 
 
 def asks_for_schema(query: str) -> bool:
@@ -90,41 +103,60 @@ def check(document: DocumentNode, operation_name: str | None, bounds: DocumentBo
         raise Invalid.field("query", "repeats too many fields under the same name")
 
 
+def unlink_tokens(document: DocumentNode) -> None:
+    """Cut the links by which each token of the document knows the one before.
+
+    With them a document is a ring of thousands of objects, which only a garbage collection frees. A server that reads
+    many documents was stopped for 0.1 s by each of its collections. Nothing reads these links after parsing.
+    """
+    token = document.loc.start_token if document.loc is not None else None
+    while token is not None:
+        token.prev, token = None, token.next
+
+
 def extent_of(document: DocumentNode) -> Extent:
     """The extent of all operations and fragments together. A spread of a fragment within itself counts as empty."""
-    fragments = _fragments(document)
-    known: dict[str, Extent] = {}
+    return _Extents(_fragments(document)).of_document(document)
 
-    def of(selections: Iterable[SelectionNode]) -> Extent:
+
+class _Extents:
+    """The extents of selections. It is a class, since functions that call each other would be a ring of objects."""
+
+    def __init__(self, fragments: dict[str, FragmentDefinitionNode]) -> None:
+        self._fragments = fragments
+        self._known: dict[str, Extent] = {}
+
+    def of_document(self, document: DocumentNode) -> Extent:
         extent = Extent()
-        for selection in selections:
-            extent = extent.plus(of_one(selection))
+        for definition in document.definitions:
+            if isinstance(definition, FragmentDefinitionNode):
+                extent = extent.plus(self._of_fragment(definition.name.value))
+            elif isinstance(definition, OperationDefinitionNode):
+                extent = extent.plus(self._of(definition.selection_set.selections))
         return extent
 
-    def of_one(selection: SelectionNode) -> Extent:
+    def _of(self, selections: Iterable[SelectionNode]) -> Extent:
+        extent = Extent()
+        for selection in selections:
+            extent = extent.plus(self._of_one(selection))
+        return extent
+
+    def _of_one(self, selection: SelectionNode) -> Extent:
         match selection:
             case FieldNode(selection_set=inner, alias=alias):
-                return of(inner.selections if inner else ()).within_field(alias is not None)
+                return self._of(inner.selections if inner else ()).within_field(alias is not None)
             case InlineFragmentNode():
-                return of(selection.selection_set.selections)
+                return self._of(selection.selection_set.selections)
             case FragmentSpreadNode():
-                return of_fragment(selection.name.value)
+                return self._of_fragment(selection.name.value)
         raise TypeError(f"unknown kind of selection: {selection!r}")
 
-    def of_fragment(name: str) -> Extent:
-        if name not in known:
-            known[name] = Extent()  # for cycles, which validation refuses later
-            if name in fragments:
-                known[name] = of(fragments[name].selection_set.selections)
-        return known[name]
-
-    extent = Extent()
-    for definition in document.definitions:
-        if isinstance(definition, FragmentDefinitionNode):
-            extent = extent.plus(of_fragment(definition.name.value))
-        elif isinstance(definition, OperationDefinitionNode):
-            extent = extent.plus(of(definition.selection_set.selections))
-    return extent
+    def _of_fragment(self, name: str) -> Extent:
+        if name not in self._known:
+            self._known[name] = Extent()  # for cycles, which validation refuses later
+            if name in self._fragments:
+                self._known[name] = self._of(self._fragments[name].selection_set.selections)
+        return self._known[name]
 
 
 class _Selection:
@@ -162,33 +194,41 @@ class _Selection:
 
 def comparisons_of(document: DocumentNode) -> int:
     """A bound on how many pairs of fields validation compares, because they have one name in the response."""
-    fragments = _fragments(document)
-    known: dict[str, _Selection] = {}
+    return _Comparisons(_fragments(document)).of_document(document)
 
-    def of(selections: Iterable[SelectionNode]) -> _Selection:
+
+class _Comparisons:
+    """The comparisons within selections; a class for the reason of `_Extents`."""
+
+    def __init__(self, fragments: dict[str, FragmentDefinitionNode]) -> None:
+        self._fragments = fragments
+        self._known: dict[str, _Selection] = {}
+
+    def of_document(self, document: DocumentNode) -> int:
+        total = sum(self._of_fragment(name).total for name in self._fragments)
+        for definition in document.definitions:
+            if isinstance(definition, OperationDefinitionNode):
+                total += self._of(definition.selection_set.selections).total
+        return total
+
+    def _of(self, selections: Iterable[SelectionNode]) -> _Selection:
         selection = _Selection()
         for each in selections:
             match each:
                 case FieldNode(selection_set=inner, alias=alias, name=name):
-                    selection.add_field((alias or name).value, of(inner.selections if inner else ()))
+                    selection.add_field((alias or name).value, self._of(inner.selections if inner else ()))
                 case InlineFragmentNode():
-                    selection.add_all(of(each.selection_set.selections))
+                    selection.add_all(self._of(each.selection_set.selections))
                 case FragmentSpreadNode():
-                    selection.add_all(of_fragment(each.name.value))
+                    selection.add_all(self._of_fragment(each.name.value))
         return selection
 
-    def of_fragment(name: str) -> _Selection:
-        if name not in known:
-            known[name] = _Selection()  # for cycles, which validation refuses later
-            if name in fragments:
-                known[name] = of(fragments[name].selection_set.selections)
-        return known[name]
-
-    total = sum(of_fragment(name).total for name in fragments)
-    for definition in document.definitions:
-        if isinstance(definition, OperationDefinitionNode):
-            total += of(definition.selection_set.selections).total
-    return total
+    def _of_fragment(self, name: str) -> _Selection:
+        if name not in self._known:
+            self._known[name] = _Selection()  # for cycles, which validation refuses later
+            if name in self._fragments:
+                self._known[name] = self._of(self._fragments[name].selection_set.selections)
+        return self._known[name]
 
 
 def root_fields(document: DocumentNode, operation_name: str | None) -> int:

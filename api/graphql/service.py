@@ -45,7 +45,13 @@ class _Bounds(SchemaExtension):
         await self._turn()
         yield
         if (document := self.execution_context.graphql_document) is not None:
-            documents.check(document, self.execution_context.context.operation_name, self._bounds)
+            documents.unlink_tokens(document)
+            try:
+                documents.check(document, self.execution_context.context.operation_name, self._bounds)
+            except Invalid as refused:
+                # The frames of a refusal are a ring, which should not hold the document until the next collection.
+                self.execution_context.graphql_document = document = None
+                raise refused.with_traceback(None) from None
 
     async def on_validate(self) -> AsyncIterator[None]:
         await self._turn()
@@ -121,4 +127,13 @@ def _refused(app: FastAPI, errors: list[GraphQLError]) -> Executed:
     """A problem whose `errors` are also valid as the `errors` of GraphQL."""
     problem = problem_of(app, errors[0])
     entries = [{"field": "query", **formatted(app, error)} for error in errors]
+    for error in errors:
+        _drop_frames(error)
     return Executed({**problem_body(problem), "errors": entries}, problem)
+
+
+def _drop_frames(error: BaseException | None) -> None:
+    """Drop the frames that an error passed. They hold the document and the error itself, which makes a ring of them."""
+    while error is not None:
+        error.__traceback__ = None
+        error = getattr(error, "original_error", None) or error.__cause__

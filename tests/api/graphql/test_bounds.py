@@ -1,12 +1,15 @@
 """What `/graphql` refuses: documents that cost too much, and requests that are not valid."""
 
+import dataclasses
+import gc
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import reduce
 from typing import Any
 
 import pytest
-from graphql import get_introspection_query, parse
+from graphql import DocumentNode, FieldNode, Lexer, Source, TokenKind, get_introspection_query, parse
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -210,6 +213,52 @@ def test_the_text_and_the_comparisons_of_a_document_are_bounded(bounds: Document
     check(parse(repeated(fields - 1)), None, bounds)
     with pytest.raises(Invalid, match="repeats too many fields"):
         check(parse(repeated(fields)), None, bounds)
+
+
+STRINGS = ['"text # of \\" marks"', '""', '"""a block " of "" text \\""" and # marks\nover lines"""', '""""""']
+PUNCTUATORS = ["...", "{", "}", "(", ")", ":", "!", "$", "=", "@", "[", "]", "|", "&"]
+WORDS = st.sampled_from(["a", "_b1", "1", "-2.5e+10", "0.1", "# a comment", *PUNCTUATORS, *STRINGS])
+
+
+@given(st.lists(WORDS, max_size=40))
+def test_tokens_are_counted_as_the_parser_counts_them(words: list[str]) -> None:
+    text = "\n".join(words)
+    lexer, count = Lexer(Source(text)), 0
+    while lexer.advance().kind != TokenKind.EOF:
+        count += 1
+    check_text(text, dataclasses.replace(WITH_CREDENTIAL, tokens=count))
+    if count:
+        with pytest.raises(Invalid, match=f"has more than {count - 1} tokens"):
+            check_text(text, dataclasses.replace(WITH_CREDENTIAL, tokens=count - 1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"' + '\\"' * 49_999, '"' * 100_000, '"""' + '\\"""' * 24_999, '"\n' * 50_000, '"""a' * 25_000, "#\n" * 50_000],
+)
+def test_texts_without_an_end_are_read_once(text: str) -> None:
+    started = time.process_time()
+    with suppress(Invalid):
+        check_text(text, WITH_CREDENTIAL)
+    assert time.process_time() - started < QUICK_SECONDS
+
+
+@pytest.mark.parametrize(
+    "query",
+    [repeated(499), "{" + "getHealth { status timestamp } " * 160 + "}", aliased(199)],
+    ids=["499", "160", "aliases"],
+)
+def test_a_refused_document_is_freed_at_once(backend: Backend, query: str) -> None:
+    """A document is thousands of objects. Left to the garbage collection, they stop the server while it runs."""
+    refused(backend.client, query)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            refused(backend.client, query)
+        assert not [each for each in gc.get_objects() if isinstance(each, DocumentNode | FieldNode)]
+    finally:
+        gc.enable()
 
 
 def test_tokens_are_bounded_before_a_document_is_parsed_to_its_end(backend: Backend, client: TestClient) -> None:
