@@ -139,7 +139,7 @@ class Logins:
         if verified is not None and password is not None:
             if await self.passwords.matches(password, verified.password_hash):
                 raise SamePassword
-            new_hash = await self.passwords.hash(password)
+            new_hash = await self.passwords.hash(password, verified.email, verified.tenant_id)
         user = await UserRepository(self.session, caller.scope).find(caller.user_id, lock=True)
         if user is None:
             raise Unauthorized("The user was deleted", scheme="Bearer")

@@ -64,7 +64,7 @@ def translate(problem: Problem, taken: str) -> Problem:
         return _problem(problem, 400, code)
     for kind, (status, code) in TRANSLATED.items():
         if isinstance(problem, kind):
-            more = {"weak_password": {"reasons": ["length"]}} if kind is WeakPassword else {}
+            more = {"weak_password": {"reasons": [problem.reason]}} if isinstance(problem, WeakPassword) else {}
             return _problem(problem, status, code, more)
     return problem
 

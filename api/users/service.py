@@ -86,7 +86,9 @@ async def create_user(
         role=new.role,
         role_pinned=True,
         is_active=new.is_active,
-        password_hash=None if new.password is None else await passwords.hash(new.password),
+        password_hash=None
+        if new.password is None
+        else await passwords.hash(new.password, new.email, new.name, scope.tenant_id),
     )
     if plan is not None and plan.user_limit is not None and new.password is None:
         async with OneConnection(session).connection() as connection:
@@ -126,7 +128,7 @@ async def update_user(
     if changes.is_active is not None:
         user.is_active = changes.is_active
     if changes.password is not None:
-        user.password_hash = await passwords.hash(changes.password)
+        user.password_hash = await passwords.hash(changes.password, user.email, user.name, scope.tenant_id)
     if user.email is None and user.password_hash is not None:
         raise Invalid.field("email", "a user with a password needs one")
     await save_user(session, scope, user)
@@ -167,7 +169,7 @@ async def set_password(session: AsyncSession, passwords: Passwords, email: str, 
     user = await find_login(session, email)
     if user is None:
         raise NotFound(f"No user logs in as {email}")
-    user.password_hash = await passwords.hash(password)
+    user.password_hash = await passwords.hash(password, user.email, user.name, user.tenant_id)
     await save_user(session, TenantScope(user.tenant_id), user)
     await end_sessions(session, user)
     await note_user(session, TenantScope(user.tenant_id), "password.changed", user.id)
