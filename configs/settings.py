@@ -42,6 +42,8 @@ Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_secrets)]
 """Several secrets in one variable, separated by commas or spaces; or a JSON list, where secrets contain these."""
 
 LOOPBACK = "127.0.0.1"
+OPERATOR = "operator"
+"""The user name of the login to the consoles. There is one account for an installation."""
 
 
 class Settings(BaseSettings):
@@ -172,7 +174,9 @@ class PortSettings(Settings):
     dagster_host: str = Field(
         default=LOOPBACK, alias="DAGSTER_HOST", description="beyond loopback only with OPERATOR_PASSWORD"
     )
-    mlflow_host: str = Field(default=LOOPBACK, alias="MLFLOW_HOST", description="MLflow itself asks for no password")
+    mlflow_host: str = Field(
+        default=LOOPBACK, alias="MLFLOW_HOST", description="beyond loopback only with OPERATOR_PASSWORD"
+    )
     api: int = Field(default=8080, alias="API_PORT")
     serving: int = Field(default=3000, alias="SERVING_PORT")
     dagster: int = Field(default=3001, alias="DAGSTER_PORT")
@@ -207,10 +211,10 @@ class PortSettings(Settings):
 
 
 class ConsoleSettings(Settings):
-    """The guard of Dagster's console (`pipelines.console_guard`)."""
+    """The guard of the consoles of Dagster and MLflow (`configs.console_guard`)."""
 
     hosts: Words = Field(
-        default=(), alias="CONSOLE_HOSTS", description="names under which the console is reached, beside loopback's"
+        default=(), alias="CONSOLE_HOSTS", description="names under which the consoles are reached, beside loopback's"
     )
     password: SecretStr | None = Field(
         default=None, alias="OPERATOR_PASSWORD", min_length=12, description="of the login as `operator`; None: no login"
@@ -219,6 +223,13 @@ class ConsoleSettings(Settings):
     @property
     def password_text(self) -> str | None:
         return self.password.get_secret_value() if self.password else None
+
+    @property
+    def tracking_environment(self) -> dict[str, str]:
+        """The variables by which MLflow's own client logs in; none where there is no login."""
+        if self.password_text is None:
+            return {}
+        return {"MLFLOW_TRACKING_USERNAME": OPERATOR, "MLFLOW_TRACKING_PASSWORD": self.password_text}
 
 
 class HistorySettings(Settings):

@@ -116,8 +116,8 @@ def promote(
 @app.command()
 def ui() -> None:
     """Serve Dagster's UI, and the daemon that runs schedules and sensors, until a signal ends them."""
+    from configs.settings import OPERATOR
     from pipelines.console import ConsoleError, run_console
-    from pipelines.console_guard import OPERATOR
     from pipelines.instance import open_instance
     from pipelines.runs import fail_abandoned
 

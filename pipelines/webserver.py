@@ -10,8 +10,8 @@ from dagster_webserver import app, cli
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.middleware import Middleware
 
+from configs.console_guard import ConsoleGuard
 from configs.settings import ConsoleSettings
-from pipelines.console_guard import ConsoleGuard
 
 
 class GuardedWebserver(DagsterWebserver[Any, Any]):

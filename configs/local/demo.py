@@ -30,7 +30,15 @@ from configs.local.demo_state import DemoState
 from configs.local.demo_stripe import DemoStripe
 from configs.local.processes import Program, programs, shared_environment, write_configuration
 from configs.local.supervision import Supervisor
-from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings, Settings
+from configs.settings import (
+    OPERATOR,
+    BillingSettings,
+    ConsoleSettings,
+    DatabaseSettings,
+    PathSettings,
+    PortSettings,
+    Settings,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 TENANT = "demo"
@@ -169,6 +177,7 @@ class Demo:
         environment = {
             "MLFLOW_TRACKING_URI": self.urls["mlflow"],
             "TRAIN_MAX_SECONDS": str(self.settings.train_seconds),
+            **ConsoleSettings().tracking_environment,
         }
         self._call([sys.executable, "-m", "pipelines", "run", "--tenant", TENANT], environment)
 
@@ -249,8 +258,10 @@ class Demo:
 
 
 def _is_up(url: str) -> bool:
+    password = ConsoleSettings().password_text
+    login = None if password is None else (OPERATOR, password)  # the consoles ask for it, the others ignore it
     try:
-        return httpx.get(url, timeout=5).is_success
+        return httpx.get(url, timeout=5, auth=login).is_success
     except httpx.TransportError:
         return False
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from configs.files import write_private
 from configs.local.launch import BACKGROUND_OPTION
-from configs.settings import PathSettings, PortSettings
+from configs.settings import ConsoleSettings, PathSettings, PortSettings
 
 SOCKET_PATH_LIMIT = 100  # the kernel's limit is 108 bytes with the terminating zero
 THREADS = "2"
@@ -46,12 +46,16 @@ def programs(
     """
     python = sys.executable
     serving_url, mlflow_url = ports.url("serving"), ports.url("mlflow")
+    login = ConsoleSettings().tracking_environment
+    mlflow = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_HOST": ports.mlflow_host,
+        "MLFLOW_PORT": str(ports.mlflow),
+    }
     stand_in = [] if stripe is None else [Program("stripe", stripe_command(ports, paths), stripe)]
     return [
         Program("postgres", [python, "-m", "api", "postgres"], stop_seconds=30),
-        Program(
-            "mlflow", mlflow_command(ports, paths), {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, is_background=True
-        ),
+        Program("mlflow", mlflow_command(ports, paths), mlflow, is_background=True),
         Program("serving", [python, "-m", "serving", "serve"], {"SERVING_PORT": str(ports.serving)}),
         *stand_in,
         Program(
@@ -63,7 +67,7 @@ def programs(
         Program(
             "dagster",
             [python, "-m", "pipelines", "ui"],
-            {"DAGSTER_PORT": str(ports.dagster), "MLFLOW_TRACKING_URI": mlflow_url, **pipeline},
+            {"DAGSTER_PORT": str(ports.dagster), "MLFLOW_TRACKING_URI": mlflow_url, **login, **pipeline},
             stop_seconds=20,
             is_background=True,
         ),
@@ -71,9 +75,9 @@ def programs(
 
 
 def mlflow_command(ports: PortSettings, paths: PathSettings) -> list[str]:
-    """MLflow's server over the state folder's store. One worker is enough for a few data scientists."""
+    """MLflow's server, guarded, over the state folder's store. One worker is enough for a few data scientists."""
     return [
-        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+        *(sys.executable, "-m", "training.tracking.server", "--workers", "1"),
         *("--host", ports.mlflow_host, "--port", str(ports.mlflow)),
         *("--backend-store-uri", f"sqlite:///{paths.mlflow / 'mlflow.db'}"),
         *("--artifacts-destination", str(paths.mlflow / "artifacts")),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.console_guard import ConsoleGuard
+from configs.console_guard import ConsoleGuard, ConsoleRules
 
 OWN = "127.0.0.1:3001"
 JSON = {"content-type": "application/json"}
@@ -110,3 +110,47 @@ def test_other_names_are_a_setting() -> None:
     guard = ConsoleGuard(_application, hosts=("Dagster.example",))
     assert status("GET", "/", {"host": "dagster.example"}, guard=guard) is None
     assert status("GET", "/", {"host": "example"}, guard=guard) == 421
+
+
+FILES = ConsoleGuard(_application, rules=ConsoleRules(takes_files=True, closed_paths=("/api/assistant", "/gateway")))
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "expected"),
+    [
+        ("PUT", {"content-type": "text/plain", "content-length": "5"}, None),  # an artefact, by MLflow's client
+        ("POST", {"content-type": "application/x-protobuf", "content-length": "5"}, None),
+        ("POST", {}, None),  # without a body there is nothing that a form could send
+        ("POST", {"content-type": "text/plain", "content-length": "5"}, 415),
+        ("POST", {"content-type": "multipart/form-data; boundary=x", "content-length": "5"}, 415),
+        ("POST", {"content-length": "5"}, 415),
+        ("POST", {"transfer-encoding": "chunked"}, 415),
+        ("PUT", {"content-type": "text/plain", "origin": "http://evil.example"}, 403),
+        ("DELETE", {"content-type": "application/json", "host": "evil.example"}, 421),
+    ],
+)
+def test_a_console_that_takes_files_takes_none_that_a_form_could_send(
+    method: str, headers: dict[str, str], expected: int | None
+) -> None:
+    assert status(method, "/api/artifacts", headers, guard=FILES) == expected
+
+
+@pytest.mark.parametrize(
+    "path", ["/gateway", "/gateway/x", "//gateway", "/./gateway/", "/a/../Gateway/x", "/api/assistant/message"]
+)
+def test_closed_parts_are_closed_however_their_path_is_written(path: str) -> None:
+    assert status("GET", path, guard=FILES) == 404
+    assert status("POST", path, JSON, guard=FILES) == 404
+
+
+def test_only_reading_the_open_paths_needs_no_login() -> None:
+    guard = ConsoleGuard(_application, password=PASSWORD, rules=ConsoleRules(open_paths=("/health",)))
+    assert status("GET", "/health", guard=guard) is None
+    assert status("GET", "/health", {"host": "evil.example"}, guard=guard) == 421
+    for method, path in (("POST", "/health"), ("GET", "/health/"), ("GET", "/healthz"), ("GET", "/HEALTH")):
+        assert status(method, path, guard=guard) == 401
+    assert status("", "/health", guard=guard, kind="websocket") == 401
+
+
+def test_graphql_by_head_is_refused_as_by_get() -> None:
+    assert status("HEAD", query=b"query=mutation{stopRunningSchedule}") == 405

@@ -1,8 +1,9 @@
 """Guards the web consoles of operators, which trust everybody who reaches them.
 
 Dagster's console executes what any page in an operator's browser sends it: a mutation as a GET request, with a foreign
-`Origin`, under a foreign host name that resolves to this machine (DNS rebinding). The guard is an ASGI middleware that
-answers only under the console's own names and to its own pages, and, where a password is set, only after a login.
+`Origin`, under a foreign host name that resolves to this machine (DNS rebinding). MLflow's asks nobody for a password.
+The guard is an ASGI middleware that answers only under the console's own names and to its own pages, and, where a
+password is set, only after a login.
 """
 
 import base64
@@ -14,14 +15,17 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from configs.settings import OPERATOR
+
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-OPERATOR = "operator"
-"""The user name of the login. There is one account for an installation."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+READING_METHODS = ("GET", "HEAD")
 OWN_PAGES = ("same-origin", "none")
 """Values of `Sec-Fetch-Site` for a request by the console's own page, and for one that the user typed."""
 GRAPHQL = "/graphql"
 JSON = "application/json"
+FORM_TYPES = ("", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded")
+"""Types of a body that any site's form can send without being asked for permission first."""
 MAX_HEADERS = 100
 
 Scope = MutableMapping[str, Any]
@@ -39,14 +43,30 @@ class Refusal:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class ConsoleGuard:
-    """ASGI middleware around a console. It refuses by status 401, 403, 405, 415 or 421 and a line of text."""
+@dataclass(frozen=True)
+class ConsoleRules:
+    """What the guard lets through of one console."""
 
-    def __init__(self, app: Application, hosts: tuple[str, ...] = (), password: str | None = None) -> None:
+    takes_files: bool = False  # bodies of other types than JSON, except what a form can send
+    open_paths: tuple[str, ...] = ()  # answered without a login, to those who read; other machines' checks of health
+    closed_paths: tuple[str, ...] = ()  # beginnings of paths that nobody is answered at
+
+
+class ConsoleGuard:
+    """ASGI middleware around a console. It refuses by status 401, 403, 404, 405, 415 or 421 and a line of text."""
+
+    def __init__(
+        self,
+        app: Application,
+        hosts: tuple[str, ...] = (),
+        password: str | None = None,
+        rules: ConsoleRules = ConsoleRules(),
+    ) -> None:
         """
         hosts: names under which the console is reached, beside those of loopback; without ports.
         password: of the login as `operator`; None: there is no login.
         """
+        self._rules = rules
         self._app = app
         self._hosts = frozenset(name.lower() for name in (*LOOPBACK_NAMES, *hosts))
         self._password = password
@@ -68,12 +88,19 @@ class ConsoleGuard:
         headers = _headers(scope)
         if len(scope["headers"]) > MAX_HEADERS or _name(headers.get("host", "")) not in self._hosts:
             return Refusal(HTTPStatus.MISDIRECTED_REQUEST, "This console has another host name")
-        if self._password is not None and not _logged_in(headers.get("authorization", ""), self._password):
+        is_open = scope.get("method") in READING_METHODS and scope["path"] in self._rules.open_paths
+        if (
+            self._password is not None
+            and not is_open
+            and not _logged_in(headers.get("authorization", ""), self._password)
+        ):
             challenge = ((b"www-authenticate", b'Basic realm="RecommendAI", charset="UTF-8"'),)
             return Refusal(HTTPStatus.UNAUTHORIZED, "Log in as the operator", challenge)
         if _is_foreign(scope, headers):
             return Refusal(HTTPStatus.FORBIDDEN, "Another site sent this request")
-        return None if scope["type"] == "websocket" else _refused_form(scope, headers)
+        if _plain(scope["path"]).startswith(self._rules.closed_paths):
+            return Refusal(HTTPStatus.NOT_FOUND, "This part of the console is switched off")
+        return None if scope["type"] == "websocket" else _refused_form(scope, headers, self._rules)
 
 
 def _is_foreign(scope: Scope, headers: dict[str, str]) -> bool:
@@ -87,12 +114,15 @@ def _is_foreign(scope: Scope, headers: dict[str, str]) -> bool:
     return not is_link or _is_graphql(scope)
 
 
-def _refused_form(scope: Scope, headers: dict[str, str]) -> Refusal | None:
+def _refused_form(scope: Scope, headers: dict[str, str], rules: ConsoleRules) -> Refusal | None:
     """Refuses GraphQL by GET, and bodies of types that any site's form can send."""
-    if scope["method"] == "GET" and _is_graphql(scope) and b"query" in parse_qs(scope["query_string"]):
+    if scope["method"] in READING_METHODS and _is_graphql(scope) and b"query" in parse_qs(scope["query_string"]):
         return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Send GraphQL by POST", ((b"allow", b"POST"),))
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if scope["method"] not in SAFE_METHODS and content_type != JSON:
+    is_refused = content_type != JSON
+    if rules.takes_files:  # a form sends POST and nothing else
+        is_refused = scope["method"] == "POST" and content_type in FORM_TYPES and _has_body(headers)
+    if scope["method"] not in SAFE_METHODS and is_refused:
         return Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send {JSON}")
     return None
 
@@ -107,6 +137,21 @@ def _name(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0].lower() + "]"
     return host.partition(":")[0].lower()
+
+
+def _plain(path: str) -> str:
+    """The path as the strictest reader takes it: lower case, without empty and relative parts."""
+    parts: list[str] = []
+    for part in path.lower().split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def _has_body(headers: dict[str, str]) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 def _is_graphql(scope: Scope) -> bool:
