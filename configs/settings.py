@@ -164,6 +164,11 @@ class PostgresSettings(Settings):
 
     shared_buffers: str = Field(default="256MB", alias="POSTGRES_SHARED_BUFFERS")
     options: str = Field(default="", alias="POSTGRES_OPTIONS", description="more settings: `name=value name=value`")
+    programs: Path | None = Field(
+        default=None,
+        alias="POSTGRES_PROGRAMS",
+        description="folder of `pg_dump` and `pg_restore` for backups; None: those of the bundled server",
+    )
 
 
 class PortSettings(Settings):

@@ -83,6 +83,15 @@ def add_tenant(tenant: Annotated[str, typer.Argument(help="Id of a tenant in the
         _add_partition(instance, tenant)
 
 
+@app.command("follow-database")
+def follow_restored_database() -> None:
+    """Bring lake, rejected rows and releases in line with a restored database, for all tenants. A restore calls it."""
+    from pipelines.defs.ingestion.tenant_deletion import follow_database
+    from pipelines.resources import Installation
+
+    print(follow_database(Installation()))
+
+
 @app.command()
 def promote(
     tenant: TenantOption,

@@ -57,7 +57,7 @@ def run_server(paths: PathSettings, ports: PortSettings, settings: PostgresSetti
         os_user = postgres_user()
         programs = binaries(os_user)
         if (record := paths.root / "postgres.json").exists():
-            _await_predecessor(Path(Cluster.load(record).data), os_user)
+            await_predecessor(Path(Cluster.load(record).data), os_user)
         cluster = open_cluster(paths.root, os_user, programs, ports.postgres)
         return _Owner(cluster, os_user, programs, settings).serve(paths)
 
@@ -142,7 +142,7 @@ def _only_owner(path: Path) -> Iterator[None]:
         yield
 
 
-def _await_predecessor(data: Path, os_user: OsUser) -> None:
+def await_predecessor(data: Path, os_user: OsUser) -> None:
     """Wait until the server of a killed owner has stopped. Its sessions hold the shared memory of the data folder."""
     deadline = time.monotonic() + PREDECESSOR_SECONDS
     lock_file = data / "postmaster.pid"

@@ -12,7 +12,7 @@ ALLOWED: dict[str, set[str]] = {
     "http": {"database"},
     "background": set(),
     "terminal": {"database", "http"},
-    "backup": set(),
+    "backup": {"erasure", "tenants", "users"},
     "benchmark": set(),
     "health": set(),
     "audit": set(),

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from configs.settings import PathSettings
+from feature_store import sources
 from feature_store.erasure import rejects_of
 from feature_store.lake import tenant_folder
+from pipelines.defs.ingestion.steps import export
 from pipelines.io_managers import values_folder
 from pipelines.resources import Installation
 
@@ -31,6 +33,35 @@ def delete_tenant_files(installation: Installation, tenant_id: str) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def follow_database(installation: Installation) -> str:
+    """Bring the files of all tenants in line with the database, after a restore; returns what was done.
+
+    Exports every tenant's lake, which erases whom the database has erased, and deletes the files of deleted tenants.
+    What MLflow holds of those is deleted by the sensor `deleted_tenants`, which their empty lake tells of them.
+    """
+    url, exported = installation.database_url(), []
+    for tenant_id in sources.tenants(url):
+        if tenant_folder(installation.paths.lake, tenant_id).exists():
+            exported.append(export(installation, tenant_id))
+    deleted = 0
+    for tenant_id in sources.deleted_tenants(url):
+        if files := files_of_tenant(installation.paths, tenant_id):
+            for path in files:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            tenant_folder(installation.paths.lake, tenant_id).mkdir(parents=True)
+            deleted += 1
+    added, removed, erased = (
+        sum(getattr(each, name) for each in exported) for name in ("new_rows", "removed_rows", "erased_users")
+    )
+    return (
+        f"{len(exported)} tenants in line with the database: {added} rows added, {removed} removed, "
+        f"{erased} erased users applied, files of {deleted} deleted tenants removed"
+    )
 
 
 def _places(paths: PathSettings, tenant_id: str) -> Iterator[Path]:

@@ -1,0 +1,186 @@
+"""Copies the files of a running installation, so that they fit together.
+
+What refers to something is copied before what it refers to, and the lake before the database: its cursor is then never
+ahead of the dump, and the next export after a restore adds the rows between them. Features, logs, and whatever else is
+made of these files is left out. Of the features, only the positions of items are copied: with others, no champion could
+be compared with a later training.
+"""
+
+import hashlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+from api.backup.manifest import checksum
+from configs.files import PRIVATE, locked
+from configs.journal import ERASURES, REVOCATIONS, Journal
+from configs.settings import PathSettings
+
+_POINTER = "latest"
+_LEFT_OUT = {
+    *("features", "models", "logs", "postgres", "lake", "bentoml", "mlflow", "dagster", "journal"),  # or see below
+    *("postgres.json", "postgres.lock", "database.url", "database-owner.url", "restore-report.json"),
+    *("supervisord.conf", "supervisord.pid", "supervisor.sock"),
+}
+_CHUNK = 1 << 20
+
+
+class ChangedMeanwhileError(OSError):
+    """A file on the backup's disk is not what was written to it."""
+
+
+def copy_releases(paths: PathSettings, target: Path) -> None:
+    """Copy every tenant's complete releases. One that is deleted meanwhile is left out."""
+    for folder in sorted((paths.bentoml / "models").glob("release-*")):
+        pointer = folder / _POINTER
+        try:
+            latest = pointer.read_text().strip()
+        except FileNotFoundError:
+            continue  # the first release is being written, or the tenant was deleted
+        copied = target / "bentoml" / "models" / folder.name
+        for release in sorted(path for path in _folders(folder) if path.name <= latest):
+            try:
+                copy_folder(release, copied / release.name)
+            except FileNotFoundError:
+                shutil.rmtree(copied / release.name, ignore_errors=True)
+        if copied.exists():
+            write_copy(copied / _POINTER, latest.encode())
+
+
+def copy_lake(paths: PathSettings, target: Path) -> None:
+    """Copy every tenant's lake while no export works on it."""
+    for folder in _folders(paths.lake):
+        with locked(folder):
+            copy_folder(folder, target / "lake" / folder.name)
+
+
+def copy_rest(paths: PathSettings, target: Path) -> None:
+    """Copy what nothing that was copied before refers to: the MLflow store, then its artefacts, Dagster's history
+    without the output of its runs, positions of items, and all other files, among them secrets and rejected rows."""
+    for store in ("mlflow.db",):
+        if (paths.mlflow / store).exists():
+            copy_database(paths.mlflow / store, target / "mlflow" / store)
+    copy_folder(paths.mlflow / "artifacts", target / "mlflow" / "artifacts", may_vanish=True)
+    copy_folder(paths.dagster, target / "dagster", may_vanish=True, left_out=("storage", "logs"))
+    for positions in paths.features.glob("tenant=*/positions.parquet"):
+        copy_file(positions, target / "features" / positions.parent.name / positions.name)
+    for path in sorted(paths.root.iterdir()):
+        if path.name in _LEFT_OUT or _is_passing(path):
+            continue
+        if path.is_dir():
+            copy_folder(path, target / path.name, may_vanish=True)
+        elif path.is_file():
+            copy_file(path, target / path.name)
+
+
+def copy_journals(paths: PathSettings, target: Path) -> None:
+    """Copy the journals up to their last complete line. Call it last, so that they know what the dump knows."""
+    for name in (ERASURES, REVOCATIONS):
+        Journal(paths.journal / name, target / "journal").copy()
+
+
+def copy_folder(source: Path, target: Path, *, may_vanish: bool = False, left_out: tuple[str, ...] = ()) -> None:
+    """Copy a folder's files, without temporary ones. SQLite's databases are copied as of one moment.
+
+    Args:
+        may_vanish: a file that is deleted meanwhile is left out; otherwise it raises FileNotFoundError.
+        left_out: names of folders directly in `source`.
+    """
+    if not source.exists():
+        return
+    for folder, folders, files in os.walk(source, onerror=None if may_vanish else _raise):
+        here = Path(folder)
+        folders[:] = [name for name in folders if not _is_passing(here / name)]
+        if here == source:
+            folders[:] = [name for name in folders if name not in left_out]
+        for name in files:
+            path = here / name
+            if _is_passing(path) or not path.is_file():
+                continue
+            try:
+                copy = copy_database if path.suffix == ".db" else copy_file
+                copy(path, target / path.relative_to(source))
+            except FileNotFoundError:
+                if not may_vanish:
+                    raise
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file to the disk, and read back that it is there. Raises ChangedMeanwhileError where it is not."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reading, _new(target) as writing:
+        while chunk := reading.read(_CHUNK):
+            digest.update(chunk)
+            writing.write(chunk)
+        writing.flush()
+        os.fsync(writing.fileno())
+    if checksum(target) != digest.hexdigest():
+        raise ChangedMeanwhileError(f"{target} is not what was written to it: check the disk")
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a SQLite database that may be in use. Raises FileNotFoundError without one, sqlite3.Error for a bad one."""
+    if not source.exists():
+        raise FileNotFoundError(source)
+    with _new(target):
+        pass
+    with (
+        closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True, timeout=60)) as reading,
+        closing(sqlite3.connect(target)) as writing,
+    ):
+        reading.backup(writing)
+        writing.execute("PRAGMA journal_mode = DELETE")  # one file, whatever the mode of the source
+        ((found,),) = writing.execute("PRAGMA quick_check(1)").fetchall()
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"{source} is damaged: {found}")
+    sync(target)
+
+
+def write_copy(target: Path, content: bytes) -> None:
+    """Write a small file to the disk."""
+    with _new(target) as writing:
+        writing.write(content)
+        writing.flush()
+        os.fsync(writing.fileno())
+
+
+def sync(path: Path) -> None:
+    """Write a file's bytes, or a folder's names, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _new(path: Path) -> BinaryIO:
+    _make_private(path.parent)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb")
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder and those above it, readable by their owner alone, whatever the umask is."""
+    if not folder.exists():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700)
+
+
+def _folders(parent: Path) -> Iterator[Path]:
+    return (path for path in sorted(parent.glob("*")) if path.is_dir() and not _is_passing(path))
+
+
+def _is_passing(path: Path) -> bool:
+    """Whether a path is a lock, a temporary file, or a part of SQLite's that its copy needs not."""
+    name = path.name
+    return name.startswith((".tmp-", ".lock", ".probe-")) or name.endswith(
+        ("-wal", "-shm", "-journal", ".lock", ".pid", ".sock")
+    )
+
+
+def _raise(error: OSError) -> None:
+    raise error
