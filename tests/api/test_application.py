@@ -180,6 +180,15 @@ def test_the_openapi_document_has_a_summary_an_example_and_the_errors_of_every_r
             assert problems == {status for status in operation["responses"] if status >= "4"}, name
 
 
+def test_the_openapi_document_is_built_once(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(client.app, FastAPI)
+    first = client.get("/openapi.json")
+    assert first.json() == client.app.openapi()
+    assert first.headers["content-type"] == "application/json"
+    monkeypatch.setattr(client.app, "openapi", lambda: {})
+    assert client.get("/openapi.json").content == first.content
+
+
 def test_the_page_of_the_docs_loads_from_this_server_alone(client: TestClient) -> None:
     page = client.get("/docs").text
     sources = re.findall(r'(?:src|href)="([^"]+)"', page)
