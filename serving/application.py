@@ -68,6 +68,9 @@ class BatchApplication:
         self._turns = Turns(cache)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
         try:
             reply = await self._respond(scope, receive)
             await _send(send, 200, reply.media_type, reply.body)

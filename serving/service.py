@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-ROUTES = "/v1/"
+PROBES = ("/livez", "/readyz", "/healthz")
+"""The only paths that BentoML answers. It asks for no secret, and would describe the service to everybody."""
 application = BatchApplication()
 
 
@@ -34,15 +35,15 @@ class DirectService(Service[Any]):
     """A BentoML service whose batches pass none of BentoML's middleware, which takes longer than the models.
 
     Tracing, timeout and context are of no use to them: each query carries its own trace id, and the client has the
-    deadline. Everything else, such as probes and lifespan, is BentoML's.
+    deadline. Probes and lifespan are BentoML's; on all other paths our application asks for the secret first.
     """
 
     def to_asgi(self, is_main: bool = True) -> Application:
         bento = super().to_asgi(is_main)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-            ours = scope["type"] == "http" and scope["path"].startswith(ROUTES)
-            await (application if ours else bento)(scope, receive, send)
+            is_bentos = scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in PROBES)
+            await (bento if is_bentos else application)(scope, receive, send)
 
         return respond
 

@@ -175,7 +175,22 @@ def test_without_the_installations_secret_every_route_but_health_is_refused(serv
         headers = {**given, "content-type": MEDIA_TYPE}
         assert httpx.post(server.url + BATCH_PATH, content=request, headers=headers).status_code == 401
         assert httpx.get(server.url + RELEASES_PATH, headers=given).status_code == 401
-    assert httpx.get(f"{server.url}/readyz").status_code == 200
+        # BentoML's own routes, and what a path may look like to one reader and not to another
+        for path in (
+            "/",
+            "/docs.json",
+            "/schema.json",
+            "/metrics",
+            "/static_content/x",
+            "/v1",
+            "//v1/releases",
+        ):
+            for method in ("GET", "POST", "HEAD", "OPTIONS"):
+                answer = httpx.request(method, server.url + path, headers=given)
+                assert answer.status_code == 401, (method, path)
+    assert httpx.get(server.url + "/schema.json", headers=authorization(server)).status_code == 404
+    for probe in ("/readyz", "/livez", "/healthz"):
+        assert httpx.get(server.url + probe).status_code == 200
     assert server.releases()[TENANT]["catalogue_version"] != newer
     assert server.paths.serving_secret_file.stat().st_mode & 0o777 == 0o600
 
