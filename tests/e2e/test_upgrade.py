@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -283,4 +284,4 @@ def test_an_erasure_that_waited_is_done_by_the_next_export(upgraded: Upgraded, r
     paths = retrained.installation.paths
     assert TenantLake(paths.lake, RETRAINED).cursor().rows > 0
     for user in upgraded.expected["erased"]:
-        assert files_with(paths.root, user) == set()
+        assert files_with(paths.root, user) <= {Path("journal/erasures.jsonl")}  # which a restore replays

@@ -8,9 +8,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.audit.failures import LoginFailures
 from api.audit.repository import ROWS_PER_HOUR, delete_expired_entries
+from api.billing.repository import BillingRepository, Change
 from api.database.engine import Database
 from api.database.erasure_lock import NO_ERASURE_IN_TENANT
 from api.database.origin import Origin
@@ -85,6 +87,25 @@ def test_everything_an_administrator_does_is_an_entry(portal: Portal) -> None:
     assert details["user.created"] == {"role": "admin", "isActive": True, "hasPassword": True}
     assert "ann@acme.example" not in str(entries)
     assert {entry["at"][-1] for entry in entries} == {"Z"}
+
+
+def test_changes_of_plan_are_entries_by_stripe_or_by_the_service(portal: Portal) -> None:
+    admin = portal.admin()
+    before, after = {"planId": "plan-starter"}, {"planId": "plan-growth"}
+
+    async def change(session: AsyncSession) -> None:
+        await BillingRepository(session, TenantScope("acme")).note(Change("plan", before, after))
+
+    portal.tenants.run(change)
+    portal.sql(
+        "INSERT INTO subscriptions (tenant_id, customer_id, plan_id, status, past_due_since) "
+        "VALUES ('acme', 'cus_1', 'plan-growth', 'past_due', now() - interval '8 days')"
+    )
+    wait_until("the end of the grace period", lambda: len(trail(portal, admin, action="plan")) == 2)
+    assert told(trail(portal, admin, action="plan"), "actor", "action", "target", "ip", "detail") == [
+        ("stripe", "plan.changed", "acme", None, {"before": before, "after": after}),
+        ("service", "plan.changed", "acme", None, {"before": after, "after": {"planId": "free"}}),
+    ]
 
 
 def test_filters_narrow_the_list_and_pages_divide_it(portal: Portal) -> None:

@@ -498,3 +498,17 @@ def test_names_and_keys_that_cannot_be_stop_the_start(configuration: Configurati
     for auth in (twice, own, trusting(algorithms=["RS256"], key="no key in PEM")):
         with pytest.raises(ValueError, match=r"EXTERNAL_ISSUERS|PEM"):
             create_app(replace(configuration, auth=auth))
+
+
+def test_users_and_roles_that_come_with_tokens_are_in_the_audit_trail(by_secret: Portal) -> None:
+    now = int(time.time())
+    assert users(by_secret, sign(claims(role="user", iat=now - 20))) == 403
+    promoted = sign(claims(role="admin", iat=now - 10))
+    within_5_seconds(200, lambda: by_secret.client.get("/api/users", headers=bearer(promoted)))
+    assert user(by_secret, promoted).status_code == 200
+    by = {"actor": "identity-provider"}
+    entries = by_secret.client.get("/api/audit", params=by, headers=bearer(promoted)).json()["data"]
+    assert [(entry["action"], entry["target"], entry["detail"]) for entry in entries] == [
+        ("role.changed", "person-1", {"before": "user", "after": "admin"}),
+        ("user.created", "person-1", {"role": "user"}),
+    ]
