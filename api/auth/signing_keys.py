@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -28,6 +29,9 @@ POLL_SECONDS = 2.0
 REREAD_SECONDS = 1.0
 """Tokens with unknown keys, which anyone can send, cause at most one look at the file in this time."""
 MAX_KEYS = 50
+KEPT_SECONDS = 366 * 86_400.0
+"""A key stays in the file for at least this time after its successor. Whether it still verifies, the API decides by its
+own settings, which the shell of an operator need not have."""
 
 
 class MissingSecretError(RuntimeError):
@@ -112,7 +116,7 @@ class SigningKeys:
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """Inside the block, the file is read within `POLL_SECONDS` of every change."""
-        async with PeriodicTask("signing keys", self.refresh, POLL_SECONDS):
+        async with PeriodicTask("signing keys", self.refresh, POLL_SECONDS, expected=(ValueError,)):
             yield
 
     async def refresh(self) -> None:
@@ -136,7 +140,7 @@ class SigningKeys:
 def rotate_signing_key(
     settings: AuthSettings, paths: PathSettings, seconds: float = ACTIVE_AFTER_SECONDS, *, revoke_others: bool = False
 ) -> SigningKey:
-    """Add a key to the file, and drop those whose tokens have all expired.
+    """Add a key to the file, and drop those whose tokens have all expired long ago.
 
     seconds: after which the key signs.
     revoke_others: no other key is accepted any more, which logs everybody out.
@@ -148,8 +152,9 @@ def rotate_signing_key(
         now = time.time()
         stored = _load(path) if path.exists() else None
         known = [] if stored is None or revoke_others else list(stored.keys)
-        while len(known) > 1 and known[1].active_from + life < now:
-            del known[0]
+        known = _superseded_later(known, now - max(life, KEPT_SECONDS))
+        if len(known) >= MAX_KEYS:
+            known = _superseded_later(known, now - life)
         if len(known) >= MAX_KEYS:
             raise ValueError(f"{MAX_KEYS} keys are valid already: the next may be made when the oldest is dropped")
         active_from = now if revoke_others else max([now + seconds, *(key.active_from for key in known)])
@@ -158,6 +163,12 @@ def rotate_signing_key(
         content = _KeyFile(keys=(*known, new), settings_superseded_at=0.0 if revoke_others else superseded)
         write_private(path, content.model_dump_json(indent=1))
     return SigningKey(new.kid, new.secret, new.active_from)
+
+
+def _superseded_later(keys: list[_StoredKey], moment: float) -> list[_StoredKey]:
+    """The keys whose successor became active after this moment, and the newest."""
+    kept = [key for key, successor in pairwise(keys) if successor.active_from >= moment]
+    return [*kept, *keys[-1:]]
 
 
 def _load(path: Path) -> _KeyFile:

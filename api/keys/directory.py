@@ -47,8 +47,8 @@ class KeyDirectory:
         principal = await (self._found if is_known else self._strangers).get(key_hash)
         if principal is not None:
             self._used[principal.key_id] = datetime.now(UTC)
-            if not is_known:
-                self.known.add(key_hash)
+        if is_known != (principal is not None):
+            self.known.note(key_hash, is_live=principal is not None)
         return principal
 
     def is_doubtful(self, key: str) -> bool:

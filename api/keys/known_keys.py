@@ -1,10 +1,11 @@
 """Which API keys can exist at all. A process knows it without a query, so that random keys cost none."""
 
+import asyncio
 import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import psycopg
 
@@ -14,7 +15,9 @@ from api.keys.repository import find_untagged_keys
 from api.keys.tags import has_tag
 
 LOAD_SECONDS, RETRY_SECONDS = 300.0, 5.0
-MAX_FOUND = 10_000
+START_SECONDS = 1.0
+"""How long the application's start waits for the first load. Without the database it does not wait longer."""
+MAX_NOTED = 10_000
 NOT_MIGRATED = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)
 
 
@@ -23,7 +26,8 @@ class KnownKeys:
 
     A key with a tag is known by its tag. Those without, which versions before made, are few and become no more: the
     beginnings of their hashes are held in memory, 8 bytes each, and read again every five minutes. One that was added
-    meanwhile, by a process of the version before, is known from its first use on.
+    meanwhile, by a process of the version before, is known from its first use on. A key that has ended is no better
+    than a random one: whoever collects such keys cannot ask the database with them as often as it likes.
     """
 
     def __init__(self, database: Database) -> None:
@@ -31,18 +35,21 @@ class KnownKeys:
         self._secret: bytes | None = None
         self._untagged: array[int] = array("Q")  # sorted
         self._found: dict[bytes, None] = {}
+        self._ended: dict[bytes, None] = {}
 
     def __contains__(self, key_and_hash: tuple[str, bytes]) -> bool:
         key, key_hash = key_and_hash
-        if self._secret is None:
+        if self._secret is None or key_hash in self._ended:
             return False
         return has_tag(key, self._secret) or key_hash in self._found or self._is_untagged(key_hash)
 
-    def add(self, key_hash: bytes) -> None:
-        """Note a key that a query found."""
-        self._found[key_hash] = None
-        if len(self._found) > MAX_FOUND:
-            del self._found[next(iter(self._found))]
+    def note(self, key_hash: bytes, *, is_live: bool) -> None:
+        """Note what a query found of a key."""
+        noted, other = (self._found, self._ended) if is_live else (self._ended, self._found)
+        other.pop(key_hash, None)
+        noted[key_hash] = None
+        if len(noted) > MAX_NOTED:
+            del noted[next(iter(noted))]
 
     @asynccontextmanager
     async def loading(self) -> AsyncIterator[None]:
@@ -55,6 +62,8 @@ class KnownKeys:
             starts_with_pause=False,
             seconds_after_failure=RETRY_SECONDS,
         )
+        with suppress(TimeoutError, *UNREACHABLE, *NOT_MIGRATED):  # the task tries again
+            await asyncio.wait_for(self.load(), START_SECONDS)
         async with task:
             yield
 

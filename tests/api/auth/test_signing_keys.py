@@ -59,6 +59,10 @@ def make_older(paths: PathSettings, seconds: float) -> None:
     paths.signing_keys_file.write_text(json.dumps(content))
 
 
+def stored_ids(paths: PathSettings) -> list[str]:
+    return [key["kid"] for key in json.loads(paths.signing_keys_file.read_text())["keys"]]
+
+
 def test_a_rotation_logs_nobody_out_and_new_tokens_name_the_new_key(portal: Portal) -> None:
     portal.person(ADA)
     before = portal.grant(ADA)
@@ -113,17 +117,18 @@ def test_a_key_is_dropped_when_the_tokens_it_signed_have_expired(portal: Portal,
     grants.append(portal.grant(ADA))
     make_older(configuration.paths, 31 * DAY)
     second = rotated(portal)
-    stored = json.loads(configuration.paths.signing_keys_file.read_text())
-    assert [key["kid"] for key in stored["keys"]] == [first, second]  # tokens of a moment ago name the first
+    assert stored_ids(configuration.paths) == [first, second]
     assert status(portal, grants[0]["access_token"]) == 401  # of the setting, which signed until 31 days ago
     assert portal.refresh(grants[0]["refresh_token"]).status_code == 400
     assert status(portal, grants[1]["access_token"]) == 200
     make_older(configuration.paths, 31 * DAY)
     third = rotated(portal)
-    assert [key["kid"] for key in json.loads(configuration.paths.signing_keys_file.read_text())["keys"]] == [
-        *(second, third),
-    ]
+    assert stored_ids(configuration.paths) == [first, second, third]  # the API may have another `SESSION_SECONDS`
     assert status(portal, grants[1]["access_token"]) == 401
+    make_older(configuration.paths, 366 * DAY)
+    assert stored_ids(configuration.paths)[-1] == third
+    fourth = rotated(portal)
+    assert stored_ids(configuration.paths) == [third, fourth]
 
 
 def test_a_leaked_key_can_be_revoked_at_once(portal: Portal) -> None:
@@ -174,6 +179,10 @@ def test_the_keys_are_bounded(tmp_path: Path) -> None:
         rotate_signing_key(AUTH, paths)
     with pytest.raises(ValueError, match="50 keys are valid"):
         rotate_signing_key(AUTH, paths)
+    make_older(paths, 31 * DAY)
+    newest = stored_ids(paths)[-1]
+    added = rotate_signing_key(AUTH, paths).kid
+    assert stored_ids(paths) == [newest, added]
 
 
 def test_other_secrets_of_the_settings_verify_and_do_not_sign(tmp_path: Path) -> None:

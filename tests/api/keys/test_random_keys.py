@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from starlette.testclient import TestClient
 
@@ -12,6 +13,7 @@ from api.keys import directory
 from api.keys.service import hash_of
 from api.keys.tags import has_tag, make_key
 from configs.settings import LimitSettings
+from tests.fixtures.clock import pass_time
 from tests.fixtures.portal import Portal, running_portal
 
 TIGHT = LimitSettings(per_ip=5, redis_url=None)
@@ -90,6 +92,16 @@ def test_a_key_of_before_that_is_not_known_yet_is_known_from_its_first_use_on(
     assert get(tight, old) == 200
 
 
+def test_keys_that_have_ended_are_no_better_than_random_ones(tight: Portal, queries: list[bytes]) -> None:
+    ended = [tight.tenants.key("acme") for _ in range(12)]
+    tight.sql("UPDATE api_keys SET revoked_at = now()")
+    assert [get(tight, key) for key in ended] == [401] * 5 + [429] * 7
+    queries.clear()
+    pass_time(5)
+    assert {get(tight, key) for key in ended} == {429}
+    assert queries == []
+
+
 def test_random_keys_do_not_drive_known_ones_from_the_cache(
     open_client: Any, tenants: Any, queries: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +145,7 @@ def test_before_the_keys_are_loaded_valid_ones_work_and_random_ones_count(
     open_client: Any, tenants: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(_: Any) -> None:
-        raise LookupError
+        raise psycopg.OperationalError
 
     monkeypatch.setattr("api.keys.known_keys.KnownKeys.load", never)
     with running_portal(open_client, tenants, "acme") as portal:
