@@ -13,6 +13,7 @@ import stripe
 import structlog
 
 from api.billing.connection import StripeConnection, error_text
+from api.billing.money import to_stripe
 from api.billing.problems import CustomerGone, StripeRefused
 from api.billing.subscriptions import Interval, lookup_key
 from api.http.schemas import rfc3339
@@ -44,7 +45,7 @@ class Gateway(StripeConnection):
             {
                 "product": plan.id,
                 "currency": CURRENCY,
-                "unit_amount": units * 100,
+                "unit_amount": to_stripe(units * 100, CURRENCY),
                 "recurring": {"interval": "month" if interval == "monthly" else "year"},
                 "lookup_key": lookup_key(plan.id, interval),
                 "metadata": {"planId": plan.id},
@@ -138,7 +139,7 @@ class Gateway(StripeConnection):
     async def add_item(
         self,
         customer_id: str,
-        amount_cents: int,
+        amount: int,
         currency: str,
         description: str,
         metadata: dict[str, str],
@@ -146,10 +147,13 @@ class Gateway(StripeConnection):
         subscription_id: str | None,
         draft_invoice_id: str | None,
     ) -> stripe.InvoiceItem:
-        """Create an invoice item on this draft invoice, or else on the subscription's next invoice."""
+        """Create an invoice item on this draft invoice, or else on the subscription's next invoice.
+
+        amount: in the smallest unit of the currency, see `to_stripe`.
+        """
         params: stripe.params.InvoiceItemCreateParams = {
             "customer": customer_id,
-            "amount": amount_cents,
+            "amount": amount,
             "currency": currency,
             "description": description,
             "metadata": metadata,

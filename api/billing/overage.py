@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import text
 
 from api.billing.gateway import CURRENCY, Gateway, cycle_name
+from api.billing.money import to_stripe
 from api.billing.problems import StripeRefused
 from api.billing.repository import BillingRepository
 from api.billing.subscriptions import INTERVALS, LIVE, current_subscription
@@ -102,18 +103,25 @@ async def _settle(database: Database, scope: TenantScope, ended_by: datetime) ->
             await connection.execute(_SETTLED, key)
 
 
-async def _report(gateway: Gateway, charge: Charge) -> str:
-    """The id of the charge's invoice item, which is created where there is none."""
+async def _report(gateway: Gateway, charge: Charge) -> str | None:
+    """The id of the charge's invoice item, which is created where there is none.
+
+    It is in the currency of the subscription. None where the amount is less than that currency can express.
+    """
     async with gateway.answering():
         item = await gateway.find_item(charge.customer_id, charge.metadata)
         subscription = current_subscription(await gateway.subscriptions(charge.customer_id))
         live = subscription if subscription and subscription.status in LIVE else None
         renews = live is not None and _is_monthly(live)
+        currency = subscription.currency if subscription else CURRENCY
+        amount = to_stripe(charge.amount_cents, currency)
         if item is None:
+            if not amount:
+                return None
             item = await gateway.add_item(
                 charge.customer_id,
-                charge.amount_cents,
-                subscription.currency if subscription else CURRENCY,
+                amount,
+                currency,
                 charge.description,
                 charge.metadata,
                 subscription_id=live.id if live else None,

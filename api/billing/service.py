@@ -8,7 +8,7 @@ import stripe
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.billing.gateway import Gateway
-from api.billing.money import from_cents, to_cents
+from api.billing.money import from_cents, from_stripe, to_cents
 from api.billing.problems import CustomerGone, StripeRefused
 from api.billing.repository import BillingRepository, Change, user_of
 from api.billing.schemas import AuditEntry, CapOut, CheckoutRequest, InvoiceOut, PlanOut, SubscriptionOut
@@ -176,8 +176,8 @@ def _invoice(invoice: stripe.Invoice) -> InvoiceOut:
         id=invoice.id,
         number=invoice.number,
         status=invoice.status,
-        amount_due=from_cents(invoice.amount_due),
-        amount_paid=from_cents(invoice.amount_paid),
+        amount_due=from_stripe(invoice.amount_due, invoice.currency),
+        amount_paid=from_stripe(invoice.amount_paid, invoice.currency),
         currency=invoice.currency,
         created_at=datetime.fromtimestamp(invoice.created, UTC),
         hosted_url=invoice.hosted_invoice_url,

@@ -17,7 +17,7 @@ from api.database.engine import Database
 from tests.fixtures.desk import Desk, Shop
 from tests.fixtures.live import api_process
 from tests.fixtures.platform import ROOT, wait_until
-from tests.fixtures.standin import DAY, HOUR
+from tests.fixtures.standin import DAY, GOOD_CARD, HOUR
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 ENDED = NOW - timedelta(hours=2)
@@ -123,6 +123,38 @@ def test_the_charge_is_rounded_down_and_never_above_the_cap(units: int, cents: i
     report(desk)
     assert charges(shop) == [(units - 10_000, cents, True)]
     assert [item.amount for item in overage(shop)] == [cents] * (cents > 0)
+
+
+@pytest.mark.parametrize(
+    ("currency", "price", "amount", "shown"),
+    [
+        ("usd", 4_900, 740, 49.0),
+        ("jpy", 4_900, 7, 4_900.0),  # it has no cents: 7.40 is rounded down
+        ("kwd", 49_000, 7_400, 49.0),  # a thousand fils are a dinar
+        ("isk", 490_000, 700, 4_900.0),  # sent with two decimals, which must be zero
+    ],
+)
+def test_a_charge_is_in_the_currency_of_the_subscription(
+    currency: str, price: int, amount: int, shown: float, desk: Desk, shop: Shop
+) -> None:
+    shop.checkout()
+    library = desk.standin.library
+    values = {"currency": currency, "unit_amount": price, "recurring": {"interval": "month"}}
+    names = {"product_data": {"name": "Starter"}, "metadata": {"planId": "plan-starter"}}
+    desk.standin.use_card(shop.customer, GOOD_CARD)
+    made = library.prices.create({**values, **names})
+    library.subscriptions.create({"customer": shop.customer, "items": [{"price": made.id}]})
+    desk.standin.flush()
+    used(shop, 11_234)
+    used(shop, 10_002, end=ENDED - timedelta(days=60))  # 0.01, which not every currency has
+    report(desk)
+    items = {item.amount for item in overage(shop)}
+    assert {item.currency for item in overage(shop)} == {currency}
+    assert amount in items
+    assert items <= {amount, 1, 10}
+    assert charges(shop) == [(2, 1, True), (1_234, 740, True)]
+    (first,) = shop.get("/invoices")
+    assert (first["amountDue"], first["currency"]) == (shown, currency)
 
 
 def test_what_is_within_the_limit_or_without_one_costs_nothing(desk: Desk, shop: Shop) -> None:
