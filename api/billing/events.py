@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.billing.gateway import Gateway
+from api.billing.own_checkouts import marked_tenant
 from api.billing.repository import tenant_of
 from api.billing.synchronise import fetch_subscriptions, store_subscription
 from api.database.engine import Database
@@ -36,7 +37,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WebhookEvent:
-    """The fields of an event that handling needs. Nothing else is stored, so no personal data is."""
+    """The fields of an event that handling needs. Nothing else is stored, so no personal data is.
+
+    named_tenant: the tenant in whose name this installation began the checkout that the event is about.
+    """
 
     id: str
     type: str
@@ -59,14 +63,14 @@ def read_event(payload: bytes, signature: str | None, secrets: Sequence[str]) ->
     try:
         document = json.loads(payload)
         found = document["data"]["object"]
-        metadata = found.get("metadata") or {}
+        customer_id = _id_of(found.get("customer"))
         return WebhookEvent(
             id=str(document["id"]),
             type=str(document["type"]),
             created=datetime.fromtimestamp(document["created"], UTC),
             object_id=found.get("id"),
-            customer_id=_id_of(found.get("customer")),
-            named_tenant=found.get("client_reference_id") or metadata.get("tenant"),
+            customer_id=customer_id,
+            named_tenant=marked_tenant(secrets, found.get("metadata") or {}, customer_id),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise Invalid("The body is not an event") from error

@@ -14,6 +14,7 @@ import structlog
 
 from api.billing.connection import StripeConnection, error_text
 from api.billing.money import to_stripe
+from api.billing.own_checkouts import checkout_metadata
 from api.billing.problems import CustomerGone, StripeRefused
 from api.billing.subscriptions import Interval, lookup_key
 from api.http.schemas import rfc3339
@@ -92,14 +93,15 @@ class Gateway(StripeConnection):
 
     async def create_checkout(self, customer_id: str, price_id: str, tenant_id: str) -> str:
         """The URL of a page on which the customer subscribes to the price."""
+        metadata = checkout_metadata(self.webhook_secrets()[0], tenant_id, customer_id)
         session = await self._api().checkout.sessions.create_async(
             {
                 "mode": "subscription",
                 "customer": customer_id,
                 "client_reference_id": tenant_id,
                 "line_items": [{"price": price_id, "quantity": 1}],
-                "metadata": {"tenant": tenant_id},
-                "subscription_data": {"metadata": {"tenant": tenant_id}},
+                "metadata": metadata,
+                "subscription_data": {"metadata": metadata},
                 "success_url": self._back("done"),
                 "cancel_url": self._back("cancelled"),
             }

@@ -129,8 +129,8 @@ class BillingRepository:
 async def tenant_of(session: AsyncSession, customer_id: str, named: str | None) -> str | None:
     """The tenant of a customer.
 
-    named: the tenant that Stripe names in the event. It is taken where that tenant has no customer yet: our row may
-    have been lost, and a tenant that has paid must get what it paid for.
+    named: the tenant in whose name this installation began a checkout of the customer. It is taken where that tenant
+    has no customer yet: our row may have been lost, and a tenant that has paid must get what it paid for.
     """
     found = await (await session.connection()).execute(_BY_CUSTOMER, {"customer": customer_id, "tenant": named})
     tenant_id: str | None = found.scalar()

@@ -254,6 +254,35 @@ def test_a_tenant_whose_row_was_lost_gets_what_it_paid_for(desk: Desk, shop: Sho
     assert shop.status() == ("plan-starter", "active")
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_checkout_that_was_made_elsewhere_subscribes_nobody(copied: bool, desk: Desk, shop: Shop) -> None:
+    """A payment link takes any `client_reference_id`; even with the mark of a checkout of ours, it is another's."""
+    library = desk.standin.library
+    other = desk.shop()
+    other.checkout("plan-growth")
+    marks = library.checkout.sessions.list({"customer": other.customer}).data[0].metadata.to_dict() if copied else {}
+    metadata = {**marks, "tenant": shop.tenant_id}
+    session = library.checkout.sessions.create(
+        {
+            "mode": "subscription",
+            "customer": library.customers.create({"metadata": metadata}).id,
+            "client_reference_id": shop.tenant_id,
+            "line_items": [
+                {"price": library.prices.list({"lookup_keys": ["plan-growth-monthly"]}).data[0].id, "quantity": 1}
+            ],
+            "metadata": metadata,
+            "subscription_data": {"metadata": metadata},
+            "success_url": "http://shop.example/done",
+        }
+    )
+    assert desk.standin.pay(session.url).status_code == 303
+    desk.standin.flush()
+    assert shop.status() == ("free", "none")
+    assert desk.sql("SELECT 1 FROM subscriptions WHERE tenant_id = %s", [shop.tenant_id]) == []
+    shop.subscribe("plan-starter")  # nothing is in the way of its own
+    assert shop.status() == ("plan-starter", "active")
+
+
 def test_nobody_elses_customer_is_taken_for_a_tenants(desk: Desk, shop: Shop) -> None:
     """Another installation on the same account may have a tenant of this name."""
     shop.checkout()
