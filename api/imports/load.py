@@ -117,7 +117,7 @@ def _load(
             step("writing the interactions")
             quota.hold()
             users, interactions = store.merge_interactions(db, folder)
-        quota.check(added, users)
+        quota.check(added, interactions)
         if mapping.exclude_seen is not None:
             store.set_exclude_seen(mapping.exclude_seen)
         counts = ImportCounts(added, changed, users, interactions, version)

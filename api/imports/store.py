@@ -122,8 +122,8 @@ SELECT count(*) FILTER (WHERE added), count(*) FILTER (WHERE NOT added) FROM mer
 
 _MERGE_USERS = """
 WITH merged AS (
-    INSERT INTO users AS known (tenant_id, id, created_at, last_active_at)
-    SELECT %(tenant)s, user_id, now(), max(occurred_at) FROM staged_interactions GROUP BY user_id
+    INSERT INTO users AS known (tenant_id, id, created_at, last_active_at, history_version)
+    SELECT %(tenant)s, user_id, now(), max(occurred_at), 1 FROM staged_interactions GROUP BY user_id
     ON CONFLICT (tenant_id, id) DO UPDATE
     SET last_active_at = GREATEST(known.last_active_at, excluded.last_active_at),
         history_version = known.history_version + 1

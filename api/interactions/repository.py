@@ -8,7 +8,7 @@ from uuid import UUID
 from api.database.engine import Connection, Pool
 from api.database.scope import TenantScope
 from api.tenants.problems import TenantGone
-from api.users.quota import users_over_quota
+from api.users.quota import COUNTED, users_over_quota
 from configs.plans import Plan
 
 
@@ -46,7 +46,8 @@ class InteractionRepository:
     async def add(self, row: InteractionRow) -> bool:
         """Store one interaction and its user. Returns False, and stores nothing, where there is no such item.
 
-        Where the plan limits users, it also returns False for a new user: `add_all` then checks the limit.
+        Where the plan limits users, it also returns False for a user whom the limit does not count yet: `add_all` then
+        checks the limit.
         """
         parameters = {
             "tenant": self._tenant_id,
@@ -58,7 +59,7 @@ class InteractionRepository:
             "at": row.occurred_at,
             "recommendation": row.recommendation_id,
         }
-        statements = (_ADD_KNOWN, _ADD) if self._plan.user_limit is None else (_ADD_KNOWN,)
+        statements = (_ADD_KNOWN, _ADD) if self._plan.user_limit is None else (_ADD_COUNTED,)
         async with self._pool.connection() as connection:
             for statement in statements:
                 if (await connection.execute(statement, parameters)).rowcount == 1:
@@ -140,10 +141,12 @@ WITH {_COUNTED}, {_ITEM}, acting AS (
 {_INSERT} item, acting, counted
 """  # noqa: S608 - this module's constants
 
+_ADD_COUNTED = _ADD_KNOWN.replace("AND EXISTS", f"AND {COUNTED} AND EXISTS")
+
 _ADD = f"""
 WITH {_COUNTED}, {_ITEM}, acting AS (
-    INSERT INTO users AS known (tenant_id, id, last_active_at)
-    SELECT %(tenant)s, %(user)s, %(at)s FROM item
+    INSERT INTO users AS known (tenant_id, id, last_active_at, history_version)
+    SELECT %(tenant)s, %(user)s, %(at)s, 1 FROM item
     ON CONFLICT (tenant_id, id) DO UPDATE
     SET last_active_at = GREATEST(known.last_active_at, excluded.last_active_at),
         history_version = known.history_version + 1
@@ -160,8 +163,8 @@ WITH {_COUNTED}, new AS (
     ) AS sent (id, user_id, item_id, type, value, at, recommendation_id)
     JOIN items ON items.tenant_id = %s AND items.id = sent.item_id AND items.deleted_at IS NULL
 ), acting AS (
-    INSERT INTO users AS known (tenant_id, id, last_active_at)
-    SELECT %s, user_id, max(at) FROM new GROUP BY user_id ORDER BY user_id
+    INSERT INTO users AS known (tenant_id, id, last_active_at, history_version)
+    SELECT %s, user_id, max(at), 1 FROM new GROUP BY user_id ORDER BY user_id
     ON CONFLICT (tenant_id, id) DO UPDATE
     SET last_active_at = GREATEST(known.last_active_at, excluded.last_active_at),
         history_version = known.history_version + 1

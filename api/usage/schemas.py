@@ -19,7 +19,7 @@ class UsageOut(Schema):
     budget_exceeded: bool = Field(description="Metered requests are answered with 402", examples=[False])
     items_used: int = Field(examples=[2_340])
     items_limit: int | None = Field(examples=[10_000])
-    users_used: int = Field(description="End users; portal users do not count", examples=[850])
+    users_used: int = Field(description="End users, and portal users with an interaction", examples=[850])
     users_limit: int | None = Field(examples=[5_000])
     last_request_at: Instant | None = Field(
         description="Time of the last metered request", examples=["2025-01-15T10:30:45Z"]

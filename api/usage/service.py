@@ -9,16 +9,16 @@ from api.database.engine import OneConnection
 from api.database.scope import TenantScope
 from api.metering.repository import Standing, standing_of
 from api.usage.schemas import UsageOut
-from api.users.quota import count_portal_users
+from api.users.quota import count_uncounted_users
 
 
 async def usage_of(session: AsyncSession, scope: TenantScope, now: datetime) -> UsageOut:
     """The usage of the current cycle. All figures come from one transaction. Raises TenantGone."""
     totals = await AnalyticsRepository(session, scope).totals()
     async with OneConnection(session).connection() as connection:
-        portal_users = await count_portal_users(connection, scope)
+        uncounted = await count_uncounted_users(connection, scope)
     standing = await standing_of(session, scope.tenant_id, now)
-    return usage_out(standing, totals.items, totals.users - portal_users)
+    return usage_out(standing, totals.items, totals.users - uncounted)
 
 
 def usage_out(standing: Standing, items: int, users: int) -> UsageOut:

@@ -25,7 +25,7 @@ class User(Table, table=True):
             postgresql_where=text("password_hash IS NOT NULL"),
         ),
         Index("users_xid_idx", "tenant_id", "xid"),
-        # Portal users do not count towards a plan's user limit; the quota subtracts them.
+        # Portal users without an interaction do not count towards a plan's user limit; the quota subtracts them.
         Index("users_portal_idx", "tenant_id", postgresql_where=text(PORTAL)),
     )
 
@@ -50,5 +50,5 @@ class User(Table, table=True):
     role_pinned: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     role_issued_at: datetime | None = timestamptz(nullable=True)
     xid: int | None = xid_column()
-    # How often the user's interactions changed: see `UserHistory`.
+    # How often the user's interactions changed: see `UserHistory`. 0: the user has never had any.
     history_version: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))

@@ -45,6 +45,19 @@ def test_as_many_users_as_the_plan_takes_and_no_more(free: Importer) -> None:
     assert free.counts() == (2, 101, 100)
 
 
+def test_portal_users_who_interact_by_an_import_count(free: Importer) -> None:
+    with psycopg.connect(free.url) as connection:
+        connection.execute(
+            "INSERT INTO users (tenant_id, id, password_hash) "
+            "SELECT 'shop', 'user-' || n, 'x' FROM generate_series(0, 200) AS n"
+        )
+    tea = free.write("items.csv", items(2))
+    with pytest.raises(ImportRefusedError, match="Free takes 100 users, and with this import there would be 101"):
+        free.load(tea, free.write("events.csv", events(101)))
+    free.load(tea, free.write("events.csv", events(100)))
+    assert free.counts() == (2, 201, 100)
+
+
 def test_a_subscription_makes_room(free: Importer) -> None:
     with psycopg.connect(free.url) as connection:
         connection.execute(

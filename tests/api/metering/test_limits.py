@@ -162,6 +162,52 @@ def test_who_logs_in_is_not_one_of_the_plans_users(shop: Backend) -> None:
     assert boss.get("/api/billing/usage").json()["usersUsed"] == 100
 
 
+def add_portal_users(shop: Backend, *ids: str) -> None:
+    for id_ in ids:
+        shop.sql("INSERT INTO users (tenant_id, id, password_hash) VALUES ('shop', %s, 'x')", [id_])
+
+
+def test_a_portal_user_is_one_of_the_plans_users_once_it_interacts(shop: Backend) -> None:
+    add_users(shop, 98)
+    add_portal_users(shop, "anna", "berta", "carla")
+    boss = person(shop, "boss", "admin")
+
+    def used() -> int:
+        return int(boss.get("/api/billing/usage").json()["usersUsed"])
+
+    assert used() == 98
+    for statuses_, user in ((201, "anna"), (201, "berta"), (402, "carla"), (201, "anna")):
+        shop.post("/api/v1/interactions", {**LIKE, "userId": user}, statuses_)
+    answer = shop.post("/api/v1/interactions/batch", [{**LIKE, "userId": user} for user in ("carla", "anna", "dora")])
+    assert statuses(answer) == [402, 201, 402]
+    assert used() == 100
+    assert shop.sql("SELECT DISTINCT user_id FROM interactions ORDER BY 1") == [("anna",), ("berta",)]
+
+
+def test_a_password_does_not_take_a_user_out_of_the_count(shop: Backend) -> None:
+    """Whoever has interacted is given a login, one after the other: there is still room for as many as before."""
+    boss = person(shop, "boss", "admin")
+    add_users(shop, 99)
+    shop.post("/api/v1/interactions", LIKE, 201)
+    login = {"email": "ann@shop.example", "password": "a password of the tests"}
+    assert boss.put("/api/users/ann", json=login).status_code == 200
+    shop.post("/api/v1/interactions", {**LIKE, "userId": "bob"}, 402)
+    assert boss.get("/api/billing/usage").json()["usersUsed"] == 100
+
+
+def test_portal_users_who_interact_at_once_do_not_pass_the_limit_together(shop: Backend) -> None:
+    add_users(shop, 95)
+    add_portal_users(shop, *[f"new-{n}" for n in range(16)])
+
+    def post(n: int) -> int:
+        body = {**LIKE, "userId": f"new-{n}"}
+        return shop.client.post("/api/v1/interactions", json=body).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(post, range(16)))
+    assert (answers.count(201), answers.count(402)) == (5, 11)
+
+
 def test_a_user_of_a_mutation_is_refused_too(shop: Backend) -> None:
     add_users(shop, 100)
     record = '{user}: recordInteraction(userId: "{user}", itemId: "tea", interactionType: "view") {{ success }}'
