@@ -52,6 +52,14 @@ class Generation:
                 job, f"it broke off {MAX_ATTEMPTS} times without any progress; the pipeline's log has the reasons"
             )
 
+    def users_allowed(self, job: ClaimedJob) -> int | None:
+        """How many users the tenant's budget allows the job to score, as the API saw it last. None: no bound.
+
+        Raises JobGoneError.
+        """
+        allowed: int | None = self._require(self._change(_ALLOWED, job.id))[0]
+        return allowed
+
     def begin(self, job: ClaimedJob, release: str, users_left: int) -> None:
         """Store the release and how many users are left. Raises JobGoneError."""
         self._require(self._change(_BEGIN, job.id, release, users_left))
@@ -129,6 +137,8 @@ WHERE tenant_id = $1 AND status = 'processing' AND id = (
 )
 RETURNING id::text, algorithm, count, attempts
 """
+
+_ALLOWED = "SELECT users_allowed FROM generation_jobs WHERE tenant_id = $1 AND id = $2::text::uuid"
 
 # Before a job's first start, its total is only an estimate.
 _BEGIN = """

@@ -33,9 +33,14 @@ class GenerationRepository:
         self._session = session
         self._tenant_id = scope.tenant_id
 
-    async def add(self, algorithm: str, segment: str, count: int, users: int) -> UUID:
-        """Add a job and return its id. Raises TenantGone."""
+    async def hold(self) -> None:
+        """Make others who add a job of this tenant wait until the transaction ends."""
+        await (await self._session.connection()).execute(text(_HOLD), {"tenant": self._tenant_id})
+
+    async def add(self, algorithm: str, segment: str, count: int, users: int, allowed: int | None) -> UUID:
+        """Add a job and return its id. allowed: how many users the budget allows it to score. Raises TenantGone."""
         job = {"id": uuid4(), "algorithm": algorithm, "segment": segment, "count": count, "users": users}
+        job["allowed"] = allowed
         row = await self._row(_ADD, **job)
         if row is None:
             raise TenantGone
@@ -45,9 +50,13 @@ class GenerationRepository:
     async def find(self, id_: UUID) -> GenerationJob | None:
         return await self._session.get(GenerationJob, (self._tenant_id, id_))
 
-    async def expected_users(self, segment: str) -> int:
-        """About how many users are in the segment now."""
-        return await self._number(_EXPECTED[segment])
+    async def expected_users(self, segment: str, *, exactly: bool = False) -> int:
+        """How many users are in the segment now. The `new` ones are estimated, except where they are wanted exactly."""
+        return await self._number(_NEW_USERS if exactly and segment == "new" else _EXPECTED[segment])
+
+    async def units_pending(self) -> int:
+        """The units that the tenant's jobs will still cost: of users who are left, and of those not metered yet."""
+        return await self._number(_PENDING)
 
     async def users_ahead(self) -> int:
         """The number of users that are left in the tenant's unfinished jobs."""
@@ -72,8 +81,8 @@ class GenerationRepository:
 
 
 _ADD = """
-INSERT INTO generation_jobs (tenant_id, id, algorithm, user_segment, count, users_total)
-SELECT id, :id, :algorithm, :segment, :count, :users FROM tenants WHERE id = :tenant AND deleted_at IS NULL
+INSERT INTO generation_jobs (tenant_id, id, algorithm, user_segment, count, users_total, users_allowed)
+SELECT id, :id, :algorithm, :segment, :count, :users, :allowed FROM tenants WHERE id = :tenant AND deleted_at IS NULL
 RETURNING id
 """
 
@@ -91,6 +100,26 @@ _EXPECTED = {
         FROM (SELECT id FROM {_USERS} LIMIT {SAMPLE}) AS known
     """,
 }
+
+_NEW_USERS = f"""
+SELECT count(*) FROM {_USERS} AND (
+    SELECT count(*) FROM (
+        SELECT FROM interactions AS event
+        WHERE event.tenant_id = :tenant AND event.user_id = users.id LIMIT {c.NEW_BELOW}
+    ) AS counted
+) < {c.NEW_BELOW}
+"""
+
+_HOLD = "SELECT pg_advisory_xact_lock(hashtextextended('generation budget ' || :tenant, 0))"
+
+_PENDING = """
+SELECT coalesce(sum(
+    CASE status WHEN 'processing' THEN greatest(users_total, users_done) - users_metered
+    ELSE LEAST(users_scored, users_done) - users_metered END
+), 0)::bigint
+FROM generation_jobs
+WHERE tenant_id = :tenant AND (status = 'processing' OR users_metered < LEAST(users_scored, users_done))
+"""
 
 _AHEAD = """
 SELECT coalesce(sum(users_total - users_done), 0)::bigint FROM generation_jobs

@@ -3,13 +3,14 @@
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from api.database.session import Session
 from api.generation import service
 from api.generation.schemas import GenerateRequest, GenerationAccepted, GenerationStatus
 from api.http.principal import CurrentAdmin
 from api.metering.dependencies import PAYMENT_REQUIRED, Metered
+from api.metering.meter import Meter
 
 router = APIRouter(prefix="/api/recommendations", tags=["recommendations"])
 _FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}}
@@ -23,13 +24,16 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "Not Found"}
     responses=_FORBIDDEN | PAYMENT_REQUIRED,
 )
 async def generate(
-    body: GenerateRequest, admin: CurrentAdmin, _: Metered, session: Session, response: Response
+    body: GenerateRequest, admin: CurrentAdmin, _: Metered, session: Session, request: Request, response: Response
 ) -> GenerationAccepted:
     """Creates a job. The pipeline scores the segment's users and writes a record for each recommendation.
 
-    The job costs one unit for each user who is scored, counted while it runs.
+    The job costs one unit for each user who is scored, counted while it runs. It is refused with 402 where its users
+    and those of the jobs that wait need more units than are left, and fails where that is so when it starts.
     """
-    accepted = await service.generate(session, admin.scope, body)
+    meter: Meter = request.app.state.meter
+    await meter.flush()
+    accepted = await service.generate(session, admin.scope, body, meter.now())
     response.headers["Location"] = f"{router.prefix}/jobs/{accepted.job_id}"
     return accepted
 

@@ -43,6 +43,8 @@ class GenerationJob(Table, table=True):
     # `users_metered` is the part that has been added to the tenant's usage.
     users_scored: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     users_metered: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    # How many users the tenant's budget allows the job to score from now on, as the API saw it last. Null: no bound.
+    users_allowed: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
     # How often the job was started since it last made progress. After several such starts it fails; an interrupted job
     # that made progress continues.
     attempts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})

@@ -124,7 +124,9 @@ class Meter:
         await self._refresh()
 
     async def _add_generated(self) -> None:
-        await repository.add_generated(self._pool, self.now())
+        now = self.now()
+        await repository.add_generated(self._pool, now)
+        await repository.allow_generations(self._pool, now)
 
     async def _refresh(self) -> None:
         """Refresh the standings of the tenants in use, and drop the others."""

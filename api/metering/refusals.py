@@ -20,6 +20,15 @@ def budget_refusal(terms: Entitlement) -> QuotaExceeded:
     return QuotaExceeded(f"{cap}: raise the cap (PUT /api/billing/overage-cap), or {wait}")
 
 
+def generation_refusal(terms: Entitlement, users: int, allowed: int) -> QuotaExceeded:
+    """A generation job of more users than units are left, those of the jobs that wait taken off."""
+    need = f"The job needs {users:,} units, one for each user, and {allowed:,} are left after the jobs that wait"
+    wait = f"wait for the next cycle, which starts at {rfc3339(terms.cycle.end)}"
+    if terms.plan.overage is None:
+        return QuotaExceeded(f"{need}: {UPGRADE}, or {wait}")
+    return QuotaExceeded(f"{need}: raise the cap (PUT /api/billing/overage-cap), {UPGRADE}, or {wait}")
+
+
 def user_refusal(plan: Plan) -> QuotaExceeded:
     """A new user beyond the plan's limit. Only for plans with a limit."""
     return QuotaExceeded(

@@ -94,6 +94,21 @@ def run(installation: Installation, progress: Callable[[int, int], None] = quiet
     return list(process_jobs(installation, TENANT, progress, **options))
 
 
+@pytest.mark.parametrize(("allowed", "fits"), [(2, False), (3, True), (None, True)])
+def test_a_job_that_no_longer_fits_in_the_budget_fails_before_it_scores(
+    allowed: int | None, fits: bool, installation: Installation, shop: Connection, release: str
+) -> None:
+    add_users(shop, "ann", "bob", "cy")
+    id_ = ask(shop, users_total=1, users_allowed=allowed)
+    (result,) = run(installation)
+    status, _, done, _, error = job(shop, id_)
+    assert (status, done) == (("completed", 3) if fits else ("failed", 0))
+    if not fits:
+        assert error == result.problem
+        assert "it has 3 users, and the budget of this cycle allows 2 more" in result.problem
+        assert shop.execute("SELECT users_scored FROM generation_jobs").fetchall() == [(0,)]
+
+
 def test_every_user_gets_what_the_model_recommends(installation: Installation, shop: Connection, release: str) -> None:
     likes = {"ann": ["horror-1", "horror-2"], "bob": ["comedy-3"], "cold": []}
     add_users(shop, *likes)

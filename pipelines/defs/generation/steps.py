@@ -89,6 +89,12 @@ class _JobRun:
         if job.algorithm not in predictor.catalogue.models:
             return self._failed(f"the release {release} has no model of the family {job.algorithm}")
         users = self._source.audience(job.id)
+        allowed = self._generation.users_allowed(job)
+        if allowed is not None and len(users) > allowed:
+            return self._failed(
+                f"it has {len(users):,} users, and the budget of this cycle allows {allowed:,} more: raise the overage "
+                "cap, choose a larger plan or wait for the next cycle, and ask again"
+            )
         self._generation.begin(job, release, len(users))
         exclude_seen = self._source.exclude_seen()
         catalogue, written = predictor.catalogue, 0

@@ -1,5 +1,7 @@
 """`POST /api/recommendations/generate` and the status of its jobs, before the pipeline processes them."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,6 +11,8 @@ import pytest
 from api.generation.service import DEFAULT_SPEED
 from tests.fixtures.backend import Backend
 from tests.fixtures.people import person
+from tests.fixtures.platform import wait_until
+from tests.fixtures.usage import on_plan, subscribe
 
 EXAMPLE = {"algorithm": "hybrid", "userSegment": "all", "count": 10}
 NOW = datetime.now(UTC)
@@ -201,6 +205,76 @@ def test_a_request_that_is_sent_again_makes_one_job(backend: Backend, admin: Any
     assert [answer.status_code for answer in answers] == [202, 202]
     assert answers[0].json() == answers[1].json()
     assert backend.sql("SELECT count(*) FROM generation_jobs") == [(1,)]
+
+
+@pytest.fixture
+def metered(open_client: Any, tenants: Any) -> Iterator[Backend]:
+    """On the plan `free`, which has 1,000 units: 894 are left. There are 100 users, the administrator among them."""
+    with on_plan(open_client, tenants, "free", used=106) as backend:
+        add_users(backend, *[f"u{number}" for number in range(99)])
+        yield backend
+
+
+def test_jobs_are_accepted_as_long_as_their_users_fit_in_what_is_left(metered: Backend) -> None:
+    boss = person(metered, "boss", "admin")
+    for _ in range(8):
+        generate(boss)
+    detail = generate(boss, 402)["detail"]
+    assert "The job needs 100 units, one for each user, and 94 are left after the jobs that wait" in detail
+    generate(boss, 402, userSegment="new")
+    assert metered.sql("SELECT count(*), min(users_allowed), max(users_allowed) FROM generation_jobs") == [
+        (8, 194, 894)
+    ]
+    # A job that is done and was not metered yet still counts; one that failed before it began does not.
+    oldest = "id = (SELECT id FROM generation_jobs WHERE status = 'processing' ORDER BY created_at LIMIT 1)"
+    done = "status = 'completed', users_done = 100, users_scored = 100, started_at = now(), finished_at = now()"
+    metered.sql(f"UPDATE generation_jobs SET {done} WHERE {oldest}")
+    generate(boss, 402)
+    metered.sql(f"UPDATE generation_jobs SET status = 'failed' WHERE {oldest}")
+    generate(boss)
+    generate(boss, 402)
+
+
+def test_requests_at_once_do_not_pass_the_budget_together(metered: Backend) -> None:
+    boss = person(metered, "boss", "admin")
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(
+            threads.map(
+                lambda _: boss.post("/api/recommendations/generate", json=EXAMPLE).status_code,
+                range(15),
+            )
+        )
+    assert (answers.count(202), answers.count(402)) == (8, 7)
+
+
+def test_the_new_users_of_a_plan_with_a_budget_are_counted_and_not_estimated(metered: Backend) -> None:
+    boss = person(metered, "boss", "admin")
+    metered.add_items({id_: {} for id_ in "abcde"})
+    metered.sql("UPDATE usage_cycles SET units = 905")
+    generate(boss, 402, userSegment="new")
+    for number in range(5):
+        metered.sql(
+            "INSERT INTO interactions (tenant_id, id, user_id, item_id, interaction_type, occurred_at) "
+            "SELECT 'shop', gen_random_uuid(), %s, 'a', 'view', now() FROM generate_series(1, 5)",
+            [f"u{number}"],
+        )
+    generate(boss, 202, userSegment="new")
+
+
+def test_a_waiting_job_is_told_what_the_budget_allows_after_those_before_it(metered: Backend) -> None:
+    boss = person(metered, "boss", "admin")
+    jobs = [generate(boss)["jobId"] for _ in range(2)]
+    metered.sql("UPDATE usage_cycles SET units = 850")
+
+    def allowed() -> list[Any]:
+        rows = dict(metered.sql("SELECT id::text, users_allowed FROM generation_jobs"))
+        return [rows[id_] for id_ in jobs]
+
+    wait_until("both to be told", lambda: allowed() == [150, 50])
+    metered.sql("UPDATE generation_jobs SET users_done = 60, users_scored = 60 WHERE id = %s", [jobs[0]])
+    wait_until("the users that are done to be taken off", lambda: allowed() == [90, 50])
+    subscribe(metered, "unlimited")
+    wait_until("there to be no bound", lambda: allowed() == [None, None])
 
 
 def test_the_routes_are_described_with_examples_and_their_errors(backend: Backend) -> None:
