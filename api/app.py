@@ -59,6 +59,8 @@ NOT_COUNTED = ("/health", "/health/ready", benchmark.PATH)
 WEBHOOK = "/api/billing/webhook"
 NOT_IDEMPOTENT = ("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", WEBHOOK, benchmark.PATH)
 """Beginnings of POST paths that ignore `Idempotency-Key`, because they create nothing or issue credentials."""
+CALLING_OUT = ("/api/billing/checkout", "/api/billing/portal")
+"""Paths of POST routes that ask Stripe. No connection is held for their `Idempotency-Key` meanwhile."""
 EXPOSED_HEADERS = (
     *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After", "Idempotent-Replayed"),
     *("X-Recommendation-Id", "X-Model-Release", "X-Recommendation-Degraded"),
@@ -149,7 +151,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     app.add_middleware(
         DirectRoutes, routes=direct, general=[route for domain in domains for route in domain.router.routes]
     )
-    app.add_middleware(Idempotency, database=database, exempt=NOT_IDEMPOTENT)
+    app.add_middleware(Idempotency, database=database, exempt=NOT_IDEMPOTENT, calling_out=CALLING_OUT)
     app.add_middleware(BodyLimits)
     app.add_middleware(
         Authentication,

@@ -3,6 +3,9 @@
 The response is recorded in the transaction of the effect, so that neither is ever stored without the other. A request
 without the header costs one look at its headers. One with the header costs two more statements: before the effect, one
 looks for a recorded response and locks the request; after it, one records the response.
+
+A route that calls another service must not hold a connection while it waits. A request to such a route is claimed in a
+transaction of its own, and its response is recorded in another when it comes.
 """
 
 import asyncio
@@ -11,6 +14,7 @@ import json
 import re
 import time
 from typing import Any
+from uuid import uuid4
 
 from fastapi import Request
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -30,6 +34,8 @@ KEY_PATTERN = re.compile(r"[\x20-\x7e]{1,255}")
 WAIT_SECONDS = 2.0
 """How long a request waits for an equal one that is still in flight."""
 POLL_SECONDS = 0.05
+CLAIM_SECONDS = 60.0
+"""How long a request to a route that calls another service is taken to be in flight: longer than its time-outs."""
 RETRIABLE = (401, 402, 429)
 """Client errors that may not occur at the next attempt. They are not recorded, and neither are server errors."""
 SERVER_ERROR = 500
@@ -61,11 +67,12 @@ def is_final(status: int) -> bool:
 class Idempotency:
     """ASGI middleware inside the authentication. Requests without a principal pass through unchanged."""
 
-    def __init__(self, app: ASGIApp, database: Database, exempt: tuple[str, ...]) -> None:
-        """exempt: beginnings of paths on which the header is ignored."""
+    def __init__(self, app: ASGIApp, database: Database, exempt: tuple[str, ...], calling_out: tuple[str, ...]) -> None:
+        """exempt: beginnings of paths on which the header is ignored. calling_out: paths that call another service."""
         self._app = app
         self._database = database
         self._exempt = exempt
+        self._calling_out = calling_out
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST" or (key := header(scope, HEADER)) is None:
@@ -79,13 +86,14 @@ class Idempotency:
             if KEY_PATTERN.fullmatch(key) is None:
                 raise Invalid.field("Idempotency-Key", "1 to 255 printable ASCII characters")
             body, fingerprint = await _read(scope, receive)
-            response = await self._respond(scope, principal, key, body, fingerprint)
+            respond = self._respond_claimed if scope["path"] in self._calling_out else self._respond
+            response = await respond(scope, principal, key, body, fingerprint)
         except Problem as problem:
             response = problem_response(problem)
         await response(scope, receive, send)
 
     async def _respond(self, scope: Scope, principal: Principal, key: str, body: bytes, fingerprint: bytes) -> Response:
-        request = hashlib.sha256("\0".join([*_credential(principal), scope["path"], key]).encode()).digest()
+        request = _request_of(scope, principal, key)
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
             async with AsyncSession(self._database.engine, expire_on_commit=False) as session:
@@ -98,6 +106,36 @@ class Idempotency:
             if time.monotonic() > deadline:
                 raise Conflict("A request with this Idempotency-Key is still in flight")
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _respond_claimed(
+        self, scope: Scope, principal: Principal, key: str, body: bytes, fingerprint: bytes
+    ) -> Response:
+        """As `_respond`, for a route that calls another service: no connection is held during the call."""
+        request, token = _request_of(scope, principal, key), uuid4()
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            async with AsyncSession(self._database.engine, expire_on_commit=False) as session:
+                repository = IdempotencyRepository(session, principal.scope)
+                recorded, claimed = await repository.claim_for(request, token, CLAIM_SECONDS)
+                await session.commit()
+            if recorded is not None:
+                return _replay(recorded, fingerprint)
+            if claimed:
+                break
+            if time.monotonic() > deadline:
+                raise Conflict("A request with this Idempotency-Key is still in flight")
+            await asyncio.sleep(POLL_SECONDS)
+        response = None
+        try:
+            response = await _call(self._app, scope, body)
+        finally:
+            async with AsyncSession(self._database.engine, expire_on_commit=False) as session:
+                repository = IdempotencyRepository(session, principal.scope)
+                held = await repository.release(request, token)
+                if held and response is not None and _is_recorded(response.status_code, scope):
+                    await repository.add(request, _user_of(principal), _record(response, scope, fingerprint))
+                await session.commit()
+        return response
 
     async def _execute(
         self,
@@ -112,16 +150,13 @@ class Idempotency:
 
         None where an equal request committed first; the effect of this one is then rolled back.
         """
-        state = scope["state"]
-        state[DATABASE] = self._database.joined(session)
+        scope["state"][DATABASE] = self._database.joined(session)
         response = await _call(self._app, scope, body)
         if response.status_code >= 400:
             await session.rollback()
         if _is_recorded(response.status_code, scope):
-            user_id = None if isinstance(principal, KeyPrincipal) else principal.user_id
-            visible = _body_without(response, state.get(UNRECORDED_FIELDS, ()))
-            recorded = RecordedResponse(fingerprint, response.status_code, _headers(response), visible)
-            if not await IdempotencyRepository(session, principal.scope).add(request, user_id, recorded):
+            recorded = _record(response, scope, fingerprint)
+            if not await IdempotencyRepository(session, principal.scope).add(request, _user_of(principal), recorded):
                 return None
         await session.commit()
         return response
@@ -162,6 +197,20 @@ async def _call(app: ASGIApp, scope: Scope, body: bytes) -> Response:
     response = Response(b"".join(parts), status)
     response.raw_headers = list(headers)
     return response
+
+
+def _request_of(scope: Scope, principal: Principal, key: str) -> bytes:
+    """The hash that stands for the request: see `IdempotencyRecord`."""
+    return hashlib.sha256("\0".join([*_credential(principal), scope["path"], key]).encode()).digest()
+
+
+def _user_of(principal: Principal) -> str | None:
+    return None if isinstance(principal, KeyPrincipal) else principal.user_id
+
+
+def _record(response: Response, scope: Scope, fingerprint: bytes) -> RecordedResponse:
+    visible = _body_without(response, scope["state"].get(UNRECORDED_FIELDS, ()))
+    return RecordedResponse(fingerprint, response.status_code, _headers(response), visible)
 
 
 def _credential(principal: Principal) -> list[str]:

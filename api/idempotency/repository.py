@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -44,6 +45,26 @@ class IdempotencyRepository:
             return None, locked
         return RecordedResponse(bytes(fingerprint), status, headers, bytes(body)), locked
 
+    async def claim_for(self, request: bytes, token: UUID, seconds: float) -> tuple[RecordedResponse | None, bool]:
+        """The recorded response of this request, and whether the token holds its claim now.
+
+        Unlike the lock of `claim`, a claim outlives the transaction: until `release`, or for so many seconds.
+        """
+        connection = await self._session.connection()
+        parameters = {"tenant": self._tenant_id, "request": request, "token": token, "seconds": seconds}
+        taken: Any = await connection.execute(_TAKE_CLAIM, parameters)
+        # Read after the claim: whoever had it before has recorded its response by then.
+        recorded, _ = await self.claim(request)
+        if recorded is not None and taken.rowcount:
+            await self.release(request, token)
+        return recorded, bool(taken.rowcount)
+
+    async def release(self, request: bytes, token: UUID) -> bool:
+        """Give the claim back. False where the token does not hold it any more."""
+        parameters = {"tenant": self._tenant_id, "request": request, "token": token}
+        released: Any = await (await self._session.connection()).execute(_RELEASE_CLAIM, parameters)
+        return bool(released.rowcount)
+
     async def add(self, request: bytes, user_id: str | None, response: RecordedResponse) -> bool:
         """Record the response. False where the request has a record already: the caller must roll back its effect."""
         parameters = {
@@ -78,6 +99,7 @@ def user_digest(tenant_id: str, user_id: str) -> str:
 async def delete_expired(pool: Pool) -> int:
     """Delete the records of all tenants that are older than a day, and return how many there were."""
     async with pool.connection() as connection:
+        await connection.execute(_DELETE_VOID_CLAIMS)
         return (await connection.execute(_DELETE_EXPIRED)).rowcount
 
 
@@ -91,6 +113,22 @@ _CLAIM = text(
         AND record.created_at > now() - interval '{LIFETIME}'
     """  # noqa: S608 - a constant of this module
 )
+
+_TAKE_CLAIM = text(
+    """
+    INSERT INTO idempotency_claims AS claim (tenant_id, request, token, claimed_until)
+    VALUES (:tenant, :request, :token, now() + make_interval(secs => :seconds))
+    ON CONFLICT (tenant_id, request) DO UPDATE
+    SET token = excluded.token, claimed_until = excluded.claimed_until
+    WHERE claim.claimed_until <= now()
+    """
+)
+
+_RELEASE_CLAIM = text(
+    "DELETE FROM idempotency_claims WHERE tenant_id = :tenant AND request = :request AND token = :token"
+)
+
+_DELETE_VOID_CLAIMS = "DELETE FROM idempotency_claims WHERE claimed_until <= now()"
 
 _ADD = text(
     f"""

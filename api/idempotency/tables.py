@@ -1,7 +1,8 @@
-"""Idempotency records: the responses of POST requests that carried an `Idempotency-Key`, kept for a day."""
+"""Idempotency records: the responses of POST requests that carried an `Idempotency-Key`, kept for a day; and claims."""
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Column, Index, LargeBinary, SmallInteger
 from sqlalchemy.dialects.postgresql import JSONB
@@ -27,3 +28,16 @@ class IdempotencyRecord(Table, table=True):
     headers: Any = Field(sa_column=Column(JSONB, nullable=False))  # [[name, value], ...]
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     created_at: datetime = timestamptz(default_now=True)
+
+
+class IdempotencyClaim(Table, table=True):
+    """A request to a route that calls another service is in flight. Its process holds no connection meanwhile."""
+
+    __tablename__ = "idempotency_claims"
+
+    tenant_id: str = text_column(primary_key=True)
+    request: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    # Which of several equal requests has the claim.
+    token: UUID = Field()
+    # After this time the claim is void: its process must have died.
+    claimed_until: datetime = timestamptz()

@@ -10,8 +10,10 @@ import pytest
 
 from api.app import create_app
 from configs.settings import BillingSettings
-from tests.fixtures.desk import HOOK, Desk, Shop
+from tests.fixtures.desk import BILLING_PATH, HOOK, Desk, Shop
 from tests.fixtures.live import served
+from tests.fixtures.people import PASSWORD
+from tests.fixtures.platform import wait_until
 from tests.fixtures.standin import signed
 
 CHECKOUT = {"planId": "plan-growth", "interval": "monthly"}
@@ -87,6 +89,71 @@ def test_a_price_that_stripe_does_not_have_is_named(desk: Desk, shop: Shop) -> N
         assert "plan-growth-annual" in answer.json()["detail"]
     finally:
         desk.standin.library.prices.update(price, {"active": True})
+
+
+def test_keys_of_calls_that_hang_on_stripe_hold_no_connection(desk: Desk, shop: Shop) -> None:
+    """Twenty checkouts and portals with an `Idempotency-Key`, and Stripe does not answer: others are answered."""
+    shop.checkout()
+    done: list[int] = []
+
+    def hang(number: int) -> None:
+        path, body = (("/checkout", CHECKOUT), ("/portal", None))[number % 2]
+        content = {} if body is None else {"json": body}
+        headers = {**shop.admin, "Idempotency-Key": f"hanging-{number}"}
+        done.append(desk.client.post(BILLING_PATH + path, headers=headers, **content).status_code)
+
+    threads = [threading.Thread(target=hang, args=[number]) for number in range(20)]  # there are 16 connections
+    login = {"email": f"boss@{shop.tenant_id}.example", "password": PASSWORD}
+    with desk.standin.faulty(path="/v1/", status=None, delay_seconds=9):
+        for thread in threads:
+            thread.start()
+        wait_until(
+            "all to wait for Stripe",
+            lambda: (
+                desk.sql(
+                    "SELECT count(*) FROM idempotency_claims WHERE tenant_id = %s AND claimed_until > now()",
+                    [shop.tenant_id],
+                )
+                == [(20,)]
+            ),
+        )
+        for _ in range(3):
+            answer = desk.client.post("/api/v1/recommend", json={"userId": "u", "count": 1}, headers=shop.key)
+            assert answer.status_code == 200, answer.text
+            assert desk.client.post("/api/auth/login", json=login).status_code == 200
+        twin = desk.client.post(f"{BILLING_PATH}/portal", headers={**shop.admin, "Idempotency-Key": "hanging-1"})
+        assert (twin.status_code, "in flight" in twin.json()["detail"]) == (409, True)
+        assert not done  # all that while the others were waiting
+        for thread in threads:
+            thread.join()
+    assert len(done) == 20
+    assert desk.sql("SELECT 1 FROM idempotency_claims WHERE tenant_id = %s", [shop.tenant_id]) == []
+
+
+def test_a_claim_of_a_process_that_died_is_void_after_a_minute(desk: Desk, shop: Shop) -> None:
+    shop.checkout()
+    headers = {**shop.admin, "Idempotency-Key": "died"}
+    first = desk.client.post(f"{BILLING_PATH}/portal", headers=headers)
+    again = desk.client.post(f"{BILLING_PATH}/portal", headers=headers)
+    assert (first.status_code, again.content) == (200, first.content)
+    assert again.headers["idempotent-replayed"] == "true"
+    desk.sql(
+        "WITH gone AS (DELETE FROM idempotency_records WHERE tenant_id = %s RETURNING tenant_id, request) "
+        "INSERT INTO idempotency_claims "
+        "SELECT tenant_id, request, gen_random_uuid(), now() + interval '60 s' FROM gone",
+        [shop.tenant_id],
+    )
+    assert desk.client.post(f"{BILLING_PATH}/portal", headers=headers).status_code == 409
+    desk.sql("UPDATE idempotency_claims SET claimed_until = now() WHERE tenant_id = %s", [shop.tenant_id])
+    assert desk.client.post(f"{BILLING_PATH}/portal", headers=headers).status_code == 200
+
+
+def test_a_call_that_stripe_did_not_answer_may_be_sent_again_with_its_key(desk: Desk, shop: Shop) -> None:
+    shop.checkout()
+    headers = {**shop.admin, "Idempotency-Key": "again"}
+    with desk.standin.faulty(path="/v1/", status=500):
+        assert desk.client.post(f"{BILLING_PATH}/portal", headers=headers).status_code == 503
+    assert desk.client.post(f"{BILLING_PATH}/portal", headers=headers).status_code == 200
 
 
 def test_serving_does_not_wait_for_stripe(desk: Desk, shop: Shop) -> None:
