@@ -22,7 +22,7 @@ def delete_tenant(
     tenant_id: Annotated[str, typer.Option("--id", help="the tenant's id")],
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Erase all data of a tenant and end its subscription. The id is never used again."""
+    """Erase all data of a tenant, end its subscription and say what remains at Stripe. The id is never used again."""
     from api.billing.ending import end_subscription  # it loads stripe, which other commands do without
 
     if not yes and sys.stdin.isatty():
@@ -39,6 +39,6 @@ def delete_tenant(
         asyncio.run(journal.copy())
     except (OSError, AnotherJournalError) as error:
         print(f"the journal of erasures is not copied yet, the API will do it: {error}", file=sys.stderr)
-    if left is not None:
-        print(left, file=sys.stderr)
+    for sentence in left:
+        print(sentence, file=sys.stderr)
     print(f"{tenant_id} is deleted", file=sys.stderr)

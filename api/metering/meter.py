@@ -18,6 +18,7 @@ import structlog
 from api.background import PeriodicTask
 from api.database.engine import UNREACHABLE, Pool
 from api.metering import repository
+from api.metering.generation_budget import allow_generations
 from api.metering.refusals import budget_refusal
 from api.metering.repository import Count, CycleKey, Standing
 from api.metering.terms import Entitlement
@@ -126,7 +127,7 @@ class Meter:
     async def _add_generated(self) -> None:
         now = self.now()
         await repository.add_generated(self._pool, now)
-        await repository.allow_generations(self._pool, now)
+        await allow_generations(self._pool, now)
 
     async def _refresh(self) -> None:
         """Refresh the standings of the tenants in use, and drop the others."""

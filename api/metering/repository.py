@@ -108,24 +108,6 @@ async def add_generated(pool: Pool, now: datetime) -> int:
         return sum(count.units for count in counts.values())
 
 
-async def allow_generations(pool: Pool, now: datetime) -> None:
-    """Tell each waiting generation job how many users the tenant's budget allows it to score, after those before it.
-
-    The pipeline compares that with the job's users when it starts. Jobs that it is writing are left for the next call.
-    """
-    async with pool.connection() as connection:
-        tenants = [row[0] for row in await (await connection.execute(_GENERATING)).fetchall()]
-    if not tenants:
-        return
-    found = await standings_of(pool, tenants, now)
-    left = {
-        tenant_id: None if (budget := each.terms.refused_from) is None else max(0, budget - each.units)
-        for tenant_id, each in found.items()
-    }
-    async with pool.connection() as connection:
-        await connection.execute(_ALLOW, [list(left), list(left.values())])
-
-
 async def forget_process(pool: Pool, process: UUID) -> None:
     """Delete the sequence numbers of a process that ends, and of processes that were killed long ago."""
     async with pool.connection() as connection:
@@ -276,34 +258,6 @@ _METERED = """
 UPDATE generation_jobs SET users_metered = users_metered + scored.units
 FROM unnest(%s::bigint[], %s::text[], %s::uuid[]) AS scored (units, tenant_id, id)
 WHERE generation_jobs.tenant_id = scored.tenant_id AND generation_jobs.id = scored.id
-"""
-
-_GENERATING = "SELECT DISTINCT tenant_id FROM generation_jobs WHERE status = 'processing'"
-
-_ALLOW = """
-WITH budget AS (
-    SELECT * FROM unnest(%s::text[], %s::bigint[]) AS given (tenant_id, units)
-), finished AS (
-    SELECT tenant_id, sum(LEAST(users_scored, users_done) - users_metered) AS units FROM generation_jobs
-    WHERE status <> 'processing' AND users_metered < LEAST(users_scored, users_done) GROUP BY tenant_id
-), waiting AS (
-    SELECT job.tenant_id, job.id, budget.units - coalesce(finished.units, 0)
-        - (LEAST(job.users_scored, job.users_done) - job.users_metered)
-        - coalesce(sum(greatest(job.users_total, job.users_done) - job.users_metered) OVER (
-            PARTITION BY job.tenant_id ORDER BY job.created_at, job.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-        ), 0) AS units
-    FROM generation_jobs AS job
-    JOIN budget ON budget.tenant_id = job.tenant_id
-    LEFT JOIN finished ON finished.tenant_id = job.tenant_id
-    WHERE job.status = 'processing'
-), free AS (
-    SELECT tenant_id, id FROM generation_jobs WHERE status = 'processing' FOR UPDATE SKIP LOCKED
-), told AS (
-    SELECT free.tenant_id, free.id, CASE WHEN waiting.units IS NOT NULL THEN greatest(0, waiting.units) END AS units
-    FROM waiting JOIN free ON free.tenant_id = waiting.tenant_id AND free.id = waiting.id
-)
-UPDATE generation_jobs AS job SET users_allowed = told.units FROM told
-WHERE job.tenant_id = told.tenant_id AND job.id = told.id AND job.users_allowed IS DISTINCT FROM told.units
 """
 
 _FORGET = "DELETE FROM usage_flushes WHERE process = %s OR flushed_at < now() - interval '7 days'"

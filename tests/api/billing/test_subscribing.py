@@ -241,25 +241,68 @@ def test_a_price_of_no_plan_waits_for_the_operator(desk: Desk, shop: Shop) -> No
     assert shop.status() == ("plan-starter", "active")
 
 
-@pytest.mark.parametrize("reachable", [True, False])
-def test_a_tenant_that_is_deleted_pays_no_longer(reachable: bool, desk: Desk, shop: Shop) -> None:
-    """Where Stripe cannot be told, whoever deletes is told what is left to do."""
-    shop.subscribe()
-    subscription = shop.row("subscription_id")
-    environment = os.environ | desk.standin.environment | {"DATABASE_URL": desk.database_url}
-    if not reachable:
-        environment["STRIPE_API_BASE"] = "http://127.0.0.1:9"
+def delete(desk: Desk, shop: Shop, **environment: str) -> str:
+    """Delete the tenant by the command; what it says on stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "api", "delete-tenant", "--id", shop.tenant_id, "--yes"],
         cwd=ROOT,
-        env=environment,
+        env=os.environ | desk.standin.environment | {"DATABASE_URL": desk.database_url} | environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_tenant_that_is_deleted_pays_no_longer(reachable: bool, desk: Desk, shop: Shop) -> None:
+    """Where Stripe cannot be told, whoever deletes is told what is left to do."""
+    shop.subscribe()
+    subscription, customer = shop.row("subscription_id", "customer_id")
+    said = delete(desk, shop, **({} if reachable else {"STRIPE_API_BASE": "http://127.0.0.1:9"}))
     status = desk.standin.library.subscriptions.retrieve(subscription).status
     assert status == ("canceled" if reachable else "active")
-    assert (subscription in done.stderr) is not reachable
-    assert desk.sql("SELECT FROM stripe_events WHERE tenant_id = %s", [shop.tenant_id]) == []
+    if reachable:
+        assert f"The subscription {subscription} has ended at Stripe." in said
+        assert f"There remain the customer {customer} with its cards and 1 invoices: delete the customer" in said
+    else:
+        assert "Nothing was ended at Stripe" in said
+        assert f"Delete the customer {customer} and its subscription {subscription} in Stripe's dashboard" in said
+    assert desk.sql("SELECT 1 FROM stripe_events WHERE tenant_id = %s", [shop.tenant_id]) == []
     desk.standin.flush()
+
+
+def test_a_subscription_whose_event_has_not_come_and_an_open_checkout_end_with_the_tenant(
+    desk: Desk, shop: Shop
+) -> None:
+    library = desk.standin.library
+    url = shop.checkout()
+    customer = shop.customer
+    desk.standin.webhooks(paused=True)
+    try:
+        assert desk.standin.pay(url).status_code == 303
+        price = library.prices.list({"lookup_keys": ["plan-growth-monthly"]}).data[0].id
+        line = {"line_items": [{"price": price, "quantity": 1}], "success_url": "http://shop.example/done"}
+        left_open = library.checkout.sessions.create({"mode": "subscription", "customer": customer, **line})
+        said = delete(desk, shop)
+    finally:
+        desk.standin.webhooks(paused=False)
+        desk.standin.flush()
+    (subscription,) = library.subscriptions.list({"customer": customer, "status": "all"}).data
+    assert (subscription.status, f"{subscription.id} has ended" in said) == ("canceled", True)
+    assert library.checkout.sessions.retrieve(left_open.id).status == "expired"
+
+
+def test_what_was_owed_and_not_charged_is_said(desk: Desk, shop: Shop) -> None:
+    shop.subscribe()
+    desk.sql(
+        "INSERT INTO overage_charges (tenant_id, cycle_start, units, amount_cents) VALUES (%s, now(), 2000, 1200)",
+        [shop.tenant_id],
+    )
+    desk.sql(
+        "INSERT INTO usage_cycles (tenant_id, cycle_start, cycle_end, units, anchor) "
+        "SELECT tenant_id, anchor, now() + interval '20 days', 10500, anchor FROM subscriptions WHERE tenant_id = %s",
+        [shop.tenant_id],
+    )  # 3.00 of the month that runs
+    assert "Overage of 15.00 was not charged yet, and is not charged any more." in delete(desk, shop)

@@ -1,12 +1,12 @@
 """Claims of requests in flight that call another service, so that no connection is held for them.
 
-Revision: 0020
+Revision: 0021
 """
 
 from alembic import op
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 

@@ -2,13 +2,13 @@
 
 Migration 0011 began all users at 0, and a user's first interaction did not count up.
 
-Revision: 0018
+Revision: 0019
 """
 
 from alembic import op
 
-revision = "0018"
-down_revision = "0017"
+revision = "0019"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 

@@ -1,12 +1,12 @@
 """How many users a generation job may score by the budget of its tenant; null, no bound, for the jobs that wait now.
 
-Revision: 0019
+Revision: 0020
 """
 
 from alembic import op
 
-revision = "0019"
-down_revision = "0018"
+revision = "0020"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 
