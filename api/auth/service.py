@@ -26,7 +26,7 @@ from api.http.principal import UserPrincipal
 from api.http.problems import Invalid, Unauthorized
 from api.http.schemas import MAX_TEXT
 from api.sessions.repository import SessionRepository, TokenGeneration, revoke_if_reused, rotate
-from api.tenants.repository import TenantRepository
+from api.tenants.repository import is_live_tenant
 from api.users import service as users
 from api.users.passwords import Passwords
 from api.users.repository import (
@@ -82,11 +82,10 @@ class Logins:
     ) -> User:
         """Create a user of the tenant open to registration. Raises RegistrationClosed, Invalid, AddressTaken."""
         tenant_id = self.settings.registration_tenant
-        tenant = await TenantRepository(self.session).find(tenant_id) if tenant_id else None
-        if tenant is None or tenant.deleted_at is not None:
+        if tenant_id is None or not await is_live_tenant(self.pool, tenant_id):
             raise RegistrationClosed
         new = NewUser(email=email, name=name, password=password)
-        scope = TenantScope(tenant.id)
+        scope = TenantScope(tenant_id)
         user = await users.create_user(self.session, self.passwords, scope, new, by_admin=False)
         user.user_metadata = metadata or {}
         return user

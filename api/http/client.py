@@ -48,7 +48,12 @@ class ClientAddress:
         return self.of(request.scope, header_list(request.scope, b"x-forwarded-for"))
 
     def _is_trusted(self, address: str) -> bool:
-        return _is_address(address) and any(ip_address(address) in network for network in self._trusted)
+        if not _is_address(address):
+            return False
+        parsed = ip_address(address)
+        # On a socket for both kinds of addresses, a proxy with an IPv4 address has one that is mapped into IPv6.
+        found = getattr(parsed, "ipv4_mapped", None) or parsed
+        return any(found in network for network in self._trusted)
 
 
 def _is_address(text: str) -> bool:

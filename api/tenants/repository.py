@@ -5,13 +5,14 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.base import ONE_ROW_PER_TENANT
+from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.database.tables import all_tables
 from api.tenants.tables import Tenant
 
 
 class TenantRepository:
-    """All tenants, so it takes no scope. Only commands and registration use it."""
+    """All tenants, so it takes no scope. Only commands use it."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -43,3 +44,10 @@ class TenantRepository:
         for table in reversed(all_tables().sorted_tables):
             if "tenant_id" in table.c:
                 await self._session.exec(delete(table).where(table.c.tenant_id == scope.tenant_id))
+
+
+async def is_live_tenant(pool: Pool, tenant_id: str) -> bool:
+    """Whether there is this tenant."""
+    async with pool.connection() as connection:
+        cursor = await connection.execute("SELECT FROM tenants WHERE id = %s AND deleted_at IS NULL", [tenant_id])
+        return cursor.rowcount == 1
