@@ -53,15 +53,17 @@ class FailedLogins:
     async def record(self, email: str) -> int:
         """Count a wrong password and return 0. During a delay, count nothing and return the seconds that are left."""
         parameters = self._parameters(email)
-        async with self.pool.connection() as connection, connection.transaction():
+        async with self.pool.connection() as connection:
+            # Committed at once: with these locks held, the transaction below could wait for one that waits for it.
             await connection.execute(_PURGE, parameters)
             if secrets.randbelow(FAILURES_PER_COUNT) == 0:
                 await connection.execute(_DROP_OLDEST_ACCOUNTS, parameters)
-            network = await (await connection.execute(_NOTE_NETWORK, parameters)).fetchone()
-            if network is not None and not network[0]:
-                return await _delay(connection, parameters)
-            (counted,) = await _row(connection, _NOTE_ACCOUNT, parameters | {"is_known": network is not None})
-            return 0 if counted or network is not None else await _delay(connection, parameters)
+            async with connection.transaction():
+                network = await (await connection.execute(_NOTE_NETWORK, parameters)).fetchone()
+                if network is not None and not network[0]:
+                    return await _delay(connection, parameters)
+                (counted,) = await _row(connection, _NOTE_ACCOUNT, parameters | {"is_known": network is not None})
+                return 0 if counted or network is not None else await _delay(connection, parameters)
 
     async def clear(self, email: str) -> int:
         """Delete the count of an address and return 0. During a delay, keep it and return the seconds that are left.

@@ -1,5 +1,6 @@
 """Wrong passwords delay an account, and spare the networks that it is used from."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -164,6 +165,22 @@ def test_a_thousand_guesses_at_once_from_home_and_elsewhere_tell_no_more_than_tw
         codes = list(pool.map(lambda number: log_in(places[number % 2], ADA, "wrong"), range(48)))
     assert codes.count(401) <= 20
     assert codes.count(401) + codes.count(429) == 48
+
+
+def test_failures_at_once_do_not_wait_for_each_other_in_a_circle(portal: Portal) -> None:
+    portal.person(ADA)
+    assert log_in(portal.at(HOME)) == 200
+    pool = portal.client.app.state.database.pool  # type: ignore[attr-defined]
+
+    async def at_once() -> list[int]:
+        known = repository.FailedLogins(pool, "203.0.113.0/24")
+        return await asyncio.gather(*(known.record(ADA) for _ in range(8)))
+
+    for _ in range(5):
+        fail(portal.at(HOME), 1)
+        portal.sql("UPDATE failed_logins SET last_failed_at = now() - interval '25 hours'")
+        assert portal.client.portal.call(at_once) == [0] * 8  # type: ignore[union-attr]
+        portal.sql("UPDATE login_networks SET failures = 0, delayed_until = NULL")
 
 
 def test_two_processes_share_the_counts_and_the_networks(open_client: Any, tenants: Any) -> None:
