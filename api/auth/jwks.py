@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import jwt
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from api.http.problems import Unavailable
 
@@ -22,6 +24,7 @@ UNKNOWN_KEY_FETCHES, UNKNOWN_KEY_SECONDS = 5, 10.0
 MAX_BYTES, MAX_PUBLISHED = 1_000_000, 100
 """The most that is read of an issuer's answer."""
 ASYMMETRIC = {"RSA", "EC"}
+PUBLIC = (RSAPublicKey, EllipticCurvePublicKey)
 
 log = structlog.get_logger(__name__)
 
@@ -106,4 +109,6 @@ class KeySet:
         if entry["kty"] not in ASYMMETRIC or entry.get("use", "sig") != "sig" or not isinstance(entry["kid"], str):
             return {}
         key = jwt.PyJWK(entry)
+        if not isinstance(key.key, PUBLIC):
+            raise ValueError("the key is private")
         return {entry["kid"]: key} if key.algorithm_name in self._algorithms else {}

@@ -16,6 +16,7 @@ from typing import Any
 
 import jwt
 import pytest
+from jwt.algorithms import RSAAlgorithm
 from pydantic import SecretStr, ValidationError
 
 from api.app import Configuration, create_app
@@ -448,6 +449,7 @@ ODD_KEYS: list[Any] = [
     {**RSA.jwk, "kid": "odd", "alg": "ES256"},
     {**RSA.jwk, "kid": "odd", "use": []},
     {**RSA.jwk, "kid": "odd", "d": "AQ"},
+    {**json.loads(RSAAlgorithm.to_jwk(RSA.private)), "kid": "private", "alg": "RS256"},
 ]
 
 
@@ -456,6 +458,7 @@ def test_odd_keys_of_an_issuer_do_not_lose_the_others(by_key_set: Portal, publis
     assert user(by_key_set, RSA.sign(claims())).status_code == 200
     assert user(by_key_set, EC.sign(claims())).status_code == 200
     assert user(by_key_set, RSA.sign(claims(), kid="odd")).status_code in (200, 401)
+    assert user(by_key_set, RSA.sign(claims(), kid="private")).status_code == 401
 
 
 def test_a_key_set_without_end_is_not_read(by_key_set: Portal, published: Published) -> None:

@@ -1,5 +1,7 @@
 """Keys that sign tokens are rotated without logging anybody out, and without a restart."""
 
+import base64
+import hmac
 import json
 import os
 import stat
@@ -10,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import jwt
@@ -106,8 +109,13 @@ def test_tokens_of_before_key_ids_stay_valid(portal: Portal) -> None:
     claims = jwt.decode(token, SECRET, ["HS256"], audience="authenticated")
     old = jwt.encode(claims, SECRET, "HS256")
     assert (kid_of(old), status(portal, old)) == (None, 200)
+    # A refresh token as versions before made it.
+    payload = UUID(claims["session_id"]).bytes + (0).to_bytes(4, "big")
+    key = hmac.digest(SECRET.encode(), b"refresh tokens", "sha256")
+    refresh_token = base64.urlsafe_b64encode(payload + hmac.digest(key, payload, "sha256")).decode().rstrip("=")
     rotated(portal)
     assert status(portal, old) == 200
+    assert portal.refresh(refresh_token).status_code == 200
 
 
 def test_a_key_is_dropped_when_the_tokens_it_signed_have_expired(portal: Portal, configuration: Any) -> None:
