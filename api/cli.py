@@ -43,11 +43,13 @@ def postgres() -> None:
 def migrate() -> None:
     """Migrate the database to the newest revision. Several processes may run this at the same time.
 
-    Where `DATABASE_OWNER_URL` names another role than `DATABASE_URL`, the latter is granted its rights.
+    Where `DATABASE_OWNER_URL` names another role than `DATABASE_URL`, the latter is granted its rights. Where the
+    database was restored in another cluster, the erasures of the state folder's journal are repeated.
     """
     import psycopg
     import sqlalchemy.exc
 
+    from api.backup.lineage import repeat_erasures
     from api.database.engine import role_of
     from api.database.migrate import upgrade
 
@@ -55,6 +57,7 @@ def migrate() -> None:
     try:
         owner, url = settings.resolve_owner(paths), settings.resolve(paths)
         revision = upgrade(owner, grant_to=None if role_of(url) == role_of(owner) else role_of(url))
+        repeated = repeat_erasures(paths, url)
     except (FileNotFoundError, ValueError) as error:
         _fail(error)
     except sqlalchemy.exc.DBAPIError as error:
@@ -62,6 +65,12 @@ def migrate() -> None:
     except psycopg.Error as error:
         _fail(error)
     print(f"the database is at revision {revision}", file=sys.stderr)
+    if repeated is not None:
+        print(
+            f"it is in another cluster than before: {repeated.users} users and {len(repeated.tenants)} tenants erased "
+            f"again, {repeated.keys} keys revoked again; `replay-journal` also ends sessions",
+            file=sys.stderr,
+        )
 
 
 @app.command()

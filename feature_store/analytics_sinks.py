@@ -14,7 +14,6 @@ from typing import Any
 from adbc_driver_postgresql import dbapi
 
 from feature_store import analytics_statements as statements
-from feature_store.sources import adopt_cluster
 
 KEPT_DAYS = 91
 """Days for which active users are kept: the 90 that the API can be asked for, and one for clocks that disagree."""
@@ -72,8 +71,8 @@ def roll_up_step(url: str, tenant_id: str, today: date | None = None, step_rows:
     it is in the cluster of that one.
     """
     first = (today or datetime.now(UTC).date()) - timedelta(days=KEPT_DAYS - 1)
-    adopt_cluster(url)
     with _transaction(url) as cursor:
+        _rows(cursor, statements.ADOPT_CLUSTER)
         # Both locks come before any count: a deletion of the tenant or of its rows happens wholly before or after.
         _lock_tenant(cursor, tenant_id)
         _execute(cursor, statements.MAKE_TOTALS, tenant_id)

@@ -62,9 +62,8 @@ def copy_lake(paths: PathSettings, target: Path) -> None:
 def copy_rest(paths: PathSettings, target: Path) -> None:
     """Copy what nothing that was copied before refers to: the MLflow store, then its artefacts, Dagster's history
     without the output of its runs, positions of items, and all other files, among them secrets and rejected rows."""
-    for store in ("mlflow.db",):
-        if (paths.mlflow / store).exists():
-            copy_database(paths.mlflow / store, target / "mlflow" / store)
+    if (store := paths.mlflow / "mlflow.db").exists():
+        copy_database(store, target / "mlflow" / store.name)
     copy_folder(paths.mlflow / "artifacts", target / "mlflow" / "artifacts", may_vanish=True)
     copy_folder(paths.dagster, target / "dagster", may_vanish=True, left_out=("storage", "logs"))
     for positions in paths.features.glob("tenant=*/positions.parquet"):
@@ -102,16 +101,22 @@ def copy_folder(source: Path, target: Path, *, may_vanish: bool = False, left_ou
             path = here / name
             if _is_passing(path) or not path.is_file():
                 continue
+            copy = target / path.relative_to(source)
             try:
-                copy = copy_database if path.suffix == ".db" else copy_file
-                copy(path, target / path.relative_to(source))
+                if path.suffix == ".db":
+                    copy_database(path, copy)
+                else:
+                    copy_file(path, copy)
             except FileNotFoundError:
                 if not may_vanish:
                     raise
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file to the disk, and read back that it is there. Raises ChangedMeanwhileError where it is not."""
+def copy_file(source: Path, target: Path) -> str:
+    """Copy a file to the disk, and read back that it is there. Returns its SHA-256.
+
+    Raises ChangedMeanwhileError where it is not.
+    """
     digest = hashlib.sha256()
     with source.open("rb") as reading, _new(target) as writing:
         while chunk := reading.read(_CHUNK):
@@ -121,6 +126,7 @@ def copy_file(source: Path, target: Path) -> None:
         os.fsync(writing.fileno())
     if checksum(target) != digest.hexdigest():
         raise ChangedMeanwhileError(f"{target} is not what was written to it: check the disk")
+    return digest.hexdigest()
 
 
 def copy_database(source: Path, target: Path) -> None:

@@ -36,12 +36,15 @@ class Replayed:
     subscriptions: int = 0  # to be read from Stripe
 
 
-async def replay(url: str, erasures: Lines, revocations: Lines, journal: ErasureJournal) -> Replayed:
-    """Erase, revoke and end again, and mark what only Stripe knows.
+async def replay(
+    url: str, erasures: Lines, revocations: Lines, journal: ErasureJournal, *, end_sessions: bool = True
+) -> Replayed:
+    """Erase and revoke again, end sessions, and mark what only Stripe knows.
 
     Args:
         url: of a migrated database that nobody else uses.
         journal: of the restored installation, to which erasures are added under the time at which they are repeated.
+        end_sessions: False leaves sessions and subscriptions alone.
     """
     done = Replayed()
     database = Database(url, pool_min=1, pool_max=2)
@@ -53,6 +56,8 @@ async def replay(url: str, erasures: Lines, revocations: Lines, journal: Erasure
             for lines in _portions(revocations):
                 columns = [[line[name] for line in lines] for name in ("tenant", "key", "hash", "ended_at")]
                 done.keys += await _count(connection, _REVOKE, columns)
+            if not end_sessions:
+                return done
             done.sessions = await _count(connection, "DELETE FROM sessions")
             async with connection.transaction():
                 await connection.execute("UPDATE subscriptions SET as_of = NULL")

@@ -19,7 +19,8 @@ def restore_report(done: Restored) -> str:
         f"lake: {done.files_followed}",
         *others,
         f"usage: units used after {done.backup_started_at} are forgiven",
-        "lost: everything else written after the backup; passwords, roles and deactivations are as they were then",
+        "lost: everything else written after the backup; passwords, roles, deactivations and signing keys are as they "
+        "were then",
         "left out: features and logs; the next training builds features anew",
         "settings: those of the environment are in restored-environment.json, secrets included",
     ]

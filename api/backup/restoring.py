@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from api.backup.contents import copy_file, sync
 from api.backup.journals import entries_of, given_journals, place_journal, require_continuation
 from api.backup.making import DUMP, ENVIRONMENT, STATE, BackupError, only_attempt, work_folders
-from api.backup.manifest import files_below, verified_manifest
+from api.backup.manifest import BrokenBackupError, files_below, verified_manifest
 from api.backup.programs import list_dump, run_child, run_program
 from api.backup.replay import Replayed, replay
 from api.backup.servers import ROOT, Urls, bundled_server, discard, keep_mark, move_cluster, own_database
@@ -74,7 +74,9 @@ def restore_backup(
     journals = _journals(source, journal, without_journal=without_journal)
     with _work_folder(root) as work:
         for file in files_below(source / STATE):
-            copy_file(file, work / file.relative_to(source / STATE))
+            copied = copy_file(file, work / file.relative_to(source / STATE))
+            if copied != manifest.files.get(str(file.relative_to(source))):
+                raise BrokenBackupError(f"{file} has changed since it was verified")
         copy_file(source / ENVIRONMENT, work / "restored-environment.json")
         for name, path in journals.items():
             place_journal(path, work / "journal" / name)
@@ -176,7 +178,13 @@ def _work_folder(root: Path) -> Iterator[Path]:
     with only_attempt(root):
         left = work_folders(root)
         work = root.with_name(f".tmp-{root.name}-{uuid4().hex}")
-        work.mkdir(mode=0o700)
+        try:
+            work.mkdir(mode=0o700)
+        except PermissionError as error:
+            raise BackupError(
+                f"{root.parent} cannot be written, so that no folder can be made beside {root}: let "
+                "RECOMMENDAI_STATE_DIR name a folder in one that this user may write"
+            ) from error
         try:
             for folder in left:
                 keep_mark(folder, work)

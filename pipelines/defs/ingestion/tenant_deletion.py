@@ -46,6 +46,9 @@ def follow_database(installation: Installation) -> str:
         if tenant_folder(installation.paths.lake, tenant_id).exists():
             exported.append(export(installation, tenant_id))
     deleted = 0
+    known = {*sources.tenants(url), *sources.deleted_tenants(url)}
+    in_lake = {folder.name.removeprefix("tenant=") for folder in installation.paths.lake.glob("tenant=*")}
+    unknown = ", ".join(sorted(in_lake - known)) or "none"
     for tenant_id in sources.deleted_tenants(url):
         if files := files_of_tenant(installation.paths, tenant_id):
             for path in files:
@@ -60,7 +63,8 @@ def follow_database(installation: Installation) -> str:
     )
     return (
         f"{len(exported)} tenants in line with the database: {added} rows added, {removed} removed, "
-        f"{erased} erased users applied, files of {deleted} deleted tenants removed"
+        f"{erased} erased users applied, files of {deleted} deleted tenants removed; lakes of tenants that the "
+        f"database does not know, to be deleted by hand: {unknown}"
     )
 
 

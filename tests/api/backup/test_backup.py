@@ -302,12 +302,18 @@ def test_a_database_of_ones_own_is_restored_where_it_is_empty(
     refused = command("restore", *options, state=target, DATABASE_URL=empty_database_url)
     assert refused.returncode == 1
     assert "is not empty" in refused.stderr
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute("DROP TABLE something")
+    # What a killed restore into this database left.
+    left = target.parent / f".tmp-{target.name}-0"
+    left.mkdir()
+    with psycopg.connect(empty_database_url) as connection:
+        place = f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
+    (left / "database.restoring").write_text(place)
     done = command("restore", *options, state=target, DATABASE_URL=empty_database_url)
     assert done.returncode == 0, done.stderr
     assert tables_with(empty_database_url, ERASED) == {"tombstones"}
+    assert "something" not in tables_of(empty_database_url)
     assert not (target / "postgres.json").exists()
+    assert [path.name for path in target.parent.iterdir()] == ["state"]
 
 
 def test_no_password_is_in_an_argument_list(
@@ -347,3 +353,24 @@ def test_the_journal_is_replayed_in_a_database_that_was_restored_by_other_means(
         assert done.returncode == 0, done.stderr
         assert f"{erased} users erased again" in done.stdout
     assert tables_with(empty_database_url, ERASED) == {"tombstones"}
+
+
+def test_migrate_repeats_erasures_in_a_database_that_was_restored_in_another_cluster(
+    backup: Backup, target: Path, empty_database_url: str, database_url: str
+) -> None:
+    assert command("migrate", state=target, DATABASE_URL=database_url).returncode == 0  # where the database was
+    shutil.copytree(backup.journals, target / "journal", dirs_exist_ok=True)
+    name = empty_database_url.rpartition("/")[2]
+    run_program("pg_restore", empty_database_url, f"--dbname={name}", str(backup.folder / "database.dump"))
+    done = command("migrate", state=target, DATABASE_URL=empty_database_url)
+    assert done.returncode == 0, done.stderr
+    assert "1 users and 1 tenants erased again, 2 keys revoked again" in done.stderr
+    assert tables_with(empty_database_url, ERASED) == {"tombstones"}
+    again = command("migrate", state=target, DATABASE_URL=empty_database_url)
+    assert (again.returncode, "another cluster" in again.stderr) == (0, False)
+
+
+def tables_of(url: str) -> set[str]:
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return {name for (name,) in found}
