@@ -77,7 +77,7 @@ class Authentication:
                 try:
                     refusal = await self._identify(scope) or refusal
                 except Problem as problem:  # of a credential that cannot be checked at the moment
-                    refusal = problem
+                    refusal = await self._count(scope) or problem
         if refusal is None:
             await self._app(scope, receive, send)
         else:

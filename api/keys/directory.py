@@ -47,7 +47,7 @@ class KeyDirectory:
         principal = await (self._found if is_known else self._strangers).get(key_hash)
         if principal is not None:
             self._used[principal.key_id] = datetime.now(UTC)
-        if is_known != (principal is not None):
+        if is_known or principal is not None:
             self.known.note(key_hash, is_live=principal is not None)
         return principal
 

@@ -41,11 +41,13 @@ class KnownKeys:
         key, key_hash = key_and_hash
         if self._secret is None or key_hash in self._ended:
             return False
-        return has_tag(key, self._secret) or key_hash in self._found or self._is_untagged(key_hash)
+        return key_hash in self._found or has_tag(key, self._secret) or self._is_untagged(key_hash)
 
     def note(self, key_hash: bytes, *, is_live: bool) -> None:
         """Note what a query found of a key."""
         noted, other = (self._found, self._ended) if is_live else (self._ended, self._found)
+        if key_hash in noted:
+            return
         other.pop(key_hash, None)
         noted[key_hash] = None
         if len(noted) > MAX_NOTED:
@@ -54,17 +56,25 @@ class KnownKeys:
     @asynccontextmanager
     async def loading(self) -> AsyncIterator[None]:
         """Inside the block, the keys are loaded, and loaded again as time passes."""
+        attempted = asyncio.Event()
+
+        async def attempt() -> None:
+            try:
+                await self.load()
+            finally:
+                attempted.set()
+
         task = PeriodicTask(
             "known api keys",
-            self.load,
+            attempt,
             LOAD_SECONDS,
             expected=(*UNREACHABLE, *NOT_MIGRATED),
             starts_with_pause=False,
             seconds_after_failure=RETRY_SECONDS,
         )
-        with suppress(TimeoutError, *UNREACHABLE, *NOT_MIGRATED):  # the task tries again
-            await asyncio.wait_for(self.load(), START_SECONDS)
         async with task:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(attempted.wait(), START_SECONDS)
             yield
 
     async def load(self) -> None:

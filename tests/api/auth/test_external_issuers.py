@@ -21,7 +21,7 @@ from pydantic import SecretStr, ValidationError
 
 from api.app import Configuration, create_app
 from configs.issuers import ExternalIssuer
-from configs.settings import AuthSettings
+from configs.settings import AuthSettings, LimitSettings
 from tests.api.conftest import SECRET
 from tests.fixtures.issuer import ISSUER, Published, SigningKey, claims, publishing
 from tests.fixtures.live import ROOT
@@ -459,6 +459,19 @@ def test_odd_keys_of_an_issuer_do_not_lose_the_others(by_key_set: Portal, publis
     assert user(by_key_set, EC.sign(claims())).status_code == 200
     assert user(by_key_set, RSA.sign(claims(), kid="odd")).status_code in (200, 401)
     assert user(by_key_set, RSA.sign(claims(), kid="private")).status_code == 401
+
+
+def test_tokens_that_cannot_be_checked_count_for_their_address(
+    open_client: Any, tenants: Any, published: Published
+) -> None:
+    published.status = 500
+    if (left := 60 - time.time() % 60) < 15:
+        time.sleep(left)  # limits are counted by minutes on the clock
+    limits = LimitSettings(per_ip=3, redis_url=None)
+    with running_portal(open_client, tenants, "acme", auth=asymmetric(published), limits=limits) as portal:
+        answers = [user(portal, RSA.sign(claims())) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [503, 503, 503, 429, 429]
+        assert {answer.headers["x-ratelimit-limit"] for answer in answers} == {"3"}
 
 
 def test_a_key_set_without_end_is_not_read(by_key_set: Portal, published: Published) -> None:
