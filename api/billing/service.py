@@ -128,17 +128,18 @@ async def invoices(database: Database, gateway: Gateway, scope: TenantScope) -> 
 
 
 async def set_cap(
-    session: AsyncSession, scope: TenantScope, user_id: str, amount: Decimal, now: datetime | None = None
+    session: AsyncSession, scope: TenantScope, user_id: str, amount: Decimal, at: datetime | None = None
 ) -> CapOut:
     """Set how much overage may cost in a cycle, from the current cycle on.
 
     Raises Conflict where more has accrued in a cycle that is not over, since the tenant owes what it used; also where
-    it was owed when the plan changed.
+    it was owed when the plan changed. at: the moment; now where left out.
     """
-    cents, now = to_cents(amount), now or datetime.now(UTC)
+    cents = to_cents(amount)
     repository = BillingRepository(session, scope)
     if not await repository.lock():
         raise NotFound("There is no such tenant")
+    now = at or datetime.now(UTC)  # after the wait for the lock, in the order of the changes
     accrued = await _accrued_cents(session, scope, now)
     if cents < accrued:
         raise Conflict(
@@ -147,7 +148,7 @@ async def set_cap(
     before = await repository.cap_cents()
     await repository.put_cap(cents)
     if before != cents:
-        await repository.note(Change("cap", None if before is None else _cap(before), _cap(cents)), user_id, now)
+        await repository.note(Change("cap", None if before is None else _cap(before), _cap(cents)), user_id, at)
     standing = await standing_of(session, scope.tenant_id, now)
     refused_from = standing.terms.refused_from
     exceeded = refused_from is not None and standing.units >= refused_from

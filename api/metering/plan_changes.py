@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.database.engine import Connection, OneConnection
 from api.database.scope import TenantScope
 from api.metering.history import InForce
-from api.metering.repository import history_of, months_of
+from api.metering.repository import Standing, history_of, months_of
 from configs.plans import FREE
 
 
@@ -25,15 +25,16 @@ async def hold_plan(
     """
     history = await history_of(session, scope, now)
     before = history.in_force(now)
+    changes = before != wanted
+    months = await months_of(session, scope, now) if changes else []
     async with OneConnection(session).connection() as connection:
-        changes = before != wanted
-        if changes:
-            await _keep_what_is_owed(session, connection, scope, now)
         await connection.execute(_FORGET_AFTER, [scope.tenant_id, since if changes else now])
         if changes and history.in_force(since) != wanted:
             await connection.execute(_HOLD, [scope.tenant_id, since, wanted.plan.id, wanted.anchor])
         if until is not None and until > now:
             await connection.execute(_HOLD, [scope.tenant_id, until, FREE, None])
+        if months:
+            await _keep_what_is_owed(connection, scope, months, await months_of(session, scope, now))
     return before
 
 
@@ -43,10 +44,19 @@ async def end_months(session: AsyncSession, scope: TenantScope, anchor: datetime
         await connection.execute(_END_MONTHS, {"tenant": scope.tenant_id, "anchor": anchor, "at": at})
 
 
-async def _keep_what_is_owed(session: AsyncSession, connection: Connection, scope: TenantScope, now: datetime) -> None:
-    """See `effective_cap`: without it, a change to a plan with a lower cap would remit what is owed beyond that cap."""
-    for month in await months_of(session, scope, now):
-        owed = month.terms.charged_cents(month.units)
+async def _keep_what_is_owed(
+    connection: Connection, scope: TenantScope, before: list[Standing], after: list[Standing]
+) -> None:
+    """Keep the caps of these months from falling below what is owed for the units used until now: see `effective_cap`.
+
+    That is what was owed before the change, or what the units come to by the means that follow from the change, up to
+    the cap before. Otherwise a customer could use the limit of a large plan, and then pay no more than the cap of a
+    small one.
+    """
+    by_start = {month.terms.cycle.start: month for month in after}
+    for month in before:
+        now = by_start.get(month.terms.cycle.start, month)
+        owed = max(month.terms.charged_cents(month.units), min(month.terms.cap_cents, now.terms.cost_cents(now.units)))
         await connection.execute(_KEEP_OWED, [owed, scope.tenant_id, month.terms.cycle.start])
 
 

@@ -43,7 +43,7 @@ class UsageCycle(Table, table=True):
     units: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     # That of the plan periods that the month is made of.
     anchor: datetime | None = timestamptz(nullable=True)
-    # What was owed when the plan changed. The cap of another plan does not go below it.
+    # What the units used before a change of plan come to. The cap of another plan does not go below it.
     least_cap_cents: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     # When it was decided what the month costs; null until it is over.
     settled_at: datetime | None = timestamptz(nullable=True)

@@ -59,11 +59,13 @@ class Entitlement:
         """How many of the month's units are beyond the limit."""
         return 0 if self.request_limit is None else max(0, units - self.request_limit)
 
+    def cost_cents(self, units: int) -> int:
+        """What the overage costs without a cap. It is rounded down once: a fraction of a cent is not charged."""
+        return 0 if self.unit_price is None else floor(self.overage_units(units) * self.unit_price)
+
     def charged_cents(self, units: int) -> int:
-        """What the overage costs, at most the cap. It is rounded down once: a fraction of a cent is not charged."""
-        if self.unit_price is None:
-            return 0
-        return min(self.cap_cents, floor(self.overage_units(units) * self.unit_price))
+        """What the overage costs, at most the cap."""
+        return min(self.cap_cents, self.cost_cents(units))
 
 
 def plan_in_force(tenant_plan: str, subscription: SubscriptionState | None, now: datetime) -> InForce:
@@ -109,8 +111,8 @@ def month_terms(
 def effective_cap(chosen: Plan, cap_cents: int | None, least_cap_cents: int = 0) -> int:
     """The cap in cents: the tenant's own, or its plan's; 0 where the plan sells no overage.
 
-    least_cap_cents: what was owed in this month when the plan changed. No cap is lower, or the lower cap of another
-    plan would remit it.
+    least_cap_cents: what the units used before a change of plan come to, up to the cap that they were used under. No
+    cap of the month is lower, or the lower cap of another plan would remit it.
     """
     if chosen.overage is None:
         return least_cap_cents

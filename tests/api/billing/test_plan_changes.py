@@ -99,13 +99,36 @@ def test_a_cap_that_is_lowered_between_two_changes_remits_nothing(starter: Shop)
 
 
 def test_the_lower_cap_of_a_smaller_plan_remits_nothing(shop: Shop) -> None:
-    """300,000 on Growth: 400.00 owed. Starter's own cap is 50.00."""
+    """300,000 on Growth: 400.00 owed. Starter's cap is 50.00, and by Starter's terms they are more than Growth's cap."""
     shop.subscribe("plan-growth")
     use(shop, 300_000)
     assert shop.get("/usage")["overageAmount"] == 400.0
     change(shop, "plan-starter")
     found = shop.get("/usage")
-    assert (found["overageAmount"], found["overageBudgetCap"], found["budgetExceeded"]) == (400.0, 400, True)
+    assert (found["overageAmount"], found["overageBudgetCap"], found["budgetExceeded"]) == (500.0, 500, True)
+
+
+def test_the_limit_of_a_large_plan_is_not_had_for_the_cap_of_a_small_one(shop: Shop) -> None:
+    """Up, use all that Growth allows, and down again: nothing was owed on Growth, and Starter's cap is 50.00.
+
+    By time the month is Starter's: nearly 90,000 requests beyond it, 540.00, up to the cap under which they were used.
+    """
+    shop.subscribe("plan-starter")
+    change(shop, "plan-growth")
+    use(shop, 100_000)
+    assert shop.get("/usage")["overageAmount"] == 0.0
+    change(shop, "plan-starter")
+    found = shop.get("/usage")
+    assert (found["overageAmount"], found["overageBudgetCap"], found["budgetExceeded"]) == (500.0, 500, True)
+
+
+def test_the_tenants_own_cap_holds_through_changes(shop: Shop) -> None:
+    shop.subscribe("plan-growth")
+    assert shop.ask("PUT", "/overage-cap", {"capAmount": 20}).status_code == 200
+    use(shop, 300_000)
+    change(shop, "plan-starter")
+    found = shop.get("/usage")
+    assert (found["overageAmount"], found["overageBudgetCap"]) == (20.0, 20)
 
 
 def test_a_change_counts_from_when_it_was_made_though_its_event_comes_late(desk: Desk, shop: Shop) -> None:
