@@ -11,7 +11,9 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -30,13 +32,18 @@ Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 _NO_ANSWER = (OSError, ssl.SSLError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
+# A look-up goes on in its thread after the call is given up. In threads of their own, names whose servers do not answer
+# hold up other look-ups, and not what the loop's threads do for everybody, such as writing the journal of erasures.
+_LOOK_UPS = ThreadPoolExecutor(MAX_CONNECTIONS, thread_name_prefix="look-up")
 _SPECIAL: tuple[IPv4Network | IPv6Network, ...] = (
     *(IPv4Network(network) for network in ("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24")),
     *(IPv4Network(network) for network in ("198.18.0.0/15", "240.0.0.0/4")),
+    IPv4Network("168.63.129.16/32"),  # Azure's platform, which answers each machine there by this public address
     *(IPv6Network(network) for network in ("::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32")),
     *(IPv6Network(network) for network in ("2002::/16", "3fff::/20", "5f00::/16", "fec0::/10")),
 )
-"""Special networks of the registries of IANA (RFC 6890), some of which `ipaddress` calls global in some versions."""
+"""Special networks of the registries of IANA (RFC 6890), some of which `ipaddress` calls global in some versions, and of
+clouds."""
 _HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")
 """A name in the form of DNS, or an address."""
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -79,7 +86,11 @@ def is_public(address: Address) -> bool:
 
 async def look_up(host: str, port: int) -> list[Address]:
     """The addresses of a name, by the system's resolver. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, ask)
+    except UnicodeError as error:  # of an empty label, and of one that is too long
+        raise OSError("not a name") from error
     return [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
 
 
@@ -193,7 +204,7 @@ def _target(url: str) -> httpx.URL:
         target = httpx.URL(url)
     except (httpx.InvalidURL, UnicodeError) as error:
         raise OutgoingRefusedError("not a URL") from error
-    if target.scheme not in ("http", "https") or not target.host:
+    if target.scheme not in ("http", "https") or not target.raw_host:
         raise OutgoingRefusedError("an http or https URL with a host is needed")
     if _HOST.fullmatch(target.raw_host) is None or not 0 < (target.port or 80) < 65_536:
         raise OutgoingRefusedError("not a URL")

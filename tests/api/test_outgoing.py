@@ -1,7 +1,9 @@
 """Calls to what a tenant names: only servers on the internet, at the address that was checked, bounded."""
 
 import asyncio
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -110,7 +112,7 @@ async def closing(client: OutgoingClient) -> AsyncIterator[OutgoingClient]:
         *("224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "192.88.99.1"),
         *("::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "fe80::1", "fec0::1", "fc00::1", "fd12::1"),
         *("ff02::1", "2001:db8::1", "100::1", "2002:7f00:1::", "2001:0:7f00:1::", "64:ff9b::7f00:1"),
-        *("64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "3fff::1", "5f00::1"),
+        *("64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "3fff::1", "5f00::1", "168.63.129.16"),
     ],
 )
 def test_special_addresses_are_not_public(address: str) -> None:
@@ -238,6 +240,31 @@ async def test_other_urls_are_refused(url: str) -> None:
     async with closing(anywhere(resolve=resolver(LOOPBACK))) as client:
         with pytest.raises(OutgoingRefusedError):
             await client.post(url, b"{}", {})
+
+
+@pytest.mark.parametrize("host", ["a..example", ".example", "a" * 64 + ".example", "xn--"])
+async def test_what_is_no_name_ends_a_call_like_a_name_that_nobody_has(host: str) -> None:
+    async with closing(OutgoingClient()) as client:
+        with pytest.raises((OutgoingFailedError, OutgoingRefusedError)):
+            await client.post(f"http://{host}/", b"{}", {})
+
+
+async def test_names_whose_servers_do_not_answer_hold_up_nothing_but_look_ups(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+
+    def silent(*_: Any, **__: Any) -> list[Any]:
+        answers.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    async with closing(OutgoingClient(seconds=0.2)) as client:
+        calls = [client.post(f"http://{number}.example/", b"{}", {}) for number in range(40)]
+        try:
+            failed = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(error) for error in failed} == {OutgoingFailedError}
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 10) == "done"
+        finally:
+            answers.set()
 
 
 async def test_a_body_that_is_too_long_is_refused() -> None:
