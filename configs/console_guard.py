@@ -98,7 +98,8 @@ class ConsoleGuard:
             return Refusal(HTTPStatus.UNAUTHORIZED, "Log in as the operator", challenge)
         if _is_foreign(scope, headers):
             return Refusal(HTTPStatus.FORBIDDEN, "Another site sent this request")
-        if _plain(scope["path"]).startswith(self._rules.closed_paths):
+        # Both forms: `/closed/..` is not closed in its plain form, and a console may take it as it is.
+        if any(path.startswith(self._rules.closed_paths) for path in (scope["path"].lower(), _plain(scope["path"]))):
             return Refusal(HTTPStatus.NOT_FOUND, "This part of the console is switched off")
         return None if scope["type"] == "websocket" else _refused_form(scope, headers, self._rules)
 
