@@ -12,6 +12,8 @@ from pydantic import Field
 
 from configs.settings import Settings
 
+MIGRATION_LOCK = 0x7265636F6D6D656E
+"""The advisory lock of whoever changes tables or rights on them: "recommen" in ASCII."""
 VERSION_TABLE = "alembic_version"
 """The table that says which revision the database is at."""
 

@@ -14,11 +14,9 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from api.database.engine import sqlalchemy_url
-from configs.database import VERSION_TABLE, LimitsOfMigrations, grants, only_read
+from configs.database import MIGRATION_LOCK, VERSION_TABLE, LimitsOfMigrations, grants, only_read
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-LOCK = 0x7265636F6D6D656E
-"""The advisory lock that a migration holds: "recommen" in ASCII."""
 
 
 def upgrade(url: str, revision: str = "head", *, grant_to: str | None = None) -> str:
@@ -79,7 +77,7 @@ def _locked(url: str) -> Iterator[Connection]:
     engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
     with engine.connect() as connection:
         # A lock of the session, not of a transaction, because each revision is a transaction of its own.
-        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
         # Set after the wait for another migration, which is no wait for a table.
         lock = round(LimitsOfMigrations().lock * 1000)
         settings = {"statement_timeout": 0, "idle_in_transaction_session_timeout": 0, "lock_timeout": lock}
@@ -88,7 +86,7 @@ def _locked(url: str) -> Iterator[Connection]:
         connection.commit()
         yield connection
         connection.commit()
-        connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
+        connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": MIGRATION_LOCK})
 
 
 def _config(connection: Connection | None) -> Config:

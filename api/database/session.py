@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, Request
+from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.engine import Database
@@ -39,6 +40,12 @@ async def transaction(database: Database) -> AsyncIterator[AsyncSession]:
     async with AsyncSession(database.engine, expire_on_commit=False) as session:
         yield session
         await session.commit()
+
+
+async def allow_statements(session: AsyncSession, seconds: float) -> None:
+    """Let the statements of this transaction take so long, whatever the limit of the connection is."""
+    statement = text("SELECT set_config('statement_timeout', :milliseconds, true)")
+    await (await session.connection()).execute(statement, {"milliseconds": str(round(seconds * 1000))})
 
 
 async def _session(request: Request, database: CurrentDatabase) -> AsyncIterator[AsyncSession]:

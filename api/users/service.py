@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.audit.service import note_user
 from api.database.engine import OneConnection
 from api.database.scope import TenantScope
+from api.database.session import allow_statements
 from api.erasure.journal import ErasureJournal
 from api.erasure.service import erase_user
 from api.http.principal import UserPrincipal
@@ -26,6 +27,8 @@ from api.users.tables import User
 from configs.plans import Plan
 
 MAX_METADATA = 10_000
+ERASURE_SECONDS = 600.0
+"""That a statement of an erasure may take. The user with the most interactions must be erasable, too."""
 
 
 class AddressTaken(Conflict):
@@ -156,6 +159,7 @@ async def toggle_status(session: AsyncSession, scope: TenantScope, user_id: str)
 
 async def delete_user(session: AsyncSession, scope: TenantScope, user_id: str, journal: ErasureJournal) -> None:
     """Delete the user and erase all data about it. Raises NotFound, and Conflict for the last active administrator."""
+    await allow_statements(session, ERASURE_SECONDS)
     await _require_another_admin(session, scope, user_id)
     deleted = await UserRepository(session, scope).delete(user_id)
     if deleted is None:

@@ -18,7 +18,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from configs.database import VERSION_TABLE, grants, only_read
+from configs.database import MIGRATION_LOCK, VERSION_TABLE, grants, only_read
 from configs.files import write_private
 from configs.local.os_user import BundledPostgresError, ChildProcess, OsUser, postgres_user
 from configs.local.postgres_cluster import DATABASE, OWNER, ROLE, Cluster, binaries, open_cluster
@@ -117,6 +117,8 @@ def _ensure_database(cluster: Cluster) -> None:
             connection.execute(create)
     # Also here, and not in a migration alone: an installation of one role must answer until it is migrated.
     with psycopg.connect(cluster.owner_url, autocommit=True) as connection:
+        # A migration may run already, by the URL of an earlier start, and PostgreSQL refuses concurrent grants.
+        connection.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         for statement in grants(ROLE, connection.info.server_version):
             connection.execute(statement)
         if connection.execute("SELECT to_regclass(%s)", [VERSION_TABLE]).fetchone() != (None,):

@@ -187,5 +187,6 @@ def _environment(values: dict[str, str]) -> str:
 
 def _quoted(value: str) -> str:
     if '"' in value or "\n" in value:
-        raise ValueError(f"a supervisor setting cannot hold a double quote or a line break: {value!r}")
+        # The value may be a secret, so the message does not hold it.
+        raise ValueError("a setting of a supervised program, such as a password, holds a double quote or a line break")
     return f'"{value}"'

@@ -40,5 +40,19 @@ def test_a_transaction_that_waits_for_its_request_ends_and_is_a_503(open_client:
         assert _get(portal, "/health/ready") == 200
 
 
+def test_an_erasure_may_take_longer(open_client: Any, tenants: Any) -> None:
+    with running_portal(open_client, tenants, "acme", connections=LimitsOfRequests(statement=0.5)) as portal:
+        admin = portal.admin()
+        portal.client.post("/api/users", json={"id": "busy"}, headers=admin)
+        portal.sql(
+            "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN OLD; END'"
+        )
+        portal.sql("CREATE TRIGGER linger BEFORE DELETE ON users FOR EACH ROW EXECUTE FUNCTION linger()")
+        assert portal.client.delete("/api/users/busy", headers=admin).status_code == 204
+        with psycopg.connect(tenants.url) as holder:  # the limit of the next request is the connection's again
+            holder.execute("SELECT FROM tenants FOR UPDATE")
+            assert portal.client.post("/api/keys", json={"name": "shop"}, headers=admin).status_code == 503
+
+
 def _get(portal: Portal, path: str) -> int:
     return int(portal.client.get(path).status_code)
