@@ -155,6 +155,28 @@ def test_failed_logins_are_entries_of_the_account_and_bounded(portal: Portal) ->
     assert [entry["detail"] for entry in again if entry["detail"]] == [{"more": 20}]
 
 
+def test_two_processes_that_write_failures_at_once_keep_to_the_same_bound(portal: Portal) -> None:
+    admin = portal.admin()
+    ann = portal.person("ann@acme.example")
+
+    async def write() -> None:
+        databases = [Database(portal.tenants.url, pool_min=1) for _ in range(4)]
+        for database in databases:
+            await database.open()
+        recorders = [LoginFailures(database.pool) for database in databases]
+        for failures in recorders:
+            for _ in range(ROWS_PER_HOUR + 1):
+                failures.record("acme", ann, Origin(name="anonymous", address="203.0.113.7"))
+        await asyncio.gather(*(failures.flush() for failures in recorders))
+        for database in databases:
+            await database.close()
+
+    asyncio.run(write())
+    failed = trail(portal, admin, action="login.failed")
+    assert len(failed) == ROWS_PER_HOUR + 1
+    assert [entry["detail"] for entry in failed if entry["detail"]] == [{"more": 3 * ROWS_PER_HOUR + 4}]
+
+
 def test_logins_of_one_user_are_bounded_too(portal: Portal) -> None:
     admin = portal.admin()
     for _ in range(ROWS_PER_HOUR + 3):
