@@ -18,7 +18,8 @@ USER = "erasmus-7f3a"
 WITHOUT_PEOPLE = {
     *("tenants", "api_keys", "items", "catalogues", "generation_jobs", "release_models", "daily_accuracy"),
     *("analytics_days", "analytics_totals", "usage_cycles", "usage_flushes", "plan_periods"),
-    *("subscriptions", "billing_settings", "overage_charges", "stripe_events", "adopted_cluster"),
+    *("subscriptions", "billing_settings", "overage_charges", "stripe_events"),
+    *("adopted_cluster", "idempotency_claims"),
     *("installation_secrets", "plan_periods"),
 }
 """Tables that hold nothing on a single person: settings, catalogue, counts and money of a tenant."""
