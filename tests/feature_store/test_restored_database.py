@@ -236,3 +236,16 @@ def test_a_role_without_special_rights_learns_the_cluster(database_url: str) -> 
         assert connection.execute("SELECT usesuper FROM pg_user WHERE usename = current_user").fetchone() == (False,)
     assert sources.adopt_cluster(database_url) == sources.adopt_cluster(database_url)
     assert len(sources.adopt_cluster(database_url).split("/")) == 4
+
+
+def test_every_transaction_id_of_the_schema_is_adopted(database_url: str) -> None:
+    """A new column of this type would hold ids of a lost cluster for ever: `adopt_cluster` has to know it."""
+    with psycopg.connect(database_url) as connection:
+        columns = connection.execute(
+            "SELECT table_name, column_name FROM information_schema.columns"
+            " WHERE udt_name = 'xid8' AND table_schema = 'public' ORDER BY 1, 2"
+        ).fetchall()
+        ((source,),) = connection.execute("SELECT prosrc FROM pg_proc WHERE proname = 'adopt_cluster'").fetchall()
+    assert len(columns) >= 5
+    missing = [(table, column) for table, column in columns if f"UPDATE {table} SET {column} = " not in source]
+    assert missing == []
