@@ -42,8 +42,8 @@ _SPECIAL: tuple[IPv4Network | IPv6Network, ...] = (
     *(IPv6Network(network) for network in ("::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32")),
     *(IPv6Network(network) for network in ("2002::/16", "3fff::/20", "5f00::/16", "fec0::/10")),
 )
-"""Special networks of the registries of IANA (RFC 6890), some of which `ipaddress` calls global in some versions, and of
-clouds."""
+"""Special networks of the registries of IANA (RFC 6890), some of which `ipaddress` calls global in some versions; and a
+cloud's."""
 _HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")
 """A name in the form of DNS, or an address."""
 _NAT64 = IPv6Network("64:ff9b::/96")

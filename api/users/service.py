@@ -118,6 +118,12 @@ async def update_user(
     Raises NotFound, Invalid, WeakPassword, AddressTaken, and Conflict where the tenant would be left without an active
     administrator.
     """
+    new_hash = None
+    if changes.password is not None:
+        known = await get_user(session, scope, user_id)
+        email, name = changes.email or known.email, changes.name or known.name
+        await session.rollback()  # hashes wait for each other, and meanwhile others need the connection
+        new_hash = await passwords.hash(changes.password, email, name, scope.tenant_id)
     if changes.role == "user" or changes.is_active is False:
         await _require_another_admin(session, scope, user_id)
     user = _found(await UserRepository(session, scope).find(user_id, lock=True))
@@ -130,8 +136,8 @@ async def update_user(
         user.role, user.role_pinned = changes.role, True
     if changes.is_active is not None:
         user.is_active = changes.is_active
-    if changes.password is not None:
-        user.password_hash = await passwords.hash(changes.password, user.email, user.name, scope.tenant_id)
+    if new_hash is not None:
+        user.password_hash = new_hash
     if user.email is None and user.password_hash is not None:
         raise Invalid.field("email", "a user with a password needs one")
     await save_user(session, scope, user)

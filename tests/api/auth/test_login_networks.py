@@ -220,9 +220,7 @@ def test_who_signs_up_is_known_where_it_did(open_client: Any, tenants: Any, conf
         assert log_in(portal.at(ALSO_HOME)) == 200
 
 
-def test_logins_and_registrations_that_wait_for_a_hash_hold_no_connection(
-    open_client: Any, tenants: Any, configuration: Any
-) -> None:
+def test_passwords_that_wait_for_a_hash_hold_no_connection(open_client: Any, tenants: Any, configuration: Any) -> None:
     auth = configuration.auth.model_copy(update={"registration_tenant": "acme"})
     with running_portal(open_client, tenants, "acme", auth=auth) as portal:
         portal.person(ADA)
@@ -244,4 +242,8 @@ def test_logins_and_registrations_that_wait_for_a_hash_hold_no_connection(
         assert portal.client.put("/auth/v1/user", json=change, headers=boss).status_code == 200
         for path, email in (("/api/auth/register", "b@acme.example"), ("/auth/v1/signup", "c@acme.example")):
             assert portal.client.post(path, json={"email": email, "password": PASSWORD}).status_code in (200, 201)
-        assert held == [0] * 6
+        person = {"email": "d@acme.example", "password": PASSWORD}
+        made = portal.client.post("/api/users", json=person, headers=boss).json()["id"]
+        change = {"password": "another password", "role": "admin", "name": "Dee"}
+        assert portal.client.put(f"/api/users/{made}", json=change, headers=boss).json()["name"] == "Dee"
+        assert held == [0] * 8
