@@ -25,6 +25,7 @@ _POINTER = "latest"
 _LEFT_OUT = {
     *("features", "models", "logs", "postgres", "lake", "bentoml", "mlflow", "dagster", "journal"),  # or see below
     *("postgres.json", "postgres.lock", "database.url", "database-owner.url", "restore-report.json"),
+    "database.restoring",
     *("supervisord.conf", "supervisord.pid", "supervisor.sock"),
 }
 _CHUNK = 1 << 20
@@ -181,11 +182,14 @@ def _folders(parent: Path) -> Iterator[Path]:
 
 
 def _is_passing(path: Path) -> bool:
-    """Whether a path is a lock, a temporary file, or a part of SQLite's that its copy needs not."""
+    """Whether a path is a lock, a temporary file, or a part of SQLite's that its copy needs not.
+
+    Folders bear the names of tenants, which may end as such a file's does.
+    """
     name = path.name
-    return name.startswith((".tmp-", ".lock", ".probe-")) or name.endswith(
-        ("-wal", "-shm", "-journal", ".lock", ".pid", ".sock")
-    )
+    if name.startswith((".tmp-", ".lock", ".probe-")):
+        return True
+    return name.endswith(("-wal", "-shm", "-journal", ".lock", ".pid", ".sock")) and not path.is_dir()
 
 
 def _raise(error: OSError) -> None:

@@ -20,7 +20,17 @@ from api.backup.making import DUMP, ENVIRONMENT, STATE, BackupError, only_attemp
 from api.backup.manifest import BrokenBackupError, files_below, verified_manifest
 from api.backup.programs import list_dump, run_child, run_program
 from api.backup.replay import Replayed, replay
-from api.backup.servers import ROOT, Urls, bundled_server, discard, keep_mark, move_cluster, own_database
+from api.backup.servers import (
+    ROOT,
+    Urls,
+    bundled_server,
+    discard,
+    discard_failed,
+    drop_mark,
+    keep_mark,
+    move_cluster,
+    own_database,
+)
 from api.erasure.journal import ErasureJournal
 from configs.files import publish_folder, write_private
 from configs.journal import ERASURES, REVOCATIONS, JournalSettings, read_journal
@@ -115,6 +125,7 @@ def restore_backup(
         for folder in (path for path in work.rglob("*") if path.is_dir() and os.access(path, os.R_OK)):
             sync(folder)
         publish_folder(work, root)
+        drop_mark(root)
     return report
 
 
@@ -192,7 +203,7 @@ def _work_folder(root: Path) -> Iterator[Path]:
             yield work
         finally:
             if work.exists():
-                discard(work)
+                discard_failed(work)
 
 
 def _name_of(url: str) -> str:

@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
 STOP_SECONDS = 120.0
 _MARK = "database.restoring"
-"""The file of a work folder that says whose restore has begun to fill a database of one's own."""
+"""The file of a work folder that says which database of one's own a restore fills. It stays until the state folder has
+its name, so that an attempt that fails or is killed at any moment can be begun anew."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,23 @@ def move_cluster(state: Path, final: Path) -> None:
 
 
 def keep_mark(left: Path, work: Path) -> None:
-    """Remember in a new work folder which database of one's own a killed restore has begun to fill."""
+    """Remember in a new work folder which database of one's own an earlier restore has begun to fill."""
     if (left / _MARK).exists():
         write_private(work / _MARK, (left / _MARK).read_text())
+
+
+def drop_mark(state: Path) -> None:
+    """Forget that the database was being filled, once the state folder has its name."""
+    (state / _MARK).unlink(missing_ok=True)
+
+
+def discard_failed(work: Path) -> None:
+    """Delete a work folder but for its mark, by which the next attempt may empty the database that this one filled."""
+    mark = (work / _MARK).read_text() if (work / _MARK).exists() else None
+    discard(work)
+    if mark is not None:
+        work.mkdir(mode=0o700)
+        write_private(work / _MARK, mark)
 
 
 def discard(state: Path) -> None:
@@ -109,7 +124,7 @@ def discard(state: Path) -> None:
 
 @contextmanager
 def own_database(urls: Urls, work: Path) -> Iterator[Urls]:
-    """The URLs, once the database is empty. What a killed restore to this place left in it is deleted.
+    """The URLs, once the database is empty. What an earlier restore to this place left in it is deleted.
 
     Raises BackupError where it holds something else.
     """
@@ -123,7 +138,6 @@ def own_database(urls: Urls, work: Path) -> Iterator[Urls]:
             connection.execute(sql.SQL("CREATE SCHEMA public"))
         write_private(work / _MARK, name)
     yield urls
-    (work / _MARK).unlink()
 
 
 def _holds_something(connection: psycopg.Connection[tuple[object, ...]]) -> bool:

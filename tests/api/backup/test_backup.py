@@ -17,11 +17,12 @@ import httpx
 import psycopg
 import pytest
 
-from api.backup import making
+from api.backup import making, restoring
 from api.backup.manifest import BrokenBackupError, verified_manifest
 from api.backup.programs import run_program
 from api.tenants.service import delete_tenant
 from configs.journal import ERASURES, read_journal
+from configs.settings import DatabaseSettings, PathSettings
 from pipelines.instance import open_instance
 from pipelines.partitions import TENANTS
 from tests.api.backup.installation import (
@@ -195,6 +196,26 @@ def test_releases_experiments_history_and_secrets_are_there(
     assert not paths.features.exists() or not list(paths.features.rglob("interactions.parquet"))
 
 
+def test_tenants_whose_names_end_as_a_databases_files_do_are_copied(tmp_path: Path) -> None:
+    from api.backup.contents import copy_lake, copy_rest
+
+    paths = PathSettings(state_dir=tmp_path / "state")
+    for name in ("daily-journal", "great-wal"):
+        tenant = paths.lake / f"tenant={name}" / "interactions"
+        tenant.mkdir(parents=True)
+        (tenant / "rows.parquet").touch()
+        (paths.dagster / "values" / name).mkdir(parents=True)
+        (paths.dagster / "values" / name / "value.json").touch()
+    (paths.dagster / "runs.db-wal").touch()
+    copy_lake(paths, tmp_path / "copy")
+    copy_rest(paths, tmp_path / "copy")
+    copied = {str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    assert copied == {
+        *(f"lake/tenant={name}/interactions/rows.parquet" for name in ("daily-journal", "great-wal")),
+        *(f"dagster/values/{name}/value.json" for name in ("daily-journal", "great-wal")),
+    }
+
+
 def test_a_backup_is_private_and_holds_no_running_state(backup: Backup) -> None:
     for path in (backup.folder, *backup.folder.rglob("*")):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
@@ -314,6 +335,52 @@ def test_a_database_of_ones_own_is_restored_where_it_is_empty(
     assert "something" not in tables_of(empty_database_url)
     assert not (target / "postgres.json").exists()
     assert [path.name for path in target.parent.iterdir()] == ["state"]
+
+
+@pytest.mark.parametrize(("moment", "is_killed"), [("_follow_database", False), ("publish_folder", True)])
+def test_a_restore_into_a_database_of_ones_own_that_broke_off_late_is_begun_anew(
+    backup: Backup, target: Path, empty_database_url: str, moment: str, is_killed: bool
+) -> None:
+    """It fails, or is killed, once the database is filled and before the state folder has its name."""
+
+    def break_off(*_: object) -> str:
+        raise OSError("No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("JOURNAL_COPY_DIR", raising=False)
+        patch.setenv("DATABASE_URL", empty_database_url)
+        patch.setattr(restoring, moment, break_off)
+        if is_killed:
+            patch.setattr(restoring, "discard_failed", lambda work: None)
+        with pytest.raises(OSError, match="No space left"):
+            restoring.restore_backup(
+                PathSettings(state_dir=target),
+                DatabaseSettings(),
+                backup.folder,
+                backup.journals,
+                without_journal=False,
+            )
+    assert "users" in tables_of(empty_database_url)
+    assert "1 users erased again" in restore_into(backup, target, empty_database_url)
+    assert [path.name for path in target.parent.iterdir()] == ["state"]
+    assert not (target / "database.restoring").exists()
+    refused = command(
+        "restore",
+        "--from",
+        str(backup.folder),
+        "--journal",
+        str(backup.journals),
+        state=target.with_name("other"),
+        DATABASE_URL=empty_database_url,
+    )
+    assert (refused.returncode, "is not empty" in refused.stderr) == (1, True)
+
+
+def restore_into(backup: Backup, target: Path, url: str) -> str:
+    options = ("--from", str(backup.folder), "--journal", str(backup.journals))
+    done = command("restore", *options, state=target, DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_no_password_is_in_an_argument_list(
