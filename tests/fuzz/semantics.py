@@ -6,13 +6,14 @@ cases are a 2xx or a 404.
 
 VALID_SHARE = 0.8
 
+COMMON = "a password is none of the first that are guessed"
 TAKEN = "an address or id is free only once"
 SEMANTIC: dict[str, tuple[tuple[int, ...], str]] = {
-    "POST /api/auth/register": ((409,), TAKEN),
-    "POST /auth/v1/signup": ((422,), TAKEN),
+    "POST /api/auth/register": ((400, 409), f"{COMMON}, and {TAKEN}"),
+    "POST /auth/v1/signup": ((422,), f"{COMMON}, and {TAKEN}"),
     "POST /auth/v1/token": ((400,), "which members are needed depends on the query, and a refresh token is good once"),
     "PUT /auth/v1/user": ((400, 422), f"a new password differs from the current one, and {TAKEN}"),
-    "POST /api/users": ((409,), TAKEN),
+    "POST /api/users": ((400, 409), f"{COMMON}, and {TAKEN}"),
     "PUT /api/users/{user_id}": ((400, 409), f"{TAKEN}, who has a password keeps one, and the last admin stays one"),
     "DELETE /api/users/{user_id}": ((409,), "the last active admin stays"),
     "PATCH /api/users/{user_id}/toggle-status": ((409,), "the last active admin stays active"),

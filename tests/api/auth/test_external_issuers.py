@@ -23,6 +23,7 @@ from api.app import Configuration, create_app
 from configs.issuers import ExternalIssuer
 from configs.settings import AuthSettings, LimitSettings
 from tests.api.conftest import SECRET
+from tests.fixtures.clock import stop_the_minute
 from tests.fixtures.issuer import ISSUER, Published, SigningKey, claims, publishing
 from tests.fixtures.live import ROOT
 from tests.fixtures.portal import Portal, bearer, running_portal, within_5_seconds
@@ -462,11 +463,10 @@ def test_odd_keys_of_an_issuer_do_not_lose_the_others(by_key_set: Portal, publis
 
 
 def test_tokens_that_cannot_be_checked_count_for_their_address(
-    open_client: Any, tenants: Any, published: Published
+    open_client: Any, tenants: Any, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published.status = 500
-    if (left := 60 - time.time() % 60) < 15:
-        time.sleep(left)  # limits are counted by minutes on the clock
+    stop_the_minute(monkeypatch)
     limits = LimitSettings(per_ip=3, redis_url=None)
     with running_portal(open_client, tenants, "acme", auth=asymmetric(published), limits=limits) as portal:
         answers = [user(portal, RSA.sign(claims())) for _ in range(5)]

@@ -1,7 +1,6 @@
 """Random keys cost no query once their address has used up its limit, and block no key that is valid."""
 
 import secrets
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from api.keys import directory
 from api.keys.service import hash_of
 from api.keys.tags import has_tag, make_key
 from configs.settings import LimitSettings
-from tests.fixtures.clock import pass_time
+from tests.fixtures.clock import pass_time, stop_the_minute
 from tests.fixtures.portal import Portal, running_portal
 
 TIGHT = LimitSettings(per_ip=5, redis_url=None)
@@ -34,9 +33,8 @@ def queries(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.fixture
-def tight(open_client: Any, tenants: Any, queries: list[bytes]) -> Iterator[Portal]:
-    if (left := 60 - time.time() % 60) < 20:
-        time.sleep(left)  # limits are counted by minutes on the clock
+def tight(open_client: Any, tenants: Any, queries: list[bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Portal]:
+    stop_the_minute(monkeypatch)
     with running_portal(open_client, tenants, "acme", limits=TIGHT) as portal:
         loaded(portal.client)
         yield portal
