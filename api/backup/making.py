@@ -67,8 +67,10 @@ def make_backup(paths: PathSettings, url: str, target: Path) -> Manifest:
 
 
 def work_folders(target: Path) -> list[Path]:
-    """Folders beside `target` that killed attempts left."""
-    return sorted(target.parent.glob(f".tmp-{target.name}-*"))
+    """Folders beside `target` that killed attempts at it left, and not those at a place whose name is longer."""
+    prefix = f".tmp-{target.name}-"
+    found = (path for path in target.parent.iterdir() if path.name.startswith(prefix))
+    return sorted(path for path in found if "-" not in path.name.removeprefix(prefix))
 
 
 @contextmanager

@@ -383,6 +383,13 @@ def restore_into(backup: Backup, target: Path, url: str) -> str:
     return done.stdout
 
 
+def test_an_attempt_deletes_what_attempts_at_the_same_place_left_alone(tmp_path: Path) -> None:
+    for name in (".tmp-state-0a1b", ".tmp-state-old-0a1b", ".tmp-[s]tate-0a1b", "state-old"):
+        (tmp_path / name).mkdir()
+    found = {place: [path.name for path in making.work_folders(tmp_path / place)] for place in ("state", "[s]tate")}
+    assert found == {"state": [".tmp-state-0a1b"], "[s]tate": [".tmp-[s]tate-0a1b"]}
+
+
 def test_no_password_is_in_an_argument_list(
     backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:

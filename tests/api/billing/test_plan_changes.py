@@ -99,7 +99,7 @@ def test_a_cap_that_is_lowered_between_two_changes_remits_nothing(starter: Shop)
 
 
 def test_the_lower_cap_of_a_smaller_plan_remits_nothing(shop: Shop) -> None:
-    """300,000 on Growth: 400.00 owed. Starter's cap is 50.00, and by Starter's terms they are more than Growth's cap."""
+    """300,000 on Growth: 400.00 owed. Starter's cap is 50.00; by Starter's terms they are more than Growth's cap."""
     shop.subscribe("plan-growth")
     use(shop, 300_000)
     assert shop.get("/usage")["overageAmount"] == 400.0
