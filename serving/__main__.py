@@ -25,6 +25,12 @@ def serve(
     """Serve the newest release of every tenant with BentoML. This process becomes the server."""
     ports, paths, threads = PortSettings(), PathSettings(), str(ServingSettings().threads)
     paths.bentoml.mkdir(parents=True, exist_ok=True)
+    if ports.beyond_loopback("serving"):
+        print(
+            f"the model server listens on {ports.serving_host}: put TLS in front of it, or who reads its traffic has "
+            "its secret",
+            file=sys.stderr,
+        )
     environment = {
         **os.environ,
         "BENTOML_HOME": str(paths.bentoml),
