@@ -98,6 +98,17 @@ class FailedLogins:
         }
 
 
+async def delete_old_failures(pool: Pool) -> int:
+    """Delete the failures that are older than `FORGET_AFTER`, and return how many there were."""
+    deleted = 0
+    while True:
+        async with pool.connection() as connection:
+            cursor = await connection.execute(_PURGE, {"forget": FORGET_AFTER, "purge": PURGE_AT_ONCE})
+        deleted += cursor.rowcount
+        if cursor.rowcount < PURGE_AT_ONCE:
+            return deleted
+
+
 async def remember_network(session: AsyncSession, user: User, network: str) -> None:
     """Note a login of the user from this network. Also deletes networks that were not used for long, of any user."""
     parameters = {"tenant": user.tenant_id, "user": user.id, "network": network}

@@ -1,16 +1,39 @@
 """`/api/auth`: the portal's own login."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, Request
 
+from api.auth.repository import delete_old_failures
 from api.auth.schemas import LoggedIn, LoggedInUser, Login, Registration
 from api.auth.service import Logins
+from api.background import PeriodicTask
+from api.database.engine import UNREACHABLE
 from api.database.session import Session
 from api.http.client import network_of
 from api.users.schemas import UserOut
 
-router = APIRouter(prefix="/api/auth", tags=["auth"])
+FORGET_SECONDS = 3_600.0
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def forget() -> None:
+        log.debug("failed logins forgotten", count=await delete_old_failures(app.state.database.pool))
+
+    # The hash of an address, whose user may be erased since, goes also where nobody fails to log in any more.
+    async with PeriodicTask(
+        "failed logins of before", forget, FORGET_SECONDS, expected=UNREACHABLE, starts_with_pause=False
+    ):
+        yield
+
+
+router = APIRouter(prefix="/api/auth", tags=["auth"], lifespan=_lifespan)
 _CLOSED: dict[int | str, dict[str, Any]] = {
     403: {"description": "Registration is closed"},
     409: {"description": "The address cannot be used"},

@@ -1,6 +1,6 @@
 """The rows of tenants."""
 
-from sqlalchemy import delete, func, insert, update
+from sqlalchemy import delete, func, insert, text, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -9,6 +9,16 @@ from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.database.tables import all_tables
 from api.tenants.tables import Tenant
+
+# Their rows name no tenant: a login names none either.
+_FORGET_FAILURES = text(
+    """
+    DELETE FROM failed_logins WHERE account IN (
+        SELECT sha256(convert_to(lower(email), 'UTF8')) FROM users
+        WHERE tenant_id = :tenant AND password_hash IS NOT NULL
+    )
+    """
+)
 
 
 class TenantRepository:
@@ -41,6 +51,7 @@ class TenantRepository:
         """
         statement = update(Tenant).where(col(Tenant.id) == scope.tenant_id).values(deleted_at=func.now())
         await self._session.exec(statement)
+        await (await self._session.connection()).execute(_FORGET_FAILURES, {"tenant": scope.tenant_id})
         for table in reversed(all_tables().sorted_tables):
             if "tenant_id" in table.c:
                 await self._session.exec(delete(table).where(table.c.tenant_id == scope.tenant_id))

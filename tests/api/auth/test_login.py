@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from configs.settings import AuthSettings
 from tests.api.conftest import SECRET
+from tests.fixtures.platform import wait_until
 from tests.fixtures.portal import PASSWORD, Portal, bearer, running_portal
 
 JANE = {"email": "newuser@example.com", "name": "Jane Doe", "password": "secure_password"}
@@ -156,6 +157,14 @@ def test_failures_are_forgotten_after_a_day(portal: Portal) -> None:
     portal.sql("UPDATE failed_logins SET last_failed_at = now() - interval '25 hours'")
     assert log_in(portal, "ada@acme.example", "wrong").status_code == 401
     assert portal.sql("SELECT failures, delayed_until FROM failed_logins") == [(1, None)]
+
+
+def test_failures_are_forgotten_also_where_nobody_fails_any_more(open_client: Any, tenants: Any) -> None:
+    with running_portal(open_client, tenants, "acme") as portal:
+        log_in(portal, "ada@acme.example", "wrong")
+        portal.sql("UPDATE failed_logins SET last_failed_at = now() - interval '25 hours'")
+        with open_client():
+            wait_until("the failure", lambda: portal.sql("SELECT count(*) FROM failed_logins") == [(0,)])
 
 
 def test_many_who_log_in_rightly_at_once_are_not_delayed(portal: Portal) -> None:

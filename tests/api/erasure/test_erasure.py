@@ -221,3 +221,12 @@ def test_a_deleted_tenants_tombstones_go_with_it(portal: Portal, key: dict[str, 
     assert portal.client.delete(f"/api/users/{USER}", headers=portal.admin()).status_code == 204
     portal.tenants.run(lambda session: delete_tenant(session, "acme"))
     assert tables_with(portal.tenants.url, USER) == set()
+
+
+def test_nothing_of_the_addresses_of_a_deleted_tenant_remains(portal: Portal) -> None:
+    for tenant_id in ("acme", "other"):
+        portal.person(f"ada@{tenant_id}.example", tenant_id=tenant_id)
+        portal.client.post("/api/auth/login", json={"email": f"ada@{tenant_id}.example", "password": "wrong password"})
+    portal.tenants.run(lambda session: delete_tenant(session, "acme"))
+    left = "SELECT account = sha256('ada@other.example') FROM failed_logins"
+    assert portal.sql(left) == [(True,)]
