@@ -335,7 +335,7 @@ def test_after_an_erasure_and_a_lake_run_only_the_tombstone_knows_the_user(
     assert job.execute_in_process(instance=trained.instance, partition_key=TENANT).success
 
     assert tables_with(module_database_url, user) == {"tombstones"}
-    assert files_with(paths.root, user) == set()
+    assert files_with(paths.root, user) == {Path("journal/erasures.jsonl")}  # which a restore replays
     assert files_with(Path(trained.instance.root_directory), user) == set()
     assert user not in "".join(capfd.readouterr())
     assert list(paths.features.glob("*/*/manifest.json")) == []  # they hold its history, if under no name
@@ -344,7 +344,7 @@ def test_after_an_erasure_and_a_lake_run_only_the_tombstone_knows_the_user(
     again = run(trained.installation, trained.instance)
     assert again.success
     assert again.output_for_node("feature_snapshot")["n_users"] == N_USERS - 1
-    assert files_with(paths.root, user) == set()
+    assert files_with(paths.root, user) == {Path("journal/erasures.jsonl")}
 
 
 def test_a_deleted_tenant_leaves_nothing_in_files(trained: Trained, module_database_url: str) -> None:
@@ -357,7 +357,7 @@ def test_a_deleted_tenant_leaves_nothing_in_files(trained: Trained, module_datab
     assert sensor(context).skip_message == TENANT
     assert release_folders(paths) == []
     left = {path.relative_to(paths.root).parts[0] for path in paths.root.rglob("*") if path.is_file()}
-    assert left <= {"mlflow", "bentoml", "dagster", "serving.secret"}
+    assert left <= {"mlflow", "bentoml", "dagster", "journal", "serving.secret"}
     assert [path for path in (paths.mlflow / "artifacts").rglob("*") if path.is_file()] == []
     assert [path for path in (paths.dagster / "values").rglob("*") if path.is_file()] == []
     store = Tracking(tracking.resolve(paths))
