@@ -55,7 +55,7 @@ from configs.settings import (
 from serving.client import ServingClient
 
 DOMAINS = Path(__file__).parent
-NOT_COUNTED = ("/health", "/health/ready", benchmark.PATH)
+NOT_COUNTED = ("/health", "/health/ready")
 WEBHOOK = "/api/billing/webhook"
 NOT_IDEMPOTENT = ("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", WEBHOOK, benchmark.PATH)
 """Beginnings of POST paths that ignore `Idempotency-Key`, because they create nothing or issue credentials."""
@@ -157,7 +157,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
         Authentication,
         authenticators=Authenticators(keys.find, TokenDirectory(tokens, issuers, database).find, keys.is_doubtful),
         limiter=RateLimiter(configuration.limits, counter, app.state.client_address),
-        exempt=NOT_COUNTED,
+        exempt=(*NOT_COUNTED, benchmark.PATH) if configuration.api.benchmark_routes else NOT_COUNTED,
         counted_by_route=(("POST", WEBHOOK),),  # only events without a valid signature count, for the client's address
     )
     if configuration.api.cors_origins:

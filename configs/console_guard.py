@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from configs.settings import OPERATOR
 
@@ -107,7 +107,7 @@ class ConsoleGuard:
 def _is_foreign(scope: Scope, headers: dict[str, str]) -> bool:
     """Whether a page of another site sent this. A link to a page of the console may be followed from anywhere."""
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower():
+    if origin is not None and origin.lower().partition("://")[2] != headers["host"].lower():
         return True
     if headers.get("sec-fetch-site", "none") in OWN_PAGES:
         return False

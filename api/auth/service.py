@@ -144,8 +144,7 @@ class Logins:
             raise Unauthorized("The user was deleted", scheme="Bearer")
         if verified is not None and user.password_hash != verified.password_hash:  # it changed during the verification
             raise WrongCredentials
-        if email is not None:
-            users.set_address(user, email, by_admin=False)
+        is_moved = email is not None and users.set_address(user, email, by_admin=False)
         if new_hash is not None:
             user.password_hash = new_hash
         if metadata is not None:
@@ -157,7 +156,7 @@ class Logins:
         if new_hash is not None:
             await users.end_sessions(self.session, user, keep=caller.session_id)
             await note_user(self.session, caller.scope, "password.changed", user.id)
-        if email is not None:
+        if is_moved:
             await note_user(self.session, caller.scope, "user.changed", user.id, {"changed": ["email"]})
         return user
 

@@ -226,12 +226,17 @@ def address(email: str | None) -> str | None:
     return email
 
 
-def set_address(user: User, email: str | None, *, by_admin: bool) -> None:
-    """Change the address; unless an administrator does, nobody has confirmed the new one. Raises InvalidAddress."""
+def set_address(user: User, email: str | None, *, by_admin: bool) -> bool:
+    """Change the address; unless an administrator does, nobody has confirmed the new one.
+
+    Returns whether it is another one. Raises InvalidAddress.
+    """
     changed = address(email)
-    if changed != user.email:
-        user.email = changed
-        user.email_confirmed_at = datetime.now(UTC) if by_admin and changed is not None else None
+    if changed == user.email:
+        return False
+    user.email = changed
+    user.email_confirmed_at = datetime.now(UTC) if by_admin and changed is not None else None
+    return True
 
 
 def too_long(metadata: dict[str, Any]) -> str | None:

@@ -60,6 +60,7 @@ def test_the_console_s_own_pages_and_programs_are_answered(method: str, path: st
         ("POST", "/graphql", {**JSON, "host": "evil.example:3001", "origin": "http://evil.example:3001"}, 421),
         ("POST", "/graphql", {**JSON, "origin": "https://evil.example"}, 403),
         ("POST", "/graphql", {**JSON, "origin": "null"}, 403),
+        ("POST", "/graphql", {**JSON, "origin": "http://[127.0.0.1"}, 403),
         ("POST", "/graphql", {**JSON, "origin": "http://127.0.0.1:8000"}, 403),  # another program of this machine
         ("POST", "/graphql", {**JSON, "sec-fetch-site": "same-site"}, 403),
         ("GET", "/graphql", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}, 403),  # an image

@@ -89,6 +89,17 @@ def test_everything_an_administrator_does_is_an_entry(portal: Portal) -> None:
     assert {entry["at"][-1] for entry in entries} == {"Z"}
 
 
+def test_an_address_that_stays_the_same_is_no_entry(portal: Portal) -> None:
+    """Otherwise any user could fill the trail."""
+    admin = portal.admin()
+    me = portal.client.get("/auth/v1/user", headers=admin).json()
+    for email in (me["email"], "other@acme.example", "other@acme.example"):
+        body = {"email": email, "current_password": PASSWORD}
+        answer = portal.client.put("/auth/v1/user", json=body, headers=admin)
+        assert answer.status_code == 200, answer.text
+    assert told(trail(portal, admin, action="user.changed"), "detail") == [({"changed": ["email"]},)]
+
+
 def test_changes_of_plan_are_entries_by_stripe_or_by_the_service(portal: Portal) -> None:
     admin = portal.admin()
     before, after = {"planId": "plan-starter"}, {"planId": "plan-growth"}
