@@ -8,6 +8,8 @@ The cursor's transaction ids say nothing there, so rows are compared by the ids 
   row that both have, since the lake cannot have rows that arrived after the restore.
 - Rows that the lake does not have are added.
 
+A database that has none of the lake's rows is taken for another one: a wrong `DATABASE_URL` must not empty a lake.
+
 An interruption leaves the cursor where it was, so that the next export begins anew; each step may be repeated.
 """
 
@@ -15,11 +17,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from configs.files import unfinished_folder
 from feature_store import columns as c
@@ -50,6 +55,10 @@ ORDER BY {c.INGESTED_AT}, {c.INTERACTION_ID}
 """  # noqa: S608
 
 
+class UnrelatedDatabaseError(RuntimeError):
+    """The lake and the database have no row in common."""
+
+
 @dataclass(frozen=True)
 class Reconciled:
     """Rows that a reconciliation added to the lake and removed from it, beside those of erased users."""
@@ -68,13 +77,16 @@ def reconcile(
     Args:
         database: all interactions and tombstones of the tenant.
         erase_elsewhere: called with the tombstones once rows are gone from the lake, before the cursor moves.
+
+    Raises UnrelatedDatabaseError where the lake holds rows of users who are not erased, and the database none of them.
     """
-    lake.erase(database.tombstones)
     with _work_folder(lake.folder) as work:
         rows = work / "database.parquet"
         write_parquet(rows, without_erased(database.batches, database.tombstones), LAKE_INTERACTIONS)
         with duckdb.connect(config={"temp_directory": str(work / "spill")}) as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            _require_related(lake, rows, database.tombstones, connection)
+            lake.erase(database.tombstones)
             removed = _remove_lost(lake, rows, connection)
             if erase_elsewhere is not None:
                 erase_elsewhere(database.tombstones)
@@ -85,17 +97,31 @@ def reconcile(
     return Reconciled(added, removed)
 
 
+def _require_related(lake: TenantLake, rows: Path, tombstones: pa.Table, connection: duckdb.DuckDBPyConnection) -> None:
+    files = lake.interaction_files()
+    if not files or _restored_to(files, rows, connection) is not None:
+        return
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            if any(batch.num_rows for batch in without_erased(parquet.iter_batches(), tombstones)):
+                raise UnrelatedDatabaseError(
+                    f"the database has none of the interactions in the lake of {lake.tenant_id}: is DATABASE_URL "
+                    f"right? If it was restored to a moment before them, move {lake.folder} away"
+                )
+
+
+def _restored_to(files: list[Path], rows: Path, connection: duckdb.DuckDBPyConnection) -> datetime | None:
+    """The arrival of the newest row that both have; None where they share none."""
+    ((moment,),) = connection.sql(_RESTORED_TO, params=[[str(file) for file in files], str(rows)]).fetchall()
+    return cast(datetime | None, moment)
+
+
 def _remove_lost(lake: TenantLake, rows: Path, connection: duckdb.DuckDBPyConnection) -> int:
     """Remove what is later than the moment of the restore and not in the database. Returns the number of rows."""
     files = lake.interaction_files()
-    if not files:
+    restored_to = _restored_to(files, rows, connection) if files else None
+    if restored_to is None:
         return 0
-    ((restored_to,),) = connection.sql(_RESTORED_TO, params=[[str(file) for file in files], str(rows)]).fetchall()
-    if restored_to is None:  # they have no row in common: all of the lake is later than the moment
-        removed = lake.cursor().rows
-        for file in files:
-            file.unlink()
-        return removed
     lost = connection.sql(_LOST, params=[[str(file) for file in files], str(rows), restored_to]).to_arrow_table()
     by_file = {
         Path(file): lost.filter(pc.equal(lost["file"], file))[c.INTERACTION_ID].combine_chunks()

@@ -20,6 +20,7 @@ from feature_store import sources
 from feature_store.analytics_sinks import roll_up_step
 from feature_store.exports import export_interactions, export_items
 from feature_store.lake import TenantLake
+from feature_store.reconciliation import UnrelatedDatabaseError
 from tests.feature_store.rows import add_interactions, add_items, add_tenant
 from tests.fixtures.postgres import empty_database, running_postgres
 
@@ -151,16 +152,24 @@ def test_a_restore_to_an_older_moment_takes_later_rows_away_and_leaves_those_tha
     assert [table.num_rows for table in told] == [0]  # so that features of the lost rows go
 
 
-def test_a_lake_that_shares_no_row_with_the_database_is_exported_anew(
+def test_a_database_that_has_none_of_the_rows_of_a_lake_does_not_empty_it(
     old: Database, new: Database, tmp_path: Path
 ) -> None:
+    """As where DATABASE_URL names the wrong database."""
     lake = tmp_path / "lake"
     dump = old.dump(tmp_path / "dump")
-    old.add("lost", arrived=DAY)
+    old.add("ann", "ben", arrived=DAY)
     export_interactions(old.url, lake, TENANT)
-    restored(new, dump).add("ann", arrived=DAY + timedelta(days=1))
-    assert export_interactions(new.url, lake, TENANT).removed_rows == 1
-    assert users(lake) == ["ann"]
+    other = restored(new, dump)
+    other.add("eve", arrived=DAY + timedelta(days=1))
+    other.erase("ben")
+    with pytest.raises(UnrelatedDatabaseError, match="DATABASE_URL"):
+        export_interactions(other.url, lake, TENANT)
+    assert users(lake) == ["ann", "ben"]
+    export_interactions(old.url, lake, TENANT)  # its own database goes on
+    other.erase("ann")
+    assert export_interactions(other.url, lake, TENANT).removed_rows == 0
+    assert users(lake) == ["eve"]
 
 
 def test_an_interrupted_reconciliation_is_done_by_the_next_export(
