@@ -17,7 +17,7 @@ from api.database.engine import UNREACHABLE
 from api.database.session import Session
 from api.http.origin import RequestOrigin
 from api.http.principal import CurrentAdmin
-from api.http.schemas import AwareInstant, Page, Paging, PlainText
+from api.http.schemas import Page, Paging, PlainText, QueryInstant
 
 EXPIRY_SECONDS = 3_600.0
 
@@ -54,8 +54,8 @@ async def list_audit_trail(
     actor: Annotated[
         PlainText | None, Query(description="Who did it, as entries write it", examples=["user-uuid"])
     ] = None,
-    from_: Annotated[AwareInstant | None, Query(alias="from", description="Entries of this time and later")] = None,
-    to: Annotated[AwareInstant | None, Query(description="Entries before this time")] = None,
+    from_: Annotated[QueryInstant | None, Query(alias="from", description="Entries of this time and later")] = None,
+    to: Annotated[QueryInstant | None, Query(description="Entries before this time")] = None,
 ) -> Page[AuditRecord]:
     """Logins and failures, API keys, users and roles, plans, caps, erasures and promotions, newest first. Entries are
     kept for 13 months. Of an erased user, `actor`, `target` and `ip` are `erased`."""

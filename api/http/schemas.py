@@ -1,5 +1,6 @@
 """Shared by the schemas of all domains: camelCase, RFC 3339 times, opaque ids and pages."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -108,5 +109,15 @@ def _aware(moment: datetime) -> datetime:
 
 AwareInstant = Annotated[Instant, AfterValidator(_aware)]
 """A time that a client sends. It needs an offset."""
+
+
+def _written_out(value: object) -> object:
+    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\dT", value, re.IGNORECASE | re.ASCII):
+        raise ValueError("a time is written as in RFC 3339, such as 2026-01-31T12:00:00Z")
+    return value
+
+
+QueryInstant = Annotated[AwareInstant, BeforeValidator(_written_out)]
+"""A time in a query string. pydantic alone takes a number there too, for seconds since 1970."""
 
 Json = dict[str, Any]

@@ -31,6 +31,10 @@ QUERIES = {
     "algorithm": ("none", "", "\0"),
     "grant_type": ("", "id_token", "\0"),
     "scope": ("everyone", "\0"),
+    "action": ("", "Key", "key.created;", "\0", "x" * 65),
+    "actor": ("\0", "x" * 1_025, "\ud800"),
+    "from": ("", "0.5", "1767225600", "yesterday", "2026-01-01", "2026-01-01T00:00:00", "9" * 400),
+    "to": ("", "tomorrow", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00", "\0"),
 }
 """What no route takes in a query."""
 SECONDS = 20.0
