@@ -18,6 +18,7 @@ SEMANTIC: dict[str, tuple[tuple[int, ...], str]] = {
     "DELETE /api/users/{user_id}": ((409,), "the last active admin stays"),
     "PATCH /api/users/{user_id}/toggle-status": ((409,), "the last active admin stays active"),
     "POST /api/keys": ((409,), "a tenant has at most 20 live keys"),
+    "GET /api/audit": ((400,), "a period ends after it begins"),
     "POST /api/items": ((400, 409), f"{TAKEN}, and metadata has bounds on its size and depth"),
     "PUT /api/items/{item_id}": ((400,), "metadata has bounds on its size and depth"),
     "PATCH /api/items/{item_id}": ((400,), "metadata has bounds on its size and depth"),
