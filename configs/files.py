@@ -43,12 +43,12 @@ def atomic_file(path: Path, mode: int = _SHARED) -> Iterator[Path]:
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def write_text(path: Path, text: str, mode: int = _SHARED) -> None:
@@ -90,7 +90,7 @@ def unfinished_folder(parent: Path) -> Path:
 def publish_folder(folder: Path, target: Path) -> None:
     """Rename a complete folder into place so that the rename survives a power cut."""
     folder.rename(target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -117,8 +117,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _sync(path: Path) -> None:
-    """Write a file's bytes, or a folder's renames, to disk."""
+def sync(path: Path) -> None:
+    """Write a file's bytes, or a folder's names, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from api.backup.manifest import checksum
-from configs.files import PRIVATE, locked
+from configs.files import PRIVATE, locked, sync
 from configs.journal import ERASURES, REVOCATIONS, Journal
 from configs.settings import PathSettings
 
@@ -154,15 +154,6 @@ def write_copy(target: Path, content: bytes) -> None:
         writing.write(content)
         writing.flush()
         os.fsync(writing.fileno())
-
-
-def sync(path: Path) -> None:
-    """Write a file's bytes, or a folder's names, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _new(path: Path) -> BinaryIO:

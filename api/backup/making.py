@@ -17,7 +17,7 @@ from api.backup.manifest import FORMAT, Manifest, checksum, files_below, verifie
 from api.backup.programs import list_dump, run_program
 from api.database.migrate import head_revision
 from configs import database, journal, settings
-from configs.files import publish_folder
+from configs.files import publish_folder, sync
 from configs.settings import PathSettings, Settings
 
 DUMP = "database.dump"
@@ -52,7 +52,7 @@ def make_backup(paths: PathSettings, url: str, target: Path) -> Manifest:
         contents.write_copy(work / DUMP, b"")  # private from its first byte
         run_program("pg_dump", url, "--format=custom", "--no-owner", "--no-privileges", f"--file={work / DUMP}")
         list_dump(work / DUMP)
-        contents.sync(work / DUMP)
+        sync(work / DUMP)
         contents.copy_rest(paths, work / STATE)
         contents.copy_journals(paths, work / STATE)
         contents.write_copy(work / ENVIRONMENT, json.dumps(_environment(), indent=1).encode())
@@ -61,7 +61,7 @@ def make_backup(paths: PathSettings, url: str, target: Path) -> Manifest:
         write_manifest(work, manifest)
         verified_manifest(work)
         for folder in (path for path in work.rglob("*") if path.is_dir()):
-            contents.sync(folder)
+            sync(folder)
         publish_folder(work, target)
     return manifest
 

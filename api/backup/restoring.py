@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from psycopg.conninfo import conninfo_to_dict
 
-from api.backup.contents import copy_file, sync
+from api.backup.contents import copy_file
 from api.backup.journals import entries_of, given_journals, place_journal, require_continuation
 from api.backup.making import DUMP, ENVIRONMENT, STATE, BackupError, only_attempt, work_folders
 from api.backup.manifest import BrokenBackupError, files_below, verified_manifest
@@ -32,7 +32,7 @@ from api.backup.servers import (
     own_database,
 )
 from api.erasure.journal import ErasureJournal
-from configs.files import publish_folder, write_private
+from configs.files import publish_folder, sync, write_private
 from configs.journal import ERASURES, REVOCATIONS, JournalSettings, read_journal
 from configs.settings import DatabaseSettings, PathSettings
 
@@ -90,7 +90,7 @@ def restore_backup(
         copy_file(source / ENVIRONMENT, work / "restored-environment.json")
         for name, path in journals.items():
             place_journal(path, work / "journal" / name)
-        _move_addresses(work, manifest.state_dir, work)
+        move_addresses(work, manifest.state_dir, work)
         if database.url is None:
             server = bundled_server(work)
         else:
@@ -120,7 +120,7 @@ def restore_backup(
             )
         if database.url is None:
             move_cluster(work, root)
-        _move_addresses(work, str(work), root)
+        move_addresses(work, str(work), root)
         write_private(work / REPORT, json.dumps(asdict(report), indent=1))
         for folder in (path for path in work.rglob("*") if path.is_dir() and os.access(path, os.R_OK)):
             sync(folder)
@@ -163,7 +163,7 @@ def _follow_database(state: Path, url: str) -> str:
     return run_child([sys.executable, "-m", "pipelines", "follow-database"], environment).strip()
 
 
-def _move_addresses(state: Path, before: str, after: Path) -> None:
+def move_addresses(state: Path, before: str, after: Path) -> None:
     """Rewrite the absolute paths that MLflow and the values of Dagster's assets hold."""
     old, new = Path(before), after
     store = state / "mlflow" / "mlflow.db"
