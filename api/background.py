@@ -1,16 +1,10 @@
 """Work that is repeated beside the requests for as long as the application runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 import structlog
-
-from configs.journal import AnotherJournalError, Journal
-
-JOURNAL_COPY_SECONDS = 0.5
-_AFTER_FAILURE_SECONDS = 15.0
 
 log = structlog.get_logger(__name__)
 
@@ -71,38 +65,6 @@ class PeriodicTask:
             except Exception:
                 log.exception("a background task failed and is tried again", task=self._name)
                 pause = self._seconds_after_failure
-
-
-@asynccontextmanager
-async def copying(
-    journal: Journal, first: Callable[[], Awaitable[object]], expected: tuple[type[Exception], ...]
-) -> AsyncIterator[None]:
-    """While inside, the copy of a journal follows within a second. Before that, `first` is called until it succeeds."""
-    pending = True
-
-    async def follow() -> None:
-        nonlocal pending
-        if pending:
-            await first()
-            pending = False
-        await asyncio.to_thread(journal.copy)
-
-    name = f"copy of {journal.path.name}"
-    errors = (OSError, AnotherJournalError)
-    task = PeriodicTask(
-        name,
-        follow,
-        JOURNAL_COPY_SECONDS,
-        expected=(*errors, *expected),
-        starts_with_pause=False,
-        seconds_after_failure=_AFTER_FAILURE_SECONDS,
-    )
-    async with task:
-        yield
-    try:
-        await asyncio.to_thread(journal.copy)  # what came since the last turn
-    except errors as error:
-        log.error("a journal was not copied; the next start does it", task=name, error=repr(error))
 
 
 async def cancel_until_done(task: "asyncio.Task[None]") -> None:

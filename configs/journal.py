@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from configs.files import PRIVATE
+from configs.files import PRIVATE, sync
 from configs.settings import Settings
 
 ERASURES = "erasures.jsonl"
@@ -115,9 +115,7 @@ def _exclusive(path: Path) -> Iterator[Any]:
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE), "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if made:
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            sync(path.parent)
         yield file
 
 

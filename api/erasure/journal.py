@@ -14,8 +14,8 @@ from itertools import islice
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
-from api.background import copying
 from api.database.engine import UNREACHABLE, Pool
+from api.journal_copies import copying_journal
 from configs.journal import ERASURES, Journal, JournalSettings
 from configs.settings import PathSettings
 
@@ -50,7 +50,7 @@ class ErasureJournal:
 
     def copied(self, pool: Pool) -> AbstractAsyncContextManager[None]:
         """While inside, missing lines are filled in, and the copy follows within a second."""
-        return copying(self._journal, lambda: self.fill(pool), UNREACHABLE)
+        return copying_journal(self._journal, lambda: self.fill(pool), UNREACHABLE)
 
     async def _stage(self, connection: AsyncConnection[TupleRow]) -> None:
         await connection.execute(

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from uuid import UUID
 
-from api.background import copying
+from api.journal_copies import copying_journal
 from configs.journal import REVOCATIONS, Journal, JournalSettings
 from configs.settings import PathSettings
 
@@ -32,7 +32,7 @@ class RevocationJournal:
 
     def copied(self) -> AbstractAsyncContextManager[None]:
         """While inside, the copy follows within a second."""
-        return copying(self._journal, _nothing, ())
+        return copying_journal(self._journal, _nothing, ())
 
 
 async def _nothing() -> None:
