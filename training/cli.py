@@ -56,7 +56,8 @@ ItemsFile = Annotated[Path | None, typer.Option(help="CSV or Parquet: item_id; a
 How = Annotated[Protocol, typer.Option(help="One cut in time for all users, or every user's last event.")]
 ExcludeSeen = Annotated[SeenPolicy, typer.Option(help="Which of a user's earlier items are left out of the ranking.")]
 Configs = Annotated[
-    Path | None, typer.Option(help="Folder whose <family>.yaml files win over configs/models.", file_okay=False)
+    Path | None,
+    typer.Option(help="Folder whose <family>.yaml files win over the defaults.", file_okay=False),
 ]
 Seconds = Annotated[float, typer.Option(help="Bound on the fits of one family.", min=1)]
 Seed = Annotated[int, typer.Option(min=0)]
@@ -145,7 +146,8 @@ def tune(
     of an ensemble are fitted before the search, once for all trials, with the configurations in use.
     """
     _limit_threads(threads)
-    from training.config import load_config
+    from training.config import config_for
+    from training.data.profile import DataProfile
     from training.models.contract import RuntimeOptions
     from training.models.registry import family_class
     from training.terminal import StudyProgress
@@ -154,9 +156,9 @@ def tune(
 
     uri = tracking or TrackingSettings().uri
     try:
-        base = load_config(family, folder=configs)
-        space = load_space(family)
+        tuned, space = family_class(family), load_space(family)
         loaded, split = _load(interactions, items, protocol, exclude_seen)
+        base = config_for(family, DataProfile.of(split.train), folder=configs)
         options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
         fit = _ensemble_fit(family, loaded, split, configs, options)
         with (
@@ -170,7 +172,7 @@ def tune(
                     run.log_trial(trial)
 
             result = run_study(
-                family_class(family),
+                tuned,
                 split,
                 space,
                 base,
@@ -194,7 +196,8 @@ def _ensemble_fit(
     family: str, loaded: "LoadedDataset", split: "Split", configs: Path | None, options: "RuntimeOptions"
 ) -> "FitFunction | None":
     """How a trial fits an ensemble, whose base models are fitted here; None for any other family."""
-    from training.config import load_config
+    from training.config import config_for
+    from training.data.profile import DataProfile
     from training.evaluation.comparison import ENSEMBLE_MEMBERS
     from training.models.contract import Ensemble
     from training.models.registry import family_class
@@ -205,7 +208,9 @@ def _ensemble_fit(
         return None
     names = [name for name in ENSEMBLE_MEMBERS if name != "content-based" or any(loaded.dataset.items.metadata)]
     messages.print(f"fitting {', '.join(names)} twice, for all trials", style="dim")
-    return ensemble_fit(ensemble, split, {name: load_config(name, folder=configs) for name in names}, options)
+    profile = DataProfile.of(split.train)
+    chosen = {name: config_for(name, profile, folder=configs) for name in names}
+    return ensemble_fit(ensemble, split, chosen, options)
 
 
 @contextmanager

@@ -21,8 +21,9 @@ import structlog
 from threadpoolctl import threadpool_limits
 
 from feature_store.interaction_types import SeenPolicy
-from training.config import load_config
+from training.config import config_for
 from training.data.dataset import Dataset
+from training.data.profile import DataProfile
 from training.data.splits import Split, temporal_split
 from training.evaluation.calibration import ScoreMap, fit_score_map
 from training.evaluation.rankings import HoldoutRankings, ProgressCallback, rank_test_queries
@@ -125,7 +126,7 @@ def train_family(
         family: a name of `registry.families()`.
         dataset: a whole snapshot.
         options: `max_seconds` bounds the three fits together.
-        config: hyper-parameters; default those of `configs/models/<family>.yaml`.
+        config: hyper-parameters; default the family's for such data (`training.config.config_for`).
         base_models: the models that the ensemble weighs, trained on the same data set and split.
         exclude_seen: the tenant's `excludeSeen`, which decides what the metrics mask.
         split: where the caller has made `temporal_split(dataset, exclude_seen)` already.
@@ -136,7 +137,7 @@ def train_family(
         ValueError: the data cannot be split in time, or are not enough for the family.
     """
     split = split or temporal_split(dataset, exclude_seen)
-    config = config or load_config(family)
+    config = config or config_for(family, DataProfile.of(split.train))
     expected = _forecast(family, config, split, options, base_models or {}, past, dataset)
     found = _fit_and_evaluate(family, config, split, options, base_models or {}, expected)
     with measure_usage() as usage, threadpool_limits(options.threads):
@@ -175,7 +176,7 @@ def evaluate_family(
         family: a name of `registry.families()`.
         split: the window.
         options: `max_seconds` bounds the fits together.
-        config: hyper-parameters; default those of `configs/models/<family>.yaml`.
+        config: hyper-parameters; default the family's for such data (`training.config.config_for`).
         base_models: the models that the ensemble weighs, measured on the same split.
         on_progress: called while the test queries are ranked.
 
@@ -183,7 +184,7 @@ def evaluate_family(
         KeyError: no such family.
         ValueError: the data are not enough for the family.
     """
-    config = config or load_config(family)
+    config = config or config_for(family, DataProfile.of(split.train))
     expected = _forecast(family, config, split, options, base_models or {})
     return _fit_and_evaluate(family, config, split, options, base_models or {}, expected, on_progress)
 

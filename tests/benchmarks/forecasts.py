@@ -27,9 +27,10 @@ from feature_store.loaders.problems import ImportRefusedError
 from tests.benchmarks.generated import RECIPES, generate
 from tests.benchmarks.quality.datasets import files_of
 from tests.fixtures.busy import busy_cores
-from training.config import load_config
+from training.config import config_for
 from training.data.dataset import Dataset
 from training.data.loaders import load_dataset_files
+from training.data.profile import DataProfile
 from training.data.splits import Split, leave_one_out_split, temporal_split
 from training.evaluation.comparison import ENSEMBLE_MEMBERS, FAMILIES
 from training.models.contract import ModelConfig, RuntimeOptions
@@ -101,7 +102,7 @@ def measure(run: Run, dataset: Dataset, arguments: argparse.Namespace) -> Iterat
             family,
             run.split(fewer) if smaller else split,
             options=options,
-            config=_config(family, run.dataset, arguments.epochs),
+            config=_config(family, run.dataset, split.train, arguments.epochs),
             base_models=base_models if is_ensemble(family) else {},
         )
         if family in ENSEMBLE_MEMBERS and not smaller:
@@ -130,10 +131,10 @@ def some_users(dataset: Dataset, events: int) -> Dataset:
     return dataset.where(drawn[dataset.interactions.users])
 
 
-def _config(family: str, dataset: str, epochs: int) -> ModelConfig:
-    """That of the data set, where there is one."""
+def _config(family: str, dataset: str, train: Dataset, epochs: int) -> ModelConfig:
+    """The defaults for the data, and the file of the data set where there is one."""
     bounded = {"epochs": epochs, "patience": epochs, "refit_epochs": 1} if family == "deep-learning" else None
-    return load_config(family, bounded, Path(str(files("configs"))) / "models" / dataset)
+    return config_for(family, DataProfile.of(train), bounded, Path(str(files("configs"))) / "models" / dataset)
 
 
 def line(found: dict[str, Any]) -> str:

@@ -8,7 +8,8 @@ from typing import Protocol
 import structlog
 from pydantic import BaseModel, ConfigDict
 
-from training.config import load_config
+from training.config import config_for
+from training.data.profile import DataProfile
 from training.data.splits import Split
 from training.evaluation.intervals import Estimate
 from training.evaluation.kept_models import kept_or_new
@@ -79,7 +80,7 @@ class EvaluationSetup:
     split: Split
     options: RuntimeOptions
     has_metadata: bool = True
-    configs: Path | None = None  # folder whose <family>.yaml files win over `configs/models`
+    configs: Path | None = None  # folder whose <family>.yaml files win over the defaults for the data
     keep: Path | None = None  # folder of evaluated models, which a later run loads
 
 
@@ -95,13 +96,14 @@ def evaluate_families(
     Raises:
         KeyError: a name of no family.
     """
-    configs = {family: load_config(family, folder=setup.configs) for family in families}
+    profile = DataProfile.of(setup.split.train)
+    configs = {family: config_for(family, profile, folder=setup.configs) for family in families}
     ensembles = [family for family in families if is_ensemble(family)]
     others = [family for family in families if family not in ensembles]
     base_models: dict[str, EvaluatedModel] = {}
     additional = [family for family in ENSEMBLE_MEMBERS if ensembles and family not in others]
     for family in [*others, *additional]:
-        config = configs.get(family) or load_config(family, folder=setup.configs)
+        config = configs.get(family) or config_for(family, profile, folder=setup.configs)
         outcome = _evaluate(family, config, setup, {}, progress)
         if family in ENSEMBLE_MEMBERS and isinstance(outcome, EvaluatedModel):
             base_models[family] = outcome

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from feature_store.online import Histories
 from training.data.dataset import Dataset
+from training.data.profile import DataProfile
 from training.data.splits import Holdout
+from training.models.default_values import family_values
 from training.models.lists import (
     NO_ITEM,
     Contributions,
@@ -66,6 +68,16 @@ class Recommender(ABC):
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         self.config = config or self.Config()
+
+    @classmethod
+    def default_config(cls, profile: DataProfile) -> ModelConfig:
+        """The hyper-parameters for data of this profile, where nobody has chosen any.
+
+        By default those of `configs/models/<family>.yaml`, and of the class for what the file leaves out. A family
+        overrides it where good values depend on the data. Values that it computes are rounded
+        (`training.data.profile.preferred_number`), so that the same tenant has the same configuration tomorrow.
+        """
+        return cls.Config.model_validate(family_values(cls.family))
 
     @abstractmethod
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
