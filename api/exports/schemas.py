@@ -34,4 +34,5 @@ class PersonExport(Schema):
     audit_about_user: list[Row] = _rows("The audit trail of what others did to the person")
     billing_changes: list[Row] = _rows("Changes of cap that the person made")
     erasures: list[Row] = _rows("When an earlier user of this id was erased")
+    alert_addresses: list[Row] = _rows("Whether alerts of the pipeline go to the person's address, and since when")
     failed_logins: list[Row] = _rows("Wrong passwords for the person's address that delay it")

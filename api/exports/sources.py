@@ -94,6 +94,13 @@ SOURCES: dict[str, ExportSource] = {
     ),
     "billing_changes": ExportSource("billing_audit", ("at", "id"), "{table}.actor = 'user:' || %(user)s"),
     "erasures": ExportSource("tombstones", ("user_id",)),
+    "alert_addresses": ExportSource(
+        "pipeline_settings",
+        ("tenant_id",),
+        "EXISTS (SELECT FROM jsonb_array_elements_text({table}.settings #> '{{alerts,emails}}') AS address "
+        "WHERE lower(address) = lower(%(email)s))",
+        frozenset({"settings", "webhook_secret"}),
+    ),
     "failed_logins": ExportSource(
         "failed_logins",
         ("account",),

@@ -84,6 +84,17 @@ def is_public(address: Address) -> bool:
     )
 
 
+def require_public(url: str) -> None:
+    """Raise OutgoingRefusedError where the URL can be refused as it is written. Names are resolved at each call."""
+    host = _target(url).host
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:  # a name
+        return
+    if not is_public(address):
+        raise OutgoingRefusedError("the host is not on the internet")
+
+
 async def look_up(host: str, port: int) -> list[Address]:
     """The addresses of a name, by the system's resolver. Raises OSError."""
     ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)

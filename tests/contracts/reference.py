@@ -387,6 +387,8 @@ ADDED = {
     "GET /api/users/{user_id}/export": "what is held on a user",
     "GET /api/users/{user_id}/interactions": "what a user did",
     "GET /api/audit": "who did what",
+    "GET /api/settings/pipeline": "what a tenant's pipeline differs in",
+    "PUT /api/settings/pipeline": "what a tenant's pipeline differs in",
     "GET /api/billing/audit": "who changed plan, cap or subscription",
     "POST /api/billing/webhook": "Stripe's events",
 }

@@ -9,6 +9,7 @@ from sqlmodel import SQLModel
 from api.erasure.tables import Tombstone
 from api.interactions.tables import Interaction
 from api.items.tables import CatalogueState, Item
+from api.settings.tables import PipelineSettingsRow
 from api.tenants.tables import Tenant
 from feature_store import columns as c
 from feature_store import sources
@@ -49,6 +50,7 @@ def test_arrow_types_of_the_lake_are_those_that_the_database_sends(database_url:
         (Item, {"tenant_id", "deleted_at", "id"}),
         (CatalogueState, {"tenant_id", "version"}),
         (Tenant, {"id", "deleted_at", "exclude_seen"}),
+        (PipelineSettingsRow, {"tenant_id", "settings"}),
         (Tombstone, {"tenant_id", "user_id", "erased_at", "xid"}),
     ],
 )

@@ -27,6 +27,7 @@ SEMANTIC: dict[str, tuple[tuple[int, ...], str]] = {
     "POST /api/v1/similar": ((400,), "a filter is a language of its own"),
     "POST /api/billing/checkout": ((400,), "which plans are for sale is not the schema's"),
     "PUT /api/billing/overage-cap": ((400,), "an amount has at most two decimals"),
+    "PUT /api/settings/pipeline": ((400,), "a webhook is on the internet, and its secret is printable ASCII"),
     "POST /api/billing/webhook": ((400,), "only Stripe can sign"),
     "POST /graphql": ((400,), "a document is a language of its own, and names its operations"),
 }
