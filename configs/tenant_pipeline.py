@@ -5,7 +5,8 @@ are camelCase in JSON. The default of each field is what a tenant without any se
 has a bound, since an administrator of any tenant may send them.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StrictBool
 from pydantic.alias_generators import to_camel
@@ -44,10 +45,9 @@ _Float = Annotated[float, Field(strict=True)]
 _Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 _Family = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_Email = Annotated[
-    str, Field(max_length=254, pattern=rf"^[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@{_LABEL}(\.{_LABEL})*$")
-]
-"""An address in the form of HTML's `input type=email`: ASCII without white space, so that it ends no mail header."""
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}"
+_Email = Annotated[str, Field(max_length=254, pattern=rf"^{_ATOM}(\.{_ATOM})*@{_LABEL}(\.{_LABEL})*$")]
+"""An address in the form of RFC 5321 without quotes: ASCII without white space, so that it ends no header of a mail."""
 _WebhookUrl = Annotated[
     str,
     Field(
@@ -209,3 +209,8 @@ class TenantPipeline(SettingsGroup):
     promotion: TenantPromotion = TenantPromotion()
     drift: TenantDrift = TenantDrift()
     alerts: TenantAlerts = TenantAlerts()
+
+    @classmethod
+    def stored(cls, settings: Mapping[str, Any]) -> Self:
+        """Settings that were valid when they were stored. Those that a later version added are left out."""
+        return cls.model_validate(settings, extra="ignore")

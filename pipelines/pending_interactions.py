@@ -26,10 +26,16 @@ class PendingInteractions:
         return max(0, settings.retrain_after - self.new)
 
 
-def pending_interactions(installation: Installation, tenant_id: str) -> PendingInteractions:
-    """Count a tenant's new interactions in the database, up to the larger of the two thresholds."""
+def pending_interactions(
+    installation: Installation, tenant_id: str, settings: PipelineSettings | None = None
+) -> PendingInteractions:
+    """Count a tenant's new interactions in the database, up to the larger of the two thresholds.
+
+    settings: in force for the tenant; None: those of the installation.
+    """
     cursor = TenantLake(installation.paths.lake, tenant_id).cursor()
-    at_most = max(installation.pipeline.retrain_after, installation.pipeline.first_model_after)
+    settings = settings or installation.pipeline
+    at_most = max(settings.retrain_after, settings.first_model_after)
     url = installation.database_url()
     new = sources.count_new_interactions(url, tenant_id, cursor.next_xid, at_most, cursor.cluster)
     return PendingInteractions(cursor.rows, new, cursor.next_xid)

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
+from configs.settings import PipelineSettings
 from configs.tenant_pipeline import TenantPipeline
 from feature_store.settings_sources import read_pipeline_settings
 from pipelines.resources import Installation
-
-_DEFAULTS = TenantPipeline()
 
 
 def tenant_settings(installation: Installation, tenant: str) -> TenantPipeline:
@@ -20,9 +19,16 @@ def all_tenant_settings(installation: Installation, only: str | None = None) -> 
     A tenant that has set nothing has the defaults. only: the one tenant whose settings are wanted.
     """
     read = read_pipeline_settings(installation.database_url(), only)
-    return _WithDefaults({tenant: TenantPipeline.model_validate(settings) for tenant, settings in read.items()})
+    return _WithDefaults({tenant: TenantPipeline.stored(settings) for tenant, settings in read.items()})
+
+
+def in_force(installation: Installation, settings: TenantPipeline) -> PipelineSettings:
+    """The installation's settings, with what the tenant has set in their place."""
+    training = settings.training
+    given = {"retrain_after": training.retrain_after, "train_seconds": training.seconds}
+    return installation.pipeline.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 class _WithDefaults(dict[str, TenantPipeline]):
     def __missing__(self, tenant: str) -> TenantPipeline:
-        return _DEFAULTS
+        return TenantPipeline()

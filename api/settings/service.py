@@ -18,17 +18,15 @@ _TEXTS = ("alerts.webhookUrl", "alerts.emails", "promotion.floors")
 """Settings whose values are texts that people write: the audit trail names these settings, and not their values."""
 
 
-async def pipeline_settings(session: AsyncSession, scope: TenantScope) -> PipelineSettingsOut:
+async def current_settings(session: AsyncSession, scope: TenantScope) -> PipelineSettingsOut:
     """The settings in force."""
     row = await PipelineSettingsRepository(session, scope).find()
     if row is None:
         return _shown(TenantPipeline(), has_secret=False)
-    return _shown(TenantPipeline.model_validate(row.settings), has_secret=row.webhook_secret is not None)
+    return _shown(TenantPipeline.stored(row.settings), has_secret=row.webhook_secret is not None)
 
 
-async def replace_pipeline_settings(
-    session: AsyncSession, scope: TenantScope, new: TenantPipeline
-) -> PipelineSettingsOut:
+async def replace_settings(session: AsyncSession, scope: TenantScope, new: TenantPipeline) -> PipelineSettingsOut:
     """Replace all settings. Raises Invalid for a webhook that is not on the internet, TenantGone.
 
     The webhook's secret stays where none is sent. Where there is none it is made, and goes with the webhook's URL.
@@ -42,7 +40,7 @@ async def replace_pipeline_settings(
     repository = PipelineSettingsRepository(session, scope)
     await repository.lock()
     row = await repository.find()
-    before = TenantPipeline() if row is None else TenantPipeline.model_validate(row.settings)
+    before = TenantPipeline() if row is None else TenantPipeline.stored(row.settings)
     known = None if row is None else row.webhook_secret
     made = None if url is None or sent is not None or known is not None else f"whsec_{secrets.token_urlsafe(32)}"
     secret = None if url is None else sent.get_secret_value() if sent is not None else known or made

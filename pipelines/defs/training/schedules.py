@@ -7,6 +7,7 @@ from pipelines.partitions import TENANTS
 from pipelines.pending_interactions import pending_interactions
 from pipelines.resources import Installation
 from pipelines.runs import active_run
+from pipelines.tenant_settings import all_tenant_settings
 
 
 def nightly(cron: str, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
@@ -21,11 +22,14 @@ def nightly(cron: str, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinitio
     def schedule(
         context: dg.ScheduleEvaluationContext, installation: dg.ResourceParam[Installation]
     ) -> list[dg.RunRequest] | dg.SkipReason:
-        """Retrains every tenant that has enough interactions for a model and no active run."""
+        """Retrains every tenant that has enough interactions for a model, no active run, and has not opted out."""
         scheduled = context.scheduled_execution_time.isoformat()
         first = installation.pipeline.first_model_after
         requests = []
+        of_tenants = all_tenant_settings(installation)
         for tenant in sorted(context.instance.get_dynamic_partitions(TENANTS)):
+            if not of_tenants[tenant].training.nightly:
+                continue
             pending = pending_interactions(installation, tenant)
             if pending.in_lake + pending.new >= first and not active_run(context.instance, tenant):
                 tags = {"trigger": "nightly"}

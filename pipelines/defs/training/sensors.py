@@ -7,6 +7,7 @@ from pipelines.partitions import TENANTS
 from pipelines.pending_interactions import pending_interactions
 from pipelines.resources import Installation
 from pipelines.runs import active_run
+from pipelines.tenant_settings import all_tenant_settings, in_force
 
 
 def retrain_after_interactions(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -16,12 +17,14 @@ def retrain_after_interactions(status: dg.DefaultSensorStatus) -> dg.SensorDefin
     def sensor(context: dg.SensorEvaluationContext, installation: dg.ResourceParam[Installation]) -> dg.SensorResult:
         """Retrains a tenant with enough new interactions since the last export, or enough for a first model."""
         requests, waiting = [], []
+        of_tenants = all_tenant_settings(installation)
         for tenant in sorted(context.instance.get_dynamic_partitions(TENANTS)):
             if run := active_run(context.instance, tenant):
                 waiting.append(f"{tenant}: run {run.run_id} is {run.status.value.lower()}")
                 continue
-            pending = pending_interactions(installation, tenant)
-            if missing := pending.missing(installation.pipeline):
+            settings = in_force(installation, of_tenants[tenant])
+            pending = pending_interactions(installation, tenant, settings)
+            if missing := pending.missing(settings):
                 waiting.append(f"{tenant}: {missing} more interactions")
             else:
                 # One run per export: where a run fails before it has exported, the nightly run tries again.

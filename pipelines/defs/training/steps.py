@@ -7,11 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
+from configs.tenant_pipeline import TenantPipeline
 from feature_store.interaction_types import SeenPolicy, seen_policy
 from feature_store.lake import tenant_folder
 from feature_store.snapshots import SnapshotManifest, snapshot_folder
 from pipelines.defs.training.families import base_models_of
 from pipelines.resources import Installation
+from pipelines.tenant_settings import in_force, tenant_settings
 from training.data.dataset import Dataset, load_snapshot
 from training.data.splits import Split, temporal_split
 from training.evaluation.promotion import Decision, IncomparableChampion, decide, load_policy
@@ -55,8 +57,13 @@ class TrainingRun:
         return tracking_of(self.installation)
 
     @property
+    def settings(self) -> TenantPipeline:
+        """What the tenant has set, as of now."""
+        return tenant_settings(self.installation, self.tenant)
+
+    @property
     def options(self) -> RuntimeOptions:
-        settings = self.installation.pipeline
+        settings = in_force(self.installation, self.settings)
         return RuntimeOptions(
             device=settings.train_device, threads=settings.train_threads, max_seconds=settings.train_seconds
         )
