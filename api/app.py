@@ -41,6 +41,7 @@ from api.metering.meter import Meter
 from api.users.passwords import Passwords
 from configs.database import LimitsOfRequests
 from configs.journal import JournalSettings
+from configs.mail import MailSettings
 from configs.settings import (
     ApiSettings,
     AuthSettings,
@@ -83,6 +84,7 @@ class Configuration:
     serving: ServingSettings = field(default_factory=ServingSettings)
     billing: BillingSettings = field(default_factory=BillingSettings)
     journal: JournalSettings = field(default_factory=JournalSettings)
+    mail: MailSettings = field(default_factory=MailSettings)
 
 
 def create_app(configuration: Configuration | None = None) -> FastAPI:

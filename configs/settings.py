@@ -6,6 +6,7 @@ The modules of this package:
     database    roles and limits of connections
     plans       subscription plans (`plans.yaml`)        plugins     model families of other packages
     logging     structured logs                          files       files and folders that appear whole or not at all
+    mail        the SMTP server                          tenant_pipeline   what tenants set of their pipelines
     memory      garbage collection of servers            priority    low priority for the background
     journal     what a restore must not undo
     local/      the processes of one machine: demo, PostgreSQL
