@@ -141,7 +141,9 @@ class TenantDrift(SettingsGroup):
 
     enabled: StrictBool = True
     psi: Annotated[_Float, Field(ge=0.01, le=10)] = Field(
-        default=0.25, description="Population stability index above which a distribution has shifted"
+        default=0.1,
+        description="Population stability index below which no shift is reported; above it, one that the tenant's own "
+        "past does not explain is",
     )
     volume_drop: Annotated[_Float, Field(ge=0.01, le=1)] = Field(
         default=0.4, description="Fall of the volume against the same weekday that is reported"

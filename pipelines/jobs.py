@@ -10,6 +10,7 @@ RETRAIN = "retrain"
 LAKE = "lake"
 GENERATE = "generate"
 ANALYTICS = "analytics"
+MEASURE_DRIFT = "measure_drift"
 
 WORK_TAG = "recommendai/work"
 """The kind of work of a run, by which the instance bounds how many run at once: see `pipelines.instance`."""

@@ -36,6 +36,29 @@ def line_plot(
     return _image(figure)
 
 
+def limit_plot(
+    x: Sequence[Any],
+    y: npt.NDArray[Any],
+    limits: npt.NDArray[Any],
+    beyond: npt.NDArray[Any],
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> dg.MetadataValue:
+    """A line plot beside its limit, both with gaps where they are NaN; the points that are beyond it are marked."""
+    figure, axes = _axes(xlabel, ylabel)
+    axes.plot(x, y, marker=".", linewidth=1.2, label="value")
+    axes.plot(x, limits, linestyle="--", linewidth=1.0, color="grey", label="limit")
+    if beyond.any():
+        marked = [day for day, is_beyond in zip(x, beyond, strict=True) if is_beyond]
+        axes.plot(marked, y[beyond], marker="o", linestyle="none", color="crimson", label="drift")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left", fontsize="small", frameon=False)
+    if len(x) and hasattr(x[0], "year"):
+        figure.autofmt_xdate()
+    return _image(figure)
+
+
 def rank_plot(values: npt.NDArray[Any], *, xlabel: str, ylabel: str) -> dg.MetadataValue:
     """Values against their rank, largest first, both on logarithmic axes: a power law is a straight line there."""
     figure, axes = _axes(xlabel, ylabel)

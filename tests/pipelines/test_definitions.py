@@ -51,15 +51,15 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
     assets = {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()}
     assert assets == {
         *("lake_interactions", "lake_items", "feature_snapshot", "evaluation", "champions", "release"),
-        "pipeline_settings",
+        *("pipeline_settings", "drift"),
         *("recommendation_records", "daily_activity", "daily_accuracy"),
         *(family.replace("-", "_") for family in families()),
     }
     assert {job for job in repository.job_names if not job.startswith("__")} == {
-        *("retrain", "lake", "generate", "analytics"),
+        *("retrain", "lake", "generate", "analytics", "measure_drift"),
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         *("new_tenants", "retrain_after_interactions", "generation_jobs", "activity", "erasures", "deleted_tenants"),
         "failed_runs",
     }
-    assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics"}
+    assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}

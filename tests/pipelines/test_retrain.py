@@ -24,6 +24,7 @@ from feature_store.lake import TenantLake
 from feature_store.loaders.mapping import Mapping
 from pipelines.__main__ import app as pipelines
 from pipelines.definitions import build_definitions
+from pipelines.defs.monitoring.assets import CHECKS
 from pipelines.defs.training.steps import TrainingRun, tracking_of
 from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANTS
@@ -102,12 +103,15 @@ def test_every_asset_is_made_and_every_check_passes(trained: Trained) -> None:
     made = {event.asset_key.path[-1] for event in trained.result.get_asset_materialization_events()}
     assert made == {
         *("lake_interactions", "lake_items", "feature_snapshot", "evaluation", "champions", "release"),
-        *("daily_activity", "daily_accuracy"),
+        *("daily_activity", "daily_accuracy", "drift"),
         *(family.replace("-", "_") for family in families()),
     }
     checks = trained.result.get_asset_check_evaluations()
-    assert len(checks) == 7
-    assert all(check.passed and check.blocking for check in checks)
+    lake = [check for check in checks if check.asset_key.path[-1] != "drift"]
+    assert len(lake) == 7
+    assert all(check.passed and check.blocking for check in lake)
+    assert {check.check_name for check in checks if check not in lake} == set(CHECKS)
+    assert all(check.passed and not check.blocking for check in checks if check not in lake)
     assert {check.partition for check in checks} == {TENANT}
 
 

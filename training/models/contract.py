@@ -127,6 +127,13 @@ class Recommender(ABC):
         Used by `similar` and for the diversity of lists. An item the family knows nothing about has a zero vector.
         """
 
+    def vector_norms(self) -> FloatMatrix | None:
+        """The lengths that the item vectors of the dot product have, float32 [n_items]; `item_vectors` are scaled to 1.
+
+        None, the default, for a family whose scores are no dot products. The pipeline watches which lengths are asked.
+        """
+        return None
+
     @abstractmethod
     def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
         """Contributions of row b's history to the raw score of items[b], one per row. items: int32 [batch]."""

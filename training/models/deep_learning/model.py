@@ -186,6 +186,9 @@ class DeepLearning(Recommender):
         lengths = self.items.norm(dim=1, keepdim=True)
         return torch.where(lengths > 0, self.items / lengths.clamp(min=1e-12), 0.0).numpy()
 
+    def vector_norms(self) -> FloatMatrix:
+        return self.items.norm(dim=1).numpy()
+
     def explain(self, histories: Histories, items: Positions) -> list[Contributions]:
         return [attribution.to_item(found, 0) for found in self.explain_lists(histories, items[:, None])]
 

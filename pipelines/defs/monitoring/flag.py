@@ -1,0 +1,83 @@
+"""The flag that stops publishing: set by a day with drift, lifted by the next day without it or by a person.
+
+It lies among the values of assets, `drift/<tenant>.json`, and is deleted with the tenant.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from configs.files import write_text
+from pipelines.io_managers import values_folder
+from pipelines.resources import Installation
+
+DRIFT = "drift"
+"""The name of the asset."""
+
+
+@dataclass(frozen=True)
+class DriftState:
+    """What the asset `drift` last found of a tenant, and what follows from it."""
+
+    until: str | None = None  # YYYY-MM-DD, the last day that was complete when drift was measured
+    day: str | None = None  # the newest day that was judged; earlier where the tenant's data have ended
+    drifted: tuple[str, ...] = ()  # names of measures
+    stops_publishing: bool = False
+    lifted_by: str | None = None  # who lifted the flag of this day
+    lifted_because: str | None = None
+
+    def after(self, until: date, day: date, drifted: list[str], action: str) -> "DriftState":
+        """The state after this day was judged. A flag that a person lifted stays so until another day drifts.
+
+        until: the last day that is complete in the lake.
+        """
+        same = day.isoformat() == self.day
+        lifted = same and self.lifted_by is not None
+        return DriftState(
+            until=until.isoformat(),
+            day=day.isoformat(),
+            drifted=tuple(drifted),
+            stops_publishing=bool(drifted) and action == "stop_publishing" and not lifted,
+            lifted_by=self.lifted_by if same else None,
+            lifted_because=self.lifted_because if same else None,
+        )
+
+    def newly(self, drifted: list[str]) -> list[str]:
+        """Those of the measures that had not drifted before: what an alert tells of, once."""
+        return [name for name in drifted if name not in self.drifted]
+
+
+def read_drift(installation: Installation, tenant_id: str) -> DriftState:
+    """What was last found of the tenant; the state without drift where nothing was measured yet."""
+    path = _path(installation, tenant_id)
+    if not path.exists():
+        return DriftState()
+    found = json.loads(path.read_text())
+    return DriftState(**{**found, "drifted": tuple(found["drifted"])})
+
+
+def write_drift(installation: Installation, tenant_id: str, state: DriftState) -> None:
+    """Keep what was found of the tenant, in place of what was found before."""
+    write_text(_path(installation, tenant_id), json.dumps(asdict(state), indent=1))
+
+
+def lift_flag(installation: Installation, tenant_id: str, by: str, reason: str) -> DriftState:
+    """Let the tenant's releases be published again in spite of the drift that was found. Returns the state before.
+
+    Raises LookupError where no flag is set.
+    """
+    before = read_drift(installation, tenant_id)
+    if not before.stops_publishing:
+        raise LookupError(f"drift does not stop the publishing of tenant {tenant_id}")
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    write_drift(
+        installation,
+        tenant_id,
+        replace(before, stops_publishing=False, lifted_by=by, lifted_because=f"{reason} ({at})"),
+    )
+    return before
+
+
+def _path(installation: Installation, tenant_id: str) -> Path:
+    return values_folder(installation.paths) / DRIFT / f"{tenant_id}.json"
