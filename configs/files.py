@@ -16,7 +16,8 @@ PRIVATE = 0o600
 """Mode of a file that its owner alone may read."""
 PRIVATE_UMASK = 0o077
 """The umask of every program of the installation."""
-_SHARED = 0o666
+SHARED = 0o666
+"""Mode of any other file, before the umask."""
 _UNFINISHED = ".tmp-"
 
 
@@ -29,7 +30,7 @@ def keep_state_private() -> None:
 
 
 @contextmanager
-def atomic_file(path: Path, mode: int = _SHARED) -> Iterator[Path]:
+def atomic_file(path: Path, mode: int = SHARED) -> Iterator[Path]:
     """Yield an empty temporary file, which replaces `path` when the block ends and is deleted when the block raises.
 
     Makes the parent folder where it is missing.
@@ -51,7 +52,7 @@ def atomic_file(path: Path, mode: int = _SHARED) -> Iterator[Path]:
     sync(path.parent)
 
 
-def write_text(path: Path, text: str, mode: int = _SHARED) -> None:
+def write_text(path: Path, text: str, mode: int = SHARED) -> None:
     """Replace a file's content in one step."""
     with atomic_file(path, mode) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -91,6 +92,20 @@ def publish_folder(folder: Path, target: Path) -> None:
     """Rename a complete folder into place so that the rename survives a power cut."""
     folder.rename(target)
     sync(target.parent)
+
+
+def sync_below(folder: Path) -> None:
+    """Write the bytes of all files in a folder, and its names, to disk."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def discard_folder(folder: Path) -> None:
+    """Delete a folder whose files vanish together, also where the process is killed meanwhile."""
+    doomed = folder.with_name(f"{_UNFINISHED}{uuid4().hex}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from configs.files import PRIVATE, atomic_file, remove_unfinished_copies
+from configs.files import PRIVATE
+from configs.storage import Storage, open_storage
 from feature_store import columns as c
 
 _WRITTEN_AT = re.compile(r"(?P<tenant>.+)-(?P<written_at>\d{8}T\d{12})\.jsonl")
@@ -44,21 +45,25 @@ def erase_rejects(folder: Path, tenant_id: str, tombstones: pa.Table) -> int:
     word of a text that could not be parsed.
     """
     erased = dict(zip(*(tombstones[name].to_pylist() for name in tombstones.schema.names), strict=True))
-    deleted = 0
-    for written_at, file in rejects_of(folder, tenant_id).items():
-        users = [user for user, erased_at in erased.items() if written_at <= erased_at]
-        if users:
-            deleted += _delete_lines(file, users)
+    if not folder.exists():
+        return 0
+    deleted, storage = 0, open_storage(folder)
+    with storage.lock():
+        storage.remove_unfinished()  # left by a killed import or erasure; it may hold rows of these users
+        for written_at, key in rejects_of(folder, tenant_id).items():
+            users = [user for user, erased_at in erased.items() if written_at <= erased_at]
+            if users:
+                deleted += _delete_lines(storage, key, users)
     return deleted
 
 
-def rejects_of(folder: Path, tenant_id: str) -> dict[datetime, Path]:
-    """The tenant's files of rejected rows, by the time of the import."""
+def rejects_of(folder: Path, tenant_id: str) -> dict[datetime, str]:
+    """The keys of the tenant's files of rejected rows in this folder, by the time of the import."""
     found = {}
-    for file in sorted(folder.glob(f"{tenant_id}-*.jsonl")):
-        match = _WRITTEN_AT.fullmatch(file.name)
+    for key in open_storage(folder).files():
+        match = _WRITTEN_AT.fullmatch(key)
         if match is not None and match["tenant"] == tenant_id:
-            found[datetime.strptime(match["written_at"], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)] = file
+            found[datetime.strptime(match["written_at"], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)] = key
     return found
 
 
@@ -68,13 +73,12 @@ def _is_erased(batch: pa.RecordBatch, tombstones: pa.Table) -> pa.Array:
     return pc.fill_null(pc.less_equal(batch.column(c.INGESTED_AT), erased_at), fill_value=False)
 
 
-def _delete_lines(file: Path, users: list[str]) -> int:
+def _delete_lines(storage: Storage, key: str, users: list[str]) -> int:
     named = re.compile("|".join(rf"(?<!\w){re.escape(user)}(?!\w)" for user in users))
-    remove_unfinished_copies(file)  # left by a killed erasure; they may hold rows of these users
-    lines = file.read_bytes().splitlines(keepends=True)
+    lines = storage.local(key).read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if not _names(json.loads(line), set(users), named)]
     if len(kept) < len(lines):
-        with atomic_file(file, PRIVATE) as temporary:
+        with storage.put(key, PRIVATE) as temporary:
             temporary.write_bytes(b"".join(kept))
     return len(lines) - len(kept)
 

@@ -28,7 +28,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from configs.files import atomic_file, locked, remove_unfinished, write_text
+from configs.files import atomic_file
+from configs.storage import Storage, open_storage
 from feature_store import columns as c
 from feature_store.erasure import holds_erased, without_erased
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
@@ -37,7 +38,9 @@ TENANT_ID = re.compile(r"[a-z][a-z0-9-]{1,31}")
 KEPT_CATALOGUES = 10
 """Catalogue versions that stay in the lake. Each has a file of all items, also where one item changed."""
 
-_COVERS = re.compile(r"(?:(?P<generation>\d+)-)?(?P<lower>\d+)-(?P<upper>\d+)\.parquet")
+_CURSOR = "cursor.json"
+_COVERS = re.compile(r"interactions/ingested_day=[^/]+/(?:(?P<generation>\d+)-)?(?P<lower>\d+)-(?P<upper>\d+)\.parquet")
+_CATALOGUE = re.compile(r"items/(?P<version>\d+)\.parquet")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -58,9 +61,9 @@ class Cursor:
     cluster: str | None = None  # whose transaction ids these are; None: an export before clusters were recorded
     generation: int = 0  # one more for each cluster
 
-    def covers(self, file: Path) -> bool:
-        """Whether a file of interactions is of a finished export."""
-        match = _COVERS.fullmatch(file.name)
+    def covers(self, key: str) -> bool:
+        """Whether a file of interactions, by its key below the tenant's, is of a finished export."""
+        match = _COVERS.fullmatch(key)
         if match is None:
             return False
         written = int(match["generation"] or 0)
@@ -79,28 +82,42 @@ class TenantLake:
         """The tenant's folder in the lake."""
         return tenant_folder(self.root, self.tenant_id)
 
+    @property
+    def storage(self) -> Storage:
+        """The tenant's files by key."""
+        return open_storage(self.folder)
+
     def cursor(self) -> Cursor:
         """How far the exports have come; the start where there was none."""
-        path = self.folder / "cursor.json"
-        return Cursor(**json.loads(path.read_text())) if path.exists() else Cursor()
+        storage = self.storage
+        return Cursor(**json.loads(storage.read_text(_CURSOR))) if storage.exists(_CURSOR) else Cursor()
 
     def interaction_files(self) -> list[Path]:
         """Parquet files (schema LAKE_INTERACTIONS) of finished exports, oldest day first."""
-        cursor = self.cursor()
-        return sorted(path for path in self._interaction_files() if cursor.covers(path))
+        return list(self.interactions_by_key().values())
+
+    def interactions_by_key(self) -> dict[str, Path]:
+        """The same files by their keys in `storage`."""
+        cursor, storage = self.cursor(), self.storage
+        return {key: storage.local(key) for key in storage.files("interactions") if cursor.covers(key)}
 
     def items_file(self) -> tuple[int, Path]:
         """The newest catalogue version in the lake and its file (LAKE_ITEMS). Raises FileNotFoundError without one."""
         versions = self._catalogue_versions()
         if not versions:
             raise FileNotFoundError(f"no catalogue of tenant {self.tenant_id} in {self.folder}: export it first")
-        return versions[-1], self._catalogue_file(versions[-1])
+        return versions[-1], self.storage.local(_catalogue_key(versions[-1]))
 
     @contextmanager
     def exporting(self) -> Iterator[None]:
         """Hold the tenant's export lock, waiting for it, and remove the files of an export that was interrupted."""
-        with locked(self.folder):
-            self._remove_unfinished()
+        storage = self.storage
+        with storage.lock():
+            cursor = self.cursor()
+            for key in storage.files("interactions"):
+                if _COVERS.fullmatch(key) and not cursor.covers(key):
+                    storage.delete(key)
+            storage.remove_unfinished()
             yield
 
     def append_interactions(self, batches: Iterable[pa.RecordBatch], upper_xid: int, cluster: str | None = None) -> int:
@@ -128,20 +145,23 @@ class TenantLake:
         begun = Cursor(upper_xid, kept, cluster=cluster, generation=cursor.generation + 1)
         return self._append(batches, begun, 0)
 
-    def remove_interactions(self, ids_by_file: Mapping[Path, pa.Array]) -> int:
+    def remove_interactions(self, ids_by_key: Mapping[str, pa.Array]) -> int:
         """Rewrite files without the rows of these interactions. Returns the number of rows.
 
         Call it within `exporting`. Where it is interrupted, call it again.
+
+        Args:
+            ids_by_key: ids of interactions by the key of their file.
         """
         removed = 0
-        for file, ids in ids_by_file.items():
-            with pq.ParquetFile(file) as parquet:
+        for key, ids in ids_by_key.items():
+            with pq.ParquetFile(self.storage.local(key)) as parquet:
                 before = parquet.metadata.num_rows
                 kept = (
                     batch.filter(pc.invert(pc.is_in(batch.column(c.INTERACTION_ID), value_set=ids)))
                     for batch in parquet.iter_batches()
                 )
-                removed += before - write_parquet(file, kept, LAKE_INTERACTIONS)
+                removed += before - put_parquet(self.storage, key, kept, LAKE_INTERACTIONS)
         return removed
 
     def erase(self, tombstones: pa.Table) -> int:
@@ -153,12 +173,13 @@ class TenantLake:
         Args:
             tombstones: TOMBSTONES.
         """
-        files = self.interaction_files()
-        touched = [file for file in files if holds_erased(file, tombstones)]
-        for file in touched:
+        touched = {key: file for key, file in self.interactions_by_key().items() if holds_erased(file, tombstones)}
+        for key, file in touched.items():
             with pq.ParquetFile(file) as parquet:
-                write_parquet(file, without_erased(parquet.iter_batches(), tombstones), LAKE_INTERACTIONS)
-        self._move_cursor(replace(self.cursor(), rows=sum(pq.read_metadata(file).num_rows for file in files)))
+                kept = without_erased(parquet.iter_batches(), tombstones)
+                put_parquet(self.storage, key, kept, LAKE_INTERACTIONS)
+        rows = sum(pq.read_metadata(file).num_rows for file in self.interaction_files())
+        self._move_cursor(replace(self.cursor(), rows=rows))
         return len(touched)
 
     def write_items(self, batches: Iterable[pa.RecordBatch], catalogue_version: int) -> int:
@@ -166,11 +187,11 @@ class TenantLake:
 
         Deletes old versions, and newer ones, which only a database that was restored to an older moment leaves behind.
         """
-        items = write_parquet(self._catalogue_file(catalogue_version), batches, LAKE_ITEMS)
+        items = put_parquet(self.storage, _catalogue_key(catalogue_version), batches, LAKE_ITEMS)
         versions = self._catalogue_versions()
         kept = [version for version in versions if version <= catalogue_version][-KEPT_CATALOGUES:]
         for version in set(versions) - set(kept):
-            self._catalogue_file(version).unlink()
+            self.storage.delete(_catalogue_key(version))
         return items
 
     def _append(self, batches: Iterable[pa.RecordBatch], moved: Cursor, lower_xid: int) -> int:
@@ -179,31 +200,23 @@ class TenantLake:
         name = f"{generation}{lower_xid}-{moved.next_xid}.parquet"
         rows = 0
         for day, day_batches in _by_day(batches):
-            folder = self.folder / "interactions" / f"ingested_day={day}"
-            rows += write_parquet(folder / name, day_batches, LAKE_INTERACTIONS)
+            key = f"interactions/ingested_day={day}/{name}"
+            rows += put_parquet(self.storage, key, day_batches, LAKE_INTERACTIONS)
         self._move_cursor(replace(moved, rows=moved.rows + rows, exported_at=datetime.now(UTC).isoformat()))
         return rows
 
     def _move_cursor(self, cursor: Cursor) -> None:
-        write_text(self.folder / "cursor.json", json.dumps(asdict(cursor)))
+        self.storage.put_text(_CURSOR, json.dumps(asdict(cursor)))
 
     def _catalogue_versions(self) -> list[int]:
-        return sorted(int(path.stem) for path in (self.folder / "items").glob("[0-9]*.parquet"))
+        found = (_CATALOGUE.fullmatch(key) for key in self.storage.files("items"))
+        return sorted(int(match["version"]) for match in found if match)
 
-    def _catalogue_file(self, version: int) -> Path:
-        return self.folder / "items" / f"{version}.parquet"
 
-    def _interaction_files(self) -> Iterator[Path]:
-        for path in (self.folder / "interactions").glob("ingested_day=*/*.parquet"):
-            if _COVERS.fullmatch(path.name):
-                yield path
-
-    def _remove_unfinished(self) -> None:
-        cursor = self.cursor()
-        for path in self._interaction_files():
-            if not cursor.covers(path):
-                path.unlink()
-        remove_unfinished(self.folder)
+def put_parquet(storage: Storage, key: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
+    """Put batches as one Parquet file. Returns the number of rows. Raises as `write_parquet` does."""
+    with storage.put(key) as file:
+        return _write(file, batches, schema)
 
 
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
@@ -211,8 +224,17 @@ def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
 
     Raises pa.ArrowInvalid where a batch does not fit the schema, as with a null in a required column.
     """
+    with atomic_file(path) as file:
+        return _write(file, batches, schema)
+
+
+def _catalogue_key(version: int) -> str:
+    return f"items/{version}.parquet"
+
+
+def _write(file: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
     rows = 0
-    with atomic_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for batch in batches:
             table = pa.Table.from_batches([batch]).cast(schema)
             table.validate()

@@ -13,9 +13,7 @@ A database that has none of the lake's rows is taken for another one: a wrong `D
 An interruption leaves the cursor where it was, so that the next export begins anew; each step may be repeated.
 """
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +24,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from configs.files import unfinished_folder
 from feature_store import columns as c
 from feature_store.erasure import without_erased
 from feature_store.lake import TenantLake, write_parquet
@@ -80,7 +77,7 @@ def reconcile(
 
     Raises UnrelatedDatabaseError where the lake holds rows of users who are not erased, and the database none of them.
     """
-    with _work_folder(lake.folder) as work:
+    with lake.storage.work_folder() as work:  # the next export deletes what a killed process left
         rows = work / "database.parquet"
         write_parquet(rows, without_erased(database.batches, database.tombstones), LAKE_INTERACTIONS)
         with duckdb.connect(config={"temp_directory": str(work / "spill")}) as connection:
@@ -118,29 +115,22 @@ def _restored_to(files: list[Path], rows: Path, connection: duckdb.DuckDBPyConne
 
 def _remove_lost(lake: TenantLake, rows: Path, connection: duckdb.DuckDBPyConnection) -> int:
     """Remove what is later than the moment of the restore and not in the database. Returns the number of rows."""
-    files = lake.interaction_files()
-    restored_to = _restored_to(files, rows, connection) if files else None
+    by_key = lake.interactions_by_key()
+    restored_to = _restored_to(list(by_key.values()), rows, connection) if by_key else None
     if restored_to is None:
         return 0
-    lost = connection.sql(_LOST, params=[[str(file) for file in files], str(rows), restored_to]).to_arrow_table()
-    by_file = {
-        Path(file): lost.filter(pc.equal(lost["file"], file))[c.INTERACTION_ID].combine_chunks()
-        for file in lost["file"].unique().to_pylist()
+    files = [str(file) for file in by_key.values()]
+    lost = connection.sql(_LOST, params=[files, str(rows), restored_to]).to_arrow_table()
+    touched = set(lost["file"].unique().to_pylist())
+    ids_by_key = {
+        key: lost.filter(pc.equal(lost["file"], str(file)))[c.INTERACTION_ID].combine_chunks()
+        for key, file in by_key.items()
+        if str(file) in touched
     }
-    return lake.remove_interactions(by_file)
+    return lake.remove_interactions(ids_by_key)
 
 
 def _empty(work: Path) -> Path:
     file = work / "empty.parquet"
     write_parquet(file, [], LAKE_INTERACTIONS)
     return file
-
-
-@contextmanager
-def _work_folder(parent: Path) -> Iterator[Path]:
-    """A temporary folder, deleted afterwards. The next export deletes what a killed process left."""
-    folder = unfinished_folder(parent)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)

@@ -18,16 +18,21 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.files import locked, publish_folder, remove_unfinished, unfinished_folder, write_text
+from configs.storage import Storage, open_storage
 from feature_store import columns as c
 from feature_store.interaction_types import EVENT_WEIGHT_SQL, TYPE_CODE_SQL
-from feature_store.lake import TenantLake, tenant_folder, write_parquet
+from feature_store.lake import TenantLake, put_parquet, tenant_folder, write_parquet
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
 
 POSITIONS = pa.schema([SNAPSHOT_ITEMS.field(c.ITEM), SNAPSHOT_ITEMS.field(c.ITEM_ID)])
 """Every item that was ever in a snapshot of the tenant, with its position."""
 
 POSITIONS_ID = b"positions_id"
+
+_ITEMS_FILE = "items.parquet"
+_INTERACTIONS_FILE = "interactions.parquet"
+_POSITIONS_FILE = "positions.parquet"
+_MANIFEST_FILE = "manifest.json"
 
 BATCH_ROWS = 122_880
 """Rows held in Arrow at a time: the size of a DuckDB row group."""
@@ -93,18 +98,19 @@ def snapshot_folder(features: Path, tenant_id: str, snapshot_id: str) -> Path:
 
 def read_snapshot_manifest(folder: Path) -> SnapshotManifest:
     """The manifest of the snapshot in `folder`. Raises FileNotFoundError without one."""
-    return SnapshotManifest(**json.loads((folder / "manifest.json").read_text()))
+    return _read_manifest(open_storage(folder.parent), folder.name)
 
 
 def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
     """Delete all but the tenant's `keep` newest snapshots. Returns the ids of the deleted ones."""
+    storage = open_storage(tenant_folder(features, tenant_id))
     manifests = [
-        read_snapshot_manifest(path.parent) for path in tenant_folder(features, tenant_id).glob("*/manifest.json")
+        _read_manifest(storage, name) for name in storage.folders() if storage.exists(f"{name}/{_MANIFEST_FILE}")
     ]
     newest_first = sorted(manifests, key=lambda manifest: manifest.created_at, reverse=True)
     dropped = [manifest.snapshot_id for manifest in newest_first[keep:]]
     for snapshot_id in dropped:
-        shutil.rmtree(snapshot_folder(features, tenant_id, snapshot_id))
+        storage.delete(snapshot_id)
     return dropped
 
 
@@ -120,17 +126,16 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> SnapshotManife
     files = tenant.interaction_files()
     if not files:
         raise FileNotFoundError(f"no interactions of tenant {tenant_id} in {tenant.folder}: export them first")
-    parent = tenant_folder(features, tenant_id)
-    with locked(parent), _work_folder(parent) as work, _database(work) as database:
-        positions_id = _assign_positions(database, parent / "positions.parquet", items_file)
+    storage = open_storage(tenant_folder(features, tenant_id))
+    with storage.lock(), _work_folder(storage) as work, _database(work) as database:
+        positions_id = _assign_positions(database, storage, items_file)
         items, interactions = _ColumnHashes(), _ColumnHashes()
-        built = work / "snapshot"
         rows = items.of(_batches(database.sql(_ITEMS, params=[str(items_file)])), SNAPSHOT_ITEMS)
-        n_items = write_parquet(built / "items.parquet", rows, SNAPSHOT_ITEMS)
+        n_items = write_parquet(work / _ITEMS_FILE, rows, SNAPSHOT_ITEMS)
         events = database.sql(_INTERACTIONS, params=[[str(file) for file in files], str(items_file)])
         rows = interactions.of(_batches(events), SNAPSHOT_INTERACTIONS)
-        n_interactions = write_parquet(built / "interactions.parquet", rows, SNAPSHOT_INTERACTIONS)
-        n_users, first, last = _summary(database, built / "interactions.parquet")
+        n_interactions = write_parquet(work / _INTERACTIONS_FILE, rows, SNAPSHOT_INTERACTIONS)
+        n_users, first, last = _summary(database, work / _INTERACTIONS_FILE)
         content = f"{version} {items.hexdigest()} {interactions.hexdigest()}"
         manifest = SnapshotManifest(
             snapshot_id=hashlib.sha256(content.encode()).hexdigest()[:16],
@@ -144,33 +149,34 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> SnapshotManife
             last_timestamp=last,
             created_at=datetime.now(UTC).isoformat(),
         )
-        _write_manifest(built, manifest)
-        folder = parent / manifest.snapshot_id
-        if folder.exists():
-            manifest = replace(read_snapshot_manifest(folder), created_at=manifest.created_at)
-            _write_manifest(folder, manifest)
+        if storage.exists(manifest.snapshot_id):
+            manifest = replace(_read_manifest(storage, manifest.snapshot_id), created_at=manifest.created_at)
+            storage.put_text(f"{manifest.snapshot_id}/{_MANIFEST_FILE}", _as_text(manifest))
             return manifest
-        publish_folder(built, folder)
+        with storage.put_folder(manifest.snapshot_id) as folder:
+            for name in (_ITEMS_FILE, _INTERACTIONS_FILE):
+                shutil.move(work / name, folder / name)
+            (folder / _MANIFEST_FILE).write_text(_as_text(manifest))
         return manifest
 
 
-def _assign_positions(database: duckdb.DuckDBPyConnection, positions_file: Path, items_file: Path) -> str:
+def _assign_positions(database: duckdb.DuckDBPyConnection, storage: Storage, items_file: Path) -> str:
     """Give new items of the catalogue a position, and create the table `positions` of all items.
 
     Returns the id of this order of items, which is made with the tenant's first snapshot and kept.
     """
-    if positions_file.exists():
-        schema = pq.read_schema(positions_file)
+    if storage.exists(_POSITIONS_FILE):
+        schema = pq.read_schema(storage.local(_POSITIONS_FILE))
     else:
         schema = POSITIONS.with_metadata({POSITIONS_ID: uuid4().hex})
-        write_parquet(positions_file, [], schema)
+        put_parquet(storage, _POSITIONS_FILE, [], schema)
     database.execute(
         f"CREATE TABLE positions AS SELECT {c.ITEM}, {c.ITEM_ID} FROM read_parquet(?)",  # noqa: S608
-        [str(positions_file)],
+        [str(storage.local(_POSITIONS_FILE))],
     )
     database.execute(_NEW_POSITIONS, [str(items_file)])
     rows = database.sql(f"SELECT {c.ITEM}, {c.ITEM_ID} FROM positions ORDER BY {c.ITEM}")  # noqa: S608
-    write_parquet(positions_file, _batches(rows), schema)
+    put_parquet(storage, _POSITIONS_FILE, _batches(rows), schema)
     return schema.metadata[POSITIONS_ID].decode()
 
 
@@ -197,8 +203,12 @@ def _summary(database: duckdb.DuckDBPyConnection, interactions: Path) -> tuple[i
     return n_users, _rfc3339(first), _rfc3339(last)
 
 
-def _write_manifest(folder: Path, manifest: SnapshotManifest) -> None:
-    write_text(folder / "manifest.json", json.dumps(asdict(manifest), indent=1))
+def _read_manifest(storage: Storage, snapshot_id: str) -> SnapshotManifest:
+    return SnapshotManifest(**json.loads(storage.read_text(f"{snapshot_id}/{_MANIFEST_FILE}")))
+
+
+def _as_text(manifest: SnapshotManifest) -> str:
+    return json.dumps(asdict(manifest), indent=1)
 
 
 def _rfc3339(micros: int | None) -> str | None:
@@ -206,17 +216,14 @@ def _rfc3339(micros: int | None) -> str | None:
 
 
 @contextmanager
-def _work_folder(parent: Path) -> Iterator[Path]:
-    """A temporary folder, deleted afterwards with whatever was not moved out of it.
+def _work_folder(storage: Storage) -> Iterator[Path]:
+    """A temporary folder beside the snapshots, where there is room for them. What killed processes left is deleted.
 
-    Also deletes what killed processes left. Call it with the parent's lock held.
+    Call it with the storage's lock held.
     """
-    remove_unfinished(parent)
-    folder = unfinished_folder(parent)
-    try:
+    storage.remove_unfinished()
+    with storage.work_folder() as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 class _ColumnHashes:

@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from configs.files import write_text
 from configs.settings import PathSettings
+from configs.storage import open_storage
 
 
 def values_folder(paths: PathSettings) -> Path:
@@ -24,14 +24,15 @@ class JsonIOManager(dg.ConfigurableIOManager):
         """Raises TypeError for a value that JSON cannot hold."""
         if obj is None:
             return  # the asset's result is what it wrote elsewhere
-        write_text(self._path(context), json.dumps(obj, indent=1, allow_nan=False))
+        open_storage(Path(self.folder)).put_text(_key(context), json.dumps(obj, indent=1, allow_nan=False))
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Raises FileNotFoundError where the asset was never materialized for the tenant."""
-        path = self._path(context)
-        if not path.exists():
+        storage, key = open_storage(Path(self.folder)), _key(context)
+        if not storage.exists(key):
             raise FileNotFoundError(f"{context.asset_key.to_user_string()} has no value yet: materialize it first")
-        return json.loads(path.read_text())
+        return json.loads(storage.read_text(key))
 
-    def _path(self, context: dg.InputContext | dg.OutputContext) -> Path:
-        return Path(self.folder).joinpath(*context.asset_key.path, f"{context.asset_partition_key}.json")
+
+def _key(context: dg.InputContext | dg.OutputContext) -> str:
+    return "/".join((*context.asset_key.path, f"{context.asset_partition_key}.json"))

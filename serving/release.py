@@ -1,14 +1,15 @@
 """Releases in BentoML's model store: publishing, listing and pruning them. A release holds files; nothing is pickled.
 
 A tenant's releases are versions of the BentoML model `release-<tenant>`. A version is the time of publication, so
-the newest is the largest. BentoML copies a version into place file by file and then moves the pointer `latest` to it.
-Versions above the pointer are incomplete: they are being written, or a crash left them. They are never read.
+the newest is the largest. BentoML writes a version in a work folder; from there it is put into place at once, and then
+the pointer `latest` is moved to it. Versions above the pointer are not complete: BentoML's own tools copy file by file,
+and so did earlier versions of this module, which a crash may have interrupted. They are never read.
 """
 
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,18 +18,22 @@ import bentoml
 import msgspec
 from bentoml._internal.models import ModelStore
 
+from configs.storage import Storage, open_storage
 from serving.contracts.releases import (
     ITEMS_FILE,
     MANIFEST_FILE,
     MODELS_FOLDER,
+    RELEASE_PREFIX,
     ReleaseManifest,
     SavedModel,
     StoreListing,
+    release_key,
 )
 
 KEEP = 5
 """Releases that stay in the store: the served one, and earlier ones to go back to or to measure."""
-_PREFIX = "release-"
+_MODELS = "models"
+"""Where BentoML keeps its models, below its home folder."""
 _POINTER = "latest"
 _POINTER_SECONDS = 0.5
 _VERSION = "%Y%m%d-%H%M%S-%f"
@@ -67,24 +72,31 @@ def publish(
     """
     if not members:
         raise ValueError(f"a release of {tenant_id} needs at least one model")
-    store = _store(home)
-    now = _next_moment(home, tenant_id)
-    release = now.strftime(_VERSION)
-    labels = {"tenant": tenant_id, "catalogue_version": str(catalogue_version)}
-    with bentoml.models.create(f"{_PREFIX}{tenant_id}:{release}", labels=labels, _model_store=store) as model:
-        folder = Path(model.path)
-        shutil.copyfile(items, folder / ITEMS_FILE)
-        families = {family: _add(folder, family, member) for family, member in members.items()}
-        manifest = ReleaseManifest(
-            release=release,
-            tenant_id=tenant_id,
-            created_at=now.isoformat().replace("+00:00", "Z"),
-            catalogue_version=catalogue_version,
-            families=families,
-            files=_sizes(folder),
-            notes=dict(notes or {}),
-        )
-        (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+    storage = open_storage(home)
+    with storage.lock(), storage.work_folder() as work:
+        storage.remove_unfinished(release_key(tenant_id))  # a killed publication left it
+        now = _next_moment(home, tenant_id)
+        release = now.strftime(_VERSION)
+        labels = {"tenant": tenant_id, "catalogue_version": str(catalogue_version)}
+        tag, store = f"{RELEASE_PREFIX}{tenant_id}:{release}", _store(work)
+        with bentoml.models.create(tag, labels=labels, _model_store=store) as model:
+            folder = Path(model.path)
+            shutil.copyfile(items, folder / ITEMS_FILE)
+            families = {family: _add(folder, family, member) for family, member in members.items()}
+            manifest = ReleaseManifest(
+                release=release,
+                tenant_id=tenant_id,
+                created_at=now.isoformat().replace("+00:00", "Z"),
+                catalogue_version=catalogue_version,
+                families=families,
+                files=_sizes(folder),
+                notes=dict(notes or {}),
+            )
+            (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+        with storage.put_folder(release_key(tenant_id, release)) as folder:
+            for path in (work / release_key(tenant_id, release)).iterdir():
+                shutil.move(path, folder / path.name)
+        storage.put_text(release_key(tenant_id, _POINTER), release)
     prune(tenant_id, home=home, keep=keep)
     return release
 
@@ -94,17 +106,15 @@ def read_store(home: Path) -> StoreListing:
 
     A tenant whose folder cannot be read is named, and does not keep the others from being listed.
     """
-    models = home / "models"
-    folders = models.iterdir() if models.exists() else ()
-    pointers = {
-        folder.name.removeprefix(_PREFIX): folder / _POINTER for folder in folders if folder.name.startswith(_PREFIX)
-    }
-    latest = _read_pointers(pointers)
+    storage = open_storage(home)
+    names = [name for name in storage.folders(_MODELS) if name.startswith(RELEASE_PREFIX)]
+    tenants = [name.removeprefix(RELEASE_PREFIX) for name in names]
+    latest = _read_pointers(storage, tenants)
     releases: dict[str, list[str]] = {}
     unreadable: dict[str, str] = {}
-    for tenant_id, pointer in pointers.items():
+    for tenant_id in tenants:
         try:
-            if complete := _complete(pointer.parent, latest[tenant_id]):
+            if complete := _complete(storage, tenant_id, latest[tenant_id]):
                 releases[tenant_id] = complete
         except (OSError, ValueError) as error:  # ValueError: a pointer that is no text
             unreadable[tenant_id] = repr(error)
@@ -118,8 +128,8 @@ def list_releases(home: Path) -> dict[str, list[str]]:
 
 def tenant_releases(home: Path, tenant_id: str) -> list[str]:
     """Ids of one tenant's complete releases, newest first. Raises OSError where its folder cannot be read."""
-    pointer = home / "models" / f"{_PREFIX}{tenant_id}" / _POINTER
-    return _complete(pointer.parent, _read_pointers({tenant_id: pointer})[tenant_id])
+    storage = open_storage(home)
+    return _complete(storage, tenant_id, _read_pointers(storage, [tenant_id])[tenant_id])
 
 
 def release_size(home: Path, tenant_id: str, release: str) -> int:
@@ -130,31 +140,31 @@ def release_size(home: Path, tenant_id: str, release: str) -> int:
         return 0
 
 
-def _complete(folder: Path, latest: str | OSError | ValueError) -> list[str]:
-    """The complete versions in a tenant's folder, newest first. latest: what the pointer says, or why it cannot."""
+def _complete(storage: Storage, tenant_id: str, latest: str | OSError | ValueError) -> list[str]:
+    """A tenant's complete versions, newest first. latest: what the pointer says, or why it cannot."""
     if isinstance(latest, FileNotFoundError):
         return []  # the first release of the tenant is being written
     if not isinstance(latest, str):
         raise latest
-    versions = sorted((path.name for path in folder.iterdir() if path.is_dir()), reverse=True)
+    versions = sorted(storage.folders(release_key(tenant_id)), reverse=True)
     if latest:
         return [version for version in versions if version <= latest]
     # A crash left the pointer empty: loading checks the files of what has a manifest.
-    return [version for version in versions if (folder / version / MANIFEST_FILE).exists()]
+    return [version for version in versions if storage.exists(f"{release_key(tenant_id, version)}/{MANIFEST_FILE}")]
 
 
-def _read_pointers(pointers: Mapping[str, Path]) -> dict[str, str | OSError | ValueError]:
-    """What each pointer says, or why it cannot be read.
+def _read_pointers(storage: Storage, tenants: Iterable[str]) -> dict[str, str | OSError | ValueError]:
+    """What each tenant's pointer says, or why it cannot be read.
 
-    BentoML empties the file before it writes it, so empty ones are read again, all of them within `_POINTER_SECONDS`.
+    BentoML's tools empty the file before they write it: empty ones are read again, all within `_POINTER_SECONDS`.
     """
     said: dict[str, str | OSError | ValueError] = {}
     deadline = time.monotonic() + _POINTER_SECONDS
-    remaining = set(pointers)
+    remaining = set(tenants)
     while True:
         for tenant_id in remaining:
             try:
-                said[tenant_id] = pointers[tenant_id].read_text().strip()
+                said[tenant_id] = storage.read_text(release_key(tenant_id, _POINTER)).strip()
             except (OSError, ValueError) as error:
                 said[tenant_id] = error
         remaining = {tenant_id for tenant_id in remaining if said[tenant_id] == ""}
@@ -164,8 +174,8 @@ def _read_pointers(pointers: Mapping[str, Path]) -> dict[str, str | OSError | Va
 
 
 def release_folder(home: Path, tenant_id: str, release: str) -> Path:
-    """The folder of a release."""
-    return home / "models" / f"{_PREFIX}{tenant_id}" / release
+    """A local folder where the files of a release can be read."""
+    return open_storage(home).local(release_key(tenant_id, release))
 
 
 def prune(tenant_id: str, *, home: Path, keep: int = KEEP) -> list[str]:
@@ -173,18 +183,18 @@ def prune(tenant_id: str, *, home: Path, keep: int = KEEP) -> list[str]:
 
     A server that has a deleted release loaded goes on serving it, since it holds all of it in memory.
     """
-    complete = tenant_releases(home, tenant_id)
+    storage, complete = open_storage(home), tenant_releases(home, tenant_id)
     dropped = complete[keep:]
     for release in dropped:
-        shutil.rmtree(release_folder(home, tenant_id, release))
+        storage.delete(release_key(tenant_id, release))
     return dropped
 
 
 def _store(home: Path) -> ModelStore:
     # A private class, because the public functions know one store only: that of BENTOML_HOME, read once a process.
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-    (home / "models").mkdir(parents=True, exist_ok=True)
-    return ModelStore(home / "models")
+    (home / _MODELS).mkdir()
+    return ModelStore(home / _MODELS)
 
 
 def _next_moment(home: Path, tenant_id: str) -> datetime:

@@ -10,16 +10,16 @@ import hashlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
 from api.backup.manifest import checksum
-from configs.files import PRIVATE, locked, sync
+from configs.files import PRIVATE, sync
 from configs.journal import ERASURES, REVOCATIONS, Journal
 from configs.settings import PathSettings
+from configs.storage import Storage, open_storage
 
 _POINTER = "latest"
 _LEFT_OUT = {
@@ -37,27 +37,29 @@ class ChangedMeanwhileError(OSError):
 
 def copy_releases(paths: PathSettings, target: Path) -> None:
     """Copy every tenant's complete releases. One that is deleted meanwhile is left out."""
-    for folder in sorted((paths.bentoml / "models").glob("release-*")):
-        pointer = folder / _POINTER
+    storage = open_storage(paths.bentoml)
+    for name in storage.folders("models"):
+        tenant = f"models/{name}"
         try:
-            latest = pointer.read_text().strip()
+            latest = storage.read_text(f"{tenant}/{_POINTER}").strip()
         except FileNotFoundError:
             continue  # the first release is being written, or the tenant was deleted
-        copied = target / "bentoml" / "models" / folder.name
-        for release in sorted(path for path in _folders(folder) if path.name <= latest):
+        copied = target / "bentoml" / tenant
+        for release in (each for each in storage.folders(tenant) if each <= latest):
             try:
-                copy_folder(release, copied / release.name)
+                _copy_files(storage, f"{tenant}/{release}", target / "bentoml")
             except FileNotFoundError:
-                shutil.rmtree(copied / release.name, ignore_errors=True)
+                shutil.rmtree(copied / release, ignore_errors=True)
         if copied.exists():
             write_copy(copied / _POINTER, latest.encode())
 
 
 def copy_lake(paths: PathSettings, target: Path) -> None:
     """Copy every tenant's lake while no export works on it."""
-    for folder in _folders(paths.lake):
-        with locked(folder):
-            copy_folder(folder, target / "lake" / folder.name)
+    storage = open_storage(paths.lake)
+    for name in storage.folders():
+        with storage.lock(name):
+            _copy_files(storage, name, target / "lake")
 
 
 def copy_rest(paths: PathSettings, target: Path) -> None:
@@ -65,15 +67,17 @@ def copy_rest(paths: PathSettings, target: Path) -> None:
     without the output of its runs, positions of items, and all other files, among them secrets and rejected rows."""
     if (store := paths.mlflow / "mlflow.db").exists():
         copy_database(store, target / "mlflow" / store.name)
-    copy_folder(paths.mlflow / "artifacts", target / "mlflow" / "artifacts", may_vanish=True)
-    copy_folder(paths.dagster, target / "dagster", may_vanish=True, left_out=("storage", "logs"))
-    for positions in paths.features.glob("tenant=*/positions.parquet"):
-        copy_file(positions, target / "features" / positions.parent.name / positions.name)
+    copy_folder(paths.mlflow / "artifacts", target / "mlflow" / "artifacts")
+    copy_folder(paths.dagster, target / "dagster", left_out=("storage", "logs"))
+    features = open_storage(paths.features)
+    for positions in (f"{name}/positions.parquet" for name in features.folders()):
+        if features.exists(positions):
+            copy_file(features.local(positions), target / "features" / positions)
     for path in sorted(paths.root.iterdir()):
         if path.name in _LEFT_OUT or _is_passing(path):
             continue
         if path.is_dir():
-            copy_folder(path, target / path.name, may_vanish=True)
+            copy_folder(path, target / path.name)
         elif path.is_file():
             copy_file(path, target / path.name)
 
@@ -84,16 +88,22 @@ def copy_journals(paths: PathSettings, target: Path) -> None:
         Journal(paths.journal / name, target / "journal").copy()
 
 
-def copy_folder(source: Path, target: Path, *, may_vanish: bool = False, left_out: tuple[str, ...] = ()) -> None:
-    """Copy a folder's files, without temporary ones. SQLite's databases are copied as of one moment.
+def _copy_files(storage: Storage, key: str, target: Path) -> None:
+    """Copy the files below a key. Raises FileNotFoundError where one is deleted meanwhile."""
+    for each in storage.files(key):
+        copy_file(storage.local(each), target / each)
+
+
+def copy_folder(source: Path, target: Path, *, left_out: tuple[str, ...] = ()) -> None:
+    """Copy a folder's files, without temporary ones and those that are deleted meanwhile. SQLite's databases are copied
+    as of one moment.
 
     Args:
-        may_vanish: a file that is deleted meanwhile is left out; otherwise it raises FileNotFoundError.
         left_out: names of folders directly in `source`.
     """
     if not source.exists():
         return
-    for folder, folders, files in os.walk(source, onerror=None if may_vanish else _raise):
+    for folder, folders, files in os.walk(source, onerror=_raise_unless_vanished):
         here = Path(folder)
         folders[:] = [name for name in folders if not _is_passing(here / name)]
         if here == source:
@@ -109,8 +119,7 @@ def copy_folder(source: Path, target: Path, *, may_vanish: bool = False, left_ou
                 else:
                     copy_file(path, copy)
             except FileNotFoundError:
-                if not may_vanish:
-                    raise
+                continue
 
 
 def copy_file(source: Path, target: Path) -> str:
@@ -168,10 +177,6 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700)
 
 
-def _folders(parent: Path) -> Iterator[Path]:
-    return (path for path in sorted(parent.glob("*")) if path.is_dir() and not _is_passing(path))
-
-
 def _is_passing(path: Path) -> bool:
     """Whether a path is a lock, a temporary file, or a part of SQLite's that its copy needs not.
 
@@ -183,5 +188,6 @@ def _is_passing(path: Path) -> bool:
     return name.endswith(("-wal", "-shm", "-journal", ".lock", ".pid", ".sock")) and not path.is_dir()
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _raise_unless_vanished(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

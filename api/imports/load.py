@@ -18,6 +18,7 @@ import psycopg
 from api.database.scope import TenantScope
 from api.imports.quota import PlanQuota
 from api.imports.store import ImportCounts, ImportStore
+from configs.storage import open_storage
 from feature_store.loaders import prepare
 from feature_store.loaders.datasets import locate
 from feature_store.loaders.mapping import DatasetMapping, Mapping
@@ -132,9 +133,9 @@ def _report_of(rejects: Rejects, staged: dict[str, Staged], scope: TenantScope, 
     count = rejects.count()
     if count == 0:
         return Report(ImportCounts(), records)
-    path = folder / f"{scope.tenant_id}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.jsonl"
-    rejects.write(path)
-    return Report(ImportCounts(), records, count, rejects.first(), path)
+    storage, name = open_storage(folder), f"{scope.tenant_id}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.jsonl"
+    rejects.write(storage, name)
+    return Report(ImportCounts(), records, count, rejects.first(), storage.local(name))
 
 
 def _require_some(db: duckdb.DuckDBPyConnection, staged: dict[str, Staged], report: Report) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import msgspec
+
+from configs.files import PRIVATE
+from configs.storage import Storage
 
 MAX_PRINTED = 20
 """The number of rejected rows that are printed. The rejects file has all of them."""
@@ -59,12 +61,11 @@ class Rejects:
         ).fetchall()
         return [Reject(*row) for row in rows]
 
-    def write(self, path: Path) -> None:
-        """Write one JSON object a line. Only the owner can read the file, since the rows may name people."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
+    def write(self, storage: Storage, key: str) -> None:
+        """Put one JSON object a line. Only the owner can read the file, since the rows may name people."""
         result = self._db.execute("SELECT * FROM rejects ORDER BY file, place")
         names = [name for name, *_ in result.description]
-        with path.open("wb") as file:
+        # With the lock, an erasure can tell what a killed import left from what is being written.
+        with storage.lock(), storage.put(key, PRIVATE) as path, path.open("wb") as file:
             while rows := result.fetchmany(CHUNK):
                 file.writelines(msgspec.json.encode(dict(zip(names, row, strict=True))) + b"\n" for row in rows)

@@ -14,6 +14,8 @@ import msgspec
 MANIFEST_FILE = "release.json"
 ITEMS_FILE = "items.parquet"
 MODELS_FOLDER = "models"
+RELEASE_PREFIX = "release-"
+"""Before a tenant's id, the name of the BentoML model whose versions are the tenant's releases."""
 
 
 class BrokenReleaseError(Exception):
@@ -25,6 +27,12 @@ class StoreListing(NamedTuple):
 
     releases: dict[str, list[str]]  # ids of the complete releases by tenant, newest first
     unreadable: dict[str, str] = {}  # noqa: RUF012 - never changed; reasons, by tenants whose folder cannot be read now
+
+
+def release_key(tenant_id: str, release: str | None = None) -> str:
+    """The key of a tenant's release in the storage at `PathSettings.bentoml`; None: of all its releases."""
+    folder = f"models/{RELEASE_PREFIX}{tenant_id}"
+    return folder if release is None else f"{folder}/{release}"
 
 
 class SavedModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,0 +1,189 @@
+"""The storage of the files that the platform keeps: the lake, features, releases, rejected rows, values of assets.
+
+All of them are put, read, listed, deleted and locked through `Storage`, under keys such as `items/3.parquet`. Local
+folders are behind it. Whoever adds another place for files, such as an object store, implements `Storage` and lets
+`open_storage` choose it; no caller changes.
+
+What a program keeps for this machine alone does not belong here: secrets, sockets, locks of programs, the bundled
+PostgreSQL, and the journals, which are appended to. MLflow keeps its artefacts in a store of its own.
+"""
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.files import (
+    SHARED,
+    atomic_file,
+    discard_folder,
+    locked,
+    publish_folder,
+    remove_unfinished,
+    remove_unfinished_copies,
+    sync_below,
+    unfinished_folder,
+)
+
+
+class InvalidKeyError(ValueError):
+    """A text that names no file of a storage: absolute, hidden, or with a part that leads upwards."""
+
+
+class Storage(ABC):
+    """Files by key. A key has parts between slashes; parts that begin with a dot are the storage's own.
+
+    A file is whole from the moment that it can be read or listed. Every method raises InvalidKeyError for a text that
+    is no key, and OSError where the place of the files fails.
+    """
+
+    @abstractmethod
+    def put(self, key: str, mode: int = SHARED) -> AbstractContextManager[Path]:
+        """Yield an empty local file, whose content replaces that of the key when the block ends, and not if it raises.
+
+        mode: permissions of the file, where the place knows permissions. The block must not replace the local file.
+        """
+
+    @abstractmethod
+    def put_folder(self, key: str) -> AbstractContextManager[Path]:
+        """Yield an empty local folder, whose files appear together under the key when the block ends.
+
+        Nothing appears where the block raises. Raises OSError where the key has files already.
+        """
+
+    @abstractmethod
+    def work_folder(self) -> AbstractContextManager[Path]:
+        """Yield an empty local folder with room for what will be put; it is deleted when the block ends."""
+
+    @abstractmethod
+    def local(self, key: str) -> Path:
+        """A local path where the file or the folder of this key can be read now. It is not to be written to.
+
+        Another place than a local folder fetches it first.
+        """
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Whether there is a file, or a file below it."""
+
+    @abstractmethod
+    def files(self, key: str = "") -> list[str]:
+        """The keys of all files below this key, sorted. Empty where there is none."""
+
+    @abstractmethod
+    def folders(self, key: str = "") -> list[str]:
+        """The names of the folders directly below this key, sorted. Empty where there is none."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Delete the file, or all files below the key, which vanish together. Nothing there is no error."""
+
+    @abstractmethod
+    def lock(self, key: str = "") -> AbstractContextManager[None]:
+        """Hold the lock of this key. Waits while another process or thread holds it."""
+
+    @abstractmethod
+    def remove_unfinished(self, key: str = "") -> None:
+        """Delete what killed processes left of this file, or of files and folders below it. Nobody may put any then."""
+
+    @abstractmethod
+    def under(self, key: str) -> "Storage":
+        """The storage of the files below this key, under keys without it."""
+
+    def put_text(self, key: str, text: str, mode: int = SHARED) -> None:
+        """Replace a file's content, in UTF-8, in one step."""
+        with self.put(key, mode) as file:
+            file.write_text(text, encoding="utf-8")
+
+    def read_text(self, key: str) -> str:
+        """The content of a file, in UTF-8. Raises FileNotFoundError without one."""
+        return self.local(key).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class LocalStorage(Storage):
+    """Files in a folder of this machine, or of a file system that several machines share."""
+
+    root: Path
+
+    @contextmanager
+    def put(self, key: str, mode: int = SHARED) -> Iterator[Path]:
+        with atomic_file(self._path(key), mode) as file:
+            yield file
+
+    @contextmanager
+    def put_folder(self, key: str) -> Iterator[Path]:
+        target = self._path(key)
+        folder = unfinished_folder(target.parent)
+        try:
+            yield folder
+            sync_below(folder)
+            publish_folder(folder, target)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+
+    @contextmanager
+    def work_folder(self) -> Iterator[Path]:
+        folder = unfinished_folder(self.root)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+    def local(self, key: str) -> Path:
+        return self._path(key)
+
+    def exists(self, key: str) -> bool:
+        return self._path(key).exists()
+
+    def files(self, key: str = "") -> list[str]:
+        found = (path.relative_to(self.root) for path in self._path(key).rglob("*") if path.is_file())
+        return sorted(path.as_posix() for path in found if not _is_hidden(path))
+
+    def folders(self, key: str = "") -> list[str]:
+        try:
+            with os.scandir(self._path(key)) as found:
+                return sorted(each.name for each in found if each.is_dir() and not each.name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        if path.is_dir():
+            discard_folder(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self, key: str = "") -> Iterator[None]:
+        with locked(self._path(key)):
+            yield
+
+    def remove_unfinished(self, key: str = "") -> None:
+        path = self._path(key)
+        remove_unfinished(path)
+        if key:
+            remove_unfinished_copies(path)
+
+    def under(self, key: str) -> "LocalStorage":
+        return LocalStorage(self._path(key))
+
+    def _path(self, key: str) -> Path:
+        """The path of a key; the root for the empty one."""
+        parts = key.split("/") if key else []
+        if any(not part or part.startswith(".") or "\0" in part for part in parts):
+            raise InvalidKeyError(f"not a key of a file: {key!r}")
+        return self.root.joinpath(*parts)
+
+
+def open_storage(location: Path) -> Storage:
+    """The storage of the files at this place of the installation, such as `PathSettings.lake`."""
+    return LocalStorage(location)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

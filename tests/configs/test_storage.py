@@ -1,0 +1,115 @@
+"""Files that the platform keeps appear whole or not at all, under keys that lead nowhere else."""
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.storage import InvalidKeyError, LocalStorage, Storage, open_storage
+
+_WRITER = """
+import sys, time
+from pathlib import Path
+from configs.storage import open_storage
+
+storage = open_storage(Path(sys.argv[1]))
+with storage.lock(), storage.put("a/file") as file, storage.put_folder("folder") as folder:
+    file.write_text("half")
+    (folder / "part").write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return open_storage(tmp_path / "kept")
+
+
+def test_what_is_put_is_read_listed_and_deleted(storage: Storage) -> None:
+    storage.put_text("days/2.txt", "second")
+    storage.put_text("days/1.txt", "first")
+    storage.put_text("days/1.txt", "first again")
+    with storage.put_folder("days/more") as folder:
+        (folder / "3.txt").write_text("third")
+    assert storage.files() == ["days/1.txt", "days/2.txt", "days/more/3.txt"]
+    assert storage.files("days/more") == ["days/more/3.txt"]
+    assert (storage.folders(), storage.folders("days"), storage.folders("nowhere")) == (["days"], ["more"], [])
+    assert storage.read_text("days/1.txt") == "first again"
+    assert storage.under("days").files() == ["1.txt", "2.txt", "more/3.txt"]
+    for key in ("days/more", "days/2.txt", "days/2.txt", "nowhere"):
+        storage.delete(key)
+    assert storage.files() == ["days/1.txt"]
+    with pytest.raises(FileNotFoundError):
+        storage.read_text("days/2.txt")
+
+
+def test_a_block_that_raises_puts_nothing(storage: Storage) -> None:
+    storage.put_text("file", "old")
+    for put in (storage.put("file"), storage.put_folder("folder")):
+        with pytest.raises(OSError, match="disk full"), put as path:
+            (path if path.is_file() else path / "part").write_text("half")
+            raise OSError("disk full")
+    assert storage.files() == ["file"]
+    assert storage.read_text("file") == "old"
+
+
+def test_a_folder_is_never_put_over_another(storage: Storage) -> None:
+    storage.put_text("folder/part", "whole")
+    with pytest.raises(OSError), storage.put_folder("folder") as folder:
+        (folder / "part").write_text("other")
+    assert storage.read_text("folder/part") == "whole"
+    assert storage.files() == ["folder/part"]
+
+
+def test_a_killed_writer_leaves_nothing_that_can_be_read_and_frees_its_lock(storage: Storage, tmp_path: Path) -> None:
+    storage.put_text("a/file", "old")
+    with subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path / "kept")], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"writing\n"
+        assert storage.files() == ["a/file"]
+        os.kill(writer.pid, signal.SIGKILL)
+    with storage.lock():
+        storage.remove_unfinished()
+    assert storage.files() == ["a/file"]
+    assert storage.read_text("a/file") == "old"
+    assert sorted(path.name for path in (tmp_path / "kept").rglob("*")) == [".lock", "a", "file"]
+
+
+def test_the_lock_of_one_key_leaves_others_free(storage: Storage) -> None:
+    with storage.lock("one"), storage.lock("two"):
+        storage.put_text("one/file", "written under its lock")
+    assert storage.files() == ["one/file"]
+
+
+@given(st.lists(st.sampled_from(["a", "b.parquet", "tenant=x", "", ".", "..", ".lock", "~", "\0", "a\\b"]), max_size=4))
+def test_a_key_never_leads_out_of_the_storage(parts: list[str]) -> None:
+    root = Path("/storage/of/files")
+    key = "/".join(parts)
+    if any(part == "" or part.startswith(".") or "\0" in part for part in parts) and key:
+        with pytest.raises(InvalidKeyError):
+            LocalStorage(root).local(key)
+    else:
+        assert LocalStorage(root).local(key).is_relative_to(root)
+        assert Path(os.path.normpath(LocalStorage(root).local(key))).is_relative_to(root)
+
+
+def test_no_module_keeps_files_past_the_storage() -> None:
+    """What writes files by other means writes for this machine alone, or into a work folder."""
+    writers = {"atomic_file", "locked", "publish_folder", "unfinished_folder", "write_text"}
+    root = Path(__file__).parents[2]
+    found = {
+        source.relative_to(root).as_posix()
+        for package in ("feature_store", "serving", "pipelines", "api/imports")
+        for source in (root / package).rglob("*.py")
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "configs.files"
+        if writers & {each.name for each in node.names}
+    }
+    assert found == {"feature_store/lake.py", "pipelines/instance.py"}  # a file in a work folder; Dagster's settings
