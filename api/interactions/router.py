@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from api.database.engine import Database
 from api.database.session import CurrentDatabase, Session
@@ -50,12 +50,12 @@ direct_routes: list[DirectRoute[Any]] = [DirectRoute("/api/v1/interactions", rea
     "/api/v1/interactions/batch",
     tags=["interactions"],
     summary="Record up to 1,000 interactions",
-    response_model_exclude_none=True,
+    response_model=BatchOut,
     responses=PAYMENT_REQUIRED,
 )
 async def record_all(
     body: InteractionBatch, request: Request, usage: MeteredWrite, database: CurrentDatabase
-) -> BatchOut:
+) -> Response:
     """One result per row: 201, 400, 402 or 404. Valid rows are stored even if other rows are refused.
 
     In the rate limit each started 50 rows count as one request.
@@ -63,7 +63,7 @@ async def record_all(
     await count_rows(request, len(body.interactions))
     answer = await service.record_all(database.pool, usage.scope, usage.plan, body.interactions)
     usage.count(answer.succeeded)
-    return answer
+    return answer.response()
 
 
 @router.get(

@@ -8,7 +8,7 @@ from api.database.engine import Pool
 from api.database.scope import TenantScope
 from api.http.batches import BatchOut, BatchResult, read_rows
 from api.http.problems import NotFound, QuotaExceeded
-from api.http.slices import turn
+from api.http.slices import in_slices, turn
 from api.interactions.bodies import InteractionBody
 from api.interactions.repository import InteractionRepository, InteractionRow, StoreResult
 from api.interactions.schemas import NewInteraction
@@ -48,8 +48,8 @@ async def record_all(pool: Pool, scope: TenantScope, plan: Plan, rows: list[Any]
     create = sorted({row.item_id for row, create_item in valid.values() if create_item})
     if new_rows:
         stored = await InteractionRepository(pool, scope, plan).add_all(list(new_rows.values()), create)
+        results += [_result(plan, stored, index, row) async for index, row in in_slices(new_rows.items())]
         await turn()
-        results += [_result(plan, stored, index, row) for index, row in new_rows.items()]
     return BatchOut.of(results)
 
 

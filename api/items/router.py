@@ -51,16 +51,16 @@ async def create_item(body: NewItem, key: WriteKey, plan: CurrentPlan, session: 
     return ItemOut.model_validate(await service.create_item(session, key.scope, plan, body))
 
 
-@router.post("/batch", summary="Add up to 1,000 items", response_model_exclude_none=True)
+@router.post("/batch", summary="Add up to 1,000 items", response_model=BatchOut)
 async def create_items(
     body: ItemBatch, request: Request, key: WriteKey, plan: CurrentPlan, session: Session
-) -> BatchOut:
+) -> Response:
     """One result per row: 201, 400, 402 past the plan's limit, or 409 where the id is taken.
 
     Valid rows are added even if other rows are refused. In the rate limit each started 50 rows count as one request.
     """
     await count_rows(request, len(body.items))
-    return await service.create_items(session, key.scope, plan, body.items)
+    return (await service.create_items(session, key.scope, plan, body.items)).response()
 
 
 @router.get("/{item_id}", summary="Get an item", responses=_NOT_FOUND)

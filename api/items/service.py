@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.database.scope import TenantScope
 from api.http.batches import BatchOut, BatchResult, read_rows
 from api.http.problems import Conflict, Invalid, NotFound
-from api.http.slices import turn
+from api.http.slices import in_slices, turn
 from api.items.repository import ItemRepository, ListedItem, NewItemRow, StoredItem
 from api.items.schemas import ItemPatch, ItemReplacement, NewItem
 from api.metering.refusals import item_refusal
@@ -50,13 +50,13 @@ async def create_items(session: AsyncSession, scope: TenantScope, plan: Plan, ro
         refused = await _beyond_limit(repository, plan, list(first))
         new = [valid[index] for id_, index in first.items() if id_ not in refused]
         added = await repository.add_all(new, version)
-        await turn()
-        for id_, index in first.items():
+        async for id_, index in in_slices(first.items()):
             if id_ in added:
                 results.append(BatchResult(index=index, status=201, id=id_))
                 continue
             problem = item_refusal(plan) if id_ in refused else Conflict(TAKEN)
             results.append(BatchResult(index=index, status=problem.status_code, id=id_, error=problem.detail))
+    await turn()
     return BatchOut.of(results)
 
 
