@@ -26,7 +26,11 @@ from configs.settings import ServerSettings
 
 SWEEP_SECONDS = 1.0
 PIECE_BYTES = 16 * 1024
-"""Bytes that are parsed in one iteration of the loop, since they may hold thousands of requests or chunks."""
+"""Bytes of a body that are parsed in one iteration of the loop, since they may hold thousands of chunks."""
+HEADER_PIECE_BYTES = 2 * 1024
+"""The same where a request begins. They may hold a hundred pipelined requests, and other connections as many."""
+MAX_PIPELINED = 16
+"""Parsed requests that wait for the answer before theirs. Beyond it, no more of the connection is parsed."""
 FULL = "All connections are in use"
 
 log = structlog.get_logger(__name__)
@@ -59,6 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.since = self._sweep.number  # when the stage, or the window of a body, began
         self._received = 0  # bytes of the header, or of the window of a body
         self._unparsed: list[bytes] = []
+        self._is_held = False  # parsing waits until fewer pipelined requests wait
         self._running: RequestResponseCycle | None = None  # `cycle` is the newest one, which may still be queued
         self._unsent: tuple[int, int] | None = None  # bytes that the peer had not taken, and when
 
@@ -85,7 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._unparsed:
             self._unparsed.append(data)
-        elif len(data) <= PIECE_BYTES:
+        elif len(data) <= self._piece_bytes and len(self.pipeline) <= MAX_PIPELINED:
             self._parse(data)
             return
         else:
@@ -94,15 +99,22 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unparsed and self.transport.is_reading():
             self.transport.pause_reading()
 
+    @property
+    def _piece_bytes(self) -> int:
+        return PIECE_BYTES if self._stage is _Stage.BODY else HEADER_PIECE_BYTES
+
     def _parse_next(self) -> None:
         if not self._unparsed or self.transport.is_closing():
             return
-        data = self._unparsed[0]
-        if len(data) > PIECE_BYTES:
-            self._unparsed[0] = data[PIECE_BYTES:]
+        if len(self.pipeline) > MAX_PIPELINED:
+            self._is_held = True
+            return
+        data, size = self._unparsed[0], self._piece_bytes
+        if len(data) > size:
+            self._unparsed[0] = data[size:]
         else:
             del self._unparsed[0]
-        self._parse(data[:PIECE_BYTES])
+        self._parse(data[:size])
         if self.transport.is_closing():
             return
         if self._unparsed:
@@ -136,6 +148,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._stage is _Stage.ALL:
             self._enter(_Stage.NOTHING)
         super().on_response_complete()
+        if self._is_held and len(self.pipeline) <= MAX_PIPELINED:
+            self._is_held = False
+            self.loop.call_soon(self._parse_next)
 
     def resume_writing(self) -> None:
         self._unsent = None

@@ -1,8 +1,10 @@
 """Creates, reads, changes and deletes items. Each change takes a new version of the catalogue."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import msgspec
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -18,6 +20,11 @@ from configs.plans import Plan
 from feature_store.metadata import metadata_problem, size_problem
 
 TAKEN = "There is an item with this id already"
+
+
+SEARCHES_OF_TENANT = 2
+"""Searches of one tenant that run at once in a process. The largest take PostgreSQL seconds of processor time each."""
+_searches: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
 
 async def create_item(session: AsyncSession, scope: TenantScope, plan: Plan, new: NewItem) -> StoredItem:
@@ -82,7 +89,12 @@ async def list_items(
     session: AsyncSession, scope: TenantScope, search: str | None, offset: int, limit: int
 ) -> tuple[list[ListedItem], int]:
     """A page of the catalogue, inactive items included, and how many items there are in all."""
-    return await ItemRepository(session, scope).page(search, offset, limit)
+    if not search:
+        return await ItemRepository(session, scope).page(None, offset, limit)
+    # The semaphore lives as long as a search of the tenant waits or runs. Nobody holds a connection while waiting.
+    turn_of_tenant = _searches.setdefault(scope.tenant_id, asyncio.Semaphore(SEARCHES_OF_TENANT))
+    async with turn_of_tenant:
+        return await ItemRepository(session, scope).page(search, offset, limit)
 
 
 async def replace_item(session: AsyncSession, scope: TenantScope, id_: str, item: ItemReplacement) -> StoredItem:
