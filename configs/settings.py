@@ -255,10 +255,10 @@ class ServingSettings(Settings):
 
     url: str = Field(default="http://127.0.0.1:3000", alias="SERVING_URL")
     patience_seconds: float = Field(
-        default=0.17,
+        default=0.14,
         alias="SERVING_PATIENCE_SECONDS",
         gt=0,
-        description="that a caller waits for the models before popularity answers, which takes up to 0.08 s more",
+        description="that a caller waits for the models before popularity answers, which takes up to 0.1 s more",
     )
     max_patience_seconds: float = Field(
         default=0.0,
