@@ -204,7 +204,15 @@ def test_a_rejected_row_goes_where_it_names_the_user(row: dict[str, Any], goes: 
     tombstones = pa.table({c.USER_ID: users, c.ERASED_AT: [moment] * 3}, schema=TOMBSTONES)
     assert erase_rejects(tmp_path, "acme", tombstones) == int(goes)
     assert len(file.read_text().splitlines()) == 2 - goes
-    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    assert {path.name for path in tmp_path.iterdir()} == {file.name, ".lock"}
+
+
+def test_rejected_rows_that_a_killed_import_left_go_with_the_next_erasure(tmp_path: Path) -> None:
+    left = tmp_path / ".tmp-acme-20240501T120000000000.jsonl-0123456789ab"
+    left.write_text('{"row": "u-7"}')
+    tombstones = pa.table({c.USER_ID: ["u-7"], c.ERASED_AT: [datetime(2024, 5, 1, 13, tzinfo=UTC)]}, schema=TOMBSTONES)
+    assert erase_rejects(tmp_path, "acme", tombstones) == 0
+    assert not left.exists()
 
 
 def test_rejects_of_another_tenant_or_of_a_later_import_stay(tmp_path: Path) -> None:

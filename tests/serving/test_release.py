@@ -111,7 +111,7 @@ def test_nothing_half_published_stays_behind(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one model"):
         publish(TENANT, {}, items, 1, home=tmp_path / "home")
     assert list_releases(tmp_path / "home") == {}
-    assert not list((tmp_path / "home" / "models").iterdir())
+    assert [path.name for path in (tmp_path / "home").rglob("*")] == [".lock"]
 
 
 def test_a_model_older_than_the_item_table_learns_the_rest_at_loading(tmp_path: Path) -> None:
