@@ -23,6 +23,7 @@ from training.models.hybrid.learning import LearnedRanker, RankerConfig, learn_r
 from training.models.hybrid.model import Hybrid
 from training.models.hybrid.queries import build_queries
 from training.models.hybrid.ranker import Candidates, aggregate_diversity, fit_weights, ndcg_of_queries
+from training.models.hybrid.selection import HeldOut, RankerOption, choose_components
 from training.models.lists import NO_ITEM
 from training.models.popularity import Popularity
 from training.models.profiles import Profiles
@@ -304,7 +305,8 @@ def test_an_ensemble_is_of_all_that_help_and_of_nothing_else() -> None:
     assert learned.weights["third"] < 0.1
     assert learned.ndcg > max(learned.base_model_ndcg.values())
     assert learned.gain.low is not None and learned.gain.low > 0
-    assert learned.gain.mean == pytest.approx(learned.ndcg - max(learned.base_model_ndcg.values()))
+    assert learned.gain.mean == pytest.approx(learned.ndcg - max(learned.base_model_ndcg.values()), abs=0.02)
+    assert learned.choice.startswith("first") and ": better than first alone, ensemble +" in learned.choice
 
 
 def test_popularity_gets_weight_where_it_tells_what_base_models_do_not() -> None:
@@ -351,6 +353,38 @@ def test_one_base_model_is_kept_where_the_others_only_disturb() -> None:
     assert learned.weights == {"first": 0.0, "second": 1.0}
     assert learned.popularity_weight == 0
     assert learned.gain.mean == 0
+    assert learned.choice == "second alone: ensemble +0.0 % [+0.0, +0.0] of its NDCG@10 on 150 users"
+
+
+def test_an_ensemble_is_chosen_where_it_is_shown_better_or_nobody_knows_which_base_model_is_best() -> None:
+    """Ninety users in three folds. An ensemble gains a given share of 1 on some users and loses as much on others."""
+    users = np.arange(90)
+    queries = HeldOut(users, users % 3, np.ones(90))
+
+    def option(weights: list[float], ndcg: np.ndarray) -> RankerOption:
+        return RankerOption(np.array(weights), 0.0, ndcg, float(ndcg.mean()), 1)
+
+    swing = np.where(users // 3 % 2 == 0, 0.2, -0.2)  # a standard error of 0.02
+    first = option([1, 0], np.full(90, 0.5))
+    clearly_second, equal = option([0, 1], np.full(90, 0.3)), option([0, 1], first.query_ndcg - 0.01 + swing)
+    kept = {
+        (gain, name): choose_components(
+            ["a", "b"], [first, other], [option([0.5, 0.5], 0.5 + gain + swing)], queries, 0.0
+        )
+        for gain in (-0.03, 0.01, 0.03)
+        for name, other in (("clear", clearly_second), ("equal", equal))
+    }
+    assert {key: choice.option is first for key, choice in kept.items()} == {
+        (-0.03, "clear"): True,
+        (-0.03, "equal"): True,
+        (0.01, "clear"): True,
+        (0.01, "equal"): False,
+        (0.03, "clear"): False,
+        (0.03, "equal"): False,
+    }
+    assert kept[(-0.03, "clear")].reason.startswith("a alone: ensemble -6.0 % [")
+    assert kept[(0.03, "clear")].reason.startswith("a and b: better than a alone, ensemble +6.0 % [")
+    assert kept[(0.01, "equal")].gain.mean == pytest.approx(0.01)
 
 
 def test_too_few_people_to_tell_base_models_apart_get_even_weights() -> None:
@@ -359,17 +393,34 @@ def test_too_few_people_to_tell_base_models_apart_get_even_weights() -> None:
 
 
 @pytest.mark.fit
-def test_an_ensemble_that_kept_one_base_model_ranks_as_that_model() -> None:
+def test_where_the_other_base_model_is_noise_it_is_the_one_and_says_so(tmp_path) -> None:
     dataset = build_dataset()
     moment = until(dataset)
     past = dataset.where(dataset.interactions.timestamps < moment)
-    config = HybridConfig(ranker=RankerConfig(popularity_weights=(0.0,)))
-    ensemble = Hybrid(config, {"collaborative": Collaborative().fit(past, OPTIONS)}, moment).fit(dataset, OPTIONS)
+    config = HybridConfig(queries_per_user=8, ranker=RankerConfig(popularity_weights=(0.0,)))
+    base_models = {"collaborative": Collaborative().fit(past, OPTIONS), "noise": Noise().fit(past, OPTIONS)}
+    ensemble = Hybrid(config, base_models, moment).fit(dataset, OPTIONS)
     assert ensemble.kept_base_model == "collaborative"
-    liked = histories(items_of(2)[:3].tolist(), [])
-    alone = ensemble.base_models["collaborative"].recommend(liked, N_ITEMS).items
-    np.testing.assert_array_equal(ensemble.recommend(liked, N_ITEMS).items, alone)
-    assert set(ensemble.component_scores(liked)) == {"collaborative"}
+    assert ensemble.learned.weights == {"collaborative": 1.0, "noise": 0.0}
+    assert ensemble.record()["components"].startswith("collaborative alone: ensemble ")
+    refitted = {"collaborative": Collaborative().fit(dataset, OPTIONS), "noise": Noise().fit(dataset, OPTIONS)}
+    ensemble.with_refitted(refitted, dataset).save(tmp_path)
+    served, alone = Hybrid.load(tmp_path, refitted), refitted["collaborative"]
+    liked = histories(items_of(2)[:3].tolist(), [], list(range(40)))
+    lists = alone.recommend(liked, N_ITEMS).items
+    np.testing.assert_array_equal(served.recommend(liked, N_ITEMS).items, lists)
+    np.testing.assert_array_equal(served.score(liked), alone.score(liked))
+    np.testing.assert_array_equal(served.evidence(liked, lists[:, :10]), alone.evidence(liked, lists[:, :10]))
+    np.testing.assert_array_equal(served.similar(lists[0, :5], 5).items, alone.similar(lists[0, :5], 5).items)
+    assert set(served.component_scores(liked)) == {"collaborative"}
+
+
+class Noise(Collaborative):
+    """Scores at random, but the same for the same history."""
+
+    def score_profiles(self, profiles: Profiles) -> np.ndarray:
+        rng = np.random.default_rng(int(profiles.items.sum()))
+        return rng.random((len(profiles), self.n_items), dtype=np.float32)
 
 
 @pytest.mark.fit

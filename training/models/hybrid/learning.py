@@ -1,7 +1,7 @@
-"""How the ranker's weights are learned, and when a single base model is kept instead."""
+"""How the ranker's weights are learned, and between which alternatives is chosen."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from feature_store.online import Histories
 from training.data.splits import Holdout
-from training.evaluation.intervals import Estimate, paired_difference
+from training.evaluation.intervals import Estimate
 from training.models.contract import Doubles, FloatMatrix, ModelConfig
 from training.models.hybrid.ranker import (
     Candidates,
@@ -19,6 +19,7 @@ from training.models.hybrid.ranker import (
     mean_ndcg,
     ndcg_of_queries,
 )
+from training.models.hybrid.selection import HeldOut, HybridChoice, RankerOption, choose_components
 
 Features = Callable[[Histories], FloatMatrix]
 """Histories to float32 [batch, n_items, n_base_models + 1]: comparable scores of the base models, then popularity."""
@@ -44,7 +45,7 @@ class RankerConfig(ModelConfig):
         description="powers to try; weights are multiplied by this power of a base model's aggregate diversity",
     )
     tolerance: float = Field(
-        default=0.005, ge=0, description="share of the best NDCG that may be lost for more diverse lists"
+        default=0.005, ge=0, description="share of the best ensemble's NDCG that may be lost for more diverse lists"
     )
     l2: float = Field(default=1e-3, ge=0, description="ridge on the weights")
     prior_users: float = Field(
@@ -68,26 +69,17 @@ class LearnedRanker(BaseModel):
     weights: dict[str, float]
     popularity_weight: float
     kept_base_model: str | None = Field(validation_alias=AliasChoices("kept_base_model", "kept_component"))
+    choice: str = ""  # which components it has and why, in words; empty in files of earlier versions
     n_queries: int = Field(validation_alias=AliasChoices("n_queries", "n_questions"))
-    ndcg: float  # of the ensemble, cross-validated over users
+    ndcg: float  # of what was chosen, cross-validated over users
     base_model_ndcg: dict[str, float] = Field(validation_alias=AliasChoices("base_model_ndcg", "component_ndcg"))
-    gain: Estimate  # in NDCG of the ensemble over the best base model, paired by user; 0 where that is kept
+    gain: Estimate
+    """In NDCG of the best ensemble over the best base model, paired by user, whichever of them was chosen."""
     aggregate_diversity: int = Field(validation_alias=AliasChoices("aggregate_diversity", "breadth"))
-    """Distinct items in the ensemble's lists of ten."""
+    """Distinct items in the lists of ten of what was chosen."""
     base_model_diversity: dict[str, int] = Field(
         validation_alias=AliasChoices("base_model_diversity", "component_breadth")
     )
-
-
-@dataclass(frozen=True)
-class _Option:
-    """One choice of weights, with its figures on held-out users."""
-
-    weights: Doubles
-    popularity_weight: float
-    query_ndcg: Doubles  # [q]
-    ndcg: float  # mean over users
-    diversity: int
 
 
 def learn_ranker(
@@ -97,11 +89,7 @@ def learn_ranker(
     config: RankerConfig,
     rng: np.random.Generator,
 ) -> LearnedRanker:
-    """The weights that rank the users' choices best; the best base model alone where no weighted sum beats it.
-
-    Among the weights that beat the best base model and come within `config.tolerance` of the best NDCG, those with the
-    largest aggregate diversity are taken, because of two equally accurate rankings the one whose lists differ more
-    between users is the more personal.
+    """The weights that rank the users' choices best, or the best base model alone (`selection.choose_components`).
 
     Args:
         families: of the base models, in the order of `features`.
@@ -112,64 +100,98 @@ def learn_ranker(
     """
     candidates = _gather(features, queries, config.candidates)
     base_models = _with_popularity(candidates, 0.0)
-    one_hot = np.eye(len(families))
-    diversity = np.array([aggregate_diversity(base_models, weights) for weights in one_hot])
+    singles = [_single(base_models, place, 0.0) for place in range(len(families))]
     users, user = np.unique(queries.users, return_inverse=True)
     if len(users) < config.folds:  # too few users to hold any out, so nothing separates the base models
         even = np.full(len(families), 1 / len(families))
-        nothing = np.zeros(len(queries))
         in_lists = aggregate_diversity(base_models, even)
-        chosen = kept = _Option(even, min(config.popularity_weights), nothing, 0.0, in_lists)
-        alone = np.zeros(len(families))
+        chosen = RankerOption(even, min(config.popularity_weights), np.zeros(len(queries)), 0.0, in_lists)
+        choice = HybridChoice(
+            chosen, Estimate(mean=0.0), f"equal weights, because {len(users)} users tell nothing apart"
+        )
+        singles = [replace(single, ndcg=0.0) for single in singles]
     else:
         fold = rng.permutation(len(users))[user] % config.folds
-        alone = np.array([mean_ndcg(base_models, weights) for weights in one_hot])
-        best = int(alone.argmax())
-        options = [
-            option
-            for weight in config.popularity_weights
-            for option in _options(_with_popularity(candidates, weight), base_models, weight, diversity, fold, config)
-        ]
-        enough = max((option.ndcg for option in options), default=0.0) * (1 - config.tolerance)
-        winning = [option for option in options if option.ndcg >= enough and option.ndcg > alone[best]]
-        kept = _Option(
-            one_hot[best], 0.0, ndcg_of_queries(base_models, one_hot[best]), float(alone[best]), int(diversity[best])
+        ensembles = _ensembles(candidates, base_models, singles, fold, config)
+        choice = choose_components(
+            families, singles, ensembles, HeldOut(user, fold, candidates.query_weights), config.tolerance
         )
-        chosen = max(winning, key=lambda option: (option.diversity, option.ndcg), default=kept)
-    by_user = [
-        np.bincount(user, option.query_ndcg * candidates.query_weights).astype(np.float64) for option in (chosen, kept)
-    ]
+    chosen = choice.option
     single = chosen.popularity_weight == 0 and chosen.weights.max() == 1
     return LearnedRanker(
         weights=dict(zip(families, chosen.weights.tolist(), strict=True)),
         popularity_weight=chosen.popularity_weight,
         kept_base_model=families[int(chosen.weights.argmax())] if single else None,
+        choice=choice.reason,
         n_queries=len(queries),
         ndcg=chosen.ndcg,
-        base_model_ndcg=dict(zip(families, alone.tolist(), strict=True)),
-        gain=paired_difference(by_user[0], by_user[1]) if len(users) else Estimate(mean=0.0),
+        base_model_ndcg={family: one.ndcg for family, one in zip(families, singles, strict=True)},
+        gain=choice.gain,
         aggregate_diversity=chosen.diversity,
-        base_model_diversity=dict(zip(families, diversity.tolist(), strict=True)),
+        base_model_diversity={family: one.diversity for family, one in zip(families, singles, strict=True)},
     )
+
+
+def _ensembles(
+    candidates: Candidates,
+    base_models: Candidates,
+    singles: Sequence[RankerOption],
+    fold: npt.NDArray[np.int64],
+    config: RankerConfig,
+) -> list[RankerOption]:
+    """The ensembles to choose from, each measured on users that were held out from its weights.
+
+    They are all base models with each weight of popularity; the same without the base model of the least weight, and so
+    on down to two; and each base model alone with popularity.
+    """
+    n = len(singles)
+    diversity = np.array([single.diversity for single in singles], dtype=np.float64)
+    scored = {weight: _with_popularity(candidates, weight) for weight in config.popularity_weights}
+    found = []
+    for weight, with_popularity in scored.items():
+        found += _options(with_popularity, base_models, weight, diversity, fold, config, np.ones(n, dtype=bool))
+        if weight > 0 or n == 1:
+            found += [_single(with_popularity, place, weight) for place in range(n) if singles[place].ndcg > 0]
+    used = np.ones(n, dtype=bool)
+    best = max(found, key=lambda option: option.ndcg, default=None)
+    while best is not None and used.sum() > 2:
+        used[np.where(used, best.weights, np.inf).argmin()] = False
+        weight = best.popularity_weight
+        smaller = list(_options(scored[weight], base_models, weight, diversity, fold, config, used.copy()))
+        found += smaller
+        best = max(smaller, key=lambda option: option.ndcg, default=None)
+    return found
+
+
+def _single(candidates: Candidates, place: int, popularity_weight: float) -> RankerOption:
+    """One base model, with the popularity that `candidates` hold. Its weight is not learned, so no fold is held out."""
+    weights = np.eye(candidates.features.shape[2])[place]
+    query_ndcg = ndcg_of_queries(candidates, weights)
+    mean = float(np.average(query_ndcg, weights=candidates.query_weights)) if len(candidates) else 0.0
+    return RankerOption(weights, popularity_weight, query_ndcg, mean, aggregate_diversity(candidates, weights))
 
 
 def _options(
     candidates: Candidates,
     base_models: Candidates,
     popularity_weight: float,
-    diversity: npt.NDArray[np.int64],
+    diversity: Doubles,
     fold: npt.NDArray[np.int64],
     config: RankerConfig,
-) -> Iterator[_Option]:
-    """The options with one weight of popularity, each measured on users that were held out from its weights."""
+    used: npt.NDArray[np.bool_],
+) -> Iterator[RankerOption]:
+    """The options with one weight of popularity. used: bool [n_base_models], which base models have a weight."""
 
     def fitted(rows: npt.NDArray[np.bool_]) -> Doubles:
-        return _towards_prior(fit_weights(candidates.take(rows), config.l2), base_models.take(rows), config)
+        training, alone = candidates.take(rows).only(used), base_models.take(rows).only(used)
+        weights = np.zeros(len(used))
+        weights[used] = _towards_prior(fit_weights(training, config.l2), alone, config)
+        return weights
 
-    folds = [(fold == held, fitted(fold != held)) for held in np.unique(fold)]
     whole = fitted(fold >= 0)
     if not whole.any():
         return
+    folds = [(fold == held, fitted(fold != held)) for held in np.unique(fold)]
     for power in config.diversity_powers:
         factors = (diversity / diversity.max()) ** power
         query_ndcg = np.empty(len(candidates))
@@ -177,7 +199,7 @@ def _options(
             query_ndcg[held] = ndcg_of_queries(candidates.take(held), weights * factors)
         scaled = whole * factors / (whole * factors).sum()
         mean = float(np.average(query_ndcg, weights=candidates.query_weights))
-        yield _Option(scaled, popularity_weight, query_ndcg, mean, aggregate_diversity(candidates, scaled))
+        yield RankerOption(scaled, popularity_weight, query_ndcg, mean, aggregate_diversity(candidates, scaled))
 
 
 def _towards_prior(weights: Doubles, base_models: Candidates, config: RankerConfig) -> Doubles:

@@ -26,7 +26,7 @@ from training.models.hybrid.learning import LearnedRanker, learn_ranker
 from training.models.hybrid.occlusion import agreement
 from training.models.hybrid.queries import split_queries
 from training.models.hybrid.sampling import sample_users, window_start
-from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale
+from training.models.hybrid.scales import Scale, history_sizes, measure_growth, measure_scale, raw_scales
 from training.models.hybrid.scoring import HybridScoring
 from training.models.hybrid.storage import HybridState, read_state, write_state
 from training.models.hybrid.workload import hybrid_workload
@@ -47,10 +47,13 @@ class Hybrid(Ensemble):
     popularity does not depend on the length of the history, and contributions add up over the base models.
 
     The weights are non-negative and learned listwise from queries that came after everything the base models know; with
-    few users they are shrunk towards the NDCG of each base model alone. Base models that read no metadata give cold
-    items their lowest score, so all cold items get the same boost, with which they take a share of the lists. Where a
-    single base model other than the content-based one is kept, the content-based one is the cold-start model: its
-    scores are added for cold items alone, since most base models score all cold items alike.
+    few users they are shrunk towards the NDCG of each base model alone. Where no ensemble is better than the best base
+    model (`selection.choose_components`), that one is kept; its scores stay as they are, and so does its order.
+
+    Base models that read no metadata give cold items their lowest score, so all cold items get the same boost, with
+    which they take a share of the lists. Where a single base model other than the content-based one is kept, the
+    content-based one is the cold-start model: its scores are added for cold items alone, since most base models score
+    all cold items alike.
     """
 
     family = "hybrid"
@@ -81,6 +84,7 @@ class Hybrid(Ensemble):
             self.queries = None
         self._measure(past, measure_growth(self.base_models, self._sample(past)))
         self.learned = learn_ranker(list(self.base_models), self._features, queries, self.config.ranker, rng)
+        self._keep_scores()
         self.cold_item_boost = self._find_boost(queries)
         rows = np.flatnonzero(queries.histories.lengths)
         rows = rng.choice(rows, min(len(rows), self.config.evidence_users), replace=False)
@@ -91,6 +95,7 @@ class Hybrid(Ensemble):
         model = self.with_base_models(base_models)
         model._check_sizes(dataset.n_items)
         model._measure(dataset, self.growth)
+        model._keep_scores()
         model.cold_item_boost = ColdItemBoost()
         users = sample_users(dataset, self.config.scale_users, window_start(dataset, self.config.window))
         histories, seen = dataset.histories(users), dataset.seen[users]
@@ -114,9 +119,13 @@ class Hybrid(Ensemble):
         return self.learned.kept_base_model
 
     def record(self) -> dict[str, Any]:
-        """The weights, and NDCG@10 of the ensemble and of each base model on the queries it learned from."""
+        """What it is made of and why, and NDCG@10 of that and of each base model on the queries it learned from.
+
+        `ranker_gain` is of the best ensemble over the best base model, whichever of them was chosen.
+        """
         learned = self.learned
         return {
+            "components": learned.choice,
             "ranker_queries": learned.n_queries,
             "ranker_ndcg": learned.ndcg,
             "ranker_gain": learned.gain.mean,
@@ -289,6 +298,14 @@ class Hybrid(Ensemble):
         popularity = decayed_popularity(dataset, self.config.popularity_half_life_days)
         self.popularity = popularity / (popularity.std() or np.float32(1))
         self.cold_items = cold_items(dataset.interactions.items, dataset.n_items)
+
+    def _keep_scores(self) -> None:
+        """Leave the raw scores of a kept base model as they are, and give everything else their scale and growth."""
+        kept = self.learned.kept_base_model
+        if kept is not None:
+            self.scales, unit = raw_scales(self.scales, kept)
+            self.growth = self.scales[kept].growth
+            self.popularity = self.popularity * np.float32(unit)
 
     def _own_scores(self) -> npt.NDArray[np.float32]:
         """Scores that belong to no base model, for a history of one item, float32 [n_items]."""

@@ -1,6 +1,6 @@
 """The listwise linear ranker: non-negative feature weights that rank the targets of queries above other items."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,10 @@ class Candidates:
     def take(self, rows: npt.NDArray[np.bool_]) -> "Candidates":
         """The candidates of the queries under this mask, bool [q]."""
         return Candidates(*(getattr(self, column.name)[rows] for column in fields(self)))
+
+    def only(self, used: npt.NDArray[np.bool_]) -> "Candidates":
+        """The same candidates with the features under this mask, bool [n_features]."""
+        return self if used.all() else replace(self, features=self.features[:, :, used])
 
 
 def fit_weights(candidates: Candidates, l2: float) -> Doubles:

@@ -1,7 +1,7 @@
 """Scales that make the scores of different base models comparable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,16 @@ def measure_scale(model: Recommender, histories: Histories, growth: float) -> Sc
         return Scale(float(scores.mean()), 1.0, own)
     spread = np.exp(np.mean(np.log(spreads[known]) - own * np.log(sizes[known])))
     return Scale(float(scores.mean()), float(spread), own)
+
+
+def raw_scales(scales: Mapping[str, Scale], family: str) -> tuple[dict[str, Scale], float]:
+    """The scales in the unit of one model's raw scores, which are then neither moved nor multiplied, and that unit.
+
+    A product with any number but 1 could round two scores to one, and so change their order.
+    """
+    unit = scales[family].spread
+    found = {name: replace(scale, spread=scale.spread / unit) for name, scale in scales.items()}
+    return {**found, family: Scale(0.0, 1.0, scales[family].growth)}, unit
 
 
 def _fit_growth(model: Recommender, histories: Histories) -> float:

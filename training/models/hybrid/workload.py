@@ -11,7 +11,8 @@ checked on."""
 _SCALE_ENTRY, _QUERY_ENTRY, _QUERY_ITEM = 30 * NS, 80 * NS, 200 * NS
 """Seconds per score to measure its spread, per score to choose candidates, and per item to size the cold-item boost."""
 _CANDIDATE = 200 * NS
-"""Seconds of one component score of a candidate, for each weight of popularity that is tried."""
+"""Seconds of one component score of a candidate, for each ensemble that is tried: one a weight of popularity, and one a
+base model that is left out."""
 
 
 def hybrid_workload(
@@ -34,7 +35,7 @@ def hybrid_workload(
         0,
         queries * (_QUERY_SCORINGS * scoring + (_QUERY_ENTRY * count + _QUERY_ITEM) * sizes.items)
         + config.evidence_users * _EVIDENCE_SCORINGS * scoring
-        + len(config.ranker.popularity_weights) * candidates * count * _CANDIDATE,
+        + (len(config.ranker.popularity_weights) + max(0, count - 3)) * candidates * count * _CANDIDATE,
         peak_bytes=64.0 * sizes.items * (4 * count + 30) + candidates * (90.0 + 16 * count),
     )
     return scales + learning
