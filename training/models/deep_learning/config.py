@@ -48,9 +48,9 @@ class DeepLearningConfig(ModelConfig):
         validation_alias=AliasChoices("mask_history", "mask_past"),
         description="leave the earlier items of a sequence out of the softmax; null: where users repeat no item",
     )
-    precision: Literal["float32", "bfloat16"] = Field(
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32",
-        description="of matrix products in training; bfloat16 is about twice as fast on hardware that supports it",
+        description="of matrix products in training; auto: bfloat16, about twice as fast, where the hardware has it",
     )
     weight_averaging: float = Field(
         default=0.99,

@@ -83,7 +83,7 @@ class Trainer:
             torch.from_numpy(popularity.values).to(self.device) if popularity.values.any() else None,
             mask_history,
             repeats,
-            config.precision == "bfloat16",
+            config.precision == "bfloat16" or (config.precision == "auto" and _multiplies_bfloat16(self.device)),
             self.device,
         )
         if ids is not None:
@@ -237,6 +237,13 @@ class Trainer:
 
     def _table(self, name: str) -> Tensor:
         return self.task.embeddings.embeddings[name].weight
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies matrices in bfloat16 natively; elsewhere they are slower than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def _copy(source: list[Tensor], target: list[Any]) -> None:

@@ -3,6 +3,7 @@
 Reading order of this package:
 
     config               hyper-parameters
+    defaults             their values for a data set, as functions of its profile
     network              the item tower, the user tower and their transformer blocks
     packing              a batch of histories without padding, as the user tower reads it when serving
     user_vectors         from histories to user vectors
@@ -30,8 +31,9 @@ docs/models-log.md has what was tried and measured.
 
 import copy
 import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -43,12 +45,14 @@ from torch import Tensor
 
 from feature_store.online import Histories
 from training.data.dataset import Dataset
+from training.data.profile import DataProfile
 from training.data.splits import Holdout
 from training.models.content_based.encoder import ContentEncoder
 from training.models.contract import FloatMatrix, Positions, Recommender, RuntimeOptions
 from training.models.deep_learning import attribution
 from training.models.deep_learning.attribution import Fidelity, FloatVector
 from training.models.deep_learning.config import DeepLearningConfig
+from training.models.deep_learning.defaults import default_values
 from training.models.deep_learning.inference import HistoryEncoder
 from training.models.deep_learning.network import Network, scores
 from training.models.deep_learning.recent_popularity import recent_popularity
@@ -57,6 +61,7 @@ from training.models.deep_learning.scoring import SequentialScoring
 from training.models.deep_learning.stages import continue_network, fit_network, hold_out, padded_ids, reproducible
 from training.models.deep_learning.user_vectors import user_vectors
 from training.models.deep_learning.workload import deep_learning_workload
+from training.models.default_values import family_values
 from training.models.lists import NO_ITEM, Contributions, ListContributions, top_k
 from training.models.workload import DataSizes, Workload
 
@@ -98,13 +103,20 @@ class DeepLearning(Recommender):
     _encoder_of: tuple[Network, HistoryEncoder] | None = None
     """The user tower for serving, with the network that it was made of."""
 
+    @classmethod
+    def default_config(cls, profile: DataProfile) -> DeepLearningConfig:
+        return DeepLearningConfig.model_validate({**family_values(cls.family), **default_values(profile)})
+
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         if not len(dataset.interactions):
             raise ValueError("a sequential model cannot be learned without interactions: record some first")
+        began = time.perf_counter()
         self.encoder = ContentEncoder(self.config.content).fit(dataset.items.metadata, options.seed)
         with reproducible(options):
             self.network = Network(self.encoder.dimensions, self.config)
             content = self.encoder.transform(dataset.items.metadata)
+            left = max(0.0, options.max_seconds - (time.perf_counter() - began))
+            options = replace(options, max_seconds=left)
             ids, self.training = fit_network(self.network, content, dataset, self.config, options)
             self._finish(ids, content, dataset)
         return self

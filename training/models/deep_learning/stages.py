@@ -16,7 +16,9 @@ from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network
 from training.models.deep_learning.repeat_consumption import learns_repeats
 
-_VALIDATED_SHARE = 0.8  # of the time of a fit; the rest is for the continuation on all events
+_VALIDATED_SHARE = 0.78  # of the time of a fit
+_CONTINUED_SHARE = 0.2  # for the continuation on all events
+_FINISHED_SHARE = 0.02  # for the last validation, and for the check of the attribution
 _MIN_VALIDATION_USERS = 20
 _MAX_VALIDATION_USERS = 1_000
 _WINDOW = 0.05  # share of the newest events that validate a model with a horizon
@@ -57,7 +59,7 @@ def fit_network(
         )
     )
     record = {**asdict(progress), "parameters": sum(p.numel() for p in network.parameters())}
-    seconds = options.max_seconds * (1 - _VALIDATED_SHARE)
+    seconds = options.max_seconds * _CONTINUED_SHARE
     return continue_network(network, ids, content, dataset, config, options, record, "held-out", seconds)
 
 
@@ -82,7 +84,7 @@ def continue_network(
         config, options: as in `DeepLearning.fit`.
         record: of the stages before.
         stage: name of the checkpoint files.
-        seconds: bounds the stage; None: `options.max_seconds`.
+        seconds: bounds the stage; None: `options.max_seconds`, less what the check of the attribution takes.
 
     Returns:
         The id embeddings, float32 [n_items, d], and the training record with this stage's losses.
@@ -102,7 +104,7 @@ def continue_network(
                 stage,
                 config.refit_epochs,
                 config.refit_learning_rate,
-                options.max_seconds if seconds is None else seconds,
+                options.max_seconds * (1 - _FINISHED_SHARE) if seconds is None else seconds,
             )
         )
         record = {**record, "refit_losses": progress.losses}

@@ -146,18 +146,20 @@ def _ensembles(
     """
     n = len(singles)
     diversity = np.array([single.diversity for single in singles], dtype=np.float64)
-    scored = {weight: _with_popularity(candidates, weight) for weight in config.popularity_weights}
-    found = []
-    for weight, with_popularity in scored.items():
+    found: list[RankerOption] = []
+    for weight in config.popularity_weights:
+        with_popularity = _with_popularity(candidates, weight)
         found += _options(with_popularity, base_models, weight, diversity, fold, config, np.ones(n, dtype=bool))
-        if weight > 0 or n == 1:
+        if weight > 0:
             found += [_single(with_popularity, place, weight) for place in range(n) if singles[place].ndcg > 0]
     used = np.ones(n, dtype=bool)
     best = max(found, key=lambda option: option.ndcg, default=None)
     while best is not None and used.sum() > 2:
-        used[np.where(used, best.weights, np.inf).argmin()] = False
-        weight = best.popularity_weight
-        smaller = list(_options(scored[weight], base_models, weight, diversity, fold, config, used.copy()))
+        weights, weight = best.weights, best.popularity_weight
+        weakest = min(np.flatnonzero(used).tolist(), key=lambda place: (weights[place], singles[place].ndcg))
+        used[weakest] = False
+        with_popularity = _with_popularity(candidates, weight)
+        smaller = list(_options(with_popularity, base_models, weight, diversity, fold, config, used.copy()))
         found += smaller
         best = max(smaller, key=lambda option: option.ndcg, default=None)
     return found

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from feature_store.online import Histories
 from training.data.dataset import Dataset
+from training.data.profile import DataProfile
 from training.data.splits import Holdout
 from training.models.coconsumption import unit_rows
 from training.models.cold_start.boost import (
@@ -21,6 +22,7 @@ from training.models.cold_start.boost import (
 )
 from training.models.cold_start.items import cold_items
 from training.models.contract import Ensemble, FloatMatrix, Mask, Positions, Recommender, RuntimeOptions
+from training.models.default_values import family_values
 from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.learning import LearnedRanker, learn_ranker
 from training.models.hybrid.occlusion import agreement
@@ -32,7 +34,7 @@ from training.models.hybrid.storage import HybridState, read_state, write_state
 from training.models.hybrid.workload import hybrid_workload
 from training.models.linear import LinearRecommender
 from training.models.lists import Contributions, ListContributions
-from training.models.popularity import decayed_popularity
+from training.models.popularity import Popularity, decayed_popularity
 from training.models.profiles import build_profiles
 from training.models.workload import DataSizes, Workload
 
@@ -69,6 +71,12 @@ class Hybrid(Ensemble):
     cold_item_boost: ColdItemBoost
     cold_start_model: ColdStartModel | None
     _own_of: tuple[ColdItemBoost, npt.NDArray[np.float32], npt.NDArray[np.float32] | None] | None = None
+
+    @classmethod
+    def default_config(cls, profile: DataProfile) -> HybridConfig:
+        """Recent popularity is that of the baseline, so that an ensemble can be what the baseline is."""
+        half_life = Popularity.default_config(profile).model_dump()["half_life_days"]
+        return HybridConfig.model_validate({**family_values(cls.family), "popularity_half_life_days": half_life})
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         if not self.base_models:

@@ -129,6 +129,6 @@ def _relative(gain: Estimate, ndcg: float) -> str:
 
 def _names(families: Sequence[str], option: RankerOption) -> str:
     """The components of an option, the heaviest first."""
-    used = sorted((place for place in np.flatnonzero(option.weights)), key=lambda place: -option.weights[place])
+    used: list[int] = sorted(np.flatnonzero(option.weights).tolist(), key=lambda place: -option.weights[place])
     names = [families[place] for place in used] + (["recent popularity"] if option.popularity_weight else [])
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
