@@ -81,8 +81,8 @@ bench-metering: install ## throughput with and without metering; JSON on stdout
 bench-stalls: install ## how long /health waits behind the worst legal requests; a table, and JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.stalls $(STALLS_ARGS)
 
-bench-quality: install ## our families and other libraries on the same splits; a table on stdout (ML1M=folder)
-	@$(BIN)/python -m tests.benchmarks.quality $(if $(ML1M),--ml-1m $(ML1M)) $(QUALITY_ARGS)
+bench-quality: install ## our families and other libraries on the same splits (ML1M=folder TOYS=folder SEARCH=minutes)
+	@$(BIN)/python -m tests.benchmarks.quality $(if $(ML1M),--ml-1m $(ML1M)) $(if $(TOYS),--amazon-toys $(TOYS)) $(if $(SEARCH),--search $(SEARCH)) $(QUALITY_ARGS)
 
 bench-estimates: install ## forecast and measured processor time and memory (ML1M=folder TOYS=folder BUSY=1)
 	@$(BIN)/python -m tests.benchmarks.forecasts $(if $(ML1M),--ml-1m $(ML1M)) $(if $(TOYS),--amazon-toys $(TOYS)) $(if $(BUSY),--busy)

@@ -59,7 +59,7 @@ class Run:
 def _of_wheel(name: str) -> Callable[[argparse.Namespace], Dataset | None]:
     def load(arguments: argparse.Namespace) -> Dataset | None:
         with TemporaryDirectory() as work:
-            found = files_of(name, arguments.work or Path(work), None)
+            found = files_of(name, arguments.work or Path(work), {})
             return found and load_dataset_files(found.interactions, found.items).dataset
 
     return load

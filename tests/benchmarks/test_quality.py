@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from tests.benchmarks.quality.datasets import RUNS, Files, Run, files_of
 from tests.benchmarks.quality.environment import LOCK, PEERS
 from tests.benchmarks.quality.exchange import Replay, export
-from tests.benchmarks.quality.families import configs_of, measure_families
-from tests.benchmarks.quality.page import render
+from tests.benchmarks.quality.families import measure_families
+from tests.benchmarks.quality.page import after_search, render
 from tests.benchmarks.quality.peers import Bounds, measure_peer, peers, random_order, space_of
 from tests.fixtures.movielens_dataset import movielens_100k
 from training.config import load_config
@@ -210,19 +210,30 @@ def test_figures_of_an_earlier_evaluation_stand_in_for_a_fit_of_the_same_split(s
     run = Run("tiny", "leave-one-out", "all")
     how = {"max_seconds": 60, "threads": 1, "seed": 0}
     taken = measure_families(["popularity"], run, files, split, tmp_path / "a", earlier=[same], **how)
-    assert taken == {"results": [row], "skipped": []}
+    assert taken == {"results": [row], "searches": [], "without_refit": [], "skipped": []}
     fresh = measure_families(["popularity"], run, files, split, tmp_path / "b", earlier=[other], **how)
     # Our popularity counts late events more; what it reaches is what a direct evaluation of it does.
     model = family_class("popularity")(load_config("popularity")).fit(split.before_test, RuntimeOptions())
     assert of_all(fresh["results"])["ndcg@10"] == pytest.approx(evaluate_model(model, split).metric("ndcg@10"))
+    # Without the refit it does not know the validation events, in which c, d and b were chosen.
+    unaware = family_class("popularity")(model.config).fit(split.train, RuntimeOptions())
+    (without,) = fresh["without_refit"]
+    assert without["metrics"]["ndcg@10"]["mean"] == pytest.approx(evaluate_model(unaware, split).metric("ndcg@10"))
 
 
-def test_a_protocol_may_have_configurations_of_its_own() -> None:
-    runs = [Run("movielens-100k", "leave-one-out", "all"), Run("movielens-100k", "temporal", "all")]
-    loo, temporal = (configs_of(run) for run in runs)
-    assert loo is not None and loo.name == "movielens-100k-leave-one-out"
-    assert temporal is not None and temporal.name == "movielens-100k"
-    assert configs_of(Run("tiny", "temporal", "all")) is None
+@pytest.mark.service
+def test_families_are_also_measured_after_a_search_and_stand_beside_their_defaults(
+    split: Split, tmp_path: Path
+) -> None:
+    how = {"max_seconds": 60, "threads": 1, "seed": 0}
+    run, files, cache = Run("tiny", "leave-one-out", "all"), tiny_files(tmp_path), tmp_path / "cache"
+    by_default = measure_families(["popularity"], run, files, split, cache, **how)
+    assert by_default["searches"] == []
+    searched = measure_families(["popularity"], run, files, split, cache, search_minutes=0.05, **how)
+    assert [one["model"] for one in searched["searches"]] == ["popularity"]
+    assert measure_families(["popularity"], run, files, split, cache, fit=False, **how) == by_default
+    named = after_search(searched)
+    assert {row["model"] for row in named["results"]} == {"popularity after a search"}
 
 
 @pytest.mark.service
@@ -232,7 +243,8 @@ def test_what_was_not_measured_is_told_and_not_fitted(split: Split, tmp_path: Pa
     how = {"max_seconds": 60, "threads": 1, "seed": 0}
     run, files, cache = Run("tiny", "leave-one-out", "all"), tiny_files(tmp_path), tmp_path / "cache"
     found = measure_families(["popularity"], run, files, split, cache, fit=False, **how)
-    assert found == {"results": [], "skipped": [{"model": "popularity", "reason": "not measured yet"}]}
+    assert found["results"] == []
+    assert found["skipped"] == [{"model": "popularity", "reason": "not measured yet"}]
     fresh = measure_families(["popularity"], run, files, split, cache, **how)
     second = measure_families(["popularity", "item-knn"], run, files, split, cache, fit=False, **how)
     assert second["results"] == fresh["results"] != []
@@ -309,7 +321,7 @@ def test_the_page_keeps_what_was_not_measured_this_time_on_the_same_split() -> N
 
 
 def test_files_of_a_wheel_are_read_as_an_import_reads_them(tmp_path: Path) -> None:
-    files = files_of("movielens-100k", tmp_path, None)
+    files = files_of("movielens-100k", tmp_path, {})
     dataset = load_dataset_files(files.interactions, files.items).dataset
     events, expected = dataset.interactions, movielens_100k().interactions
     assert (len(events), dataset.n_users, dataset.n_items) == (100_000, 943, 1_682)
@@ -318,14 +330,14 @@ def test_files_of_a_wheel_are_read_as_an_import_reads_them(tmp_path: Path) -> No
     toy_story = dataset.items.metadata[list(dataset.items.ids).index("1")]
     assert (toy_story["title"], toy_story["year"]) == ("Toy Story", 1995)
     written = files.interactions.stat().st_mtime_ns
-    assert files_of("movielens-100k", tmp_path, None).interactions.stat().st_mtime_ns == written
+    assert files_of("movielens-100k", tmp_path, {}).interactions.stat().st_mtime_ns == written
 
 
 def test_movielens_1m_is_only_measured_where_somebody_says_where_it_is(tmp_path: Path) -> None:
-    assert files_of("ml-1m", tmp_path, None) is None
+    assert files_of("ml-1m", tmp_path, {}) is None
     with pytest.raises(FileNotFoundError, match=r"interactions\.parquet"):
-        files_of("ml-1m", tmp_path, tmp_path)
-    assert {run.dataset for run in RUNS} == {"movielens-100k", "complete-journey", "ml-1m"}
+        files_of("ml-1m", tmp_path, {"ml-1m": tmp_path})
+    assert {run.dataset for run in RUNS} == {"movielens-100k", "complete-journey", "ml-1m", "amazon-toys"}
 
 
 def test_a_search_tries_what_makes_sense_on_the_split(split: Split, movielens_split: Split) -> None:

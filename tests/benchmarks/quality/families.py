@@ -3,8 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
-from importlib.resources import files
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from training.data.splits import Split
 FAMILIES = ("popularity", "item-knn", "collaborative", "content-based", "deep-learning", "hybrid")
 
 NOT_YET = "not measured yet"
+LISTS = ("results", "searches", "without_refit")
+"""What a comparison lists by model."""
 
 Comparison = dict[str, Any]
 """The JSON of `python -m training evaluate --out`."""
@@ -29,6 +30,7 @@ def measure_families(
     max_seconds: float,
     threads: int,
     seed: int,
+    search_minutes: float | None = None,
     earlier: Sequence[Path] = (),
     fit: bool = True,
 ) -> Comparison:
@@ -42,38 +44,33 @@ def measure_families(
         cache: keeps trained models and figures, so that an interrupted benchmark goes on.
         max_seconds: bounds the fits of each family.
         threads, seed: of the fits.
+        search_minutes: of a search before the fits, all families together; None: the defaults are measured.
         earlier: files that `python -m training evaluate --out` wrote.
         fit: where not, only what was found before is told.
+
+    Returns:
+        `results`, `skipped`, `searches` and `without_refit`, as `training.evaluation.comparison.Comparison` has them.
 
     Raises:
         RuntimeError: the command failed or measured on another split.
     """
-    kept = cache / split.hash / "families.json"
-    found = _rows(earlier, split)
+    name = "defaults" if search_minutes is None else f"searched-{search_minutes:g}"
+    kept = cache / split.hash / f"{name}.json"
+    found = _by_family(earlier, split)
     if not fit:
-        found = {**_rows([kept] if kept.exists() else [], split), **found}
+        found = {**_by_family([kept] if kept.exists() else [], split), **found}
     missing = [family for family in families if family not in found]
     skipped = []
     if missing and fit:
-        fresh = _evaluate(missing, run, files_, split, cache, max_seconds, threads, seed)
+        fresh = _evaluate(missing, run, files_, split, cache, max_seconds, threads, seed, search_minutes)
         skipped = fresh["skipped"]
-        measured = _by_model(fresh["results"])
+        measured = _of_families(fresh)
         found |= measured
-        known = {**_rows([kept] if kept.exists() else [], split), **measured}
-        kept.write_text(json.dumps({**fresh, "results": [row for rows in known.values() for row in rows]}))
+        known = {**_by_family([kept] if kept.exists() else [], split), **measured}
+        kept.write_text(json.dumps({**fresh, **_together(known.values())}))
     elif missing:
         skipped = [{"model": family, "reason": NOT_YET} for family in missing]
-    return {"results": [row for family in families for row in found.get(family, [])], "skipped": skipped}
-
-
-def configs_of(run: Run) -> Path | None:
-    """The folder of what was chosen for this data set and protocol, or for the data set, or None.
-
-    What is best of all users before one moment need not be what is best of each user's next event.
-    """
-    models = Path(str(files("configs"))) / "models"
-    folders = (models / f"{run.dataset}-{run.protocol}", models / run.dataset)
-    return next((folder for folder in folders if folder.is_dir()), None)
+    return {**_together(found[family] for family in families if family in found), "skipped": skipped}
 
 
 def _evaluate(
@@ -85,6 +82,7 @@ def _evaluate(
     max_seconds: float,
     threads: int,
     seed: int,
+    search_minutes: float | None,
 ) -> Comparison:
     folder = cache / split.hash
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,9 +91,8 @@ def _evaluate(
     command += ["--items", str(files_.items), "--protocol", run.protocol, "--exclude-seen", run.exclude_seen]
     command += ["--models", ",".join(families), "--max-seconds", str(max_seconds), "--threads", str(threads)]
     command += ["--seed", str(seed), "--out", str(out), "--keep", str(folder / "families")]
-    tuned = configs_of(run)
-    if tuned is not None:
-        command += ["--configs", str(tuned)]
+    if search_minutes is not None:
+        command += ["--search", str(search_minutes)]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise RuntimeError(f"python -m training evaluate ended with {done.returncode} on {run.name}")
@@ -105,19 +102,25 @@ def _evaluate(
     return fresh
 
 
-def _rows(paths: Sequence[Path], split: Split) -> dict[str, list[dict[str, Any]]]:
-    """Family -> its rows in the first of these files that is of the split and has any."""
-    found: dict[str, list[dict[str, Any]]] = {}
+def _by_family(paths: Sequence[Path], split: Split) -> dict[str, Comparison]:
+    """Family -> what the first of these files that is of the split has of it."""
+    found: dict[str, Comparison] = {}
     for one in map(json.loads, (path.read_text() for path in paths)):
         if one["split_hash"] == split.hash:
-            fresh = _by_model(one["results"])
-            found |= {model: rows for model, rows in fresh.items() if model not in found}
+            found = {**_of_families(one), **found}
     return found
 
 
-def _by_model(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Model -> its rows, in their order."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row["model"], []).append(row)
-    return found
+def _of_families(comparison: Comparison) -> dict[str, Comparison]:
+    """Family -> its entries in each of LISTS, for every family with figures."""
+    models = dict.fromkeys(row["model"] for row in comparison["results"])
+    return {
+        model: {name: [each for each in comparison.get(name, []) if each["model"] == model] for name in LISTS}
+        for model in models
+    }
+
+
+def _together(families: Iterable[Comparison]) -> Comparison:
+    """The entries of all these families, by list."""
+    listed = list(families)
+    return {name: [each for one in listed for each in one[name]] for name in LISTS}

@@ -1,5 +1,6 @@
 """docs/benchmarks.md out of what a benchmark found."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
@@ -32,6 +33,10 @@ TITLES = {
     COLD_ITEMS: "cold items",
 }
 SEARCHES = "What won the peers' searches"
+OUR_SEARCHES = "What won our own searches"
+WITHOUT_REFIT = "Without the refit on validation events"
+AFTER_SEARCH = " after a search"
+"""Behind the name of a family of ours whose configuration was searched on the validation window."""
 HEAD = 2  # lines of a table before its first row
 FEW = 30
 """A segment of fewer users is not shown."""
@@ -79,6 +84,12 @@ def _section(run: dict[str, Any], page: str) -> str:
     searches = earlier.rows(SEARCHES, _searches(run["peers"]))
     if len(searches) > HEAD:
         lines += [f"### {SEARCHES}", "", *searches, ""]
+    refits = earlier.rows(WITHOUT_REFIT, _without_refit(run.get("without_refit", [])))
+    if len(refits) > HEAD:
+        lines += [f"### {WITHOUT_REFIT}", "", *refits, ""]
+    ours = earlier.rows(OUR_SEARCHES, _own_searches(run.get("searches", [])))
+    if len(ours) > HEAD:
+        lines += [f"### {OUR_SEARCHES}", "", *ours, ""]
     skipped = [one for one in run["skipped"] if _name(one["model"]) not in earlier.models]
     if skipped:
         lines += ["Left out here:", "", *(f"- {one['model']}: {one['reason']}" for one in skipped), ""]
@@ -133,6 +144,33 @@ def _searches(peers: Iterable[dict[str, Any]]) -> list[str]:
         trials = f"{peer['tried']}{' (out of time)' if peer['cut_short'] else ''}"
         row = [_name(peer["model"]), peer["version"] or "in the script", config, trials]
         table.append([*row, f"{peer['tune_seconds']:.0f}"])
+    return _table(table)
+
+
+def after_search(comparison: dict[str, Any]) -> dict[str, Any]:
+    """The figures of our families under names that tell them from those of the defaults."""
+    return {
+        name: [{**each, "model": f"{each['model']}{AFTER_SEARCH}"} for each in listed]
+        for name, listed in comparison.items()
+    }
+
+
+def _without_refit(found: Iterable[dict[str, Any]]) -> list[str]:
+    """Leave-one-out figures of models that do not know the validation events, as most published ones are taken."""
+    table = [["model", "NDCG@10", "hit rate@10", "MRR"]]
+    for one in found:
+        metrics = one["metrics"]
+        cells = [_estimate(metrics["ndcg@10"], with_interval=True)]
+        cells += [_estimate(metrics.get(name), with_interval=False) for name in ("hit_rate@10", "mrr")]
+        table.append([_name(one["model"]), *cells])
+    return _table(table)
+
+
+def _own_searches(found: Iterable[dict[str, Any]]) -> list[str]:
+    table = [["family", "found", "trials", "minutes", "configuration"]]
+    for one in found:
+        config = json.dumps(one["config"]) if one["adopted"] else "the default"
+        table.append([_name(one["model"]), one["summary"], str(one["trials"]), f"{one['minutes']:.1f}", config])
     return _table(table)
 
 
