@@ -340,6 +340,15 @@ class PipelineSettings(Settings):
         default_factory=lambda: os.cpu_count() or 1, alias="TRAIN_THREADS", ge=1, description="of a fit"
     )
     train_device: str = Field(default="cpu", alias="TRAIN_DEVICE", description="cpu, cuda or cuda:<n>")
+    search_minutes_per_day: float = Field(
+        default=360.0,
+        alias="SEARCH_MINUTES_PER_DAY",
+        ge=0,
+        description="that searches for better hyper-parameters take of any 24 hours, all tenants together",
+    )
+    search_runs: int = Field(
+        default=1, alias="SEARCH_RUNS", ge=1, description="searches that run at once, while no training waits or runs"
+    )
 
 
 class ApiSettings(Settings):

@@ -8,7 +8,7 @@ import yaml
 
 from configs.files import write_text
 from configs.settings import PathSettings
-from pipelines.jobs import GENERATION, TRAINING, WORK_TAG
+from pipelines.jobs import GENERATION, SEARCHING, TRAINING, WORK_TAG
 from pipelines.partitions import TENANT_TAG
 
 MAX_RUN_SECONDS = 6 * 3600
@@ -17,7 +17,7 @@ MAX_RUN_SECONDS = 6 * 3600
 def instance_settings() -> dict[str, object]:
     """The content of dagster.yaml: no telemetry, and at most one training run per tenant.
 
-    One more run than the trainings may be active, so that a generation does not wait for trainings to end.
+    Two more runs than the trainings may be active, so that a generation does not wait for trainings or a search to end.
     """
     trainings = max(1, (os.cpu_count() or 2) // 2)
     return {
@@ -25,11 +25,12 @@ def instance_settings() -> dict[str, object]:
         "nux": {"enabled": False},
         "concurrency": {
             "runs": {
-                "max_concurrent_runs": trainings + 1,
+                "max_concurrent_runs": trainings + 2,
                 "tag_concurrency_limits": [
                     {"key": TENANT_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1},
                     {"key": WORK_TAG, "value": TRAINING, "limit": trainings},
                     {"key": WORK_TAG, "value": GENERATION, "limit": 1},
+                    {"key": WORK_TAG, "value": SEARCHING, "limit": trainings},
                 ],
             }
         },

@@ -1,6 +1,7 @@
 """How assets pass values to each other: as small JSON documents, which name the files of arrays and models."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ from configs.storage import open_storage
 def values_folder(paths: PathSettings) -> Path:
     """Where the values of all assets lie: `<asset>/<tenant>.json`."""
     return paths.dagster / "values"
+
+
+def value_key(asset: Sequence[str], tenant_id: str) -> str:
+    """The key of an asset's value in the storage of `values_folder`. asset: the path of its key."""
+    return "/".join((*asset, f"{tenant_id}.json"))
 
 
 class JsonIOManager(dg.ConfigurableIOManager):
@@ -35,4 +41,4 @@ class JsonIOManager(dg.ConfigurableIOManager):
 
 
 def _key(context: dg.InputContext | dg.OutputContext) -> str:
-    return "/".join((*context.asset_key.path, f"{context.asset_partition_key}.json"))
+    return value_key(context.asset_key.path, context.asset_partition_key)

@@ -11,15 +11,20 @@ LAKE = "lake"
 GENERATE = "generate"
 ANALYTICS = "analytics"
 MEASURE_DRIFT = "measure_drift"
+SEARCH = "search"
 
 WORK_TAG = "recommendai/work"
 """The kind of work of a run, by which the instance bounds how many run at once: see `pipelines.instance`."""
 TRAINING = "training"
 GENERATION = "generation"
+SEARCHING = "search"
+
+TUNING_GROUP = "tuning"
+"""The asset group of the searches, which only the job `search` runs."""
 
 retrain = dg.define_asset_job(
     RETRAIN,
-    selection=dg.AssetSelection.all(),
+    selection=dg.AssetSelection.all() - dg.AssetSelection.groups(TUNING_GROUP),
     executor_def=dg.in_process_executor,  # a process per step would load torch in every step
     tags={WORK_TAG: TRAINING},
     description="Exports new data, checks it, trains every family and releases the champions.",

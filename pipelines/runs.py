@@ -2,11 +2,12 @@
 
 import os
 import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
 
-from pipelines.jobs import RETRAIN
+from pipelines.jobs import GENERATE, RETRAIN
 from pipelines.partitions import TENANT_TAG
 
 PROCESS_TAG = "recommendai/process"
@@ -14,9 +15,9 @@ PROCESS_TAG = "recommendai/process"
 
 Runs of the command line and of generations have this tag."""
 
+_WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
 _ACTIVE = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
+    *_WAITING,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
@@ -27,8 +28,24 @@ def active_run(
     instance: dg.DagsterInstance, tenant_id: str, job: str = RETRAIN, tenant_tag: str = TENANT_TAG
 ) -> dg.DagsterRun | None:
     """The tenant's queued or running run of a job, if any. Marks runs as failed whose process has ended."""
-    runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=_ACTIVE, tags={tenant_tag: tenant_id}))
-    return next((run for run in runs if not _fail_if_ended(instance, run)), None)
+    return next(iter(active_runs(instance, job, {tenant_tag: tenant_id})), None)
+
+
+def active_runs(
+    instance: dg.DagsterInstance, job: str, tags: Mapping[str, str] | None = None
+) -> Iterator[dg.DagsterRun]:
+    """The queued and running runs of a job with these tags. Marks runs as failed whose process has ended."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=_ACTIVE, tags=dict(tags or {})))
+    return (run for run in runs if not _fail_if_ended(instance, run))
+
+
+def waiting_work(instance: dg.DagsterInstance) -> str:
+    """Why a search may not use the machine now: a training waits or runs, or a generation waits. Empty where it may."""
+    if run := next(active_runs(instance, RETRAIN), None):
+        return f"the training {run.run_id} is {run.status.value.lower()}"
+    if waiting := instance.get_runs(dg.RunsFilter(job_name=GENERATE, statuses=_WAITING), limit=1):
+        return f"the generation {waiting[0].run_id} waits"
+    return ""
 
 
 def fail_abandoned(instance: dg.DagsterInstance) -> list[str]:

@@ -85,6 +85,14 @@ def evaluate(
             file_okay=False,
         ),
     ] = None,
+    search: Annotated[
+        float | None,
+        typer.Option(
+            help="First look for better configurations on the validation window, as the pipeline does: minutes of all "
+            "families together.",
+            min=0.01,
+        ),
+    ] = None,
 ) -> None:
     """Fit families on the data before a test window, and measure how they rank what users chose within the window.
 
@@ -93,24 +101,32 @@ def evaluate(
     _limit_threads(threads)
     from training.evaluation.comparison import FAMILIES, EvaluationSetup, as_comparison, evaluate_families
     from training.models.contract import RuntimeOptions
-    from training.terminal import EvaluationProgress, print_comparison, print_paired_comparisons
+    from training.terminal import (
+        EvaluationProgress,
+        print_comparison,
+        print_paired_comparisons,
+        print_without_refit,
+    )
+    from training.tuning.shared_search import SharedSearch
 
     try:
         loaded, split = _load(interactions, items, protocol, exclude_seen)
         names = _names(models) if models is not None else FAMILIES
         options = RuntimeOptions(device=device, seed=seed, threads=threads, max_seconds=max_seconds)
-        setup = EvaluationSetup(split, options, any(loaded.dataset.items.metadata), configs, keep)
+        searches = None if search is None else SharedSearch(split, options, search, keep)
+        setup = EvaluationSetup(split, options, any(loaded.dataset.items.metadata), configs, keep, searches)
         outcomes, comparison = [], None
         with EvaluationProgress(messages, len(names)) as bars:
             for outcome in evaluate_families(names, setup, bars):
                 outcomes.append(outcome)
-                comparison = as_comparison(split, seed, outcomes)
+                comparison = as_comparison(split, seed, outcomes, [] if searches is None else searches.results)
                 if out is not None:  # after each family, so that a later failure does not lose hours of work
                     write_text(out, comparison.model_dump_json(indent=2))
     except (ValueError, KeyError, OSError) as error:
         _fail(error)
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     print_comparison(console, split, outcomes)
+    print_without_refit(console, comparison.without_refit if comparison is not None else [])
     print_paired_comparisons(console, comparison.paired_comparisons if comparison is not None else [])
     if not any(outcome for outcome in outcomes if hasattr(outcome, "report")):
         _fail(ValueError("no model could be fitted"))
@@ -125,7 +141,7 @@ def tune(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write the best configuration here: configs/models/<data set>/<family>.yaml.", dir_okay=False
+            help="Write the best configuration here, for a folder of --configs: <family>.yaml.", dir_okay=False
         ),
     ] = None,
     configs: Configs = None,

@@ -10,13 +10,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from training.data.splits import Split
-from training.evaluation.comparison import SkippedFamily
+from training.evaluation.comparison import FamilyWithoutRefit, SkippedFamily
 from training.evaluation.intervals import Estimate
 from training.evaluation.paired_comparison import PairedComparison
 from training.evaluation.report import RANDOM, SegmentResult
 from training.evaluation.segments import protocol_of
 from training.train import EvaluatedModel
 from training.tuning.results import METRIC, TrialResult
+from training.tuning.shared_search import FamilySearch
 
 SHOWN = (
     *("ndcg@10", "ndcg@20", "recall@10", "recall@20", "hit_rate@10", "mrr", "auc"),
@@ -70,6 +71,13 @@ class EvaluationProgress(_Live):
     def queries_ranked(self, done: int, total: int) -> None:
         self.progress.update(self.own, completed=done, total=total, state=f"{done} of {total} queries ranked")
 
+    def search_started(self, family: str) -> None:
+        self.progress.reset(self.own, total=None, description=family, state="searching", visible=True)
+
+    def search_ended(self, found: FamilySearch) -> None:
+        said = f"{found.model}: {found.summary}, searched for {found.minutes:.1f} min"
+        self.console.print(said, style="dim", markup=False, highlight=False, soft_wrap=True)
+
     def family_ended(self, family: str, outcome: EvaluatedModel | SkippedFamily) -> None:
         if isinstance(outcome, SkippedFamily):
             said, style = f"{family}: skipped: {outcome.reason}", "yellow"
@@ -118,6 +126,18 @@ def print_comparison(console: Console, split: Split, outcomes: Sequence[Evaluate
             console.print(f"{outcome.model} was skipped: {outcome.reason}", markup=False, highlight=False)
     console.print(f"protocol: {protocol_of(split)}", markup=False, highlight=False)
     console.print(f"split: {split.hash}", markup=False, highlight=False)
+
+
+def print_without_refit(console: Console, found: Sequence[FamilyWithoutRefit]) -> None:
+    """A line for each model: leave-one-out without the refit on validation events, as most published figures are."""
+    if not found:
+        return
+    table = Table("", title="without the refit on validation events", title_justify="left")
+    for name in found[0].metrics:
+        table.add_column(name, justify="right")
+    for one in found:
+        table.add_row(one.model, *(f"{estimate.mean:.4f}" for estimate in one.metrics.values()))
+    console.print(table)
 
 
 def print_paired_comparisons(console: Console, comparisons: Sequence[PairedComparison]) -> None:

@@ -26,6 +26,7 @@ from training.data.dataset import Dataset
 from training.data.profile import DataProfile
 from training.data.splits import Split, temporal_split
 from training.evaluation.calibration import ScoreMap, fit_score_map
+from training.evaluation.intervals import Estimate
 from training.evaluation.rankings import HoldoutRankings, ProgressCallback, rank_test_queries
 from training.evaluation.report import EvaluationReport, evaluate_model
 from training.forecast import Forecast, PastTraining, PlannedFit, forecast
@@ -41,7 +42,7 @@ FIT_PROTOCOL = (
     "with the same hyper-parameters"
 )
 _REPORT_FILE = "report.json"
-_FIT_SHARE, _REFIT_SHARE = 0.6, 0.2
+FIRST_FIT_SHARE, _REFIT_SHARE = 0.6, 0.2
 """Shares of `max_seconds` for the first fit and for each of the two refits."""
 
 
@@ -56,6 +57,8 @@ class EvaluatedModel:
     usage: ResourceUsage  # of all fits together
     rankings: HoldoutRankings | None = field(default=None, kw_only=True, repr=False)
     """Of the evaluated model for the test queries; None where the model was loaded or the test window has no query."""
+    without_refit: Mapping[str, Estimate] | None = field(default=None, kw_only=True, repr=False)
+    """Metrics of `validated` on the test queries, where somebody measured them."""
 
     @property
     def family(self) -> str:
@@ -199,7 +202,7 @@ def _forecast(
     served: Dataset | None = None,
 ) -> Forecast:
     """What the fits will take, logged before they start. served: the whole snapshot, where a model is fitted on it."""
-    data = [(split.train, _FIT_SHARE), (split.before_test, _REFIT_SHARE)]
+    data = [(split.train, FIRST_FIT_SHARE), (split.before_test, _REFIT_SHARE)]
     data += [] if served is None else [(served, _REFIT_SHARE)]
     queries = len(split.validation)
     fits = [PlannedFit(DataSizes.of(dataset, queries), share * options.max_seconds) for dataset, share in data]
@@ -247,7 +250,7 @@ def _fit_before_test(
     """The model fitted before the validation window and the one fitted before the test window."""
     found = family_class(family)
     if not issubclass(found, Ensemble):
-        validated = found(config).fit(split.train, _share(options, _FIT_SHARE))
+        validated = found(config).fit(split.train, _share(options, FIRST_FIT_SHARE))
         return validated, validated.refit(split.before_test, _share(options, _REFIT_SHARE))
     earlier = {name: one.validated for name, one in base_models.items()}
     if split.known_until is None:  # no time parts the windows, so the ensemble learns from the validation queries

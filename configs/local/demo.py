@@ -60,6 +60,9 @@ class DemoSettings(Settings):
     """Settings of the demo beside ports and paths."""
 
     train_seconds: float = Field(default=60.0, alias="DEMO_TRAIN_SECONDS", gt=0, description="per model family")
+    search_minutes: float = Field(
+        default=40.0, alias="DEMO_SEARCH_MINUTES", ge=0, description="of searches for hyper-parameters in 24 hours"
+    )
     start_seconds: float = Field(
         default=120.0, alias="DEMO_START_SECONDS", gt=0, description="bound on the start of a server"
     )
@@ -121,7 +124,11 @@ class Demo:
     def _programs(self) -> list[Program]:
         secret = self.state.keep("JWT_SECRET", lambda: secrets.token_urlsafe(48))
         api = {"JWT_SECRET": secret, "REGISTRATION_TENANT": TENANT, **self.stripe.api_environment}
-        pipeline = {"PIPELINE_AUTOMATION": "true", "TRAIN_MAX_SECONDS": str(self.settings.train_seconds)}
+        pipeline = {
+            "PIPELINE_AUTOMATION": "true",
+            "TRAIN_MAX_SECONDS": str(self.settings.train_seconds),
+            "SEARCH_MINUTES_PER_DAY": str(self.settings.search_minutes),
+        }
         stripe = self.stripe.program_environment
         return programs(self.ports, self.paths, api=api, pipeline=pipeline, stripe=stripe)
 

@@ -25,7 +25,7 @@ SECRETS = ("STRIPE_", "JWT_SECRET", "DATABASE_URL")
 def environment_of(state: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
     ports = {f"{name}_PORT": str(port) for name, port in zip(PROGRAMS, free_ports(len(PROGRAMS)), strict=True)}
-    return {**kept, **ports, "RECOMMENDAI_STATE_DIR": str(state), "DEMO_TRAIN_SECONDS": "5"}
+    return {**kept, **ports, "RECOMMENDAI_STATE_DIR": str(state), "DEMO_TRAIN_SECONDS": "5", "DEMO_SEARCH_MINUTES": "0"}
 
 
 @contextmanager

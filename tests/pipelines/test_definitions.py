@@ -54,12 +54,13 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
         *("pipeline_settings", "drift"),
         *("recommendation_records", "daily_activity", "daily_accuracy"),
         *(family.replace("-", "_") for family in families()),
+        *(f"configuration/{family.replace('-', '_')}" for family in families()),
     }
     assert {job for job in repository.job_names if not job.startswith("__")} == {
-        *("retrain", "lake", "generate", "analytics", "measure_drift"),
+        *("retrain", "lake", "generate", "analytics", "measure_drift", "search"),
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         *("new_tenants", "retrain_after_interactions", "generation_jobs", "activity", "erasures", "deleted_tenants"),
-        "failed_runs",
+        *("failed_runs", "searches"),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}

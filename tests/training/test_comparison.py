@@ -15,6 +15,7 @@ from training.evaluation.intervals import Estimate
 from training.evaluation.paired_comparison import ComparisonVerdict, PairedComparison
 from training.models.contract import RuntimeOptions
 from training.train import EvaluatedModel
+from training.tuning.shared_search import FamilySearch
 
 
 class Watch:
@@ -31,6 +32,10 @@ class Watch:
             raise KeyboardInterrupt
 
     def queries_ranked(self, done: int, total: int) -> None: ...
+
+    def search_started(self, family: str) -> None: ...
+
+    def search_ended(self, found: FamilySearch) -> None: ...
 
     def family_ended(self, family: str, outcome: EvaluatedModel | SkippedFamily) -> None: ...
 

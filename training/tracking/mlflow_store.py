@@ -28,6 +28,7 @@ from training.models.registry import load_model
 from training.tracking import payload, stored_names
 from training.tracking.experiments import Experiments, created_folder
 from training.tracking.flavor import FLAVOR, MODEL_FOLDER, HistoryScorer, write_logged_model
+from training.tracking.searches import tuning_experiment
 from training.train import TrainedModel
 
 CHAMPION = "champion"
@@ -239,10 +240,14 @@ class Tracking(Experiments):
         return folder
 
     def delete_experiment(self, tenant_id: str) -> None:
-        """Delete a tenant's artefacts, registered models and experiment. It can be called again after a failure."""
+        """Delete a tenant's artefacts, registered models and experiments. It can be called again after a failure."""
         for model in self.client.search_registered_models(f"name LIKE '{registered_name(tenant_id, '%')}'"):
             self.client.delete_registered_model(model.name)
-        experiment = self.client.get_experiment_by_name(tenant_id)
+        for name in (tenant_id, tuning_experiment(tenant_id)):
+            self._delete_experiment(name)
+
+    def _delete_experiment(self, name: str) -> None:
+        experiment = self.client.get_experiment_by_name(name)
         if experiment is not None and experiment.lifecycle_stage == LifecycleStage.ACTIVE:
             get_artifact_repository(experiment.artifact_location, tracking_uri=self.uri).delete_artifacts()  # type: ignore[no-untyped-call]
             self.client.delete_experiment(experiment.experiment_id)

@@ -36,13 +36,13 @@ class StudyRun:
         run = client.create_run(self.experiment_id, start_time=began, run_name=name, tags=tags).info.run_id
         self.trials[trial.number] = run
         metrics = [(f"{metric}_intermediate", value, step) for step, value in enumerate(trial.curve, start=1)]
-        metrics.append(("trial_seconds", trial.seconds, 0))
+        metrics += [("trial_seconds", trial.seconds, 0), ("trial_user_share", trial.share, 0)]
         if trial.value is not None:
             metrics.append((metric, trial.value, 0))
         params = {} if trial.config is None else payload.dotted(trial.config.model_dump(mode="json"))
         self.tracking.log_values(run, metrics, {name: params[name] for name in params if name in self.searched})
         client.set_terminated(run, _RUN_STATUS[trial.state], now)
-        if trial.value is not None:
+        if trial.value is not None and trial.share == 1:
             self.best = max(self.best, trial.value)
             client.log_metric(self.run_id, metric, self.best, step=trial.number)
 

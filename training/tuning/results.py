@@ -1,5 +1,6 @@
 """What a search for hyper-parameters found: the result of every trial, and of the study as a whole."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from training.evaluation.intervals import Estimate, Floats, paired_difference
@@ -8,6 +9,15 @@ from training.models.contract import ModelConfig
 METRIC = "ndcg@10"
 """What a study maximises, as a mean over the queries of the validation window."""
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
+
+
+def distinct(configs: Sequence[ModelConfig]) -> list[ModelConfig]:
+    """The configurations in their order, each once. They are compared, since not all can be hashed."""
+    found: list[ModelConfig] = []
+    for config in configs:
+        if config not in found:
+            found.append(config)
+    return found
 
 
 @dataclass(frozen=True)
@@ -22,27 +32,52 @@ class TrialResult:
     reason: str  # empty for a complete trial
     seconds: float
     per_query: Floats | None = field(default=None, compare=False, repr=False)  # float64 [n_queries], METRIC of each
+    share: float = 1.0  # of the users, on whose events it was fitted; values of different shares do not compare
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """All trials, and the best of them."""
+    """All trials, and the best of those that were fitted on the events of all users."""
 
     best: int  # number of the best trial
     config: ModelConfig  # of the best trial
     value: float  # METRIC of the best trial
-    trials: tuple[TrialResult, ...]  # in order; the first is the configuration that the search began with
+    trials: tuple[TrialResult, ...]  # in order, so that a trial's number is its place
+    base: int = 0  # number of the trial of the configuration that the search began with, on the events of all users
+    stopped: bool = False  # the search was ended from outside, before its time
 
     @property
     def baseline(self) -> float | None:
         """METRIC of the configuration that the search began with; None where its trial did not complete."""
-        return self.trials[0].value
+        return self.trials[self.base].value
 
     @property
     def improvement(self) -> Estimate | None:
-        """How much more the best trial reaches than the first, paired by query; None where the first did not complete.
+        """How much more the best trial reaches than the base, paired by query; None where the base did not complete.
 
         The best of many trials is partly luck, so an interval that barely excludes 0 says little.
         """
-        first, best = self.trials[0].per_query, self.trials[self.best].per_query
+        first, best = self.trials[self.base].per_query, self.trials[self.best].per_query
         return None if first is None or best is None else paired_difference(best, first)
+
+    @property
+    def shown_better(self) -> bool:
+        """Whether the best trial is better than the base beyond the chance of which users there are."""
+        low = None if self.improvement is None else self.improvement.low
+        return low is not None and low > 0
+
+    def promising(self, n: int) -> list[ModelConfig]:
+        """The configurations of the n best trials, best first, each once; those of the largest share of users first."""
+        found = [each for each in self.trials if each.value is not None and each.config is not None]
+        found.sort(key=lambda each: (-each.share, -(each.value or 0.0), each.number))
+        return distinct([each.config for each in found if each.config is not None])[:n]
+
+    def summary(self) -> str:
+        """What the search found, in one line."""
+        if self.improvement is None:
+            return "the configuration in use could not be measured, so no other is shown better"
+        found = self.improvement
+        compared = f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}) {METRIC} on {len(self.trials)} trials"
+        if self.best == self.base:
+            return f"none of {len(self.trials)} trials reached more than the configuration in use"
+        return f"{'better' if self.shown_better else 'not shown better'} than the configuration in use: {compared}"

@@ -89,12 +89,37 @@ class SearchSpace(RootModel[dict[str, Choice | Range]]):
         return {path: self.root[path].encode(value) for path, value in found.items() if self.root[path].contains(value)}
 
 
+def is_searchable(family: str) -> bool:
+    """Whether the family has a search space. A plug-in has none, unless `configs/search` holds its file."""
+    return (files("configs") / "search" / f"{family}.yaml").is_file()
+
+
 def load_space(family: str) -> SearchSpace:
     """The search space of a family. Raises ValueError for a family without one."""
     path = files("configs") / "search" / f"{family}.yaml"
     if not path.is_file():
         raise ValueError(f"{family} has no search space: write configs/search/{family}.yaml")
     return SearchSpace.model_validate(yaml.safe_load(path.read_text()))
+
+
+def load_anchors(family: str, default: ModelConfig) -> list[ModelConfig]:
+    """The family's configurations that did best on earlier data sets, which a search tries first.
+
+    `configs/search/anchors.yaml` holds the keys in which each differs from `default`, of which all others are taken.
+    Empty for a family that the file does not name. Raises ValidationError for a key that the family does not know.
+    """
+    path = files("configs") / "search" / "anchors.yaml"
+    listed: list[dict[str, Any]] = yaml.safe_load(path.read_text()).get(family, [])
+    return [type(default).model_validate(_merged(default.model_dump(), changes)) for changes in listed]
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the changes, which may be nested."""
+    found = dict(values)
+    for name, value in changes.items():
+        before = found.get(name)
+        found[name] = _merged(before, value) if isinstance(value, Mapping) and isinstance(before, Mapping) else value
+    return found
 
 
 def _get(values: Mapping[str, Any], path: str) -> Any:

@@ -1,7 +1,7 @@
 """Better hyper-parameters for one data set, by Optuna (Akiba et al., 2019), on the validation window alone."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from training.data.splits import Split
 from training.evaluation.rankings import rank_queries
 from training.models.contract import Ensemble, ModelConfig, Recommender, RuntimeOptions
 from training.tuning.ensembles import FitFunction
-from training.tuning.results import COMPLETE, FAILED, METRIC, PRUNED, StudyResult, TrialResult
+from training.tuning.results import COMPLETE, FAILED, METRIC, PRUNED, StudyResult, TrialResult, distinct
 from training.tuning.search_space import SearchSpace
 
 STARTUP_TRIALS = 8
@@ -21,6 +21,14 @@ STARTUP_TRIALS = 8
 
 TrialCallback = Callable[[TrialResult], None]
 """Called with the result of every trial when it has ended."""
+
+StopSignal = Callable[[], bool]
+"""Whether a search has to end. It is called after every trial and after every step of a fit that reports any."""
+
+
+def median_pruner() -> optuna.pruners.BasePruner:
+    """Stops a fit that does worse than the median of the earlier trials at the same step."""
+    return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2)
 
 
 def run_study(
@@ -34,23 +42,30 @@ def run_study(
     trials: int | None = None,
     on_trial: TrialCallback = lambda trial: None,
     fit: FitFunction | None = None,
+    anchors: Sequence[ModelConfig] = (),
+    stop: StopSignal = lambda: False,
+    pruner: optuna.pruners.BasePruner | None = None,
 ) -> StudyResult:
     """Search the space until the time is up; the configuration that does best on the validation window wins.
 
     Models are fitted on `split.train` and judged on `split.validation`. The test window is not looked at. The first
-    trial is `base`, so that the result is never worse than `base` on the validation window. A fit that reports its
-    progress is pruned where it does worse than the median of the earlier trials at the same step.
+    trial is `base`, so that the result is never worse than `base` on the validation window. The trials after it are the
+    anchors. The best of these gives what the space does not name for all later trials, and they teach the sampler.
+    A fit that reports its progress is pruned where it does worse than the median of the earlier trials at its step.
 
     Args:
         family: the family to tune.
         split: of the data set to tune for.
         space: the hyper-parameters to search.
-        base: the configuration that the search begins with. It gives all values that the space does not name.
+        base: the configuration that the search begins with.
         options: `seed` of sampler and fits; `max_seconds` bounds one fit.
         minutes: no trial begins after this time, and the last one is bounded by what is left of it.
         trials: the largest number of trials; None: as many as the time allows.
         on_trial: called with every trial when it has ended.
         fit: how a trial fits its model. An ensemble needs `training.tuning.ensembles.ensemble_fit`.
+        anchors: configurations of the family that are tried before the sampler suggests any.
+        stop: ends the search, which then has the trials so far.
+        pruner: which fits are stopped early; default: `median_pruner`.
 
     Raises:
         ValueError: the window has no queries, no trial completed, or an ensemble comes without `fit`.
@@ -66,18 +81,27 @@ def run_study(
     study = optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=options.seed),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2),
+        pruner=pruner or median_pruner(),
     )
-    study.enqueue_trial(space.encode(base))
+    given = distinct([base, *anchors])
+    for config in given:
+        study.enqueue_trial(space.encode(config))
     results: list[TrialResult] = []
+    stopped = False
 
     def objective(trial: optuna.Trial) -> float:
+        nonlocal stopped
         left = max(1.0, 60 * minutes - (time.perf_counter() - began))
         bounded = replace(options, max_seconds=min(options.max_seconds, left))
-        # The first trial is `base` itself, even where `base` lies outside of the space.
-        result = _run_trial(fit, split, trial, lambda: space.suggest(trial, base), bounded, None if results else base)
+        center = _best(results[: len(given)]) or base
+        # The first trials are the given ones themselves, even where they lie outside of the space.
+        own = given[len(results)] if len(results) < len(given) else None
+        result = _run_trial(fit, split, trial, lambda: space.suggest(trial, center), bounded, own, stop)
         results.append(result)
         on_trial(result)
+        if stop():
+            stopped = True
+            study.stop()
         if result.value is None:
             # A failed trial counts as pruned, because the sampler forgets failures and would suggest them again.
             raise optuna.TrialPruned
@@ -89,7 +113,17 @@ def run_study(
         reasons = "; ".join(dict.fromkeys(each.reason for each in results))
         raise ValueError(f"no trial of {family.family} completed: {reasons or 'there was no time for one'}")
     value, number, config = max(complete, key=lambda each: each[:2])  # of equal values the earlier trial
-    return StudyResult(-number, config, value, tuple(results))
+    return StudyResult(-number, config, value, tuple(results), stopped=stopped)
+
+
+def _best(results: Sequence[TrialResult]) -> ModelConfig | None:
+    """The configuration with the highest value; None where no trial completed."""
+    complete = [each for each in results if each.value is not None]
+    return max(complete, key=lambda each: each.value or 0.0).config if complete else None
+
+
+class _StoppedError(Exception):
+    """Ends a fit of a search that was stopped."""
 
 
 def _plain_fit(family: type[Recommender], split: Split) -> FitFunction:
@@ -103,16 +137,20 @@ def _run_trial(
     suggest: Callable[[], ModelConfig],
     options: RuntimeOptions,
     given: ModelConfig | None,
+    stop: StopSignal,
 ) -> TrialResult:
     """Fit and judge one configuration.
 
     suggest: draws a configuration from the space, which every trial has to do; it may raise ValueError.
     given: the configuration to take in place of the suggested one.
+    stop: ends the fit at its next step.
     """
     began = time.perf_counter()
     curve: list[float] = []
 
     def progress(step: int, total: int, figure: float | None) -> None:
+        if stop():
+            raise _StoppedError
         if figure is None:
             return
         curve.append(figure)
@@ -127,10 +165,12 @@ def _run_trial(
         model = fit(config, replace(options, progress=progress))
         per_query = rank_queries(model, split.validation).per_user[METRIC]
         value = float(np.nanmean(per_query))
+    except _StoppedError:
+        state, reason = PRUNED, "the search was stopped"
     except optuna.TrialPruned:
         state, reason = PRUNED, f"worse than the median after {len(curve)} steps"
-    except (ValueError, ArithmeticError) as error:
-        state, reason = FAILED, " ".join(str(error).split())
+    except (ValueError, ArithmeticError, MemoryError) as error:
+        state, reason = FAILED, " ".join(str(error).split()) or type(error).__name__
     seconds = time.perf_counter() - began
     return TrialResult(trial.number, config, value, tuple(curve), state, reason, seconds, per_query)
 

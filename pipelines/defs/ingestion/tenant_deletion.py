@@ -78,6 +78,6 @@ def _places(paths: PathSettings, tenant_id: str) -> Iterator[Place]:
     yield Place(open_storage(paths.bentoml), release_key(tenant_id))
     rejects, values = open_storage(paths.rejects), open_storage(values_folder(paths))
     yield from (Place(rejects, key) for key in rejects_of(paths.rejects, tenant_id).values())
-    yield from (Place(values, f"{asset}/{tenant_id}.json") for asset in values.folders())
+    yield from (Place(values, key) for key in values.files() if key.endswith(f"/{tenant_id}.json"))
     for root in (paths.models, paths.features, paths.lake):
         yield Place(open_storage(root), tenant_folder(root, tenant_id).name)

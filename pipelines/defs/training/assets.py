@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from pydantic import TypeAdapter
 
-from pipelines.defs.training.families import asset_name, base_models_of
+from pipelines.defs.training.families import asset_name, base_models_of, configuration_key, searchable_families
 from pipelines.defs.training.presentation import comparison, curves, model_links
 from pipelines.partitions import tenants
 from pipelines.presentation import SUMMARY, interval_plot, table
@@ -41,15 +41,19 @@ def _family_asset(family: str) -> dg.AssetsDefinition:
         partitions_def=tenants,
         kinds={"mlflow"},
         ins={"feature_snapshot": dg.AssetIn(), **{asset_name(name): dg.AssetIn() for name in base_models}},
+        deps=[configuration_key(family)] if family in searchable_families() else [],
     )
     def trained(
         context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation], **inputs: dict[str, Any]
     ) -> dg.MaterializeResult[dict[str, Any]]:
         from pipelines.defs.training import steps
+        from pipelines.defs.training.configurations import chosen_configuration
 
         run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])
         versions = {name: inputs[asset_name(name)]["version"] for name in base_models}
-        model, ref = steps.train(run, family, versions, {"dagster_run": context.run.run_id})
+        chosen = chosen_configuration(run, family)
+        tags = {"dagster_run": context.run.run_id, "configuration": chosen.source}
+        model, ref = steps.train(run, family, versions, tags, chosen.config)
         found = steps.figures(model.report)
         return dg.MaterializeResult(
             value={
@@ -57,6 +61,7 @@ def _family_asset(family: str) -> dg.AssetsDefinition:
                 "version": ref.version,
                 "run_id": ref.run_id,
                 "snapshot": run.manifest.snapshot_id,
+                "profile": chosen.profile_values(),
             },
             metadata={
                 SUMMARY: f"ndcg@10 {found.get('ndcg@10', float('nan')):.3f} of {found['users']} users, "
@@ -65,6 +70,7 @@ def _family_asset(family: str) -> dg.AssetsDefinition:
                 "fit_seconds": model.usage.seconds,
                 "peak_mb": model.usage.peak_mb,
                 "protocol": dg.MetadataValue.text(model.report.protocol),
+                "hyper_parameters_from": chosen.source,
                 "hyper_parameters": dg.MetadataValue.json(model.config.model_dump(mode="json")),
                 **model_links(run.tracking, ref),
                 **curves(model),

@@ -1,7 +1,10 @@
 """Model families as assets: their names and dependencies. Imports no family."""
 
+import dagster as dg
+
 from serving.contracts.messages import ALGORITHMS
 from training.models.registry import families, is_ensemble
+from training.tuning.search_space import is_searchable
 
 
 def base_models_of(family: str) -> tuple[str, ...]:
@@ -12,6 +15,16 @@ def base_models_of(family: str) -> tuple[str, ...]:
     if not is_ensemble(family):
         return ()
     return tuple(other for other in families() if other in ALGORITHMS and not is_ensemble(other))
+
+
+def configuration_key(family: str) -> dg.AssetKey:
+    """The asset of the search for the family's hyper-parameters."""
+    return dg.AssetKey(["configuration", asset_name(family)])
+
+
+def searchable_families() -> tuple[str, ...]:
+    """The families that have a search space: those without base models first, since ensembles use what they found."""
+    return tuple(sorted(filter(is_searchable, families()), key=lambda family: (is_ensemble(family), family)))
 
 
 def asset_name(family: str) -> str:

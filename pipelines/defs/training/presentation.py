@@ -43,9 +43,16 @@ def model_links(tracking: "Tracking", ref: "ModelRef") -> dict[str, Any]:
     """Links to the run and the registered version in MLflow's UI; their names where no MLflow server is configured."""
     if not tracking.uri.startswith("http"):
         return {"mlflow_run": ref.run_id, "registered_model": f"{ref.name} version {ref.version}"}
-    experiment = tracking.client.get_run(ref.run_id).info.experiment_id
     base = tracking.uri.rstrip("/")
     return {
-        "mlflow_run": dg.MetadataValue.url(f"{base}/#/experiments/{experiment}/runs/{ref.run_id}"),
+        "mlflow_run": run_link(tracking, ref.run_id),
         "registered_model": dg.MetadataValue.url(f"{base}/#/models/{ref.name}/versions/{ref.version}"),
     }
+
+
+def run_link(tracking: "Tracking", run_id: str) -> str | dg.MetadataValue:
+    """A link to a run in MLflow's UI; its id where no MLflow server is configured."""
+    if not tracking.uri.startswith("http"):
+        return run_id
+    experiment = tracking.client.get_run(run_id).info.experiment_id
+    return dg.MetadataValue.url(f"{tracking.uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}")

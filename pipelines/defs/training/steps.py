@@ -92,17 +92,27 @@ def _data(snapshot: Path, max_events: int, exclude_seen: SeenPolicy) -> tuple[Da
 
 
 def train(
-    run: TrainingRun, family: str, base_model_versions: Mapping[str, str], tags: Mapping[str, str]
+    run: TrainingRun,
+    family: str,
+    base_model_versions: Mapping[str, str],
+    tags: Mapping[str, str],
+    config: ModelConfig | None = None,
 ) -> tuple[TrainedModel, ModelRef]:
     """Train a family, keep it for the next steps, log it and register it as a new version.
 
-    base_model_versions: registered versions of `base_models_of(family)`, trained on the same snapshot.
+    Args:
+        run: the tenant and its snapshot.
+        family: the family.
+        base_model_versions: registered versions of `base_models_of(family)`, trained on the same snapshot.
+        tags: of the run in MLflow.
+        config: hyper-parameters; default: the family's for the data.
     """
     dataset, split = run.data()
     trained = train_family(
         family,
         dataset,
         options=run.options,
+        config=config,
         base_models={name: run.load(name) for name in base_model_versions},
         exclude_seen=run.exclude_seen,
         split=split,
