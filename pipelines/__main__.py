@@ -122,6 +122,28 @@ def promote(
     console.print(f"version {ref.version} of {family} is the champion now; {earlier}", markup=False, soft_wrap=True)
 
 
+@app.command("lift-drift")
+def lift_drift(
+    tenant: TenantOption,
+    reason: Annotated[str, typer.Option(help="Why releases may be published in spite of the drift; kept and shown.")],
+    by: Annotated[str, typer.Option(help="Who decides; default: the user of this system.")] = "",
+) -> None:
+    """Publish a tenant's releases again although drift stops it, until another day drifts. The next run publishes."""
+    from pipelines.defs.monitoring.flag import lift_flag
+    from pipelines.resources import Installation
+
+    installation = Installation()
+    _refuse_unknown(installation.database_url(), tenant)
+    if not reason.strip():
+        _fail("--reason is empty: say why releases may be published in spite of the drift")
+    try:
+        state = lift_flag(installation, tenant, by or getpass.getuser(), reason.strip())
+    except LookupError as error:
+        _fail(str(error))
+    drifted = ", ".join(state.drifted)
+    console.print(f"the drift of {drifted} on {state.day} stops nothing any more", markup=False, soft_wrap=True)
+
+
 @app.command()
 def ui() -> None:
     """Serve Dagster's UI, and the daemon that runs schedules and sensors, until a signal ends them."""

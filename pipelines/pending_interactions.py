@@ -1,19 +1,21 @@
 """Whether a tenant has enough new interactions to retrain its models."""
 
+import json
 from dataclasses import dataclass
 
 from configs.settings import PipelineSettings
 from feature_store import sources
-from feature_store.lake import TenantLake
+from feature_store.lake import Cursor, TenantLake
+from pipelines.io_managers import values_folder
 from pipelines.resources import Installation
 
 
 @dataclass(frozen=True)
 class PendingInteractions:
-    """Interactions that no training has seen yet, beside those that the last export left in the lake."""
+    """Interactions that no training has seen yet, beside those that are in the lake."""
 
     in_lake: int
-    new: int
+    new: int  # those of the lake that came after the last snapshot among them
     next_xid: int  # where the next export starts; the same until it has run
 
     def missing(self, settings: PipelineSettings) -> int:
@@ -29,7 +31,9 @@ class PendingInteractions:
 def pending_interactions(
     installation: Installation, tenant_id: str, settings: PipelineSettings | None = None
 ) -> PendingInteractions:
-    """Count a tenant's new interactions in the database, up to the larger of the two thresholds.
+    """Count a tenant's new interactions, those of the database up to the larger of the two thresholds.
+
+    An export without a training, as the job `measure_drift` makes, takes none of them away.
 
     settings: in force for the tenant; None: those of the installation.
     """
@@ -38,4 +42,13 @@ def pending_interactions(
     at_most = max(settings.retrain_after, settings.first_model_after)
     url = installation.database_url()
     new = sources.count_new_interactions(url, tenant_id, cursor.next_xid, at_most, cursor.cluster)
-    return PendingInteractions(cursor.rows, new, cursor.next_xid)
+    seen = snapshot_cursor(installation, tenant_id)
+    unseen = 0 if seen is None else max(0, cursor.rows - seen.rows)
+    return PendingInteractions(cursor.rows, new + unseen, cursor.next_xid)
+
+
+def snapshot_cursor(installation: Installation, tenant_id: str) -> Cursor | None:
+    """The lake's cursor when the tenant's newest snapshot was built; None where that was by an earlier version."""
+    path = values_folder(installation.paths) / "feature_snapshot" / f"{tenant_id}.json"
+    found = json.loads(path.read_text()).get("lake_cursor") if path.exists() else None
+    return None if found is None else Cursor(**found)

@@ -1,15 +1,20 @@
 """Sensors and the schedule, evaluated against a real database and a real Dagster instance."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from json import dumps
 from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
 
+from configs.files import write_text
 from configs.settings import PipelineSettings
 from feature_store.exports import export_interactions
+from feature_store.lake import TenantLake
 from pipelines.definitions import build_definitions
+from pipelines.io_managers import values_folder
 from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANT_TAG, TENANTS
 from pipelines.pending_interactions import PendingInteractions
@@ -70,6 +75,19 @@ def test_the_first_model_and_later_ones_wait_for_their_thresholds(
     arrive(connection, 4)
     assert requested(installation, instance) == []
     arrive(connection, 1)
+    assert requested(installation, instance) == [TENANT]
+
+
+def test_an_export_without_a_training_takes_no_interaction_away(
+    installation: Installation, instance: dg.DagsterInstance, connection: psycopg.Connection[Any]
+) -> None:
+    instance.add_dynamic_partitions(TENANTS, [TENANT])
+    arrive(connection, 10)
+    export_interactions(installation.database_url(), installation.paths.lake, TENANT)
+    seen = asdict(TenantLake(installation.paths.lake, TENANT).cursor())
+    write_text(values_folder(installation.paths) / "feature_snapshot" / f"{TENANT}.json", dumps({"lake_cursor": seen}))
+    arrive(connection, 5)
+    export_interactions(installation.database_url(), installation.paths.lake, TENANT)
     assert requested(installation, instance) == [TENANT]
 
 

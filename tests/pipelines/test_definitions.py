@@ -61,6 +61,6 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         *("new_tenants", "retrain_after_interactions", "generation_jobs", "activity", "erasures", "deleted_tenants"),
-        *("failed_runs", "searches"),
+        *("failed_runs", "searches", "retrain_after_drift"),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}

@@ -25,15 +25,15 @@ def feature_snapshot(
     """The tenant's interactions and items as positions, deduplicated, under an id that is a hash of the content."""
     features = installation.paths.features
     exclude_seen = sources.exclude_seen(installation.database_url(), context.partition_key)
-    rows = TenantLake(installation.paths.lake, context.partition_key).cursor().rows
+    cursor = TenantLake(installation.paths.lake, context.partition_key).cursor()
     manifest = snapshots.build_snapshot(installation.paths.lake, features, context.partition_key)
     snapshots.prune_snapshots(features, context.partition_key, KEPT_SNAPSHOTS)
     folder = snapshots.snapshot_folder(features, context.partition_key, manifest.snapshot_id)
     days, counts = statistics.interactions_per_day(folder)
     return dg.MaterializeResult(
         # The policy on seen items travels with the snapshot, so that every family's metrics mask the same items.
-        # The rows of the lake say how many have come since, where the lake is exported without a training.
-        value={**asdict(manifest), "exclude_seen": exclude_seen, "lake_rows": rows},
+        # The lake's cursor says which interactions the snapshot holds, also after later exports.
+        value={**asdict(manifest), "exclude_seen": exclude_seen, "lake_cursor": asdict(cursor)},
         data_version=dg.DataVersion(manifest.snapshot_id),
         metadata={
             SUMMARY: f"{manifest.n_interactions:,} interactions of {manifest.n_users:,} users "

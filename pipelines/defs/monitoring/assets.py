@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from pipelines.alerts import send_alert
 from pipelines.defs.features.assets import feature_snapshot
 from pipelines.defs.ingestion.assets import lake_interactions, lake_items
 from pipelines.defs.monitoring.flag import DRIFT, DriftState, read_drift, write_drift
@@ -65,12 +66,27 @@ def drift(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Inst
     if found is None:
         write_drift(installation, tenant, DriftState())
         return _not_measured("not measured: the lake has no complete day with an event")
-    state = read_drift(installation, tenant).after(found.until, found.days[-1], found.drifted, settings.action)
+    before = read_drift(installation, tenant)
+    state = before.after(found.until, found.days[-1], found.drifted, settings.action)
+    if new := before.newly(found.drifted):
+        _alert(installation, tenant, found, new, settings.action)
     write_drift(installation, tenant, state)
     return dg.MaterializeResult(
         metadata={SUMMARY: _summary(found, state), **_metadata(found, state)},
         check_results=[_check(name, [each for each in found.judgements if each.measure == name]) for name in CHECKS],
     )
+
+
+def _alert(installation: Installation, tenant: str, found: "MeasuredDrift", new: list[str], action: str) -> None:
+    """Tell the tenant of the measures that have drifted and had not on the day before."""
+    day = found.days[-1].isoformat()
+    measures = {
+        f"{each.measure} of {each.field}" if each.field else each.measure: each.text
+        for each in found.judgements
+        if each.measure in new and each.drifted
+    }
+    facts = {"day": day, "measures": measures, "action": action}
+    send_alert(installation, tenant, "drift", f"Drift of {', '.join(new)} on {day}", facts)
 
 
 def _not_measured(reason: str) -> dg.MaterializeResult[None]:
@@ -166,7 +182,7 @@ def _plot(name: str, found: "MeasuredDrift") -> dg.MetadataValue:
 
 drift_job = dg.define_asset_job(
     MEASURE_DRIFT,
-    selection=dg.AssetSelection.assets(lake_interactions, lake_items, feature_snapshot, drift),
+    selection=dg.AssetSelection.assets(lake_interactions, lake_items, drift),
     executor_def=dg.in_process_executor,
     tags={WORK_TAG: TRAINING},
     description="Exports new data, checks it, and measures whether the newest day differs from those before.",

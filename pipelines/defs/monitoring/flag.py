@@ -57,6 +57,21 @@ def read_drift(installation: Installation, tenant_id: str) -> DriftState:
     return DriftState(**{**found, "drifted": tuple(found["drifted"])})
 
 
+class PublishingStoppedError(Exception):
+    """Drift stops the publishing of a tenant."""
+
+
+def refuse_while_stopped(installation: Installation, tenant_id: str) -> None:
+    """Raises PublishingStoppedError, which says how to go on, while drift stops the publishing of the tenant."""
+    state = read_drift(installation, tenant_id)
+    if state.stops_publishing:
+        raise PublishingStoppedError(
+            f"drift of {', '.join(state.drifted)} on {state.day} stops publishing, as the tenant's settings want "
+            "(drift.action); the earlier release serves on. The next measured day without drift lifts it, and so does "
+            f'`python -m pipelines lift-drift --tenant {tenant_id} --reason "..."`; run the pipeline again then'
+        )
+
+
 def write_drift(installation: Installation, tenant_id: str, state: DriftState) -> None:
     """Keep what was found of the tenant, in place of what was found before."""
     write_text(_path(installation, tenant_id), json.dumps(asdict(state), indent=1))

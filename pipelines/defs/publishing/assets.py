@@ -4,13 +4,16 @@ from typing import Any
 
 import dagster as dg
 
+from pipelines.defs.monitoring.flag import DRIFT, refuse_while_stopped
 from pipelines.defs.training.presentation import model_links
 from pipelines.partitions import tenants
 from pipelines.presentation import SUMMARY, table
 from pipelines.resources import Installation
 
 
-@dg.asset(group_name="publishing", partitions_def=tenants, kinds={"bentoml"}, ins={"champions": dg.AssetIn()})
+@dg.asset(
+    group_name="publishing", partitions_def=tenants, kinds={"bentoml"}, deps=[DRIFT], ins={"champions": dg.AssetIn()}
+)
 def release(
     installation: dg.ResourceParam[Installation], feature_snapshot: dict[str, Any], champions: dict[str, Any]
 ) -> dg.MaterializeResult[dict[str, Any]]:
@@ -19,6 +22,7 @@ def release(
     from pipelines.defs.training.steps import TrainingRun
 
     run = TrainingRun.on(installation, feature_snapshot)
+    refuse_while_stopped(installation, run.tenant)
     published = publish_champions(run)
     delete_earlier_work(run)
     return dg.MaterializeResult(
