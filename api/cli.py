@@ -5,6 +5,7 @@ A command that creates something prints only its value (id, key, password) on st
 
 import resource
 import sys
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -78,13 +79,14 @@ def serve(
     host: Annotated[str | None, typer.Option(help="default: BIND_HOST or 127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="default: API_PORT or 8080")] = None,
 ) -> None:
-    """Run the API, in as many processes as `API_WORKERS` says."""
+    """Run the API, in as many processes as `API_WORKERS` says. Its metrics are on the port `METRICS_PORT`, if any."""
     import uvicorn
 
     from api.asgi import application
     from api.auth.signing_keys import MissingSecretError
     from api.http.connections import BoundedProtocol
     from configs.local.processes import DRAIN_SECONDS
+    from configs.metrics import counted_over_processes, serving_metrics
 
     ports, server = PortSettings(), ServerSettings()
     try:
@@ -92,22 +94,30 @@ def serve(
     except (MissingSecretError, FileNotFoundError, ValueError) as error:
         _fail(error)
     _allow_open_files(server.max_connections + OTHER_FILES)
-    uvicorn.run(
-        asgi if server.workers == 1 else "api.asgi:application",
-        factory=server.workers > 1,
-        workers=server.workers,
-        host=host or ports.host,
-        port=ports.api if port is None else port,
-        loop="uvloop",
-        http=BoundedProtocol,
-        timeout_keep_alive=server.idle_seconds,
-        ws="none",
-        log_config=None,  # `configs.logging` has configured it
-        access_log=False,  # `api.http.requests` logs requests, with their trace ids
-        proxy_headers=False,  # `api.http.client` decides which proxies are trusted
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
+    with ExitStack() as stack:
+        if server.workers > 1:
+            stack.enter_context(counted_over_processes())
+        if ports.metrics is not None:
+            try:
+                stack.enter_context(serving_metrics(ports.metrics_host, ports.metrics))
+            except OSError as error:
+                _fail(OSError(f"METRICS_PORT={ports.metrics}: {error}"))
+        uvicorn.run(
+            asgi if server.workers == 1 else "api.asgi:application",
+            factory=server.workers > 1,
+            workers=server.workers,
+            host=host or ports.host,
+            port=ports.api if port is None else port,
+            loop="uvloop",
+            http=BoundedProtocol,
+            timeout_keep_alive=server.idle_seconds,
+            ws="none",
+            log_config=None,  # `configs.logging` has configured it
+            access_log=False,  # `api.http.requests` logs requests, with their trace ids
+            proxy_headers=False,  # `api.http.client` decides which proxies are trusted
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
 
 
 def main() -> None:

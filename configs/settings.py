@@ -188,6 +188,10 @@ class PortSettings(Settings):
     dagster: int = Field(default=3001, alias="DAGSTER_PORT")
     mlflow: int = Field(default=5000, alias="MLFLOW_PORT")
     stripe: int = Field(default=3002, alias="STRIPE_PORT", description="of the demo's stand-in for Stripe")
+    metrics_host: str = Field(default=LOOPBACK, alias="METRICS_HOST", description="address of the API's metrics")
+    metrics: int | None = Field(
+        default=None, alias="METRICS_PORT", description="of the API's metrics; None: off, and in the demo a free port"
+    )
     postgres: int | None = Field(
         default=None, alias="POSTGRES_PORT", description="None: a free port, which is chosen once and kept"
     )
@@ -199,6 +203,7 @@ class PortSettings(Settings):
             "serving": self.serving_host,
             "dagster": self.dagster_host,
             "mlflow": self.mlflow_host,
+            "metrics": self.metrics_host,
         }
         return hosts.get(program, LOOPBACK)
 

@@ -4,6 +4,7 @@ The modules `*_sources` and `*_sinks` of this package are the only way from the 
 names tables and columns as text, which a contract test holds against the API's tables.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,6 +174,50 @@ def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: in
             str(_here(cursor, lower_xid, cluster)),
             at_most,
         )
+
+
+@dataclass(frozen=True)
+class Unexported:
+    """What no export of a tenant has seen yet."""
+
+    tenant_id: str
+    interactions: int  # counted up to a bound
+    erasures: int
+    oldest_erasure: datetime | None
+
+
+def unexported(url: str, cursors: Mapping[str, tuple[int, str | None]], at_most: int) -> list[Unexported]:
+    """What exports have not seen, of many tenants in one query.
+
+    Args:
+        cursors: by tenant, how far its exports have come: a transaction id, and the cluster that it is of.
+        at_most: counting of a tenant's interactions stops there.
+    """
+    with repeatable_read(url) as cursor:
+        places = [
+            {"tenant_id": tenant_id, "xid": str(_here(cursor, xid, cluster))}
+            for tenant_id, (xid, cluster) in cursors.items()
+        ]
+        cursor.execute(_UNEXPORTED, (json.dumps(places), at_most))
+        rows = cursor.fetch_arrow_table().to_pylist()
+    return [Unexported(**row) for row in rows]
+
+
+_UNEXPORTED = """
+SELECT place.tenant_id, counted.interactions, erased.erasures, erased.oldest_erasure
+FROM json_to_recordset($1::text::json) AS place (tenant_id text, xid text)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS interactions FROM (
+        SELECT FROM interactions
+        WHERE interactions.tenant_id = place.tenant_id AND interactions.xid >= place.xid::xid8 LIMIT $2::bigint
+    ) AS waiting
+) AS counted
+CROSS JOIN LATERAL (
+    SELECT count(*) AS erasures, min(erased_at) AS oldest_erasure FROM tombstones
+    WHERE tombstones.tenant_id = place.tenant_id AND tombstones.xid >= place.xid::xid8
+) AS erased
+ORDER BY place.tenant_id
+"""
 
 
 @contextmanager

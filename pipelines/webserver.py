@@ -9,9 +9,13 @@ from typing import Any
 from dagster_webserver import app, cli
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Route
 
 from configs.console_guard import ConsoleGuard
+from configs.metrics import METRICS_PATH
 from configs.settings import ConsoleSettings
+from pipelines.metrics import PipelineMetrics
+from pipelines.resources import Installation
 
 
 class GuardedWebserver(DagsterWebserver[Any, Any]):
@@ -21,6 +25,9 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
         settings = ConsoleSettings()
         guard = Middleware(ConsoleGuard, hosts=settings.hosts, password=settings.password_text)
         return [guard, *super().build_middleware()]
+
+    def build_routes(self) -> list[BaseRoute]:
+        return [Route(METRICS_PATH, PipelineMetrics(Installation()).respond), *super().build_routes()]
 
 
 def main() -> None:

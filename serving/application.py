@@ -1,9 +1,10 @@
 """The routes of the model server, as a small ASGI application that reads and writes MessagePack.
 
-`POST /v1/batch` answers a `BatchRequest`. `GET /v1/releases` lists the loaded releases. `serving/turns.py` says where
-and in which order batches are answered.
+`POST /v1/batch` answers a `BatchRequest`. `GET /v1/releases` lists the loaded releases. `GET /metrics` shows metrics to
+Prometheus. `serving/turns.py` says where and in which order batches are answered.
 """
 
+import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import structlog
 
+from configs.metrics import METRICS_PATH
 from serving.answer_cache import AnswerCache
 from serving.contracts.codec import Codec
 from serving.contracts.messages import BATCH_PATH, RELEASES_PATH, BatchRequest, BatchResponse
 from serving.contracts.protocol import BY_MEDIA_TYPE, NEWEST, VERSION_HEADER
+from serving.figures import metrics_text
 from serving.turns import TooManyWaitingError, Turns
 
 if TYPE_CHECKING:
@@ -98,7 +101,11 @@ class BatchApplication:
             case (path, "GET") if path == RELEASES_PATH:
                 infos = {tenant: predictor.info for tenant, predictor in watch.predictors.items()}
                 return _Reply("application/json", msgspec.json.encode(infos))
-            case (path, _) if path in (BATCH_PATH, RELEASES_PATH):
+            case (path, "GET") if path == METRICS_PATH:
+                infos = {tenant: predictor.info for tenant, predictor in watch.predictors.items()}
+                size = await asyncio.to_thread(lambda: watch.size)
+                return _Reply(*metrics_text(infos, size))
+            case (path, _) if path in (BATCH_PATH, RELEASES_PATH, METRICS_PATH):
                 allowed = b"POST" if path == BATCH_PATH else b"GET"
                 raise RefusedRequestError(405, "wrong method", [(b"allow", allowed)])
         raise RefusedRequestError(404, "no such route")

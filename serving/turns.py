@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 from serving.answer_cache import AnswerCache
 from serving.contracts.messages import BatchRequest, BatchResponse, Query
+from serving.figures import count_answers, count_batch
 
 if TYPE_CHECKING:
     from serving.overlay import Catalogue
@@ -93,11 +94,15 @@ class Turns:
         if queue.waiting > MAX_WAITING:
             raise TooManyWaitingError(f"{queue.waiting} batches wait for this release")
         queue.waiting += 1
+        arrived = time.perf_counter()
         try:
             async with queue.turn:
-                return await self._answer(predictor, queue, request)
+                began = time.perf_counter()
+                response = await self._answer(predictor, queue, request)
         finally:
             queue.waiting -= 1
+        count_batch(len(request.queries), began - arrived, time.perf_counter() - arrived)
+        return response
 
     async def _answer(self, predictor: "Predictor", queue: _Queue, request: BatchRequest) -> BatchResponse:
         if predictor.needs_delta(request):
@@ -108,6 +113,8 @@ class Turns:
         catalogue, queries = predictor.catalogue, request.queries
         if self._cache is None:
             answers = await self._compute(predictor, catalogue, queue, queries)
+            failed = sum(isinstance(answer, str) for answer in answers)
+            count_answers(0, len(answers) - failed, failed)
         else:
             answers = await self._find_or_compute(self._cache, predictor, catalogue, queue, queries)
         return BatchResponse("ok", predictor.manifest.release, catalogue.version, answers)
@@ -119,12 +126,16 @@ class Turns:
         found = [cache.get(name) for name in names]
         missing = [index for index, answer in enumerate(found) if answer is None]
         answers: list[Answer] = ["failed" if answer is None else answer for answer in found]
+        failed = 0
         if missing:
             computed = await self._compute(predictor, catalogue, queue, [queries[index] for index in missing])
             for index, answer in zip(missing, computed, strict=True):
                 answers[index] = answer
-                if not isinstance(answer, str):
+                if isinstance(answer, str):
+                    failed += 1
+                else:
                     cache.put(names[index], answer)
+        count_answers(len(queries) - len(missing), len(missing) - failed, failed)
         return answers
 
     async def _compute(

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from serving.contracts.releases import BrokenReleaseError, StoreListing
+from serving.figures import count_refusal
 from serving.predictor import Predictor
 
 LOAD_SECONDS = 30.0
@@ -106,6 +107,11 @@ class ReleaseWatch:
         """The loaded predictors by tenant. The mapping is replaced and never changed, so a reader needs no lock."""
         return self._predictors
 
+    @property
+    def size(self) -> int:
+        """Bytes of the files of all loaded releases. It reads their sizes."""
+        return sum(self._size(tenant_id, release) for tenant_id, release in dict(self._loaded).items())
+
     def start(self) -> None:
         self._thread.start()
 
@@ -181,6 +187,7 @@ class ReleaseWatch:
             return
         refusal = self._refusals.setdefault((tenant_id, release), _Refusal())
         refusal.failures += 1
+        count_refusal()
         if not isinstance(loading.error, BrokenReleaseError):
             pause = min(FIRST_RETRY_SECONDS * 2 ** min(refusal.failures - 1, 10), MAX_RETRY_SECONDS)
             refusal.retry_at = self._clock() + pause

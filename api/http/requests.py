@@ -6,6 +6,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.authentication import RESPONSE_HEADERS, UNREADABLE
+from api.http.figures import observe_request
 from api.http.handlers import database_problem
 from api.http.headers import SECURITY, header
 from api.http.paths import decode_path, is_readable
@@ -60,6 +61,7 @@ class RequestMiddleware:
             self._report(scope, status, time.perf_counter() - started)
 
     def _report(self, scope: Scope, status: int, seconds: float) -> None:
+        observe_request(scope["method"], _route(scope), status, seconds)
         if scope["path"] in QUIET and status < 400:
             return
         principal = scope["state"].get(STATE_KEY)

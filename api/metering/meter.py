@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import psycopg
 import structlog
+from prometheus_client import Gauge
 
 from api.background import PeriodicTask
 from api.database.engine import UNREACHABLE, Pool
@@ -27,6 +28,12 @@ TICK_SECONDS = 0.4
 GENERATIONS_SECONDS = 1.0
 IN_USE = timedelta(seconds=30)
 """How long after a tenant's last request its standing is still refreshed."""
+
+_WRITTEN = Gauge(
+    "recommendai_usage_written_timestamp_seconds",
+    "When a process last had all its counted usage in the database",
+    multiprocess_mode="mostrecent",
+)
 
 log = structlog.get_logger(__name__)
 
@@ -122,6 +129,7 @@ class Meter:
     async def _tick(self) -> None:
         if self._sending or self._waiting:
             await self.flush()
+        _WRITTEN.set_to_current_time()
         await self._refresh()
 
     async def _add_generated(self) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import psycopg
 import structlog
+from prometheus_client import Counter, Gauge
 
 from api.background import PeriodicTask
 from api.database.engine import UNREACHABLE, Pool
@@ -34,6 +35,9 @@ COLUMNS = {
     "scores": "float4[]",
     "created_at": "timestamptz",
 }
+
+_LOST = Counter("recommendai_impressions_lost_total", "Impressions that could not be written and are gone")
+_WAITING = Gauge("recommendai_impressions_waiting", "Impressions that wait to be written", multiprocess_mode="sum")
 
 log = structlog.get_logger(__name__)
 
@@ -92,13 +96,16 @@ class ImpressionLog:
                 try:
                     await self._write(batch)
                 except psycopg.DataError as error:  # these rows would fail again, and hold up all others
+                    _LOST.inc(len(batch))
                     log.error("impressions are lost", count=len(batch), reason=str(error))
                 except BaseException:
                     self._waiting.extendleft(reversed(batch))
                     raise
 
     async def _turn(self) -> None:
+        _WAITING.set(len(self._waiting))
         if self._lost:
+            _LOST.inc(self._lost)
             log.error("impressions are lost", count=self._lost, reason="the database does not answer")
             self._lost = 0
         await self.flush()

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import perf_counter
 from uuid import UUID, uuid4
 
 import msgspec
@@ -17,6 +18,7 @@ from api.items.catalogue import CatalogueReader
 from api.recommendations.bodies import RecommendBody, SimilarBody
 from api.recommendations.fallback import ALGORITHM as POPULARITY
 from api.recommendations.fallback import Fallback
+from api.recommendations.figures import count_answer
 from api.recommendations.history import HistoryReader, UserView
 from api.recommendations.history_store import HistoryStore
 from api.recommendations.impressions import ImpressionLog, ImpressionRow
@@ -101,6 +103,7 @@ class RecommendationService:
 
         shown: whether the user gets to see them; only then an impression is logged.
         """
+        started = perf_counter()
         view = await self._users.view(scope, request.user_id, request.exclude_seen)
         query = self._query(view, request, filter_)
         try:
@@ -113,6 +116,7 @@ class RecommendationService:
             exclude = [*query.exclude, *read_ids(query.seen)]
             items = await self._fallback.rank(scope, request.count, exclude, filter_)
         found = Recommendations(uuid4(), items, release, degraded)
+        count_answer("recommend", request.algorithm, perf_counter() - started, degraded)
         if shown:
             self._log_impression(scope, request, found)
         return found
@@ -121,17 +125,20 @@ class RecommendationService:
         self, scope: TenantScope, request: SimilarRequest | SimilarBody, filter_: Filter | None
     ) -> Recommendations:
         """Items like an item. Raises NotFound where the tenant has no such item."""
+        started = perf_counter()
         version, exists = await self._catalogue.find(scope, request.item_id)
         if not exists:
             raise NotFound("There is no such item")
         query = SimilarQuery(request.item_id, request.count, request.exclude, filter_, trace_id())
         try:
             items, release = await self._ask(scope, version, query)
-            return Recommendations(uuid4(), items, release, None)
+            degraded = None
         except ServingUnavailable as unavailable:
             exclude = [*request.exclude, request.item_id]
-            items = await self._fallback.rank(scope, request.count, exclude, filter_)
-            return Recommendations(uuid4(), items, None, _degraded(unavailable, ["itemId"]))
+            items, release = await self._fallback.rank(scope, request.count, exclude, filter_), None
+            degraded = _degraded(unavailable, ["itemId"])
+        count_answer("similar", None, perf_counter() - started, degraded)
+        return Recommendations(uuid4(), items, release, degraded)
 
     def _query(
         self, view: UserView, request: RecommendRequest | RecommendBody, filter_: Filter | None

@@ -3,7 +3,7 @@
 Every step is idempotent, so that a later call continues an interrupted one. The modules of this package:
 
     demo, demo_state, demo_stripe, demo_announcement    the demo's steps, what they keep, its Stripe, what it prints
-    processes, supervision, launch                      the programs of one machine, their supervisor, their start
+    processes, supervision, launch, ports               the programs of one machine, their supervisor, their start
     postgres_server, postgres_cluster, os_user          the bundled PostgreSQL, its data, the user that it runs as
     torch_index                                         the package index that `make install` takes torch from
 """
@@ -11,7 +11,6 @@ Every step is idempotent, so that a later call continues an interrupted one. The
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,8 +27,10 @@ from configs.files import keep_state_private, write_private
 from configs.local.demo_announcement import announcement
 from configs.local.demo_state import DemoState
 from configs.local.demo_stripe import DemoStripe
+from configs.local.ports import refusal_of_port, unused_port
 from configs.local.processes import Program, programs, shared_environment, write_configuration
 from configs.local.supervision import Supervisor
+from configs.metrics import METRICS_PATH
 from configs.settings import (
     OPERATOR,
     BillingSettings,
@@ -89,6 +90,7 @@ class Demo:
             self._refuse_another_stripe()
         else:
             self._refuse_taken_ports()
+            self._choose_metrics_port()
             write_configuration(self._programs(), self.paths, ROOT)
             self.state.put("STRIPE", self.stripe.kind)
             self.supervisor.start()
@@ -123,7 +125,8 @@ class Demo:
 
     def _programs(self) -> list[Program]:
         secret = self.state.keep("JWT_SECRET", lambda: secrets.token_urlsafe(48))
-        api = {"JWT_SECRET": secret, "REGISTRATION_TENANT": TENANT, **self.stripe.api_environment}
+        metrics = {"METRICS_PORT": str(self._metrics_port()), "METRICS_HOST": self.ports.metrics_host}
+        api = {"JWT_SECRET": secret, "REGISTRATION_TENANT": TENANT, **metrics, **self.stripe.api_environment}
         pipeline = {
             "PIPELINE_AUTOMATION": "true",
             "TRAIN_MAX_SECONDS": str(self.settings.train_seconds),
@@ -132,18 +135,28 @@ class Demo:
         stripe = self.stripe.program_environment
         return programs(self.ports, self.paths, api=api, pipeline=pipeline, stripe=stripe)
 
+    def _metrics_port(self) -> int:
+        return self.ports.metrics or int(self.state.get("METRICS_PORT"))
+
+    def _metrics_url(self) -> str:
+        ports = self.ports.model_copy(update={"metrics": self._metrics_port()})
+        return ports.url("metrics") + METRICS_PATH
+
+    def _choose_metrics_port(self) -> None:
+        """Without a setting, the API's metrics are on a free port, which is kept as long as it stays free."""
+        kept = self.state.get("METRICS_PORT")
+        if self.ports.metrics is None and (not kept or refusal_of_port(self.ports.metrics_host, int(kept))):
+            self.state.put("METRICS_PORT", str(unused_port(self.ports.metrics_host)))
+
     def _refuse_taken_ports(self) -> None:
-        for name in self.servers:
+        servers = [*self.servers, *(["metrics"] if self.ports.metrics is not None else [])]
+        for name in servers:
             port = getattr(self.ports, name)
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((self.ports.host_of(name), port))
-                except OSError as error:
-                    variable = f"{name.upper()}_PORT"
-                    raise SystemExit(
-                        f"port {port} is not free ({error.strerror}): run `make demo {variable}=<another port>`"
-                    ) from error
+            if error := refusal_of_port(self.ports.host_of(name), port):
+                variable = f"{name.upper()}_PORT"
+                raise SystemExit(
+                    f"port {port} is not free ({error.strerror}): run `make demo {variable}=<another port>`"
+                ) from error
 
     def _refuse_another_stripe(self) -> None:
         running = self.state.get("STRIPE")
@@ -211,6 +224,7 @@ class Demo:
         """Write demo.env, and return its content."""
         values = {
             **{f"{name.upper()}_URL": self.urls[name] for name in ("api", "serving", "dagster", "mlflow")},
+            "METRICS_URL": self._metrics_url(),
             "API_KEY": self.state.get("API_KEY"),
             "ADMIN_EMAIL": EMAIL,
             "ADMIN_PASSWORD": self.state.get("ADMIN_PASSWORD"),

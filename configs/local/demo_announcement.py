@@ -34,6 +34,7 @@ RecommendAI is running with the data set {dataset}, tenant {values["TENANT_ID"]}
   Dagster   {urls["dagster"]}
   MLflow    {urls["mlflow"]}
   serving   {urls["serving"]}
+  metrics   {values["METRICS_URL"]}
   Stripe    {stripe}
   login     {values["ADMIN_EMAIL"]}  {values["ADMIN_PASSWORD"]}
 

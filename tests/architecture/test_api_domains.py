@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": set(),
     "health": set(),
     "audit": set(),
+    "monitoring": set(),
     "tenants": {"audit"},
     "sessions": set(),
     "idempotency": set(),

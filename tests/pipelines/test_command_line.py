@@ -118,6 +118,9 @@ def test_the_ui_runs_the_sensors_and_ends_when_told_to(
         foreign = {"Origin": "https://elsewhere.example"}
         assert httpx.post(f"{url}/graphql", json=stop, headers=foreign).status_code == 403
         assert httpx.get(url, headers={"Host": "elsewhere.example"}).status_code == 421
+        metrics = httpx.get(f"{url}/metrics", timeout=60).raise_for_status().text
+        assert f'recommendai_tenant_waiting_interactions{{tenant="{TENANT}"}}' in metrics
+        assert 'recommendai_runs{job="retrain",status="failure"} 0.0' in metrics
         ui.terminate()
         ui.wait(timeout=60)
     finally:

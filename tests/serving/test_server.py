@@ -258,3 +258,24 @@ def test_a_worker_whose_parent_was_killed_ends_and_frees_the_port(tmp_path: Path
                 if orphan.is_running():
                     orphan.kill()
         server.start()
+
+
+def test_metrics_count_batches_and_name_releases_for_whom_has_the_secret(server: ModelServer) -> None:
+    assert httpx.get(f"{server.url}/metrics").status_code == 401
+    query = RecommendQuery("hybrid", 3, likes(COMEDIES[0]), ["counted-by-the-metrics"])
+
+    def counted(name: str) -> float:
+        text = httpx.get(f"{server.url}/metrics", headers=authorization(server)).raise_for_status().text
+        return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} "))
+
+    batches, queries = counted("recommendai_batch_queries_count"), counted("recommendai_batch_queries_sum")
+    computed, kept = (counted(f'recommendai_answers_total{{source="{each}"}}') for each in ("model", "cache"))
+    for _ in range(2):
+        assert ask(server, BatchRequest(TENANT, CATALOGUE_VERSION, [query, query])).status == "ok"
+    assert counted("recommendai_batch_queries_count") == batches + 2
+    assert counted("recommendai_batch_queries_sum") == queries + 4
+    assert counted('recommendai_answers_total{source="model"}') == computed + 2
+    assert counted('recommendai_answers_total{source="cache"}') == kept + 2
+    assert counted("recommendai_releases") == 1
+    assert counted(f'recommendai_release_age_seconds{{tenant="{TENANT}"}}') > 0
+    assert counted("recommendai_releases_bytes") > 1_000
