@@ -23,7 +23,7 @@ def send_alert(
     """Queue an alert where the tenant wants to hear of such events and has an address. Returns its id, or None.
 
     Args:
-        subject: one line; it is cut to `MAX_SUBJECT` characters.
+        subject: becomes one line of at most `MAX_SUBJECT` characters.
         facts: JSON values by name, the most important first. What exceeds `MAX_FACTS` is left out, and counted in
             `more`. They leave the platform, so they name no user and hold no secret.
 
@@ -32,7 +32,7 @@ def send_alert(
     alerts = tenant_settings(installation, tenant).alerts
     if event not in alerts.events or not (alerts.webhook_url or alerts.emails):
         return None
-    line = " ".join(subject.split())[:MAX_SUBJECT]
+    line = "".join(filter(str.isprintable, " ".join(subject.split())))[:MAX_SUBJECT]
     return add_alert(installation.database_url(), tenant, event, line, json.dumps(_within_bounds(facts)))
 
 

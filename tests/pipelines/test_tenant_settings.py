@@ -98,18 +98,23 @@ def test_a_failed_run_is_told_to_its_tenant_without_the_error(
     def nightly_work() -> None:
         broken()
 
+    definitions = build_definitions(installation)
+    sensor: Any = definitions.resolve_sensor_def("failed_runs")
+
+    def tick(cursor: str | None) -> str | None:
+        context = dg.build_sensor_context(
+            instance=instance,
+            cursor=cursor,
+            resources={"installation": installation},
+            repository_def=definitions.get_repository_def(),
+        )
+        return str(sensor.evaluate_tick(context).cursor)
+
+    began = tick(None)
     tags = {TENANT_TAG: TENANT} if is_of_tenant else {}
     failed = nightly_work.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
-    context = dg.build_run_status_sensor_context(
-        sensor_name="failed_runs",
-        dagster_instance=instance,
-        dagster_run=failed.dagster_run,
-        dagster_event=failed.get_run_failure_event(),
-        resources={"installation": installation},
-    )
-    sensor: Any = build_definitions(installation).resolve_sensor_def("failed_runs")
+    tick(tick(began))
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
-    sensor(context)
     rows = connection.execute("SELECT tenant_id, event, subject, facts FROM alerts").fetchall()
     if not is_of_tenant:
         assert rows == []

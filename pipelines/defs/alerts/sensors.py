@@ -10,6 +10,7 @@ from pipelines.resources import Installation
 @dg.run_failure_sensor(
     name="failed_runs",
     minimum_interval_seconds=30,
+    monitor_all_code_locations=True,  # a run of the command line belongs to none
     # Always on: a tenant hears of runs that people started, too, and each tenant decides whether it wants to.
     default_status=dg.DefaultSensorStatus.RUNNING,
 )

@@ -119,7 +119,7 @@ async def test_an_alert_is_signed_as_stripe_signs_and_mailed_over_tls(
     file = certificate("localhost", tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     await place.set(emails=["ops@acme.example", "ann@acme.example"])
-    id_ = await place.send(subject="Shifted\r\nBcc: everybody@acme.example\n\nbody", category="<b>Toys</b>\r\nX: y")
+    id_ = await place.send(subject="Shi\0fted\r\nBcc: everybody@acme.example\n\nbody", category="<b>Toys</b>\r\nX: y")
     async with mail_server(str(file)) as server:
         mail = MailSettings(host="localhost", port=server.port, user=USER, password=PASSWORD, sender="us@ours.example")
         assert await place.delivery(mail=mail).deliver_due() == 1
