@@ -306,7 +306,10 @@ def test_an_ensemble_is_of_all_that_help_and_of_nothing_else() -> None:
     assert learned.ndcg > max(learned.base_model_ndcg.values())
     assert learned.gain.low is not None and learned.gain.low > 0
     assert learned.gain.mean == pytest.approx(learned.ndcg - max(learned.base_model_ndcg.values()), abs=0.02)
-    assert learned.choice.startswith("first") and ": better than first alone, ensemble +" in learned.choice
+    assert (
+        learned.choice.startswith("first")
+        and ": better than first alone by over a standard error, ensemble +" in learned.choice
+    )
 
 
 def test_popularity_gets_weight_where_it_tells_what_base_models_do_not() -> None:
@@ -383,7 +386,9 @@ def test_an_ensemble_is_chosen_where_it_is_shown_better_or_nobody_knows_which_ba
         (0.03, "equal"): False,
     }
     assert kept[(-0.03, "clear")].reason.startswith("a alone: ensemble -6.0 % [")
-    assert kept[(0.03, "clear")].reason.startswith("a and b: better than a alone, ensemble +6.0 % [")
+    assert kept[(0.03, "clear")].reason.startswith(
+        "a and b: better than a alone by over a standard error, ensemble +6.0 % ["
+    )
     assert kept[(0.01, "equal")].gain.mean == pytest.approx(0.01)
 
 

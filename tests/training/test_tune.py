@@ -17,8 +17,9 @@ from tests.fixtures.mlflow_store import mlflow_store
 from tests.training.catalogue import build_dataset
 from tests.training.test_command_line import frame_of
 from training.cli import TUNING_EXPERIMENT, app
-from training.config import load_config
+from training.config import config_for, load_config
 from training.data.dataset import Dataset
+from training.data.profile import DataProfile
 from training.data.splits import leave_one_out_split, temporal_split
 from training.evaluation.intervals import paired_difference
 from training.evaluation.rankings import rank_queries
@@ -195,7 +196,8 @@ def test_the_command_writes_a_configuration_that_loads_and_logs_nested_runs(tmp_
 
 def test_the_command_tunes_an_ensemble_of_what_the_data_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # the library leaves there what another test has set
-    frame_of(build_dataset()).to_parquet(tmp_path / "events.parquet")
+    dataset = build_dataset()
+    frame_of(dataset).to_parquet(tmp_path / "events.parquet")
     (tmp_path / "deep-learning.yaml").write_text(
         "{dimensions: 8, heads: 1, blocks: 1, max_length: 10, epochs: 1, refit_epochs: 1}"
     )
@@ -204,7 +206,8 @@ def test_the_command_tunes_an_ensemble_of_what_the_data_carry(tmp_path: Path, mo
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "fitting collaborative, deep-learning twice" in result.stderr  # no metadata, no content
-    assert load_config("hybrid", folder=tmp_path / "out") == load_config("hybrid")  # the start alone was tried
+    start = config_for("hybrid", DataProfile.of(temporal_split(dataset).train))
+    assert load_config("hybrid", folder=tmp_path / "out") == start  # which alone was tried
 
 
 def test_the_command_refuses_what_it_cannot_tune(tmp_path: Path) -> None:

@@ -92,7 +92,9 @@ def choose_components(
     gain, error = paired_difference(*pair), _standard_error(pair[0] - pair[1])
     says = f"ensemble {_relative(gain, best.ndcg)} of its NDCG@10 on {len(pair[0]):,} users"
     if gain.mean > error:
-        return HybridChoice(ensemble, gain, f"{_names(families, ensemble)}: better than {family} alone, {says}")
+        return HybridChoice(
+            ensemble, gain, f"{_names(families, ensemble)}: better than {family} alone by over a standard error, {says}"
+        )
     if gain.mean >= -error and len(order) > 1:
         lead = queries.by_user(best.query_ndcg - singles[order[1]].query_ndcg)
         if lead.mean() <= _standard_error(lead):
