@@ -108,6 +108,11 @@ class TenantLake:
             raise FileNotFoundError(f"no catalogue of tenant {self.tenant_id} in {self.folder}: export it first")
         return versions[-1], self.storage.local(_catalogue_key(versions[-1]))
 
+    def catalogue_file(self, version: int) -> Path | None:
+        """The file of this catalogue version (LAKE_ITEMS); None where the lake no longer keeps it."""
+        storage, key = self.storage, _catalogue_key(version)
+        return storage.local(key) if storage.exists(key) else None
+
     @contextmanager
     def exporting(self) -> Iterator[None]:
         """Hold the tenant's export lock, waiting for it, and remove the files of an export that was interrupted."""

@@ -1,12 +1,11 @@
 """Whether a tenant has enough new interactions to retrain its models."""
 
-import json
 from dataclasses import dataclass
 
 from configs.settings import PipelineSettings
 from feature_store import sources
-from feature_store.lake import Cursor, TenantLake
-from pipelines.io_managers import values_folder
+from feature_store.lake import TenantLake
+from pipelines.newest_snapshot import newest_snapshot
 from pipelines.resources import Installation
 
 
@@ -42,13 +41,6 @@ def pending_interactions(
     at_most = max(settings.retrain_after, settings.first_model_after)
     url = installation.database_url()
     new = sources.count_new_interactions(url, tenant_id, cursor.next_xid, at_most, cursor.cluster)
-    seen = snapshot_cursor(installation, tenant_id)
-    unseen = 0 if seen is None else max(0, cursor.rows - seen.rows)
+    snapshot = newest_snapshot(installation, tenant_id)
+    unseen = 0 if snapshot is None else max(0, cursor.rows - snapshot.cursor.rows)
     return PendingInteractions(cursor.rows, new + unseen, cursor.next_xid)
-
-
-def snapshot_cursor(installation: Installation, tenant_id: str) -> Cursor | None:
-    """The lake's cursor when the tenant's newest snapshot was built; None where that was by an earlier version."""
-    path = values_folder(installation.paths) / "feature_snapshot" / f"{tenant_id}.json"
-    found = json.loads(path.read_text()).get("lake_cursor") if path.exists() else None
-    return None if found is None else Cursor(**found)

@@ -85,7 +85,10 @@ def test_an_export_without_a_training_takes_no_interaction_away(
     arrive(connection, 10)
     export_interactions(installation.database_url(), installation.paths.lake, TENANT)
     seen = asdict(TenantLake(installation.paths.lake, TENANT).cursor())
-    write_text(values_folder(installation.paths) / "feature_snapshot" / f"{TENANT}.json", dumps({"lake_cursor": seen}))
+    write_text(
+        values_folder(installation.paths) / "feature_snapshot" / f"{TENANT}.json",
+        dumps({"snapshot_id": "", "lake_cursor": seen}),
+    )
     arrive(connection, 5)
     export_interactions(installation.database_url(), installation.paths.lake, TENANT)
     assert requested(installation, instance) == [TENANT]

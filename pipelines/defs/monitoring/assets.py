@@ -27,6 +27,7 @@ CHECKS = {
     "types": "The types of interaction have their usual shares.",
     "categories": "The labels of the items that users choose have their usual shares.",
     "norms": "The lengths of the vectors of the items that users choose have their usual shares.",
+    "parity": "Requests see the same histories of users as training does.",
     "unknown_items": "The share of events with items that the catalogue does not have is as usual.",
 }
 """The checks of the asset with their descriptions, one per measure."""
@@ -62,7 +63,7 @@ def drift(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Inst
         write_drift(installation, tenant, DriftState())
         return _not_measured("not measured: the tenant's settings switch it off")
     thresholds = DriftThresholds(settings.psi, settings.volume_drop, settings.unknown_items)
-    found = measure_drift(installation, tenant, thresholds, datetime.now(UTC))
+    found = measure_drift(installation, tenant, thresholds, datetime.now(UTC), settings.parity)
     if found is None:
         write_drift(installation, tenant, DriftState())
         return _not_measured("not measured: the lake has no complete day with an event")
@@ -145,11 +146,6 @@ def _metadata(found: "MeasuredDrift", state: DriftState) -> dict[str, Any]:
                 }
                 for each in found.judgements
             ]
-            + (
-                [{"measure": "norms", "verdict": "no verdict", "in words": found.without_norms}]
-                if found.without_norms
-                else []
-            )
         ),
         **plots,
     }
@@ -159,7 +155,7 @@ def _strongest(name: str, found: "MeasuredDrift") -> "DailyMeasure | None":
     """Of the fields that a measure is of, the one that is closest to its limit, or beyond it, on the newest day."""
     named = [
         (measure, each)
-        for measure, each in zip(found.measures, found.judgements, strict=True)
+        for measure, each in zip(found.measures, found.judgements, strict=False)
         if measure.name == name and each.value is not None
     ]
     return max(named, key=lambda pair: (pair[1].value or 0.0) / (pair[1].limit or 1.0), default=(None,))[0]

@@ -6,9 +6,8 @@ It lies among the values of assets, `drift/<tenant>.json`, and is deleted with t
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
-from pathlib import Path
 
-from configs.files import write_text
+from configs.storage import Storage, open_storage
 from pipelines.io_managers import values_folder
 from pipelines.resources import Installation
 
@@ -50,10 +49,10 @@ class DriftState:
 
 def read_drift(installation: Installation, tenant_id: str) -> DriftState:
     """What was last found of the tenant; the state without drift where nothing was measured yet."""
-    path = _path(installation, tenant_id)
-    if not path.exists():
+    values, key = _values(installation), _key(tenant_id)
+    if not values.exists(key):
         return DriftState()
-    found = json.loads(path.read_text())
+    found = json.loads(values.read_text(key))
     return DriftState(**{**found, "drifted": tuple(found["drifted"])})
 
 
@@ -74,7 +73,7 @@ def refuse_while_stopped(installation: Installation, tenant_id: str) -> None:
 
 def write_drift(installation: Installation, tenant_id: str, state: DriftState) -> None:
     """Keep what was found of the tenant, in place of what was found before."""
-    write_text(_path(installation, tenant_id), json.dumps(asdict(state), indent=1))
+    _values(installation).put_text(_key(tenant_id), json.dumps(asdict(state), indent=1))
 
 
 def lift_flag(installation: Installation, tenant_id: str, by: str, reason: str) -> DriftState:
@@ -94,5 +93,9 @@ def lift_flag(installation: Installation, tenant_id: str, by: str, reason: str) 
     return before
 
 
-def _path(installation: Installation, tenant_id: str) -> Path:
-    return values_folder(installation.paths) / DRIFT / f"{tenant_id}.json"
+def _values(installation: Installation) -> Storage:
+    return open_storage(values_folder(installation.paths))
+
+
+def _key(tenant_id: str) -> str:
+    return f"{DRIFT}/{tenant_id}.json"

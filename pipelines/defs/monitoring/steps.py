@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from feature_store.daily_counts import DailyCounts, read_daily_counts
 from feature_store.lake import TenantLake
+from pipelines.defs.monitoring.parity import Parity, measure_parity
 from pipelines.resources import Installation
 from serving.contracts.releases import BrokenReleaseError
 from serving.predictor import Predictor
@@ -42,8 +43,7 @@ class MeasuredDrift:
     days: list[date]
     counts: DailyCounts
     measures: list[DailyMeasure]
-    judgements: list[Judgement]
-    without_norms: str  # why the lengths of item vectors are not measured; empty where they are
+    judgements: list[Judgement]  # of the measures in their order, then of what is no measure of days
 
     @property
     def drifted(self) -> list[str]:
@@ -52,9 +52,11 @@ class MeasuredDrift:
 
 
 def measure_drift(
-    installation: Installation, tenant_id: str, thresholds: DriftThresholds, now: datetime
+    installation: Installation, tenant_id: str, thresholds: DriftThresholds, now: datetime, parity: bool = True
 ) -> MeasuredDrift | None:
     """Measure the tenant's days up to the last one that the lake holds completely; None where there is none.
+
+    parity: whether the histories of training are compared with those of requests as well.
 
     Raises FileNotFoundError where the lake has no catalogue.
     """
@@ -66,7 +68,11 @@ def measure_drift(
     norms, without_norms = served_norms(installation, tenant_id, counts.item_ids)
     measures = daily_measures(counts, thresholds, norms)
     judgements = [judge(each, counts) for each in measures]
-    return MeasuredDrift(until, counts.days, counts, measures, judgements, without_norms)
+    if without_norms:
+        judgements.append(_undecided("norms", without_norms))
+    if parity:
+        judgements.append(_judge_parity(measure_parity(installation, tenant_id)))
+    return MeasuredDrift(until, counts.days, counts, measures, judgements)
 
 
 def last_complete_day(lake: TenantLake, now: datetime) -> date:
@@ -115,6 +121,16 @@ def judge(measure: DailyMeasure, counts: DailyCounts) -> Judgement:
         drifted=bool(measure.drifted[row]),
         text=_in_words(measure, row, known, bound, events),
     )
+
+
+def _undecided(measure: str, reason: str) -> Judgement:
+    return Judgement(measure, "", None, None, None, False, f"no verdict: {reason}")
+
+
+def _judge_parity(found: Parity) -> Judgement:
+    if found.counts is None:
+        return _undecided("parity", found.reason)
+    return Judgement("parity", "", None, float(found.counts.differing_users), 0.0, not found.holds, found.text)
 
 
 def _in_words(measure: DailyMeasure, row: int, value: float | None, limit: float | None, events: int) -> str:
