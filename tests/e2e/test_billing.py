@@ -54,7 +54,7 @@ def report_overage(standin: StandIn, database_url: str, as_of: datetime) -> str:
 def test_from_the_first_plan_to_the_last_invoice(database_url: str, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with (
-        running_standin(tmp_path, f"http://127.0.0.1:{port}{HOOK}") as standin,
+        running_standin(tmp_path, f"http://127.0.0.1:{port}{HOOK}", by_command=True) as standin,
         api_process(database_url, tmp_path, port, **standin.environment) as api,
         httpx.Client(base_url=api.url, timeout=30) as client,
     ):
