@@ -31,9 +31,10 @@ from configs.settings import (
     PathSettings,
     ServingSettings,
 )
+from tests.fixtures import passwords
 from tests.fixtures.redis import redis_server
 
-__all__ = ["redis_server"]
+__all__ = ["passwords", "redis_server"]
 
 NOBODY_LISTENS = "http://127.0.0.1:9"
 SECRET = "a secret of the tests, of more than 32 bytes"

@@ -18,6 +18,7 @@ from api.http.principal import KeyPrincipal, Principal, TenantInfo, UserPrincipa
 from api.http.window_counters import SOCKET_SECONDS, MemoryWindowCounter, RedisWindowCounter
 from configs.settings import LimitSettings
 from tests.api.conftest import OpenClient, Tenants
+from tests.fixtures.clock import STOPPED_AT, stop_the_minute
 from tests.fixtures.redis import RedisServer
 
 TIGHT = LimitSettings(per_key=3, per_jwt=2, per_ip=2, redis_url=None)
@@ -25,10 +26,9 @@ LIMIT = "x-ratelimit-limit"
 
 
 @pytest.fixture(autouse=True)
-def away_from_the_end_of_a_minute() -> None:
+def one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows are minutes on the clock: a test that begins in the last seconds of one would see two."""
-    if (left := 60 - time.time() % 60) < 10:
-        time.sleep(left)
+    stop_the_minute(monkeypatch)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_only_a_429_says_when_to_come_back(tight: TestClient) -> None:
     assert ["retry-after" in answer.headers for answer in answers] == [False, False, True]
     wait, reset = int(answers[2].headers["retry-after"]), int(answers[2].headers["x-ratelimit-reset"])
     assert 1 <= wait <= 60
-    assert abs(time.time() + wait - reset) < 2
+    assert STOPPED_AT + wait == reset
     assert answers[2].json()["title"] == "Too Many Requests"
 
 

@@ -13,7 +13,6 @@ from uuid import UUID
 import httpx
 import psycopg
 import pytest
-from pwdlib import PasswordHash
 
 from api.app import create_app
 from api.database.scope import TenantScope
@@ -25,6 +24,7 @@ from tests.api.conftest import Tenants, configuration_of
 from tests.contracts.reference import ADDED, GOTRUE, GRAPHQL, ITEM, LIMITS, METADATA, PROBLEM, ROWS, Row
 from tests.contracts.shapes import MOMENT, differences
 from tests.fixtures.live import served
+from tests.fixtures.passwords import hash_password
 from tests.fixtures.routes import all_routes
 from tests.fixtures.standin import StandIn
 
@@ -109,7 +109,7 @@ async def _make_admin(session: Any) -> None:
     body = GOTRUE["body"]
     admin = await create_admin(session, Passwords(), TenantScope(TENANT), body["email"], "another password")
     # The reference's example logs in with a password that could not be chosen now.
-    admin.password_hash = PasswordHash.recommended().hash(body["password"])
+    admin.password_hash = hash_password(body["password"])
 
 
 @pytest.fixture(scope="module")

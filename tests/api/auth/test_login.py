@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from configs.settings import AuthSettings
 from tests.api.conftest import SECRET
+from tests.fixtures.passwords import let_hashes_overlap
 from tests.fixtures.platform import wait_until
 from tests.fixtures.portal import PASSWORD, Portal, bearer, running_portal
 
@@ -141,7 +142,8 @@ def test_an_address_that_nobody_has_is_delayed_like_any_other_and_is_not_kept(po
     assert portal.sql("SELECT count(*) FROM failed_logins WHERE failed_logins::text LIKE '%%nowhere%%'") == [(0,)]
 
 
-def test_a_thousand_guesses_at_once_tell_no_more_than_ten(portal: Portal) -> None:
+def test_a_thousand_guesses_at_once_tell_no_more_than_ten(portal: Portal, monkeypatch: Any) -> None:
+    let_hashes_overlap(monkeypatch)
     portal.person("ada@acme.example")
     with ThreadPoolExecutor(8) as pool:
         codes = list(pool.map(lambda _: log_in(portal, "ada@acme.example", "wrong").status_code, range(24)))
@@ -167,7 +169,8 @@ def test_failures_are_forgotten_also_where_nobody_fails_any_more(open_client: An
             wait_until("the failure", lambda: portal.sql("SELECT count(*) FROM failed_logins") == [(0,)])
 
 
-def test_many_who_log_in_rightly_at_once_are_not_delayed(portal: Portal) -> None:
+def test_many_who_log_in_rightly_at_once_are_not_delayed(portal: Portal, monkeypatch: Any) -> None:
+    let_hashes_overlap(monkeypatch)
     portal.person("ada@acme.example")
     with ThreadPoolExecutor(8) as pool:
         codes = list(pool.map(lambda _: log_in(portal, "ada@acme.example").status_code, range(16)))

@@ -1,6 +1,5 @@
 """What ends a session: refresh tokens end at once, access tokens within 5 seconds."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +12,7 @@ from api.users.passwords import Passwords
 from api.users.service import set_password
 from configs.settings import LimitSettings
 from tests.api.conftest import SECRET
+from tests.fixtures.clock import stop_the_minute
 from tests.fixtures.portal import PASSWORD, ROOMY, Portal, bearer, running_portal, within_5_seconds
 
 ADA = "ada@acme.example"
@@ -250,10 +250,9 @@ def test_the_portals_own_login_begins_a_session_that_can_be_logged_out(portal: P
     within_5_seconds(401, asks(portal, bearer(token)))
 
 
-def test_each_user_has_its_own_count_administrator_or_not(open_client: Any, tenants: Any) -> None:
+def test_each_user_has_its_own_count_administrator_or_not(open_client: Any, tenants: Any, monkeypatch: Any) -> None:
     assert LimitSettings.model_fields["per_jwt"].default == 200
-    if (left := 60 - time.time() % 60) < 10:
-        time.sleep(left)  # limits are counted by minutes on the clock
+    stop_the_minute(monkeypatch)
     with running_portal(open_client, tenants, "acme", limits=LimitSettings(per_jwt=3, per_ip=1_000)) as portal:
         portal.person(ADA)
         for headers in (portal.admin(), portal.login(ADA)):

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from configs.settings import AuthSettings, LimitSettings
 from tests.api.conftest import SECRET
+from tests.fixtures.clock import stop_the_minute
 from tests.fixtures.portal import PASSWORD, Portal, bearer, running_portal, within_5_seconds
 
 ADA = "ada@acme.example"
@@ -86,9 +87,8 @@ def test_requests_of_no_sense_are_validation_failed(portal: Portal, query: str, 
     assert problem["errors"]
 
 
-def test_every_refusal_has_gotrues_members_whoever_refuses(open_client: Any, tenants: Any) -> None:
-    if (left := 60 - time.time() % 60) < 10:
-        time.sleep(left)  # limits are counted by minutes on the clock
+def test_every_refusal_has_gotrues_members_whoever_refuses(open_client: Any, tenants: Any, monkeypatch: Any) -> None:
+    stop_the_minute(monkeypatch)
     with running_portal(open_client, tenants, "acme", limits=LimitSettings(per_ip=8)) as portal:
         client = portal.client
         json = {"content-type": "application/json"}

@@ -1,6 +1,5 @@
 """`/api/keys`: created by administrators, shown once, limited over HTTP, and refused soon after they are revoked."""
 
-import time
 from typing import Any
 from uuid import uuid4
 
@@ -9,6 +8,7 @@ import pytest
 from api.database.scope import TenantScope
 from api.keys.service import create_key
 from configs.settings import LimitSettings
+from tests.fixtures.clock import stop_the_minute
 from tests.fixtures.portal import Portal, running_portal, within_5_seconds
 
 FIELDS = {"id", "name", "scopes", "rateLimit", "prefix", "createdAt", "lastUsedAt", "revokedAt"}
@@ -80,9 +80,10 @@ def test_a_tenant_has_at_most_20_live_keys(portal: Portal) -> None:
     ]
 
 
-def test_a_limit_can_be_lowered_over_http_and_raised_by_the_command_line_alone(open_client: Any, tenants: Any) -> None:
-    if (left := 60 - time.time() % 60) < 15:
-        time.sleep(left)  # limits are counted by minutes on the clock
+def test_a_limit_can_be_lowered_over_http_and_raised_by_the_command_line_alone(
+    open_client: Any, tenants: Any, monkeypatch: Any
+) -> None:
+    stop_the_minute(monkeypatch)
     with running_portal(open_client, tenants, "acme", limits=LimitSettings(per_key=50)) as portal:
         admin = portal.admin()
         low = make(portal, admin, rateLimit=2)

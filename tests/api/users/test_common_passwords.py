@@ -12,6 +12,7 @@ from api.users.passwords import MAX_LENGTH, Passwords, WeakPassword
 from api.users.service import create_admin, set_password
 from configs.settings import AuthSettings
 from tests.api.conftest import SECRET
+from tests.fixtures.passwords import hash_password
 from tests.fixtures.portal import PASSWORD, Portal, bearer, running_portal
 
 ADA = "ada.lovelace@engines.example"
@@ -96,7 +97,5 @@ def test_the_command_line_refuses_it_too(portal: Portal) -> None:
 
 def test_a_common_password_of_before_still_logs_in(portal: Portal) -> None:
     portal.person(ADA)
-    from pwdlib import PasswordHash
-
-    portal.sql("UPDATE users SET password_hash = %s", PasswordHash.recommended().hash("iloveyou1"))
+    portal.sql("UPDATE users SET password_hash = %s", hash_password("iloveyou1"))
     assert json.dumps(portal.grant(ADA, "iloveyou1"))
