@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from configs.settings import ConsoleSettings
+from tests.fixtures.mlflow_store import mlflow_store
 from tests.fixtures.platform import ROOT, answers, free_ports, wait_until
 from training.tracking.server import MLFLOWS_OWN, UnguardedError, guarded_command
 
@@ -24,7 +25,7 @@ SEARCH = "/api/2.0/mlflow/experiments/search"
 def tracking_server(folder: Path, host: str = "127.0.0.1", **environment: str) -> Iterator[str]:
     """MLflow over a store of its own. Yields its URL."""
     (port,) = free_ports(1)
-    store, artifacts = f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts")
+    store, artifacts = mlflow_store(folder), str(folder / "artifacts")
     arguments = ("--workers", "1", "--host", host, "--port", str(port), "--backend-store-uri", store)
     process = subprocess.Popen(
         [sys.executable, "-m", "training.tracking.server", *arguments, "--artifacts-destination", artifacts],

@@ -55,7 +55,7 @@ def test_an_empty_key_is_none() -> None:
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 429}, {"status": None, "delay_seconds": 6}], ids=str)
 def test_while_stripe_does_not_answer_money_waits(fault: dict[str, Any], desk: Desk, shop: Shop) -> None:
     shop.checkout()
-    settings = desk.standin.settings(timeout_seconds=2.0)
+    settings = desk.standin.settings(timeout_seconds=0.5)
     with (
         served(create_app(replace(desk.configuration, billing=settings))) as url,
         httpx.Client(base_url=url, timeout=30, headers=shop.admin) as client,
@@ -124,8 +124,8 @@ def test_keys_of_calls_that_hang_on_stripe_hold_no_connection(desk: Desk, shop: 
         twin = desk.client.post(f"{BILLING_PATH}/portal", headers={**shop.admin, "Idempotency-Key": "hanging-1"})
         assert (twin.status_code, "in flight" in twin.json()["detail"]) == (409, True)
         assert not done  # all that while the others were waiting
-        for thread in threads:
-            thread.join()
+    for thread in threads:
+        thread.join()
     assert len(done) == 20
     assert desk.sql("SELECT 1 FROM idempotency_claims WHERE tenant_id = %s", [shop.tenant_id]) == []
 
@@ -179,6 +179,6 @@ def test_serving_does_not_wait_for_stripe(desk: Desk, shop: Shop) -> None:
             body, headers = signed({"id": "evt_x", "type": "x", "created": 1, "data": {"object": {}}})
             assert desk.client.post(HOOK, content=body, headers=headers).status_code == 200
         assert not done  # all that while the others were waiting
-        for thread in threads:
-            thread.join()
+    for thread in threads:
+        thread.join()
     assert set(done) == {200}
