@@ -82,7 +82,7 @@ def learned_numbers(model: Recommender) -> int:
 @pytest.mark.fit
 @pytest.mark.parametrize("family", ["popularity", "collaborative"])
 def test_rows_and_parameters_are_exact_where_a_kernel_is_dense(family: str, split: Split) -> None:
-    found = evaluate_family(family, split, options=OPTIONS)
+    found = evaluate_family(family, split, options=OPTIONS, config=load_config(family))
     notes = found.report.notes
     assert notes["rows"] == len(split.before_test.interactions)
     assert notes["forecast_parameters"] == learned_numbers(found.evaluated)

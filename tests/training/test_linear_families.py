@@ -17,10 +17,10 @@ from training.models.collaborative.ease import ease_weights
 from training.models.collaborative.model import Collaborative, CollaborativeConfig
 from training.models.collaborative.transitions import transition_weights
 from training.models.contract import RuntimeOptions
-from training.models.item_knn import ItemKnn, ItemKnnConfig
 from training.models.kernels import Dense, Factors, Sparse, SparseFactors, strongest
 from training.models.linear import Term
 from training.models.lists import NO_ITEM
+from training.models.neighbours import shrunk_cosines
 from training.models.popularity import Popularity, PopularityConfig
 from training.models.profiles import build_profiles
 
@@ -232,9 +232,8 @@ def test_a_factorisation_repeats_itself_under_its_seed() -> None:
 
 
 def test_neighbours_by_shrunk_cosine() -> None:
-    model = ItemKnn(ItemKnnConfig(neighbours=1, shrinkage=2.0))
     matrix = sp.csr_array(np.array([[1, 1, 0], [1, 1, 0], [1, 0, 1]], np.float32))
-    found = model._neighbours(matrix, cells=6).toarray()
+    found = shrunk_cosines(matrix, neighbours=1, shrinkage=2.0, cells=6).toarray()
     expected = [[0, 2 / (np.sqrt(6) + 2), 0], [2 / (np.sqrt(6) + 2), 0, 0], [1 / (np.sqrt(3) + 2), 0, 0]]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 

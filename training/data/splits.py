@@ -129,6 +129,37 @@ def leave_one_out_split(dataset: Dataset, mask: SeenPolicy = "all", max_users: i
     return _split(protocol, *parts[0], *parts[1], None, mask)
 
 
+def last_moments(dataset: Dataset, mask: SeenPolicy, n_users: int, seed: int) -> tuple[Dataset, Holdout]:
+    """Hold out the last moment of a sample of users, to choose between models within a fit.
+
+    A moment is all events of a user with one timestamp, such as a basket: a part of it would give the rest away. At
+    most half of a user's events are held out, so that a user whose events all have one timestamp has a history too.
+
+    Args:
+        dataset: what a fit may learn from.
+        mask: which earlier items are left out of the ranking.
+        n_users: the largest number of users, drawn among those with at least three events.
+        seed: of the sample, and of the order of events with equal timestamps.
+
+    Returns:
+        The data set without the events held out, and the queries; a user without a new item has none.
+    """
+    events, rng = dataset.interactions, np.random.default_rng(seed)
+    counts = np.bincount(events.users, minlength=dataset.n_users)
+    able = np.flatnonzero(counts >= 3)
+    drawn = np.zeros(dataset.n_users, dtype=bool)
+    drawn[rng.choice(able, min(n_users, len(able)), replace=False)] = True
+    order = np.lexsort((rng.permutation(len(events)), events.timestamps, events.users))
+    from_end = np.empty(len(events), dtype=np.int64)  # 0: the user's last event
+    from_end[order] = np.cumsum(counts)[events.users[order]] - 1 - np.arange(len(events))
+    newest = np.full(dataset.n_users, np.iinfo(np.int64).min)
+    np.maximum.at(newest, events.users, events.timestamps)
+    held_out = drawn[events.users] & (events.timestamps == newest[events.users])
+    held_out &= from_end < counts[events.users] // 2
+    past = dataset.where(~held_out)
+    return past, _queries(past, events.where(held_out), mask)
+
+
 def _queries(past: Dataset, chosen: Interactions, mask: SeenPolicy) -> Holdout:
     masked = _masked_items(past, mask)
     targets = replace(past, interactions=chosen).seen

@@ -47,6 +47,10 @@ class Kernel(ABC):
         """
 
     @abstractmethod
+    def scaled(self, factor: float) -> Self:
+        """The kernel factor * K."""
+
+    @abstractmethod
     def arrays(self) -> Arrays:
         """The arrays that `from_arrays` restores the kernel from."""
 
@@ -79,6 +83,9 @@ class Dense(Kernel):
     def pairs(self, items: Positions, offsets: Offsets, lists: Positions) -> FloatMatrix:
         starts = items.astype(np.int64) * self.size
         return self.weights.take(starts[:, None] + np.repeat(lists, np.diff(offsets), axis=0))
+
+    def scaled(self, factor: float) -> Self:
+        return type(self)(self.weights * np.float32(factor))
 
     def arrays(self) -> Arrays:
         return {"weights": self.weights}
@@ -124,6 +131,9 @@ class Sparse(Kernel):
             found[start:end] = values[:, columns]
             column_of[distinct] = 0
         return found
+
+    def scaled(self, factor: float) -> Self:
+        return type(self)(sp.csr_array(self.weights * np.float32(factor)))
 
     def arrays(self) -> Arrays:
         return {"data": self.weights.data, "indices": self.weights.indices, "indptr": self.weights.indptr}
@@ -172,6 +182,9 @@ class Factors(Kernel):
             np.matmul(left[start:end], right[row].T, out=found[start:end])
         return found
 
+    def scaled(self, factor: float) -> Self:
+        return type(self)(self.left * np.float32(factor), self.right)
+
     def arrays(self) -> Arrays:
         return {"left": self.left, "right": self.right}
 
@@ -209,6 +222,9 @@ class SparseFactors(Kernel):
         for row, (start, end) in enumerate(pairwise(offsets.tolist())):
             found[start:end] = (left[start:end] @ self.right[lists[row]].T).toarray()
         return found
+
+    def scaled(self, factor: float) -> Self:
+        return type(self)(sp.csr_array(self.left * np.float32(factor)), self.right)
 
     def arrays(self) -> Arrays:
         return {

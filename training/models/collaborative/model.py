@@ -1,27 +1,39 @@
 """The collaborative family: which items the same users choose and in what order, without any metadata."""
 
 from collections.abc import Mapping
-from typing import Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
-import numpy as np
-import scipy.sparse as sp
 from pydantic import AliasChoices, Field
 
 from training.data.dataset import MIN_REPEAT_SHARE, Dataset
+from training.data.profile import DataProfile, preferred_number
 from training.models.coconsumption import item_vectors, prior_scores, training_matrix
-from training.models.collaborative.ease import ease_weights
-from training.models.collaborative.factorisation import factorise
-from training.models.collaborative.transitions import transition_weights
-from training.models.collaborative.workload import collaborative_workload
+from training.models.collaborative.candidates import candidates_of, named_method
+from training.models.collaborative.methods import Learner, Method
+from training.models.collaborative.selection import MethodChoice, choose_methods
+from training.models.collaborative.workload import affordable, collaborative_workload
 from training.models.contract import RuntimeOptions
-from training.models.kernels import Dense, Factors, Kernel, Sparse, strongest
-from training.models.linear import LinearConfig, LinearRecommender, Term
+from training.models.default_values import family_values
+from training.models.held_out import CHOICE_FILE
+from training.models.linear import LinearConfig, LinearRecommender
 from training.models.workload import DataSizes, Workload
+
+CHOICE_SHARE = 0.25
+"""Share of the time of a fit that the candidates of a choice may take, by their count of operations."""
+RIDGE_PER_EVENT = 2.5
+"""Ridge of EASE for each event of an item, on average."""
 
 
 class CollaborativeConfig(LinearConfig):
-    """Hyper-parameters of the three methods, of which the size of the catalogue chooses one."""
+    """Hyper-parameters of the methods, and which of them learns the weights."""
 
+    method: Literal["auto", "by-size", "transitions", "ease", "neighbours"] = Field(
+        default="by-size",
+        description="how weights are learned; by-size: transitions where `transition_items` allows them, else EASE; "
+        "auto: what ranks held-out events best, as the default for data has it (`selection`)",
+    )
+    held_out_users: int = Field(default=5_000, ge=0, description="largest number of users that `auto` learns from")
     decay_half_lives: tuple[float, ...] = Field(
         default=(1.0, 20.0),
         validation_alias=AliasChoices("decay_half_lives", "memories"),
@@ -35,6 +47,9 @@ class CollaborativeConfig(LinearConfig):
         ge=0,
         validation_alias=AliasChoices("transition_items", "memory_items"),
         description="largest number of items times half-lives for that regression, whose cost grows with its cube",
+    )
+    single_transition_items: int = Field(
+        default=13_000, ge=0, description="largest catalogue for which `auto` tries transitions with one half-life"
     )
     regularisation: float = Field(default=1000.0, gt=0, description="ridge of EASE")
     closed_form_items: int = Field(default=20_000, ge=0, description="largest catalogue of which EASE covers all items")
@@ -51,6 +66,8 @@ class CollaborativeConfig(LinearConfig):
         validation_alias=AliasChoices("repeat_weight", "repetition"),
         description="gain of an item per recent event of the user with it, where users repeat items",
     )
+    neighbours: int = Field(default=100, ge=1, description="neighbours that are kept per item")
+    shrinkage: float = Field(default=20.0, ge=0, description="added to the denominator of their cosine")
     factors: int = Field(
         default=32, ge=1, description="width of the factorisation that covers catalogues too large for EASE"
     )
@@ -61,36 +78,48 @@ class CollaborativeConfig(LinearConfig):
 
 
 class Collaborative(LinearRecommender):
-    """Item-to-item weights, learned by the method that the size of the catalogue allows.
+    """Item-to-item weights, learned by one of three methods or as the sum of two.
 
-    Up to `transition_items`: a regression of the next item on decayed histories. Above that: EASE, plus a term for
-    repeat consumption, which EASE's zero diagonal leaves out. Above `closed_form_items`: EASE among the most chosen
-    items, and a factorisation with a linear fold-in for the scores of all other items.
+    Transitions are a regression of the next item on decayed histories, for small catalogues. EASE covers all items of
+    a catalogue of up to `closed_form_items`; of a larger one the most chosen items, and a factorisation with a linear
+    fold-in gives the scores of all others. Neighbours are items with common users. EASE and neighbours get a term for
+    repeat consumption, which their zero diagonals leave out, where users repeat items.
     """
 
     family = "collaborative"
     Config = CollaborativeConfig
     config: CollaborativeConfig
+    choice: MethodChoice | None = None
+    """What `auto` has chosen; None before a fit, with another method, and where too little could be held out."""
+
+    @classmethod
+    def default_config(cls, profile: DataProfile) -> CollaborativeConfig:
+        """`auto`, with a ridge of twice the events of an item and a half-life of twice the events of a user.
+
+        The constants fit MovieLens and sparse data alike (docs/evaluation.md).
+        """
+        values = {
+            "method": "auto",
+            "regularisation": preferred_number(RIDGE_PER_EVENT * max(1, profile.events_per_item), 10, 1_000),
+            "half_life": preferred_number(2 * max(1, profile.events_per_user), 10, 200),
+        }
+        return CollaborativeConfig.model_validate({**family_values(cls.family), **values})
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         config = self.config
         matrix = training_matrix(dataset)
-        if config.decay_half_lives and dataset.n_items * len(config.decay_half_lives) <= config.transition_items:
-            weights = transition_weights(
-                dataset, config.decay_half_lives, config.transition_regularisation, options.seed
-            )
-            self.terms = tuple(
-                Term(Dense(one), half_life) for one, half_life in zip(weights, config.decay_half_lives, strict=True)
-            )
-        else:
-            kernels = self._closed_form(training_matrix(dataset, whole=True), options)
-            self.terms = tuple(Term(kernel, config.half_life) for kernel in kernels)
-            if config.repeat_weight and dataset.repeat_share >= MIN_REPEAT_SHARE:
-                same = sp.csr_array(config.repeat_weight * sp.eye_array(dataset.n_items, dtype=np.float32))
-                self.terms += (Term(Sparse(same), None, int(dataset.interactions.timestamps.max())),)
-        self.base = prior_scores(dataset, config.prior)
+        methods = self._methods(dataset, options)
+        learner = Learner(dataset, config, options)
+        self.terms = tuple(term for method in methods for term in learner.terms(method))
+        self.base = prior_scores(dataset, config.prior * sum(method.factor for method in methods))
         self.vectors = item_vectors(matrix, config.dimensions, options.seed)
         return self
+
+    def refit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
+        """A fit with what this model has chosen, so that the figures of one model speak for the next."""
+        model = type(self)(self.config)
+        model.choice = self.choice
+        return model.fit(dataset, options)
 
     @classmethod
     def workload(
@@ -100,24 +129,42 @@ class Collaborative(LinearRecommender):
         refit: bool = False,
         base_models: Mapping[str, Workload] | None = None,
     ) -> Workload:
-        return collaborative_workload(sizes, config)
+        return collaborative_workload(sizes, config, refit)
 
-    def _closed_form(self, matrix: sp.csr_array, options: RuntimeOptions) -> list[Kernel]:
-        config, n_items = self.config, matrix.shape[1]
-        if n_items <= config.dense_items and n_items <= config.closed_form_items:
-            return [Dense(ease_weights(matrix, config.regularisation))]
-        if n_items <= config.closed_form_items:
-            return [Sparse(strongest(ease_weights(matrix, config.regularisation), config.kept_weights))]
-        folded = factorise(
-            matrix, config.factors, config.factor_regularisation, config.confidence, config.iterations, options
-        )
-        if not config.head_items:
-            return [folded]
-        chosen = np.diff(sp.csc_array(matrix).indptr)
-        head = np.sort(np.argsort(-chosen, kind="stable")[: config.head_items])
-        weights = ease_weights(sp.csr_array(matrix[:, head]), config.regularisation)
-        within = strongest(weights, config.kept_weights).tocoo()
-        spread = sp.csr_array((within.data, (head[within.row], head[within.col])), shape=(n_items, n_items))
-        for_tail = folded.right.copy()
-        for_tail[head] = 0
-        return [Sparse(spread), Factors(folded.left, for_tail)]
+    def record(self) -> dict[str, Any]:
+        if self.choice is None:
+            return {}
+        return {
+            "method": self.choice.label,
+            "held_out_queries": self.choice.queries,
+            "held_out_ndcg": max(self.choice.ndcg.values()),
+            **{f"held_out_ndcg_{name}": figure for name, figure in self.choice.best_of_each_name().items()},
+        }
+
+    def save(self, path: Path) -> None:
+        super().save(path)
+        if self.choice is not None:
+            (path / CHOICE_FILE).write_text(self.choice.model_dump_json())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        model = super().load(path)
+        if (path / CHOICE_FILE).exists():
+            model.choice = MethodChoice.model_validate_json((path / CHOICE_FILE).read_text())
+        return model
+
+    def _methods(self, dataset: Dataset, options: RuntimeOptions) -> tuple[Method, ...]:
+        """What the model is the sum of."""
+        config = self.config
+        if config.method == "auto":
+            self.choice = self.choice or choose_methods(dataset, config, options, self._candidates(dataset, options))
+            if self.choice is not None:
+                return self.choice.methods
+        method = named_method(config, dataset.n_items)
+        if method.name != "transitions" and dataset.repeat_share >= MIN_REPEAT_SHARE:
+            method = method.model_copy(update={"repeat_weight": config.repeat_weight})
+        return (method,)
+
+    def _candidates(self, dataset: Dataset, options: RuntimeOptions) -> list[Method]:
+        seconds = CHOICE_SHARE * options.max_seconds
+        return affordable(candidates_of(self.config, dataset.n_items), DataSizes.of(dataset), self.config, seconds)

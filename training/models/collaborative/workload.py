@@ -1,10 +1,18 @@
-"""What a fit of the collaborative family costs, in each of its three forms."""
+"""What a fit of the collaborative family costs, with each of its methods and with a choice between them."""
 
+from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from training.models.collaborative.candidates import candidates_of, named_method
 from training.models.collaborative.ease import DOUBLE_UP_TO
+from training.models.collaborative.methods import Method
+from training.models.collaborative.selection import HALF_LIVES
 from training.models.collaborative.transitions import CELLS, HALF_LIVES_READ
+from training.models.held_out import QUERY_CELLS
+from training.models.neighbours import neighbours_workload
 from training.models.workload import (
     LOOKUP,
     PASS,
@@ -20,19 +28,54 @@ if TYPE_CHECKING:
     from training.models.collaborative.model import CollaborativeConfig
 
 
-def collaborative_workload(sizes: DataSizes, config: "CollaborativeConfig") -> Workload:
-    """The cost of one fit: the item-to-item weights, the popularity prior and the vectors of `similar`."""
+SCORE_PASSES = 8
+"""How often a choice reads and writes the scores of a query."""
+
+
+def collaborative_workload(sizes: DataSizes, config: "CollaborativeConfig", refit: bool = False) -> Workload:
+    """The cost of one fit: the item-to-item weights, the popularity prior and the vectors of `similar`.
+
+    Which methods a choice will take is not known before; the two that cost most are counted. A refit takes what the
+    fit has chosen.
+    """
+    rest = Workload(sizes.items, LOOKUP * sizes.history_events) + item_vectors_workload(sizes, config.dimensions)
+    if config.method != "auto":
+        return method_workload(named_method(config, sizes.items), sizes, config) + rest
+    candidates = candidates_of(config, sizes.items)
+    by_name = {method.name: method_workload(method, sizes, config) for method in candidates}
+    learned = sum(sorted(by_name.values(), key=lambda one: -one.seconds)[:2], Workload(0, 0.0))
+    if refit:
+        return learned + rest
+    queries = min(sizes.users, config.held_out_users, QUERY_CELLS // max(1, sizes.items))
+    candidate_costs = [method_workload(method, sizes, config) for method in candidates]
+    scored = (
+        queries
+        * len(HALF_LIVES)
+        * sum(one.scoring_seconds + SCORE_PASSES * sizes.items * PASS for one in candidate_costs)
+    )
+    spent = sum(one.seconds for one in candidate_costs) + scored
+    return Workload(0, spent, max(one.peak_bytes for one in candidate_costs)) + learned + rest
+
+
+def affordable(
+    methods: Sequence[Method], sizes: DataSizes, config: "CollaborativeConfig", seconds: float
+) -> list[Method]:
+    """The first methods that take at most so many seconds of the reference processor together, but at least one."""
+    spent = np.cumsum([method_workload(method, sizes, config).seconds for method in methods])
+    return list(methods[: max(1, int(np.searchsorted(spent, seconds, side="right")))])
+
+
+def method_workload(method: Method, sizes: DataSizes, config: "CollaborativeConfig") -> Workload:
+    """The cost of the kernels of a method."""
     n = sizes.items
-    if config.decay_half_lives and n * len(config.decay_half_lives) <= config.transition_items:
-        learned = _transitions(sizes, config.decay_half_lives)
-    elif n <= config.closed_form_items:
-        learned = _ease(sizes, n, n if n <= config.dense_items else config.kept_weights)
-    else:
-        learned = _factorisation(sizes, config)
-        if config.head_items:
-            learned += _ease(sizes, min(config.head_items, n), config.kept_weights)
-    prior = Workload(n, LOOKUP * sizes.history_events)
-    return learned + prior + item_vectors_workload(sizes, config.dimensions)
+    if method.name == "neighbours":
+        return neighbours_workload(sizes, config.neighbours)
+    if method.name == "transitions":
+        return _transitions(sizes, config.decay_half_lives if method.half_life is None else (method.half_life,))
+    if n <= config.closed_form_items:
+        return _ease(sizes, n, n if n <= config.dense_items else config.kept_weights)
+    learned = _factorisation(sizes, config)
+    return learned + _ease(sizes, min(config.head_items, n), config.kept_weights) if config.head_items else learned
 
 
 def _solving(size: int, right: int) -> float:

@@ -5,38 +5,52 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
-import numpy.typing as npt
-import scipy.sparse as sp
 
 from training.data.dataset import Dataset
 from training.models.coconsumption import prior_scores, training_matrix, unit_rows
 from training.models.content_based.encoder import ContentEncoder
+from training.models.content_based.map import ContentMoments, MapSettings
 from training.models.content_based.model import ContentBased
+from training.models.content_based.selection import MapChoice, choose_map
 from training.models.contract import FloatMatrix, Positions, RuntimeOptions
+from training.models.held_out import CHOICE_FILE
 from training.models.kernels import Factors
+from training.models.linear import Term
 
 MAP_FILE = "mixing.npz"
-Doubles = npt.NDArray[np.floating[Any]]
 
 
 class BilinearContent(ContentBased):
     """K = F M F' with content features F, the unit content vector and a constant.
 
-    M is the sum of the plain similarity of content and of the map that best predicts users' items from their content
-    profiles P = X F, with a ridge on both sides: (P'P + a)^-1 P'X F (F'F + b)^-1 (a bilinear model as in Chu and Park,
-    2009, in closed form). The constant lets the map learn which content is popular in general.
+    `training.models.content_based.map` learns M in closed form. The constant lets it learn which content is popular in
+    general. With `held_out_users` its ridges, the half-life and the weight of plain similarity are those that rank
+    held-out events best.
     """
 
     map: FloatMatrix  # M, [d + 1, d + 1]
+    choice: MapChoice | None = None
+    """The settings that ranked held-out events best; None where the configuration's are used."""
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         matrix = training_matrix(dataset)
         self.encoder = ContentEncoder(self.config.encoder).fit(dataset.items.metadata, options.seed)
         features = self._features(dataset.items.metadata)
-        self.map = self._fit_map(matrix, features)
+        if self.choice is None and self.config.held_out_users:
+            self.choice = choose_map(dataset, features, self.config, options.seed)
+        self.map = ContentMoments.of(matrix, features).map(self._settings)
         self.base = prior_scores(dataset, self.config.prior)
         self._set_kernel(features @ self.map, features)
         return self
+
+    def refit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
+        """A fit with what this model has chosen, so that the figures of one model speak for the next."""
+        model = type(self)(self.config)
+        model.choice = self.choice
+        return model.fit(dataset, options)
+
+    def record(self) -> dict[str, Any]:
+        return {} if self.choice is None else self.choice.notes()
 
     def with_items(self, positions: Positions, metadata: Sequence[dict[str, Any]]) -> Self:
         if not len(positions):
@@ -54,10 +68,14 @@ class BilinearContent(ContentBased):
 
     def _save_state(self, path: Path) -> None:
         np.savez(path / MAP_FILE, mixing=self.map)
+        if self.choice is not None:
+            (path / CHOICE_FILE).write_text(self.choice.model_dump_json())
 
     def _load_state(self, path: Path) -> None:
         with np.load(path / MAP_FILE, allow_pickle=False) as arrays:
             self.map = arrays["mixing"]
+        if (path / CHOICE_FILE).exists():
+            self.choice = MapChoice.model_validate_json((path / CHOICE_FILE).read_text())
         kernel = cast(Factors, self.kernel)
         self._set_kernel(kernel.left, kernel.right)
 
@@ -68,29 +86,10 @@ class BilinearContent(ContentBased):
 
     def _set_kernel(self, left: FloatMatrix, right: FloatMatrix) -> None:
         """Set the kernel, and the vectors as a view of it. left: FM, float32 [n, d + 1]; right: F."""
-        self.kernel = Factors(left, right)
+        self.terms = (Term(Factors(left, right), self._settings.half_life),)
         self.vectors = right[:, :-1]
 
-    def _fit_map(self, matrix: sp.csr_array, features: FloatMatrix) -> FloatMatrix:
-        width = features.shape[1]
-        exact = features.astype(np.float64)
-        profiles = matrix @ exact  # [n_users, d + 1]
-        gram = exact.T @ exact
-        targets = profiles.T @ (matrix @ exact)
-        mapped = np.linalg.solve(profiles.T @ profiles + self.config.user_regularisation * np.eye(width), targets)
-        learned = np.linalg.solve(gram + self.config.item_regularisation * np.eye(width), mapped.T).T
-        similarity = np.eye(width)
-        similarity[-1, -1] = 0
-        mean = exact.mean(axis=0)
-        scaled = _unit_spread(learned, gram, mean, len(exact))
-        beside = self.config.similarity_weight * _unit_spread(similarity, gram, mean, len(exact))
-        return (scaled + beside).astype(np.float32)
-
-
-def _unit_spread(mapping: Doubles, gram: Doubles, mean: Doubles, n: int) -> Doubles:
-    """M scaled so that the entries of F M F' have unit variance, without computing them; unchanged if all are equal.
-
-    gram: F'F. mean: of the rows of F. n: number of rows.
-    """
-    variance = float(np.sum((mapping @ gram @ mapping.T) * gram)) / n**2 - float(mean @ mapping @ mean) ** 2
-    return mapping / np.sqrt(variance) if variance > 1e-12 else mapping
+    @property
+    def _settings(self) -> MapSettings:
+        """What the map was learned with: what was chosen, else the configuration's."""
+        return MapSettings.of(self.config) if self.choice is None else self.choice.settings

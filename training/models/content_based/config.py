@@ -43,6 +43,15 @@ class ContentBasedConfig(LinearConfig):
         validation_alias=AliasChoices("similarity_weight", "likeness"),
         description="weight of the plain cosine of content, relative to the bilinear map; both have unit spread",
     )
+    own_weight: float = Field(
+        default=1.0, ge=0, le=1, description="weight of the pairs of an item with itself in the bilinear map"
+    )
+    held_out_users: int = Field(
+        default=0,
+        ge=0,
+        description="largest number of users whose last events choose the four settings of the bilinear map above and "
+        "`half_life`; 0: they are as they stand here",
+    )
     mixture: LabelMixtureConfig | None = Field(
         default=None,
         description="settings of the label mixture, which also uses recent popularity; null: the bilinear map",

@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self, cast
 
+from training.data.profile import DataProfile
 from training.models.content_based.config import ContentBasedConfig
 from training.models.content_based.encoder import ContentEncoder
 from training.models.content_based.workload import content_based_workload
+from training.models.default_values import family_values
 from training.models.linear import LinearRecommender
 from training.models.workload import DataSizes, Workload
+
+HELD_OUT_USERS = 5_000
 
 
 class ContentBased(LinearRecommender):
@@ -29,6 +33,11 @@ class ContentBased(LinearRecommender):
         return cast(Self, object.__new__(chosen))
 
     @classmethod
+    def default_config(cls, profile: DataProfile) -> ContentBasedConfig:
+        """The settings of the bilinear map are chosen on held-out events of up to `HELD_OUT_USERS` users."""
+        return ContentBasedConfig.model_validate({**family_values(cls.family), "held_out_users": HELD_OUT_USERS})
+
+    @classmethod
     def workload(
         cls,
         sizes: DataSizes,
@@ -36,7 +45,7 @@ class ContentBased(LinearRecommender):
         refit: bool = False,
         base_models: Mapping[str, Workload] | None = None,
     ) -> Workload:
-        return content_based_workload(sizes, config)
+        return content_based_workload(sizes, config, refit)
 
     def save(self, path: Path) -> None:
         super().save(path)
