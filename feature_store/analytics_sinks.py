@@ -49,6 +49,10 @@ class ReleasedModel:
     family: str
     version: str
     auc: float | None
+    actor: str = "pipeline"  # who made it champion, as the audit trail names actors
+    by: str | None = None  # the person who chose it; None: the promotion rule did
+    reason: str = ""  # of that choice
+    rolled_back: bool = False  # the choice went back to an earlier version
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,13 @@ def record_release(url: str, tenant_id: str, release: str, models: list[Released
                 cursor, statements.ADD_RELEASE_MODEL, tenant_id, release, model.family, model.version, model.auc
             )
             if added:
-                _execute(cursor, statements.NOTE_PROMOTION, tenant_id, release, model.family, model.version)
+                _execute(
+                    cursor,
+                    statements.NOTE_PROMOTION,
+                    *(tenant_id, release, model.family, model.version),
+                    *(model.actor, model.by, model.reason),
+                    "model.rolled_back" if model.rolled_back else "model.promoted",
+                )
 
 
 def record_accuracy(url: str, tenant_id: str, day: date, release: str, accuracies: list[ModelAccuracy]) -> None:

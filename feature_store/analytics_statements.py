@@ -89,8 +89,9 @@ RETURNING family
 # A release that is made anew of the models that already served promotes none of them.
 NOTE_PROMOTION = """
 INSERT INTO audit_entries (tenant_id, actor, action, target_kind, target, detail)
-SELECT $1::text, 'pipeline', 'model.promoted', 'model', $3::text || ' ' || $4::text,
+SELECT $1::text, $5::text, $8::text, 'model', $3::text || ' ' || $4::text,
     jsonb_build_object('family', $3::text, 'version', $4::text, 'release', $2::text)
+    || CASE WHEN $6::text IS NULL THEN '{}' ELSE jsonb_build_object('by', $6::text, 'reason', $7::text) END
 WHERE NOT EXISTS (
     SELECT FROM release_models AS served
     WHERE tenant_id = $1::text AND family = $3::text AND version = $4::text AND release = (

@@ -1,4 +1,4 @@
-"""`python -m pipelines`: run the pipeline, add a tenant to it, promote a model by hand, or serve Dagster's UI."""
+"""`python -m pipelines`: run the pipeline, add a tenant to it, promote or roll back models, or serve Dagster's UI."""
 
 import getpass
 import socket
@@ -100,9 +100,9 @@ def promote(
     reason: Annotated[str, typer.Option(help="Why the promotion rule is overridden; kept as a tag in MLflow.")],
     by: Annotated[str, typer.Option(help="Who decides; default: the user of this system.")] = "",
 ) -> None:
-    """Make a version the champion of its family, whatever the promotion rule says. The next run publishes it.
+    """Make a version the champion of its family, whatever the promotion rule says. It is published within a minute.
 
-    Use it where a run reports that a promotion is blocked, or to go back to an earlier version.
+    Use it where a run reports that a promotion is blocked. Later versions are compared with it.
     """
     from pipelines.defs.training.steps import tracking_of
     from pipelines.resources import Installation
@@ -142,6 +142,51 @@ def lift_drift(
         _fail(str(error))
     drifted = ", ".join(state.drifted)
     console.print(f"the drift of {drifted} on {state.day} stops nothing any more", markup=False, soft_wrap=True)
+
+
+@app.command()
+def rollback(
+    tenant: TenantOption,
+    family: Annotated[str, typer.Option(help="Name of the model family; default: every one that can go back.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; kept in MLflow and in the audit trail.")] = "rolled back",
+    by: Annotated[str, typer.Option(help="Who decides; default: the user of this system.")] = "",
+) -> None:
+    """Serve the previous champions again, within a minute, and keep them until `lift`.
+
+    Later trainings become challengers only. A version that was trained on other item positions cannot be served: the
+    next training, which starts by itself, fits its configuration again and serves that.
+    """
+    from pipelines.defs.publishing.rollbacks import roll_back
+    from pipelines.resources import Installation
+    from training.tracking.mlflow_store import NoPreviousVersionError
+
+    installation = Installation()
+    _refuse_unknown(installation.database_url(), tenant)
+    try:
+        gone_back = roll_back(installation, tenant, family or None, by or getpass.getuser(), reason.strip())
+    except NoPreviousVersionError as error:
+        _fail(str(error))
+    for each in gone_back:
+        console.print(each.words, markup=False, soft_wrap=True)
+
+
+@app.command()
+def lift(
+    tenant: TenantOption,
+    family: Annotated[str, typer.Option(help="Name of the model family; default: all that are held.")] = "",
+) -> None:
+    """End what a rollback or an alias moved in MLflow holds: later versions may become champions again."""
+    from pipelines.defs.publishing.rollbacks import end_holds
+    from pipelines.resources import Installation
+
+    installation = Installation()
+    _refuse_unknown(installation.database_url(), tenant)
+    lifted = end_holds(installation, tenant, family or None)
+    if not lifted:
+        _fail(f"nothing is held of tenant {tenant}" + (f" in the family {family}" if family else ""))
+    for name, hold in lifted.items():
+        words = f"{name} was held by {hold.by} since {hold.since}; new versions may become champion again"
+        console.print(words, markup=False, soft_wrap=True)
 
 
 @app.command()

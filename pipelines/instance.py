@@ -17,7 +17,7 @@ MAX_RUN_SECONDS = 6 * 3600
 def instance_settings() -> dict[str, object]:
     """The content of dagster.yaml: no telemetry, and at most one training run per tenant.
 
-    Two more runs than the trainings may be active, so that a generation does not wait for trainings or a search to end.
+    Three more runs than the trainings may be active, so that no generation, search or publication waits for them.
     """
     trainings = max(1, (os.cpu_count() or 2) // 2)
     return {
@@ -25,7 +25,7 @@ def instance_settings() -> dict[str, object]:
         "nux": {"enabled": False},
         "concurrency": {
             "runs": {
-                "max_concurrent_runs": trainings + 2,
+                "max_concurrent_runs": trainings + 3,
                 "tag_concurrency_limits": [
                     {"key": TENANT_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1},
                     {"key": WORK_TAG, "value": TRAINING, "limit": trainings},

@@ -12,6 +12,7 @@ GENERATE = "generate"
 ANALYTICS = "analytics"
 MEASURE_DRIFT = "measure_drift"
 SEARCH = "search"
+PUBLISH = "publish"
 
 WORK_TAG = "recommendai/work"
 """The kind of work of a run, by which the instance bounds how many run at once: see `pipelines.instance`."""

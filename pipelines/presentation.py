@@ -33,7 +33,7 @@ def line_plot(
     axes.set_ylim(bottom=0)
     if len(x) and hasattr(x[0], "year"):
         figure.autofmt_xdate()
-    return _image(figure)
+    return image(figure)
 
 
 def limit_plot(
@@ -56,7 +56,7 @@ def limit_plot(
     axes.legend(loc="upper left", fontsize="small", frameon=False)
     if len(x) and hasattr(x[0], "year"):
         figure.autofmt_xdate()
-    return _image(figure)
+    return image(figure)
 
 
 def rank_plot(values: npt.NDArray[Any], *, xlabel: str, ylabel: str) -> dg.MetadataValue:
@@ -64,7 +64,7 @@ def rank_plot(values: npt.NDArray[Any], *, xlabel: str, ylabel: str) -> dg.Metad
     figure, axes = _axes(xlabel, ylabel)
     positive = values[values > 0]
     axes.loglog(range(1, len(positive) + 1), positive, linewidth=1.2)
-    return _image(figure)
+    return image(figure)
 
 
 def interval_plot(
@@ -78,7 +78,7 @@ def interval_plot(
     ]
     axes.barh(names, means, xerr=errors, capsize=3, height=0.6)
     axes.invert_yaxis()
-    return _image(figure)
+    return image(figure)
 
 
 def _axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
@@ -92,7 +92,8 @@ def _axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _image(figure: Any) -> dg.MetadataValue:
+def image(figure: Any) -> dg.MetadataValue:
+    """A figure of Matplotlib as a picture inside Markdown."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})")

@@ -132,6 +132,18 @@ def tenant_releases(home: Path, tenant_id: str) -> list[str]:
     return _complete(storage, tenant_id, _read_pointers(storage, [tenant_id])[tenant_id])
 
 
+def newest_manifest(home: Path, tenant_id: str) -> ReleaseManifest | None:
+    """The manifest of a tenant's newest complete release; None where there is no release.
+
+    Raises OSError where it cannot be read, and msgspec.DecodeError where it is damaged.
+    """
+    release = next(iter(tenant_releases(home, tenant_id)), None)
+    if release is None:
+        return None
+    content = (release_folder(home, tenant_id, release) / MANIFEST_FILE).read_bytes()
+    return msgspec.json.decode(content, type=ReleaseManifest)
+
+
 def release_size(home: Path, tenant_id: str, release: str) -> int:
     """Bytes of a release's files; 0 where they cannot be read, which loading will report."""
     try:

@@ -157,6 +157,7 @@ def train_family(
         usage=found.usage + usage.result,
         model=model,
         score_map=fit_score_map(model, dataset.histories(), seed=options.seed),
+        rankings=found.rankings,
     )
 
 

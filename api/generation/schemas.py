@@ -5,9 +5,10 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
+from api.http.families import GeneratedFamily
 from api.http.schemas import WHOLE, Schema
 from feature_store import columns as c
-from serving.contracts.messages import MAX_COUNT, Algorithm
+from serving.contracts.messages import MAX_COUNT
 
 UserSegment = Literal["all", "active", "new"]
 
@@ -19,7 +20,7 @@ class GenerateRequest(Schema):
         json_schema_extra={"examples": [{"algorithm": "hybrid", "userSegment": "all", "count": 10}]}
     )
 
-    algorithm: Algorithm = Field(default="hybrid", description="The family of models that recommends")
+    algorithm: GeneratedFamily = Field(default="hybrid", description="The family of models that recommends")
     user_segment: UserSegment = Field(
         default="all",
         description=f"`all` active accounts; of these, `active` in the last {c.ACTIVE_DAYS} days; or `new`, with fewer "

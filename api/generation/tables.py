@@ -8,7 +8,8 @@ from sqlmodel import Field
 
 from api.database.base import Table, text_column, timestamptz
 
-FAMILIES = "algorithm IN ('collaborative', 'content-based', 'hybrid', 'deep-learning')"
+FAMILIES = "algorithm ~ '^[a-z][a-z0-9-]{0,31}$'"
+"""Any name that a family may have, since a plug-in adds one without a migration."""
 SEGMENTS = "user_segment IN ('all', 'active', 'new')"
 
 

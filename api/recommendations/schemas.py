@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from api.http.families import requested_families
 from api.http.schemas import WHOLE, OpaqueId, Schema
-from configs.plugins import plugged_in
 from feature_store.interaction_types import SeenPolicy
-from serving.contracts.messages import ALGORITHMS, MAX_COUNT
+from serving.contracts.messages import MAX_COUNT
 
 MAX_EXCLUDE = 1_000
 MAX_SESSION = 200
@@ -35,19 +35,16 @@ Exclude = Annotated[
 ]
 
 
-def _names() -> tuple[str, ...]:
-    """The families that can be requested: those of every installation, and this one's plug-ins."""
-    return (*ALGORITHMS, *plugged_in())
-
-
 def _known(name: str) -> str:
-    if name not in _names():
-        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": " or ".join(_names())})
+    if name not in requested_families():
+        raise PydanticCustomError(
+            "literal_error", "Input should be {expected}", {"expected": " or ".join(requested_families())}
+        )
     return name
 
 
 AnyAlgorithm = Annotated[
-    str, AfterValidator(_known), Field(json_schema_extra=lambda schema: schema.update(enum=list(_names())))
+    str, AfterValidator(_known), Field(json_schema_extra=lambda schema: schema.update(enum=list(requested_families())))
 ]
 
 

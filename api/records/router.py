@@ -6,12 +6,13 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from api.database.session import Session
+from api.http.families import FilteredFamily
 from api.http.principal import CurrentAdmin, CurrentUser
 from api.http.schemas import OpaqueId, Page, Paging
 from api.metering.dependencies import PAYMENT_REQUIRED, Metered
 from api.recommendations.router import ANSWER_HEADERS, CurrentRecommendations, answer_headers
 from api.records import service
-from api.records.schemas import RecordAlgorithm, RecordOut, ShownOut
+from api.records.schemas import RecordOut, ShownOut
 
 router = APIRouter(prefix="/api/recommendations", tags=["recommendations"])
 _FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}}
@@ -25,7 +26,7 @@ async def list_recommendations(
     paging: Paging,
     user_id: Annotated[OpaqueId | None, Query(alias="userId", description="Only those of this user")] = None,
     algorithm: Annotated[
-        RecordAlgorithm | None,
+        FilteredFamily | None,
         Query(description="Only records for which this family was requested; `popularity`: those of fallbacks"),
     ] = None,
 ) -> Page[RecordOut]:

@@ -1,14 +1,13 @@
 """Recommendation records in responses."""
 
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
+from api.http.families import RecordedFamily
 from api.http.schemas import Instant, Schema
-
-RecordAlgorithm = Literal["collaborative", "content-based", "hybrid", "deep-learning", "popularity"]
 
 _EXAMPLE: JsonDict = {
     "id": "0198c0de-0000-7000-8000-000000000000",
@@ -40,4 +39,4 @@ class RecordOut(ShownOut):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{**_EXAMPLE, "algorithm": "hybrid"}]})
 
-    algorithm: RecordAlgorithm = Field(description="`popularity` where a fallback answered")
+    algorithm: RecordedFamily = Field(description="`popularity` where a fallback answered")

@@ -10,9 +10,10 @@ from sqlmodel import SQLModel
 
 from api.generation.schemas import UserSegment
 from api.generation.tables import GenerationJob
+from api.http.families import FALLBACK_FAMILY
 from api.recommendations.fallback import ALGORITHM as POPULARITY
-from api.records.schemas import RecordAlgorithm
 from api.records.tables import RecommendationRecord
+from configs import plugins
 from feature_store import columns as c
 from feature_store import generation_sinks
 from feature_store.schemas import RECOMMENDATIONS
@@ -45,5 +46,12 @@ def test_arrow_types_of_records_are_those_of_the_table(name: str) -> None:
 
 def test_segments_and_families_are_the_same_words_everywhere() -> None:
     assert words_of(GenerationJob, "user_segment") == get_args(UserSegment) == c.USER_SEGMENTS
-    assert set(words_of(GenerationJob, "algorithm")) == set(ALGORITHMS)
-    assert set(get_args(RecordAlgorithm)) == {*ALGORITHMS, POPULARITY}
+    assert FALLBACK_FAMILY == POPULARITY
+
+
+def test_a_job_may_name_any_family_that_a_plug_in_may_add() -> None:
+    texts = [str(check.sqltext) for check in GenerationJob.__table__.constraints if hasattr(check, "sqltext")]
+    text = next(text for text in texts if text.startswith("algorithm "))
+    (pattern,) = re.findall(r"'(.*)'", text)
+    assert all(re.fullmatch(pattern, family) for family in (*ALGORITHMS, "pairwise"))
+    assert plugins._NAME.pattern == pattern.removeprefix("^").removesuffix("$")

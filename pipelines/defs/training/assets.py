@@ -11,15 +11,17 @@ from pydantic import TypeAdapter
 
 from pipelines.defs.training.families import asset_name, base_models_of, configuration_key, searchable_families
 from pipelines.defs.training.presentation import comparison, curves, model_links
+from pipelines.defs.training.promotion_metadata import promotion_metadata
 from pipelines.partitions import tenants
 from pipelines.presentation import SUMMARY, interval_plot, table
 from pipelines.resources import Installation
-from training.evaluation.promotion import IncomparableChampion
+from training.evaluation.champion_comparison import ChampionComparison
+from training.evaluation.promotion import IncomparableChampion, PromotionVerdict
 from training.evaluation.report import EvaluationReport
 from training.models.registry import families, is_ensemble
 
-_CHAMPION: TypeAdapter[EvaluationReport | IncomparableChampion | None] = TypeAdapter(
-    EvaluationReport | IncomparableChampion | None
+_CHAMPION: TypeAdapter[ChampionComparison | IncomparableChampion | None] = TypeAdapter(
+    ChampionComparison | IncomparableChampion | None
 )
 """Reads what the asset `evaluation` wrote about a champion."""
 
@@ -91,11 +93,12 @@ def _evaluation_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
         installation: dg.ResourceParam[Installation], **inputs: dict[str, Any]
     ) -> dg.MaterializeResult[dict[str, Any]]:
         """Every family beside the baselines and the champions, on one window under one protocol."""
+        from pipelines.defs.training import champions as comparing
         from pipelines.defs.training import steps
 
         run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])
         reports = {name: steps.report_of(run, name) for name in names}
-        champions = {name: steps.champion_on_window(run, name, report) for name, report in reports.items()}
+        champions = {name: comparing.champion_on_window(run, name, report) for name, report in reports.items()}
         shown = {name: steps.figures(report) for name, report in reports.items()}
         best = max(shown, key=lambda name: shown[name].get("ndcg@10", 0.0))
         return dg.MaterializeResult(
@@ -136,56 +139,43 @@ def _champions_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
     def champions(
         installation: dg.ResourceParam[Installation], **inputs: dict[str, Any]
     ) -> dg.MaterializeResult[dict[str, Any]]:
-        """The version of every family that serves; a new one replaces it if it clears the floor and is not worse."""
+        """The version of every family that serves; a new one replaces it unless it is worse or breaks a guard rail."""
         from pipelines.defs.training import steps
+        from pipelines.defs.training.champions import promote
 
         run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])
         found = inputs["evaluation"]
-        versions = {name: inputs[asset_name(name)]["version"] for name in names}
-        decisions = steps.promote(
+        reports = promote(
             run,
-            versions,
+            {name: inputs[asset_name(name)]["version"] for name in names},
             {name: EvaluationReport.model_validate(report) for name, report in found["reports"].items()},
             {name: _CHAMPION.validate_python(champion) for name, champion in found["champions"].items()},
         )
         refs = {name: run.tracking.champion(run.tenant, name) for name in names}
-        promoted = [name for name, decision in decisions.items() if decision.promote]
-        blocked = [name for name, decision in decisions.items() if decision.blocked]
+        serving = {name: None if ref is None else ref.version for name, ref in refs.items()}
         return dg.MaterializeResult(
             value={
-                name: {"promoted": decision.promote, "blocked": decision.blocked, "reason": decision.reason}
-                for name, decision in decisions.items()
+                name: {
+                    "promoted": report.promoted,
+                    "blocked": report.verdict is PromotionVerdict.BLOCKED,
+                    "verdict": report.verdict.value,
+                    "reason": report.reason,
+                }
+                for name, report in reports.items()
             },
-            metadata={
-                SUMMARY: f"{len(promoted)} of {len(names)} new versions promoted: {', '.join(promoted) or 'none'}"
-                + (f"; blocked until a person decides: {', '.join(blocked)}" if blocked else ""),
-                "blocked": ", ".join(blocked) or "none",
-                "decisions": table(
-                    [
-                        {
-                            "family": name,
-                            "new_version": versions[name],
-                            "promoted": decision.promote,
-                            "blocked": decision.blocked,
-                            "champion": "" if (ref := refs[name]) is None else ref.version,
-                            "reason": decision.reason,
-                        }
-                        for name, decision in decisions.items()
-                    ]
-                ),
-            },
+            metadata=promotion_metadata(reports, serving),
         )
 
     return champions
 
 
-def _champion_row(champion: EvaluationReport | IncomparableChampion | None) -> dict[str, Any]:
+def _champion_row(champion: ChampionComparison | IncomparableChampion | None) -> dict[str, Any]:
     """What the table of champions says of one family."""
     from pipelines.defs.training import steps
 
     if isinstance(champion, IncomparableChampion):
         return {"champion": True, "cannot_be_compared": f"{champion.version}: {champion.reason}"}
-    return {"champion": champion is not None, **({} if champion is None else steps.figures(champion))}
+    return {"champion": champion is not None, **({} if champion is None else steps.figures(champion.report))}
 
 
 def _ndcg_plot(reports: dict[str, EvaluationReport], segments: dict[str, str]) -> dg.MetadataValue:

@@ -2,9 +2,15 @@
 
 import dagster as dg
 
+from configs.plugins import plugged_in
 from serving.contracts.messages import ALGORITHMS
 from training.models.registry import families, is_ensemble
 from training.tuning.search_space import is_searchable
+
+
+def released_families() -> tuple[str, ...]:
+    """The families that releases hold: those of every installation, and this one's plug-ins."""
+    return (*ALGORITHMS, *plugged_in())
 
 
 def base_models_of(family: str) -> tuple[str, ...]:

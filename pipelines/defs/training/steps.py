@@ -1,4 +1,4 @@
-"""What the training assets do, without Dagster: train, register and evaluate families, and promote champions."""
+"""What the training assets do, without Dagster: train, register and evaluate families."""
 
 import shutil
 from collections.abc import Mapping
@@ -16,15 +16,19 @@ from pipelines.resources import Installation
 from pipelines.tenant_settings import in_force, tenant_settings
 from training.data.dataset import Dataset, load_snapshot
 from training.data.splits import Split, temporal_split
-from training.evaluation.promotion import Decision, IncomparableChampion, decide, load_policy
+from training.evaluation.promotion import load_policy
 from training.evaluation.report import EvaluationReport
-from training.evaluation.stored_config import UnreadableConfig
+from training.evaluation.serving_cost import serving_cost
+from training.evaluation.user_values import UserValues
 from training.models.contract import ModelConfig, RuntimeOptions
-from training.tracking.mlflow_store import ModelRef, Tracking, UnreadableReportError
-from training.train import TrainedModel, evaluate_family, train_family
+from training.tracking.mlflow_store import ModelRef, Tracking, registered_name
+from training.train import TrainedModel, train_family
 
 POSITIONS_TAG = "positions_id"
 CATALOGUE_TAG = "catalogue_version"
+VALUES_FILE = "user_values.npz"
+COST_FILE = "serving_cost.json"
+"""Files of a family's work folder that the comparison with the champion reads."""
 
 
 def tracking_of(installation: Installation) -> Tracking:
@@ -112,7 +116,7 @@ def train(
         family,
         dataset,
         options=run.options,
-        config=config,
+        config=_held_config(run, family) or config,
         base_models={name: run.load(name) for name in base_model_versions},
         exclude_seen=run.exclude_seen,
         split=split,
@@ -123,94 +127,34 @@ def train(
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     trained.save(folder)
+    UserValues.of(split, trained.rankings).save(folder / VALUES_FILE)
+    served = [run.folder(name) / "model" for name in (family, *base_model_versions)]
+    if (cost := serving_cost(trained.model, split.test, served)) is not None:
+        (folder / COST_FILE).write_text(cost.model_dump_json())
     facts = {POSITIONS_TAG: run.manifest.positions_id, CATALOGUE_TAG: str(run.manifest.catalogue_version)}
     return trained, run.tracking.log(trained, run.tenant, base_model_versions, {**facts, **tags})
+
+
+def _held_config(run: TrainingRun, family: str) -> ModelConfig | None:
+    """The configuration that a hold asks to fit again, since its version cannot be served; None without such a hold.
+
+    Raises UnreadableReportError or ValueError where that configuration cannot be read.
+    """
+    found = run.tracking.model_aliases(registered_name(run.tenant, family))
+    if found is None or found.hold is None or found.hold.refit_of is None:
+        return None
+    config = run.tracking.report(run.tracking.version(run.tenant, family, found.hold.refit_of)).config
+    if not isinstance(config, ModelConfig):
+        raise ValueError(
+            f"version {found.hold.refit_of} of {family}, which {found.hold.by} went back to, has no configuration that "
+            f"can be fitted: `python -m pipelines lift --tenant {run.tenant} --family {family}` ends that"
+        )
+    return config
 
 
 def report_of(run: TrainingRun, family: str) -> EvaluationReport:
     """The report of a family that this run trained."""
     return run.load(family).report
-
-
-def champion_on_window(
-    run: TrainingRun, family: str, challenger: EvaluationReport
-) -> EvaluationReport | IncomparableChampion | None:
-    """What the champion's configuration reaches on the challenger's window; None where the family never had one.
-
-    The configuration is fitted again, before the same window as the challenger. A champion with the challenger's
-    configuration ties with it, because the same fit would give the same model. Where the champion cannot be measured,
-    the reason is returned in its place, so that nothing is promoted without a comparison.
-    """
-    champion = run.tracking.champion(run.tenant, family)
-    if champion is None:
-        earlier = run.tracking.last_promoted(run.tenant, family)
-        if earlier is None:
-            return None
-        return IncomparableChampion(version=earlier, reason="the alias `champion` was removed")
-    try:
-        config = _config_of(run, champion)
-        return challenger if config == challenger.config else _report_on_window(run, family, config)
-    except _NotComparableError as error:
-        return IncomparableChampion(version=f"version {champion.version}", reason=str(error))
-
-
-class _NotComparableError(Exception):
-    """Why a champion cannot be measured on today's window."""
-
-
-def _config_of(run: TrainingRun, champion: ModelRef) -> ModelConfig:
-    try:
-        config = run.tracking.report(champion).config
-    except UnreadableReportError as error:
-        raise _NotComparableError(str(error)) from error
-    if config is None:
-        raise _NotComparableError("its report holds no configuration")
-    if isinstance(config, UnreadableConfig):
-        raise _NotComparableError(config.reason)
-    return config
-
-
-def _report_on_window(run: TrainingRun, family: str, config: ModelConfig) -> EvaluationReport:
-    _, split = run.data()
-    base_models = {name: run.load(name) for name in base_models_of(family)}
-    try:
-        return evaluate_family(family, split, options=run.options, config=config, base_models=base_models).report
-    except (ValueError, MemoryError) as error:
-        raise _NotComparableError(
-            f"its configuration cannot be fitted on this data: {error or type(error).__name__}"
-        ) from error
-
-
-def servable_champion(run: TrainingRun, family: str) -> ModelRef | None:
-    """The champion, if it was trained with the item positions of this snapshot; no other can be served with them."""
-    champion = run.tracking.champion(run.tenant, family)
-    if champion is None:
-        return None
-    tags: dict[str, str] = run.tracking.client.get_run(champion.run_id).data.tags
-    return champion if tags.get(POSITIONS_TAG) == run.manifest.positions_id else None
-
-
-def promote(
-    run: TrainingRun,
-    versions: Mapping[str, str],
-    reports: Mapping[str, EvaluationReport],
-    champions: Mapping[str, EvaluationReport | IncomparableChampion | None],
-) -> dict[str, Decision]:
-    """Apply the promotion rule to every family's new version, and move the aliases that it moves.
-
-    Args:
-        versions: the challengers' registered versions, by family.
-        reports: the challengers' reports, by family.
-        champions: what `champion_on_window` found of each family.
-    """
-    policy, tracking = load_policy(), run.tracking
-    decisions = {}
-    for family, version in versions.items():
-        others = {name: report for name, report in reports.items() if name != family}
-        decision = decide(reports[family], champions[family], others, policy.floor(family), policy)
-        tracking.record_decision(tracking.version(run.tenant, family, version), decision)
-        decisions[family] = decision
-    return decisions
 
 
 def figures(report: EvaluationReport) -> dict[str, Any]:
