@@ -354,6 +354,18 @@ class PipelineSettings(Settings):
     search_runs: int = Field(
         default=1, alias="SEARCH_RUNS", ge=1, description="searches that run at once, while no training waits or runs"
     )
+    owners: Words = Field(
+        default=("team:recommendations",),
+        alias="PIPELINE_OWNERS",
+        description="whom Dagster names as owners of each asset: mail addresses, or `team:<name>`",
+    )
+    source_url: str | None = Field(
+        default=None,
+        alias="SOURCE_URL",
+        pattern=r"^https?://",
+        description="where the repository's files are shown, for links to the code: "
+        "`https://github.com/<owner>/<repository>/blob/<branch>`",
+    )
 
 
 class ApiSettings(Settings):

@@ -29,16 +29,25 @@ TenantOption = Annotated[str, typer.Option("--tenant", help="Id of a tenant in t
 @app.command("run")
 def run_pipeline(
     tenant: TenantOption,
+    force: Annotated[bool, typer.Option(help="Train although nothing is new since the last training.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with the newest run, which failed, at the failed step.")] = False,
     verbose: Annotated[bool, typer.Option(help="Show what Dagster and the libraries log.")] = False,
 ) -> None:
-    """Run the whole pipeline of one tenant in this process; the run shows in Dagster's UI."""
+    """Run the whole pipeline of one tenant in this process; the run shows in Dagster's UI.
+
+    Where no interaction, item or setting is new since the last training, nothing is trained.
+    """
+    from pipelines import resume as resuming
     from pipelines.definitions import build_definitions
+    from pipelines.defs.training.training_inputs import FORCE_TAG
     from pipelines.instance import open_instance
     from pipelines.jobs import LAKE, RETRAIN
     from pipelines.progress import RunProgress
     from pipelines.resources import Installation
     from pipelines.runs import PROCESS_TAG, active_run, this_process
 
+    if force and resume:
+        _fail("--force starts a new run and --resume goes on with one: give one of them")
     installation = Installation()
     _refuse_unknown(installation.database_url(), tenant)
     log = installation.paths.logs / "pipelines.log"
@@ -49,19 +58,24 @@ def run_pipeline(
             _fail(f"another run works on tenant {tenant} already: run {busy.run_id} is {busy.status.value.lower()}")
         run_id = str(uuid4())
         instance.add_event_listener(run_id, progress)
-        result = (
-            build_definitions(installation)
-            .resolve_job_def(RETRAIN)
-            .execute_in_process(
+        job = build_definitions(installation).resolve_job_def(RETRAIN)
+        tags = {PROCESS_TAG: this_process(), "trigger": "command line"}
+        if resume:
+            try:
+                failed = resuming.failed_run(instance, tenant)
+            except resuming.NothingToResumeError as error:
+                _fail(f"there is nothing to resume: {error}")
+            success = resuming.resume(job, instance, failed, run_id, tags)
+        else:
+            success = job.execute_in_process(
                 instance=instance,
                 run_id=run_id,
                 partition_key=tenant,
                 raise_on_error=False,
-                tags={PROCESS_TAG: this_process(), "trigger": "command line"},
+                tags={**tags, **({FORCE_TAG: "true"} if force else {})},
                 run_config={"loggers": {"console": {"config": {"log_level": "INFO" if verbose else "ERROR"}}}},
-            )
-        )
-    if not result.success:
+            ).success
+    if not success:
         for step, message in progress.failures.items():
             console.print(f"\n{step} failed:", style="bold red")
             console.print(message, markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from importlib import import_module
 import dagster as dg
 
 from pipelines import defs
+from pipelines.annotations import annotated
 from pipelines.io_managers import JsonIOManager, values_folder
 from pipelines.jobs import retrain
 from pipelines.resources import Installation
@@ -27,7 +28,7 @@ def build_definitions(installation: Installation) -> dg.Definitions:
             "io_manager": JsonIOManager(folder=str(values_folder(installation.paths))),
         },
     )
-    return dg.Definitions.merge(shared, *(area(installation) for area in _areas()))
+    return annotated(dg.Definitions.merge(shared, *(area(installation) for area in _areas())), installation)
 
 
 @dg.definitions

@@ -6,6 +6,8 @@ change.
 
 import dagster as dg
 
+from pipelines.partitions import runs_of_tenants
+
 RETRAIN = "retrain"
 LAKE = "lake"
 GENERATE = "generate"
@@ -26,6 +28,7 @@ TUNING_GROUP = "tuning"
 retrain = dg.define_asset_job(
     RETRAIN,
     selection=dg.AssetSelection.all() - dg.AssetSelection.groups(TUNING_GROUP),
+    config=runs_of_tenants(),
     executor_def=dg.in_process_executor,  # a process per step would load torch in every step
     tags={WORK_TAG: TRAINING},
     description="Exports new data, checks it, trains every family and releases the champions.",

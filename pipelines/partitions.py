@@ -9,5 +9,16 @@ TENANT_TAG = "dagster/partition"
 """The tag with which Dagster marks a run with its partition, which is its tenant."""
 
 GENERATION_TENANT_TAG = "recommendai/tenant"
-"""The tag with the tenant of a run of `generate` or `publish`. With a partition it would wait for the tenant's training
-to end."""
+"""The tag with the tenant of a run of any job, which the list of runs shows and can be filtered by.
+
+Runs of `generate` and `publish` have it alone: with a partition they would wait for the tenant's training to end.
+"""
+
+
+def runs_of_tenants() -> dg.PartitionedConfig[dg.DynamicPartitionsDefinition]:
+    """For jobs over the partitions: no configuration, and the tenant as a tag of each run."""
+    return dg.PartitionedConfig(
+        tenants,
+        run_config_for_partition_key_fn=lambda tenant: {},
+        tags_for_partition_key_fn=lambda tenant: {GENERATION_TENANT_TAG: tenant},
+    )

@@ -7,7 +7,12 @@ from typing import Any
 
 import dagster as dg
 import numpy.typing as npt
+import pyarrow as pa
 
+from feature_store.column_descriptions import DESCRIPTIONS
+
+COLUMNS = "dagster/column_schema"
+"""The metadata entry that Dagster shows as an asset's columns."""
 SUMMARY = "summary"
 """The metadata entry with an asset's result in one line, which the command line prints."""
 
@@ -21,6 +26,21 @@ def table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue:
     return dg.MetadataValue.table(
         [dg.TableRecord({name: "" if cell is None else cell for name, cell in row.items()}) for row in filled],
         schema=dg.TableSchema([dg.TableColumn(name) for name in columns]),
+    )
+
+
+def table_schema(schema: pa.Schema) -> dg.TableSchema:
+    """The columns of an Arrow schema, with their types, whether they may be null, and what they hold."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                field.name,
+                str(field.type),
+                description=DESCRIPTIONS[field.name],
+                constraints=dg.TableColumnConstraints(nullable=field.nullable),
+            )
+            for field in schema
+        ]
     )
 
 

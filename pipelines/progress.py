@@ -44,6 +44,10 @@ class RunProgress:
             metadata = event.step_materialization_data.materialization.metadata
             if SUMMARY in metadata:
                 self._summaries[step] = str(metadata[SUMMARY].value)
+        elif event.event_type == dg.DagsterEventType.ASSET_OBSERVATION:
+            metadata = event.asset_observation_data.asset_observation.metadata
+            if SUMMARY in metadata:
+                self._summaries[step] = str(metadata[SUMMARY].value)
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluation = event.asset_check_evaluation_data
             if not evaluation.passed:

@@ -26,6 +26,7 @@ from training.data.dataset import Dataset
 from training.data.profile import DataProfile
 from training.data.splits import Split, temporal_split
 from training.evaluation.calibration import ScoreMap, fit_score_map
+from training.evaluation.diagnostics import Diagnostics, diagnose
 from training.evaluation.intervals import Estimate
 from training.evaluation.rankings import HoldoutRankings, ProgressCallback, rank_test_queries
 from training.evaluation.report import EvaluationReport, evaluate_model
@@ -91,6 +92,8 @@ class TrainedModel(EvaluatedModel):
 
     model: Recommender
     score_map: ScoreMap
+    diagnostics: Diagnostics | None = field(default=None, kw_only=True, repr=False)
+    """What plots and the model card show beside the report; None where the model was loaded."""
 
     def save_served(self, folder: Path) -> None:
         """Write the folder that a registry keeps and a release serves: the model and its score map."""
@@ -158,6 +161,7 @@ def train_family(
         model=model,
         score_map=fit_score_map(model, dataset.histories(), seed=options.seed),
         rankings=found.rankings,
+        diagnostics=diagnose(found.evaluated, dataset, split, found.rankings, options.seed),
     )
 
 

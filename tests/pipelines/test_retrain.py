@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import numpy as np
@@ -26,9 +27,11 @@ from pipelines.__main__ import app as pipelines
 from pipelines.definitions import build_definitions
 from pipelines.defs.monitoring.assets import CHECKS
 from pipelines.defs.training.steps import POSITIONS_TAG, TrainingRun, tracking_of
+from pipelines.defs.training.training_inputs import INPUTS_TAG, SKIPPED_TAG, last_inputs, what_is_new
 from pipelines.jobs import LAKE, PUBLISH, RETRAIN
-from pipelines.partitions import TENANTS
+from pipelines.partitions import GENERATION_TENANT_TAG, TENANTS
 from pipelines.resources import Installation
+from pipelines.resume import NothingToResumeError, failed_run, resume
 from serving.contracts.histories import pack_history
 from serving.contracts.messages import ALGORITHMS, BatchRequest, HistoryEvent, RecommendQuery
 from serving.predictor import Predictor
@@ -102,7 +105,8 @@ def test_every_asset_is_made_and_every_check_passes(trained: Trained) -> None:
     assert trained.result.success
     made = {event.asset_key.path[-1] for event in trained.result.get_asset_materialization_events()}
     assert made == {
-        *("lake_interactions", "lake_items", "feature_snapshot", "evaluation", "champions", "release"),
+        *("lake_interactions", "lake_items", "feature_snapshot", "training_plan"),
+        *("evaluation", "champions", "release"),
         *("daily_activity", "daily_accuracy", "drift", "pipeline_settings"),
         *(family.replace("-", "_") for family in families()),
     }
@@ -194,14 +198,47 @@ def test_nothing_is_pickled_and_no_user_id_is_kept_beside_the_lake(trained: Trai
     assert not [file for file in files if b"user-1" in file.read_bytes()]
 
 
-def test_a_second_run_compares_with_the_champions_and_serves_a_new_item(
-    trained: Trained, module_database_url: str
-) -> None:
+def test_a_run_with_nothing_new_trains_nothing_and_says_so(trained: Trained) -> None:
+    tracking = tracking_of(trained.installation)
+    skipped = run(trained.installation, trained.instance)
+    assert skipped.success
+    made = {event.asset_key.path[-1] for event in skipped.get_asset_materialization_events()}
+    assert made == {
+        *("lake_interactions", "lake_items", "feature_snapshot"),
+        *("daily_activity", "drift", "pipeline_settings"),
+    }
+    assert [each.version for each in tracking.client.search_model_versions(f"name = '{TENANT}.popularity'")] == ["1"]
+    (note,) = (event for event in skipped.all_events if event.event_type is dg.DagsterEventType.ASSET_OBSERVATION)
+    summary = note.asset_observation_data.asset_observation.metadata["summary"].value
+    assert "nothing new since the last training" in summary and "--force" in summary
+    stored = trained.instance.get_run_by_id(skipped.run_id)
+    assert stored is not None and stored.tags[SKIPPED_TAG] and stored.tags[GENERATION_TENANT_TAG] == TENANT
+    inputs = last_inputs(trained.instance, TENANT)
+    assert inputs is not None and what_is_new(inputs, inputs) == []
+    assert what_is_new({**inputs, "settings": "other"}, inputs) == ["settings"]
+    assert what_is_new(inputs, None) == ["first training"]
+
+
+def test_a_second_run_goes_on_where_it_failed_and_serves_a_new_item(trained: Trained, module_database_url: str) -> None:
     with psycopg.connect(module_database_url) as connection:
         version = add_items(connection, TENANT, {"a-new-drama": {"title": "drama 99", "genre": "drama"}})
         add_interactions(connection, TENANT, [("user-0", "a-new-drama")])
+    models = trained.installation.paths.bentoml / "models"
+    models.rename(models.with_name("away"))
+    models.write_text("no folder, so that nothing can be released")
     second = run(trained.installation, trained.instance)
-    assert second.success
+    assert not second.success
+    models.unlink()
+    models.with_name("away").rename(models)
+    job = build_definitions(trained.installation).resolve_job_def(RETRAIN)
+    failed, run_id = failed_run(trained.instance, TENANT), str(uuid4())
+    assert failed.run_id == second.run_id
+    assert resume(job, trained.instance, failed, run_id, {"trigger": "test"})
+    started = trained.instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_START)
+    assert {entry.dagster_event.step_key for entry in started if entry.dagster_event} == {"release", "daily_accuracy"}
+    with pytest.raises(NothingToResumeError, match="success"):
+        failed_run(trained.instance, TENANT)
+    assert last_inputs(trained.instance, TENANT) == json.loads(failed.tags[INPUTS_TAG])
     decisions = second.output_for_node("champions")
     assert "champion" in decisions["item-knn"]["reason"]
     home = trained.installation.paths.bentoml

@@ -20,6 +20,7 @@ import pytest
 
 from feature_store import columns as c
 from tests.fixtures.mlflow_store import mlflow_store
+from tests.fixtures.platform import ROOT
 from tests.training.catalogue import build_dataset
 from training.evaluation.calibration import ScoreMap
 from training.evaluation.promotion import Decision, PromotionVerdict, load_policy
@@ -111,7 +112,7 @@ def test_a_run_holds_parameters_metrics_protocol_and_the_report(store: Tracking,
     assert run.data.metrics["all/ndcg_at_10"] == trained.report.metric("ndcg@10")
     assert run.data.metrics["random/all/ndcg_at_10"] == trained.report.metric("ndcg@10", model="random")
     for tag, value in {
-        "protocol": trained.report.protocol,
+        "protocol": "temporal",
         "split_hash": trained.report.split_hash,
         "seed": "5",
         "dagster_run": "r-1",
@@ -120,6 +121,35 @@ def test_a_run_holds_parameters_metrics_protocol_and_the_report(store: Tracking,
     assert store.report(ref) == trained.report
     (model,) = store.client.search_logged_models([run.info.experiment_id])
     assert model.artifact_location.startswith(f"file://{store.artifacts}/acme/")
+
+
+def test_a_version_has_a_card_and_its_run_shows_data_code_and_plots(store: Tracking, trained: TrainedModel) -> None:
+    ref = store.log(trained, "shown")
+    run, report = store.client.get_run(ref.run_id), trained.report
+    card = store.client.get_model_version(ref.name, ref.version).description
+    reached = report.estimate("ndcg@10", "warm")
+    assert len(card) <= 5_000 and run.data.tags["mlflow.note.content"] == card
+    for words in (
+        f"{len(DATASET.interactions):,} interactions of {DATASET.n_users} users",
+        report.protocol[1:],
+        f"{reached.mean:.4f} ({reached.low:.4f} to {reached.high:.4f})",
+        "**Limits**",
+        f"models:/shown.collaborative/{ref.version}",
+    ):
+        assert words in card
+    assert "`champion`" in store.client.get_registered_model(ref.name).description
+    assert run.data.metrics["ndcg_at_10"] == run.data.metrics["all/ndcg_at_10"] == report.metric("ndcg@10")
+    (model,) = store.client.search_logged_models([run.info.experiment_id])
+    assert "ndcg_at_10" in {metric.key for metric in model.metrics}
+
+    inputs = {each.tags[0].value: each.dataset for each in run.inputs.dataset_inputs}
+    assert inputs["evaluation"].digest == report.split_hash
+    assert json.loads(inputs["training"].profile)["users"] == DATASET.n_users
+    assert run.data.tags["mlflow.source.name"] == "training/train.py" and run.data.tags["code_version"]
+    short = {name: text for name, text in run.data.tags.items() if name not in ("mlflow.note.content",)}
+    assert max(map(len, short.values())) <= 100 and str(ROOT) not in str([card, *short.values()])
+    plots = {Path(each.path).stem: each.file_size for each in store.client.list_artifacts(ref.run_id, "plots")}
+    assert plots.keys() >= {"segments", "reliability", "popularity"} and max(plots.values()) < 100_000
 
 
 def test_a_metric_named_after_two_metadata_fields_is_logged(store: Tracking, trained: TrainedModel) -> None:

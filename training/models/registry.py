@@ -38,6 +38,11 @@ def family_class(family: str) -> type[Recommender]:
     return found
 
 
+def family_module(family: str) -> str:
+    """The name of the module that defines a family, without importing it. Raises KeyError for an unknown name."""
+    return _locations()[family].partition(":")[0]
+
+
 def is_ensemble(family: str) -> bool:
     """Whether a family is an `Ensemble`; for one of this package from its source. Raises as `family_class` does."""
     if family in (sources := _sources()):

@@ -28,6 +28,7 @@ from training.models.contract import Recommender
 from training.models.registry import load_model
 from training.tracking import payload, stored_names
 from training.tracking.aliases import CHAMPION, MISSING, Aliases
+from training.tracking.documentation import document, source_tags
 from training.tracking.experiments import created_folder
 from training.tracking.flavor import FLAVOR, MODEL_FOLDER, HistoryScorer, write_logged_model
 from training.tracking.searches import tuning_experiment
@@ -106,8 +107,9 @@ class Tracking(Aliases):
             "family": trained.family,
             "snapshot_id": report.snapshot_id,
             "split_hash": report.split_hash,
-            "protocol": report.protocol,
+            "protocol": report.protocol.partition(":")[0],  # the card and the report have all of it
             "seed": str(trained.seed),
+            **source_tags(trained.family),
             **(tags or {}),
         }
         created = self.client.create_run(self.experiment_id(tenant_id), run_name=trained.family)
@@ -132,7 +134,8 @@ class Tracking(Aliases):
                 },
                 tags=run_tags,
             )
-        ref = ModelRef(tenant_id, trained.family, str(info.registered_model_version), created.info.run_id)
+            ref = ModelRef(tenant_id, trained.family, str(info.registered_model_version), created.info.run_id)
+            document(self, ref, str(info.model_id), trained, base_models or {})
         for name, value in payload.summary(report).items():
             self.client.set_model_version_tag(ref.name, ref.version, name, value)
         return ref

@@ -10,6 +10,10 @@ from training.forecast import PastTraining
 from training.resource_usage import processor_model
 from training.train import TrainedModel
 
+HEADLINE = ("ndcg@10", "ndcg@20", "recall@10", "recall@20", "hit_rate@10", "mrr", "auc", "coverage@10")
+"""Metrics of all evaluated users that are also logged without their segment: `ndcg_at_10` as well as
+`all/ndcg_at_10`. People search for the first, and compare segments by the second."""
+
 _REFUSED = re.compile(r"[^/\w.\- :]")
 """Characters that MLflow refuses in the name of a metric."""
 
@@ -66,6 +70,12 @@ def summary(report: EvaluationReport) -> dict[str, str]:
     names = [(name, segment) for segment in ("all", "warm") for name in ("ndcg@10", "recall@10", "auc")]
     found = {_key(segment, name): report.metric(name, segment) for name, segment in names if report.results}
     return {name: f"{value:.4f}" for name, value in found.items() if value is not None}
+
+
+def headline(report: EvaluationReport) -> dict[str, float]:
+    """The main metrics of all evaluated users, by the name without a segment."""
+    found = {metric_name(name): report.metric(name) for name in HEADLINE}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def metric_name(metric: str) -> str:

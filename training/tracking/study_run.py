@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
+from configs.escaping import markdown_block
 from training.tracking import payload
 from training.tracking.experiments import Experiments, now_ms
 from training.tuning.results import COMPLETE, FAILED, METRIC, PRUNED, StudyResult, TrialResult
@@ -49,7 +50,7 @@ class StudyRun:
     def log_result(self, result: StudyResult, text: str) -> None:
         """Log the best trial. text: its configuration as YAML, which becomes the run's description."""
         self.tracking.client.set_tag(self.trials[result.best], "best_trial", "true")
-        tags = {"best_trial": f"trial {result.best}", MLFLOW_RUN_NOTE: f"```yaml\n{text}```"}
+        tags = {"best_trial": f"trial {result.best}", MLFLOW_RUN_NOTE: markdown_block(text, "yaml")}
         metrics: list[tuple[str, float, int]] = []
         if (improvement := result.improvement) is not None:
             named = {"": improvement.mean, "_low": improvement.low, "_high": improvement.high}

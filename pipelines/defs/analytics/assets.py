@@ -1,15 +1,20 @@
 """The analytics that the API shows a tenant."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from feature_store import analytics_sources
 from pipelines.defs.analytics.activity import roll_up
 from pipelines.jobs import ANALYTICS, TRAINING, WORK_TAG
-from pipelines.partitions import tenants
+from pipelines.partitions import runs_of_tenants, tenants
 from pipelines.presentation import SUMMARY, table
 from pipelines.resources import Installation
+
+if TYPE_CHECKING:
+    from pipelines.defs.analytics.online_accuracy import MeasuredDay
 
 
 @dg.asset(group_name="analytics", partitions_def=tenants, kinds={"postgres"})
@@ -46,6 +51,8 @@ def daily_accuracy(
     return dg.MaterializeResult(
         metadata={
             SUMMARY: f"accuracy of {days} days measured" if days else "no interactions under a release to measure",
+            "measured_days": days,
+            **_newest_auc(result.accuracies),
             "broken_releases": ", ".join(result.broken) or "none",
             "accuracy": table(
                 [
@@ -64,10 +71,17 @@ def daily_accuracy(
     )
 
 
+def _newest_auc(accuracies: "Sequence[MeasuredDay]") -> dict[str, float]:
+    """The AUC of each family on the newest day that was measured; Dagster plots it over time."""
+    newest = max(accuracies, key=lambda each: (each.day, each.release), default=None)
+    return {} if newest is None else {f"auc_{model.family.replace('-', '_')}": model.auc for model in newest.models}
+
+
 analytics_job = dg.define_asset_job(
     ANALYTICS,
     selection=dg.AssetSelection.assets(daily_activity, daily_accuracy),
     executor_def=dg.in_process_executor,
+    config=runs_of_tenants(),
     tags={WORK_TAG: TRAINING},  # it scores with models, so it takes its turn among the training runs
     description="Counts new activity and measures the accuracy of the releases that served.",
 )

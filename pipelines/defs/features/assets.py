@@ -7,9 +7,10 @@ import dagster as dg
 
 from feature_store import snapshots, sources, statistics
 from feature_store.lake import TenantLake
+from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
 from pipelines.defs.ingestion.assets import lake_interactions, lake_items
 from pipelines.partitions import tenants
-from pipelines.presentation import SUMMARY, line_plot, rank_plot, table
+from pipelines.presentation import COLUMNS, SUMMARY, line_plot, rank_plot, table, table_schema
 from pipelines.resources import Installation
 
 KEPT_SNAPSHOTS = 10
@@ -17,7 +18,14 @@ KEPT_SNAPSHOTS = 10
 
 
 @dg.asset(
-    group_name="features", partitions_def=tenants, kinds={"duckdb", "parquet"}, deps=[lake_interactions, lake_items]
+    group_name="features",
+    partitions_def=tenants,
+    kinds={"duckdb", "parquet"},
+    deps=[lake_interactions, lake_items],
+    metadata={
+        COLUMNS: table_schema(SNAPSHOT_INTERACTIONS),
+        "columns_of_items": dg.MetadataValue.table_schema(table_schema(SNAPSHOT_ITEMS)),
+    },
 )
 def feature_snapshot(
     context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
@@ -42,6 +50,8 @@ def feature_snapshot(
             "snapshot_id": manifest.snapshot_id,
             "users": manifest.n_users,
             "items": manifest.n_items,
+            "interactions": manifest.n_interactions,
+            "interactions_per_user": manifest.n_interactions / max(1, manifest.n_users),
             "catalogue_version": manifest.catalogue_version,
             "first_interaction": manifest.first_timestamp or "none",
             "last_interaction": manifest.last_timestamp or "none",

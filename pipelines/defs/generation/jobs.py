@@ -2,9 +2,10 @@
 
 import dagster as dg
 
+from feature_store.schemas import RECOMMENDATIONS
 from pipelines.jobs import GENERATE, GENERATION, WORK_TAG
 from pipelines.partitions import tenants
-from pipelines.presentation import SUMMARY
+from pipelines.presentation import COLUMNS, SUMMARY, table_schema
 from pipelines.resources import Installation
 from pipelines.runs import PROCESS_TAG, this_process
 
@@ -18,6 +19,7 @@ recommendation_records = dg.AssetSpec(
     partitions_def=tenants,
     kinds={"postgres"},
     description="Recommendations in the database, generated in bulk by the jobs of the API.",
+    metadata={COLUMNS: table_schema(RECOMMENDATIONS)},
 )
 
 

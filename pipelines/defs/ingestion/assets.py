@@ -4,14 +4,20 @@ import dagster as dg
 
 from feature_store import exports, statistics
 from feature_store.lake import TenantLake
+from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
 from pipelines.defs.ingestion.steps import export
 from pipelines.jobs import LAKE, TRAINING, WORK_TAG
-from pipelines.partitions import tenants
-from pipelines.presentation import SUMMARY, table
+from pipelines.partitions import runs_of_tenants, tenants
+from pipelines.presentation import COLUMNS, SUMMARY, table, table_schema
 from pipelines.resources import Installation
 
 
-@dg.asset(group_name="ingestion", partitions_def=tenants, kinds={"postgres", "parquet"})
+@dg.asset(
+    group_name="ingestion",
+    partitions_def=tenants,
+    kinds={"postgres", "parquet"},
+    metadata={COLUMNS: table_schema(LAKE_INTERACTIONS)},
+)
 def lake_interactions(
     context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
 ) -> dg.MaterializeResult[None]:
@@ -38,7 +44,12 @@ def lake_interactions(
     )
 
 
-@dg.asset(group_name="ingestion", partitions_def=tenants, kinds={"postgres", "parquet"})
+@dg.asset(
+    group_name="ingestion",
+    partitions_def=tenants,
+    kinds={"postgres", "parquet"},
+    metadata={COLUMNS: table_schema(LAKE_ITEMS)},
+)
 def lake_items(
     context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
 ) -> dg.MaterializeResult[None]:
@@ -62,6 +73,7 @@ lake_job = dg.define_asset_job(
     LAKE,
     selection=dg.AssetSelection.assets(lake_interactions).without_checks(),  # an erasure waits for no check
     executor_def=dg.in_process_executor,
+    config=runs_of_tenants(),
     tags={WORK_TAG: TRAINING},
     description="Exports new interactions, and deletes erased users from every file.",
 )

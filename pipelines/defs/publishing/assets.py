@@ -39,6 +39,7 @@ def release(
             "release": published.release,
             "catalogue_version": run.manifest.catalogue_version,
             "items": run.manifest.n_items,
+            "families": len(published.champions),
             "snapshot_id": run.manifest.snapshot_id,
             "models": table(
                 [

@@ -10,6 +10,7 @@ import dagster as dg
 from pydantic import TypeAdapter
 
 from pipelines.defs.training.families import asset_name, base_models_of, configuration_key, searchable_families
+from pipelines.defs.training.planning import PLAN, training_plan
 from pipelines.defs.training.presentation import comparison, curves, model_links
 from pipelines.defs.training.promotion_metadata import promotion_metadata
 from pipelines.partitions import tenants
@@ -27,9 +28,10 @@ _CHAMPION: TypeAdapter[ChampionComparison | IncomparableChampion | None] = TypeA
 
 
 def training_assets() -> list[dg.AssetsDefinition]:
-    """The assets of every family in the registry, and what compares them."""
+    """What is trained on, the assets of every family in the registry, and what compares them."""
     names = families()
-    return [*(_family_asset(family) for family in names), _evaluation_asset(names), _champions_asset(names)]
+    trained = [_family_asset(family) for family in names]
+    return [training_plan, *trained, _evaluation_asset(names), _champions_asset(names)]
 
 
 def _family_asset(family: str) -> dg.AssetsDefinition:
@@ -42,7 +44,7 @@ def _family_asset(family: str) -> dg.AssetsDefinition:
         group_name="training",
         partitions_def=tenants,
         kinds={"mlflow"},
-        ins={"feature_snapshot": dg.AssetIn(), **{asset_name(name): dg.AssetIn() for name in base_models}},
+        ins={"feature_snapshot": dg.AssetIn(PLAN), **{asset_name(name): dg.AssetIn() for name in base_models}},
         deps=[configuration_key(family)] if family in searchable_families() else [],
     )
     def trained(
@@ -87,7 +89,7 @@ def _evaluation_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
         name="evaluation",
         group_name="training",
         partitions_def=tenants,
-        ins={"feature_snapshot": dg.AssetIn(), **{asset_name(name): dg.AssetIn() for name in names}},
+        ins={"feature_snapshot": dg.AssetIn(PLAN), **{asset_name(name): dg.AssetIn() for name in names}},
     )
     def evaluation(
         installation: dg.ResourceParam[Installation], **inputs: dict[str, Any]
@@ -111,6 +113,7 @@ def _evaluation_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
             },
             metadata={
                 SUMMARY: f"best ndcg@10 is {shown[best].get('ndcg@10', float('nan')):.3f}, of {best}",
+                "best_ndcg_at_10": shown[best].get("ndcg@10", 0.0),
                 "comparison": table(comparison(reports.values())),
                 "ndcg_at_10": _ndcg_plot(reports, {name: found["segment"] for name, found in shown.items()}),
                 "champions_on_this_window": table(
@@ -131,7 +134,7 @@ def _champions_asset(names: tuple[str, ...]) -> dg.AssetsDefinition:
         partitions_def=tenants,
         kinds={"mlflow"},
         ins={
-            "feature_snapshot": dg.AssetIn(),
+            "feature_snapshot": dg.AssetIn(PLAN),
             "evaluation": dg.AssetIn(),
             **{asset_name(name): dg.AssetIn() for name in names},
         },

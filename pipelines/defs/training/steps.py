@@ -86,6 +86,11 @@ class TrainingRun:
 
     def load(self, family: str) -> TrainedModel:
         """The model that an earlier step trained. Raises FileNotFoundError where no step has."""
+        if not self.folder(family).exists():
+            raise FileNotFoundError(
+                f"no {family} was trained on snapshot {self.manifest.snapshot_id}: another run has built this snapshot "
+                "since, so this one cannot go on; start a new run"
+            )
         return TrainedModel.load(self.folder(family), {name: self.load(name) for name in base_models_of(family)})
 
 

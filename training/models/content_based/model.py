@@ -21,7 +21,10 @@ HELD_OUT_USERS = 5_000
 
 
 class ContentBased(LinearRecommender):
-    """What both models share. `ContentBased(config)` makes the one that the configuration asks for."""
+    """Which content follows which in histories, learned from metadata, so that items without any event are ranked too.
+
+    This class is what both models share; `ContentBased(config)` makes the one that the configuration asks for.
+    """
 
     family = "content-based"
     Config = ContentBasedConfig
