@@ -11,6 +11,7 @@ from importlib.resources import files
 
 import dagster as dg
 
+from pipelines.defs.training.families import searchable_families
 from pipelines.jobs import RETRAIN
 from pipelines.partitions import TENANT_TAG
 from pipelines.resources import Installation
@@ -42,7 +43,7 @@ def training_inputs(installation: Installation, tenant_id: str, snapshot_id: str
     return {
         "interactions or items": snapshot_id,
         "settings": _digest([settings, of_installation, exclude_seen]),
-        "hyper-parameters": _digest(_default_values()),
+        "hyper-parameters": _digest([_default_values(), _adopted_searches(installation, tenant_id)]),
         "software": _digest([(name, code_version("training.train", family_module(name))) for name in families()]),
     }
 
@@ -67,6 +68,16 @@ def _default_values() -> list[str]:
     configs = files("configs")
     found = sorted((file for file in (configs / "models").iterdir() if file.is_file()), key=lambda file: file.name)
     return [file.read_text() for file in (*found, configs / "promotion.yaml")]
+
+
+def _adopted_searches(installation: Installation, tenant_id: str) -> dict[str, str]:
+    """By family, the run of the search whose configuration its trainings use."""
+    from pipelines.defs.training.steps import tracking_of  # loads MLflow, which sensors do without
+    from training.tracking.searches import adopted_search
+
+    tracking = tracking_of(installation)
+    found = {family: adopted_search(tracking, tenant_id, family) for family in searchable_families()}
+    return {family: search.run_id for family, search in found.items() if search is not None}
 
 
 def _digest(value: object) -> str:
