@@ -28,7 +28,7 @@ from training.train import train_family
 pytestmark = pytest.mark.fit
 
 TENANT = "acme"
-HOSTILE = '=HYPERLINK("http://evil")<script>alert(1)</script> $x$ `|'
+HOSTILE = '=HYPERLINK("x")<script>alert(1)</script> $x$`|'
 USER = "person-"
 
 
