@@ -12,7 +12,7 @@ from training.evaluation.diagnostics import diagnose, popularity_groups
 from training.evaluation.rankings import rank_test_queries
 from training.models.contract import RuntimeOptions
 from training.models.registry import family_class
-from training.tracking.model_card import MAX_CHARACTERS, bounded, version_card
+from training.tracking.model_card import MAX_CHARACTERS, shortened_card, version_card
 from training.tracking.plots import training_plots
 from training.train import TrainedModel, train_family
 
@@ -51,6 +51,6 @@ def test_a_card_names_limits_and_shows_foreign_text_as_text(trained: TrainedMode
     card = version_card(replace(trained, report=report, diagnostics=None), "acme", "7", {"popularity": "3"}, "abc")
     assert "`x'<img src=x onerror=alert(1)>¦[a](javascript:b)`" in card
     assert "ran out of its time" in card and "nothing was measured" in card and "popularity version 3" in card
-    assert len(bounded("a line\n" * 2_000)) <= MAX_CHARACTERS
+    assert len(shortened_card("a line\n" * 2_000)) <= MAX_CHARACTERS
     curve = replace(trained, report=report.model_copy(update={"notes": {"$cost$ of <b>": [3.0, 2.0]}}))
     training_plots(curve)["learning_curve"].savefig(BytesIO())  # raises where a name is read as a formula

@@ -46,12 +46,12 @@ def version_card(
         _how_to_load(tenant_id, family, version),
         f"**Made by** {_made_by(trained, base_models, code_version)}",
     ]
-    return bounded("\n\n".join(parts))
+    return shortened_card("\n\n".join(parts))
 
 
 def family_card(tenant_id: str, name: str) -> str:
     """Markdown for the description of a registered model, which holds all versions of a tenant's family."""
-    return bounded(
+    return shortened_card(
         f"## {name} of {tenant_id}\n\n{_about(family_class(name))}\n\n"
         "Each version is one training on one snapshot of the tenant's data; its description is its card. The version "
         "with the alias `champion` serves. The promotion rule moves that alias after each training, and a person may: "
@@ -60,7 +60,7 @@ def family_card(tenant_id: str, name: str) -> str:
     )
 
 
-def bounded(text: str) -> str:
+def shortened_card(text: str) -> str:
     """The text, cut at the end of a line where it is longer than MLflow keeps."""
     if len(text) <= MAX_CHARACTERS:
         return text
