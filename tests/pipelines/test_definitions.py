@@ -70,11 +70,11 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
         *(f"configuration/{family.replace('-', '_')}" for family in families()),
     }
     assert {job for job in repository.job_names if not job.startswith("__")} == {
-        *("retrain", "lake", "generate", "analytics", "measure_drift", "search"),
+        *("retrain", "lake", "generate", "analytics", "measure_drift", "search", "publish"),
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         *("new_tenants", "retrain_after_interactions", "generation_jobs", "activity", "erasures", "deleted_tenants"),
-        *("failed_runs", "searches", "retrain_after_drift"),
+        *("failed_runs", "searches", "retrain_after_drift", "moved_aliases"),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}
 
