@@ -395,6 +395,30 @@ def test_what_a_person_chose_is_published_without_a_training_and_held_until_lift
     assert noted == [("command-line", f"collaborative {back.version}", "ann", "odd lists")]
 
 
+def test_a_champion_of_another_configuration_is_fitted_again_and_compared_in_pairs(trained: Trained) -> None:
+    tracking = tracking_of(trained.installation)
+    champion = tracking.champion(TENANT, "collaborative")
+    assert champion is not None
+    report = tracking.report(champion).model_dump(mode="json")
+    report["config"]["regularisation"] *= 2
+    tracking.client.log_text(champion.run_id, json.dumps(report), "evaluation.json")
+    result = decide_again(trained)
+    (event,) = result.asset_materializations_for_node("champions")
+    picture = event.metadata["differences_collaborative"].md_str
+    assert base64.b64decode(picture.split("base64,")[1].rstrip(")")).startswith(b"\x89PNG")
+    rows = [row.data for row in event.metadata["differences"].records if row.data["family"] == "collaborative"]
+    assert {"warm"} <= {row["segment"] for row in rows} and all(row["low"] <= row["high"] for row in rows)
+    version = tracking.version(TENANT, "collaborative", value_of(trained, "collaborative")["version"])
+    found = tracking.promotion_report(version)
+    assert (
+        not found.same_configuration and found.reason == result.output_for_node("champions")["collaborative"]["reason"]
+    )
+    assert {rail.name for rail in found.rails} >= {"coverage", "query_ms", "model_mb"}
+    assert "promotion/differences.png" in {
+        file.path for file in tracking.client.list_artifacts(version.run_id, "promotion")
+    }
+
+
 def test_a_version_of_other_item_positions_is_fitted_again_before_it_serves(
     trained: Trained, module_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
