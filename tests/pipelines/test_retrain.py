@@ -28,6 +28,7 @@ from pipelines.definitions import build_definitions
 from pipelines.defs.monitoring.assets import CHECKS
 from pipelines.defs.training.steps import POSITIONS_TAG, TrainingRun, tracking_of
 from pipelines.defs.training.training_inputs import INPUTS_TAG, SKIPPED_TAG, last_inputs, what_is_new
+from pipelines.defs.training.training_inputs import FORCE_TAG
 from pipelines.jobs import LAKE, PUBLISH, RETRAIN
 from pipelines.partitions import GENERATION_TENANT_TAG, TENANTS
 from pipelines.resources import Installation
@@ -399,7 +400,8 @@ def test_a_champion_of_another_configuration_is_fitted_again_and_compared_in_pai
     tracking = tracking_of(trained.installation)
     champion = tracking.champion(TENANT, "collaborative")
     assert champion is not None
-    report = tracking.report(champion).model_dump(mode="json")
+    on_snapshot = TrainingRun.on(trained.installation, value_of(trained, "feature_snapshot"))
+    report = on_snapshot.load("collaborative").report.model_dump(mode="json")
     report["config"]["regularisation"] *= 2
     tracking.client.log_text(champion.run_id, json.dumps(report), "evaluation.json")
     result = decide_again(trained)
@@ -435,7 +437,7 @@ def test_a_version_of_other_item_positions_is_fitted_again_before_it_serves(
     assert said.exit_code == 0
     assert tracking.champion(TENANT, "content-based") == champion  # which serves on until then
     (request,) = requested(trained)
-    assert (request.job_name, request.partition_key) == (RETRAIN, TENANT)
+    assert (request.job_name, request.partition_key, request.tags[FORCE_TAG]) == (RETRAIN, TENANT, "true")
     decision = decide_again(trained).output_for_node("champions")["content-based"]
     assert decision["promoted"] and "the configuration of version 1, fitted again, chosen by ann" in decision["reason"]
     assert requested(trained) == [] or requested(trained)[0].job_name == PUBLISH

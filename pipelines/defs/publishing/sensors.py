@@ -36,6 +36,7 @@ def moved_aliases(
     if installation.tracking.uri is None and not (installation.paths.mlflow / "mlflow.db").exists():
         return dg.SkipReason("no model is registered yet")
     from pipelines.defs.publishing.moved_aliases import scan_registry  # loads MLflow and BentoML
+    from pipelines.defs.training.training_inputs import FORCE_TAG
 
     tenants = set(context.instance.get_dynamic_partitions(TENANTS))
     scan = scan_registry(installation, tenants, context.cursor or None, TICK_SECONDS)
@@ -43,7 +44,7 @@ def moved_aliases(
     for tenant, choice in sorted(scan.choices.items()):
         if choice.refits and not active_run(context.instance, tenant):
             key = f"{tenant}:refit:{choice.serving}:{sorted(choice.refits.items())}"
-            tags = {"trigger": "rollback"}
+            tags = {"trigger": "rollback", FORCE_TAG: "true"}  # the data are not new, but what is trained on them is
             requests.append(dg.RunRequest(run_key=key, job_name=RETRAIN, partition_key=tenant, tags=tags))
         if not choice.versions:
             continue
