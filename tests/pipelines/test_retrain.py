@@ -27,8 +27,7 @@ from pipelines.__main__ import app as pipelines
 from pipelines.definitions import build_definitions
 from pipelines.defs.monitoring.assets import CHECKS
 from pipelines.defs.training.steps import POSITIONS_TAG, TrainingRun, tracking_of
-from pipelines.defs.training.training_inputs import INPUTS_TAG, SKIPPED_TAG, last_inputs, what_is_new
-from pipelines.defs.training.training_inputs import FORCE_TAG
+from pipelines.defs.training.training_inputs import FORCE_TAG, INPUTS_TAG, SKIPPED_TAG, last_inputs, what_is_new
 from pipelines.jobs import LAKE, PUBLISH, RETRAIN
 from pipelines.partitions import GENERATION_TENANT_TAG, TENANTS
 from pipelines.resources import Installation
