@@ -101,13 +101,15 @@ def training_histories(folder: Path, users: SnapshotUsers, max_events: int) -> t
         database.register("wanted", wanted)
         events = database.sql(_SNAPSHOT_EVENTS, params={"file": str(folder / "interactions.parquet")}).to_arrow_table()
         items = database.sql(_SNAPSHOT_ITEMS, params={"file": str(folder / "items.parquet")}).to_arrow_table()
-    columns = (events[name].to_numpy() for name in ("row", c.ITEM, c.TYPE, c.WEIGHT, c.TIMESTAMP))
+    rows, item, kind, weight, timestamp = (
+        events[name].to_numpy() for name in ("row", c.ITEM, c.TYPE, c.WEIGHT, c.TIMESTAMP)
+    )
     known = {
         item_id: position
         for item_id, position in zip(items[c.ITEM_ID].to_pylist(), items[c.ITEM].to_pylist(), strict=True)
         if item_id in users.item_ids
     }
-    return build_histories(*columns, len(users.ids), max_events), known
+    return build_histories(rows, item, kind, weight, timestamp, len(users.ids), max_events), known
 
 
 def read_requests(

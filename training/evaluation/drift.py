@@ -256,4 +256,6 @@ def _before(values: Floats, days: int) -> Floats:
 
 
 def _nanmedian(values: Floats, axis: int) -> Floats:
-    return np.ma.median(np.ma.masked_invalid(values), axis=axis).filled(np.nan)
+    # Not np.nanmedian, which warns of days without any value before them.
+    found: Floats = np.ma.median(np.ma.masked_invalid(values), axis=axis).filled(np.nan)  # type: ignore[no-untyped-call]
+    return found

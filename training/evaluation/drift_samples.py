@@ -144,7 +144,7 @@ def _equal_bins(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _in_bins(items: sp.csr_array, day: int, bins: npt.NDArray[np.int64]) -> Floats:
     start, end = items.indptr[day], items.indptr[day + 1]
-    return np.bincount(bins[items.indices[start:end]], items.data[start:end], POPULARITY_BINS + 1)
+    return np.bincount(bins[items.indices[start:end]], items.data[start:end], POPULARITY_BINS + 1).astype(np.float64)
 
 
 def _add(window: npt.NDArray[np.int64], items: sp.csr_array, day: int, sign: int) -> None:

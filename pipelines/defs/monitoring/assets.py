@@ -52,7 +52,7 @@ def _specs() -> list[dg.AssetCheckSpec]:
     deps=[lake_interactions, lake_items, feature_snapshot],
     check_specs=_specs(),
 )
-def drift(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]) -> dg.MaterializeResult:
+def drift(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with its type Dagster takes the checks for further outputs
     """How the tenant's newest complete day differs from its own past, measure by measure, with the days before it."""
     from pipelines.defs.monitoring.steps import measure_drift  # loads the models' libraries
     from training.evaluation.drift_samples import DriftThresholds
@@ -132,7 +132,12 @@ def _metadata(found: "MeasuredDrift", state: DriftState) -> dict[str, Any]:
         "events": int(found.counts.events[-1]),
         "publishing": "stopped by drift" if state.stops_publishing else "allowed",
         **({"lifted": f"by {state.lifted_by}: {state.lifted_because}"} if state.lifted_by else {}),
-        **{each.measure: each.value for each in found.judgements if each.value is not None and each.measure in CHECKS},
+        # Of several fields the one that has moved most.
+        **{
+            each.measure: each.value
+            for each in sorted(found.judgements, key=lambda each: each.value or 0.0)
+            if each.value is not None
+        },
         "measures": table(
             [
                 {
