@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.config import config_for
@@ -47,6 +47,7 @@ def size(config: DeepLearningConfig) -> tuple[int, int, int]:
 
 
 @given(PROFILES)
+@settings(deadline=None)
 def test_defaults_are_within_the_bounds_that_two_cores_can_fit(found: DataProfile) -> None:
     config = DeepLearning.default_config(found)
     assert size(config) >= (64, 2, 100) and all(a <= b for a, b in zip(size(config), (128, 4, 200), strict=True))
@@ -60,6 +61,7 @@ def test_defaults_are_within_the_bounds_that_two_cores_can_fit(found: DataProfil
 
 
 @given(PROFILES, st.floats(1, 20))
+@settings(deadline=None)
 def test_more_data_never_give_a_smaller_network_and_more_repeats_never_a_larger_one(
     found: DataProfile, factor: float
 ) -> None:
