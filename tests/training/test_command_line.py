@@ -14,6 +14,7 @@ from feature_store.columns import INTERACTION_TYPES
 from serving.contracts.messages import ALGORITHMS
 from tests.training.catalogue import build_dataset
 from training.cli import app
+from training.config import load_config
 from training.data.dataset import Dataset
 from training.data.splits import temporal_split
 from training.evaluation.comparison import BASELINES, FAMILIES
@@ -86,7 +87,10 @@ def test_figures_are_written_and_printed_with_intervals_for_every_segment(world:
     result = evaluate(world, "--items", str(world / "items.parquet"), models=QUICK + ",content-based")
     assert result.exit_code == 0, result.output
     found = written(world)
-    assert set(found) == {"protocol", "split_hash", "seed", "results", "skipped", "paired_comparisons"}
+    assert set(found) == {
+        *("protocol", "split_hash", "seed", "results", "skipped", "paired_comparisons", "searches", "without_refit"),
+    }
+    assert found["searches"] == found["without_refit"] == []
     assert found["skipped"] == [] and found["protocol"].startswith("temporal") and found["split_hash"] in result.stdout
     for row in found["results"]:
         assert set(row) == {"model", "segment", "metrics", "fit_seconds", "recommend_seconds", "peak_mb"}
@@ -124,6 +128,25 @@ def test_the_figures_are_those_of_a_training_on_the_same_data(world: Path) -> No
         assert row["metrics"][name]["mean"] == pytest.approx(trained.report.metric(name), rel=0.02)  # ties aside
 
 
+def test_a_search_before_the_evaluation_finds_what_a_file_hides(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "item-knn.yaml").write_text("{neighbours: 20, shrinkage: 300.0, half_life: 5.0}")
+    search = ("--search", "0.3", "--configs", str(tmp_path), "--keep", str(tmp_path / "kept"))
+    result = evaluate(world, *search, models="item-knn,popularity")
+    assert result.exit_code == 0, result.output
+    found = {each["model"]: each for each in written(world)["searches"]}
+    assert set(found) == {"item-knn", "popularity"} and sum(each["minutes"] for each in found.values()) < 1
+    knn = found["item-knn"]
+    assert knn["value"] > knn["base_value"] and knn["adopted"] == (knn["improvement"]["low"] > 0)
+    assert f"item-knn: {knn['summary']}" in result.stderr
+    config = load_config("item-knn", knn["config"])
+    model = train_family("item-knn", build_dataset(), options=RuntimeOptions(threads=1), config=config)
+    row = next(row for row in written(world)["results"] if (row["model"], row["segment"]) == ("item-knn", "all"))
+    assert row["metrics"]["ndcg@10"]["mean"] == pytest.approx(model.report.metric("ndcg@10"), rel=0.02)  # ties aside
+    before = written(world)["searches"]
+    evaluate(world, *search, models="item-knn,popularity")
+    assert written(world)["searches"] == before  # what was searched is kept
+
+
 def test_without_items_what_reads_metadata_is_skipped_and_the_ensemble_goes_on(world: Path) -> None:
     (world / "configs").mkdir(exist_ok=True)
     (world / "configs" / "deep-learning.yaml").write_text(
@@ -148,6 +171,8 @@ def test_leave_one_out_takes_positions_for_times(world: Path, tmp_path: Path) ->
     found = written(tmp_path)
     assert found["protocol"].startswith("leave-one-out") and "positions" in result.stderr
     assert {row["segment"] for row in found["results"]} == {"all", "warm"}
+    assert [one["model"] for one in found["without_refit"]] == ["popularity", "item-knn", "collaborative"]
+    assert "without the refit on validation events" in result.stdout
 
 
 def test_repeats_are_told_from_what_is_new_where_both_may_be_recommended(world: Path) -> None:
