@@ -88,6 +88,26 @@ def online_metrics(url: str, tenant_id: str) -> pa.Table:
         return cursor.fetch_arrow_table().cast(ONLINE_METRICS)
 
 
+def followed_by_day(url: str, tenant_id: str, since: date) -> pa.Table:
+    """Answers of models on each day from `since` on, and how many of them an interaction is attributed to.
+
+    Returns the columns day (date), answers and followed (int64), without days that have none.
+    """
+    with repeatable_read(url) as cursor:
+        cursor.execute(_FOLLOWED_BY_DAY, (tenant_id, since))
+        return cursor.fetch_arrow_table()
+
+
+def newest_release_accuracy(url: str, tenant_id: str, since: date) -> pa.Table:
+    """What the models of the newest release reached on each day from `since` on, beside what they promised.
+
+    Returns the columns day, family, auc, users, and offline: the AUC at training.
+    """
+    with repeatable_read(url) as cursor:
+        cursor.execute(_NEWEST_RELEASE_ACCURACY, (tenant_id, since))
+        return cursor.fetch_arrow_table()
+
+
 _EVALUATION_EVENTS = f"""
 WITH evaluated AS MATERIALIZED (
     SELECT user_id, (row_number() OVER (ORDER BY md5(user_id), user_id) - 1)::int AS user_index
@@ -142,3 +162,22 @@ SELECT release AS {c.RELEASE}, algorithm AS {c.ALGORITHM}, count(*) AS {c.IMPRES
 FROM shown LEFT JOIN attributed USING (recommendation_id)
 GROUP BY release, algorithm ORDER BY release DESC, algorithm
 """  # noqa: S608 - constants of this code base
+
+_FOLLOWED_BY_DAY = """
+SELECT (created_at AT TIME ZONE 'UTC')::date AS day, count(*) AS answers,
+    count(attributed.recommendation_id) AS followed
+FROM impressions LEFT JOIN (
+    SELECT DISTINCT recommendation_id FROM attributions WHERE tenant_id = $1
+) AS attributed USING (recommendation_id)
+WHERE tenant_id = $1 AND release IS NOT NULL AND created_at >= $2::date::timestamp AT TIME ZONE 'UTC'
+GROUP BY day
+"""
+
+_NEWEST_RELEASE_ACCURACY = """
+SELECT day, family, online.auc, users, released.auc AS offline
+FROM daily_accuracy AS online JOIN release_models AS released USING (tenant_id, release, family)
+WHERE tenant_id = $1 AND day >= $2::date AND released.auc IS NOT NULL AND release = (
+    SELECT release FROM release_models WHERE tenant_id = $1 ORDER BY release DESC LIMIT 1
+)
+ORDER BY family, day
+"""

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = "source"
 """The metadata entry with an asset's module and line, as a path in the repository."""
 _DAILY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2), warn_window=timedelta(hours=26))
-FRESHNESS = dict.fromkeys(("lake_interactions", "lake_items", "feature_snapshot", "daily_activity"), _DAILY)
+FRESHNESS = dict.fromkeys(("lake_interactions", "lake_items", "feature_snapshot", "daily_activity", "drift"), _DAILY)
 """Assets that the nightly run makes for some tenant each day. Models have none, because a run that brings nothing new
 trains none. Dagster judges an asset and not its partitions; each tenant's export is judged by the check `freshness`."""
 

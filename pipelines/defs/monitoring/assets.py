@@ -27,6 +27,8 @@ CHECKS = {
     "types": "The types of interaction have their usual shares.",
     "categories": "The labels of the items that users choose have their usual shares.",
     "norms": "The lengths of the vectors of the items that users choose have their usual shares.",
+    "followed": "Users follow as large a share of the models' answers as usual.",
+    "accuracy": "The newest release ranks what users choose about as well as at its training.",
     "parity": "Requests see the same histories of users as training does.",
     "unknown_items": "The share of events with items that the catalogue does not have is as usual.",
 }
@@ -170,7 +172,7 @@ def _plot(name: str, found: "MeasuredDrift") -> dg.MetadataValue:
     measure = _strongest(name, found)
     if measure is None:
         raise LookupError(f"{name} has no value on the newest day")
-    labels = {"volume": "share of expected events", "unknown_items": "share of events"}
+    labels = {"volume": "share of expected events", "unknown_items": "share of events", "followed": "share of answers"}
     return limit_plot(
         found.days[-SHOWN_DAYS:],
         measure.values[-SHOWN_DAYS:],

@@ -13,6 +13,8 @@ from pipelines.resources import Installation
 
 DRIFT = "drift"
 """The name of the asset."""
+OF_RELEASE = frozenset({"accuracy", "followed"})
+"""Measures of the release that serves. They stop no publishing, since a new release is what helps."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class DriftState:
             until=until.isoformat(),
             day=day.isoformat(),
             drifted=tuple(drifted),
-            stops_publishing=bool(drifted) and action == "stop_publishing" and not lifted,
+            stops_publishing=action == "stop_publishing" and bool(set(drifted) - OF_RELEASE) and not lifted,
             lifted_by=self.lifted_by if same else None,
             lifted_because=self.lifted_because if same else None,
         )

@@ -10,6 +10,12 @@ import numpy.typing as npt
 
 from feature_store.daily_counts import DailyCounts, read_daily_counts
 from feature_store.lake import TenantLake
+from pipelines.defs.monitoring.online import (
+    ACCURACY_MARGIN,
+    OnlineAgainstOffline,
+    followed_answers,
+    online_accuracy,
+)
 from pipelines.defs.monitoring.parity import Parity, measure_parity
 from pipelines.resources import Installation
 from serving.contracts.releases import BrokenReleaseError
@@ -22,12 +28,16 @@ SHARES = ("unknown_items", "followed")
 """Measures that are shares of events; the others but `volume` are population stability indices."""
 
 
+_COUNTED = {"activity": "active users", "followed": "answers"}
+"""What a measure counts, where these are no events."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What one measure says of the newest day that it can be taken of."""
 
     measure: str
-    field: str  # of the metadata, where the measure is of one
+    field: str  # of the metadata, or a family, where the measure is of one
     day: date | None
     value: float | None  # None where it cannot be measured
     limit: float | None  # None where there is no verdict
@@ -67,7 +77,10 @@ def measure_drift(
         return None
     norms, without_norms = served_norms(installation, tenant_id, counts.item_ids)
     measures = daily_measures(counts, thresholds, norms)
+    if (followed := followed_answers(installation, tenant_id, counts.days, until)) is not None:
+        measures.append(followed)
     judgements = [judge(each, counts) for each in measures]
+    judgements += [_judge_accuracy(each) for each in online_accuracy(installation, tenant_id, until)]
     if without_norms:
         judgements.append(_undecided("norms", without_norms))
     if parity:
@@ -133,8 +146,13 @@ def _judge_parity(found: Parity) -> Judgement:
     return Judgement("parity", "", None, float(found.counts.differing_users), 0.0, not found.holds, found.text)
 
 
+def _judge_accuracy(found: OnlineAgainstOffline) -> Judgement:
+    limit = found.offline - ACCURACY_MARGIN
+    return Judgement("accuracy", found.family, None, found.auc, limit, found.is_worse, found.text)
+
+
 def _in_words(measure: DailyMeasure, row: int, value: float | None, limit: float | None, events: int) -> str:
-    counted = f"{events:,} {'active users' if measure.name == 'activity' else 'events'}"
+    counted = f"{events:,} {_COUNTED.get(measure.name, 'events')}"
     if value is None:
         return f"no verdict: {counted}, or fewer than {LEAST_EVENTS} on the same weekday of the weeks before"
     found = _value_in_words(measure.name, value, counted)
@@ -149,5 +167,5 @@ def _value_in_words(name: str, value: float, counted: str) -> str:
     if name == "volume":
         return f"{counted}, {value:.0%} of those expected by the same weekday of the weeks before"
     if name in SHARES:
-        return f"{value:.1%} of {counted}"
+        return f"{value:.1%} of {counted}{' were followed' if name == 'followed' else ''}"
     return f"population stability index {value:.3f} of {counted}"
