@@ -120,7 +120,7 @@ def promote(
     """
     from pipelines.defs.training.steps import tracking_of
     from pipelines.resources import Installation
-    from training.tracking.mlflow_store import UnknownVersionError
+    from training.tracking.versions import UnknownVersionError
 
     installation = Installation()
     _refuse_unknown(installation.database_url(), tenant)
@@ -172,7 +172,7 @@ def rollback(
     """
     from pipelines.defs.publishing.rollbacks import roll_back
     from pipelines.resources import Installation
-    from training.tracking.mlflow_store import NoPreviousVersionError
+    from training.tracking.promotions import NoPreviousVersionError
 
     installation = Installation()
     _refuse_unknown(installation.database_url(), tenant)

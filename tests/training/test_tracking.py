@@ -30,7 +30,8 @@ from training.evaluation.stored_config import UnreadableConfig
 from training.models.contract import RuntimeOptions
 from training.models.registry import load_model
 from training.tracking import stored_names
-from training.tracking.mlflow_store import ModelRef, Tracking, UnknownVersionError, UnreadableReportError
+from training.tracking.mlflow_store import Tracking
+from training.tracking.versions import ModelRef, UnknownVersionError, UnreadableReportError
 from training.train import TrainedModel, train_family
 
 pytestmark = pytest.mark.fit

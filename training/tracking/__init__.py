@@ -1,9 +1,9 @@
 """Trainings in MLflow. No other package imports mlflow.
 
-`experiments` writes runs, `mlflow_store` logs trainings and keeps the registry, `study_run` logs searches for
-hyper-parameters, `flavor` lays out a logged model, `payload` turns a training into flat metrics and parameters,
-`documentation` writes what a reader sees (`model_card`, `plots`), and `stored_names` reads names that earlier versions
-wrote. `server` runs MLflow's server behind the guard of the consoles.
+`experiments` writes runs, `mlflow_store` logs trainings, `versions` and `promotions` keep the registry, and `aliases`
+says what serves. `study_run` logs searches for hyper-parameters, `flavor` lays out a logged model, `payload` turns a
+training into flat metrics and parameters, `documentation` writes what a reader sees (`model_card`, `plots`), and
+`stored_names` reads names that earlier versions wrote. `server` runs MLflow's server behind the guard of the consoles.
 """
 
 from typing import TYPE_CHECKING

@@ -30,7 +30,7 @@ from training.tracking.model_card import family_card, version_card
 from training.train import TrainedModel
 
 if TYPE_CHECKING:
-    from training.tracking.mlflow_store import ModelRef
+    from training.tracking.versions import ModelRef
 
 CODE_TAG = "code_version"
 _SOURCE = "training/train.py"

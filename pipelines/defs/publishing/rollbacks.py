@@ -11,7 +11,9 @@ from pipelines.io_managers import value_key, values_folder
 from pipelines.resources import Installation
 from training.models.registry import families
 from training.tracking.aliases import PREVIOUS, Hold
-from training.tracking.mlflow_store import ModelRef, NoPreviousVersionError, Tracking, registered_name
+from training.tracking.mlflow_store import Tracking
+from training.tracking.promotions import NoPreviousVersionError
+from training.tracking.versions import ModelRef, registered_name
 
 
 @dataclass(frozen=True)

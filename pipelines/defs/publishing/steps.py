@@ -18,7 +18,7 @@ from pipelines.resources import Installation
 from serving.contracts.releases import ITEMS_FILE, ReleaseManifest
 from serving.release import ReleaseMember, newest_manifest, publish, release_folder
 from training.tracking.aliases import IN_MLFLOW
-from training.tracking.mlflow_store import ModelRef, UnknownVersionError, registered_name
+from training.tracking.versions import ModelRef, UnknownVersionError, registered_name
 
 _SNAPSHOT_NOTE, _POSITIONS_NOTE = "snapshot", "positions"
 """Notes of a release: the snapshot whose item table it has, and the id of the order of its items."""

@@ -16,7 +16,7 @@ from training.evaluation.report import EvaluationReport
 from training.evaluation.stored_config import UnreadableConfig
 from training.evaluation.user_values import UserValues
 from training.models.contract import ModelConfig
-from training.tracking.mlflow_store import ModelRef, UnreadableReportError
+from training.tracking.versions import ModelRef, UnreadableReportError
 from training.train import EvaluatedModel, evaluate_family
 
 

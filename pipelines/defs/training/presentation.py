@@ -10,7 +10,8 @@ from pipelines.presentation import Cell, line_plot
 from training.evaluation.report import EvaluationReport
 
 if TYPE_CHECKING:
-    from training.tracking.mlflow_store import ModelRef, Tracking
+    from training.tracking.mlflow_store import Tracking
+    from training.tracking.versions import ModelRef
     from training.train import TrainedModel
 
 COMPARED_METRICS = ("ndcg@10", "recall@10", "hit_rate@10", "mrr", "auc", "coverage@10")

@@ -21,7 +21,8 @@ from training.evaluation.report import EvaluationReport
 from training.evaluation.serving_cost import serving_cost
 from training.evaluation.user_values import UserValues
 from training.models.contract import ModelConfig, RuntimeOptions
-from training.tracking.mlflow_store import ModelRef, Tracking, registered_name
+from training.tracking.mlflow_store import Tracking
+from training.tracking.versions import ModelRef, registered_name
 from training.train import TrainedModel, train_family
 
 POSITIONS_TAG = "positions_id"

@@ -15,9 +15,9 @@ from pipelines.defs.tuning.records import SearchRecord
 from training.data.splits import Split
 from training.evaluation.stored_config import UnreadableConfig
 from training.models.contract import ModelConfig
-from training.tracking.mlflow_store import UnreadableReportError
 from training.tracking.searches import newest_search, store_search, tuning_experiment
 from training.tracking.study_run import StudyRun, study_run
+from training.tracking.versions import UnreadableReportError
 from training.tuning.family_search import search_family
 from training.tuning.halving import SearchStoppedError
 from training.tuning.results import StudyResult, TrialResult
