@@ -51,7 +51,7 @@ class Searched:
     instance: dg.DagsterInstance
 
     def train(self) -> dg.ExecuteInProcessResult:
-        names = ["lake_interactions", "lake_items", "feature_snapshot", "popularity"]
+        names = ["lake_interactions", "lake_items", "feature_snapshot", "training_plan", "popularity"]
         result = self.execute(RETRAIN, [dg.AssetKey(name) for name in names])
         assert result.success
         return result

@@ -13,7 +13,7 @@ from pipelines.defs.training.families import base_models_of, configuration_key, 
 from pipelines.defs.training.presentation import run_link
 from pipelines.defs.tuning.records import search_record
 from pipelines.jobs import SEARCH, SEARCHING, TUNING_GROUP, WORK_TAG
-from pipelines.partitions import tenants
+from pipelines.partitions import runs_of_tenants, tenants
 from pipelines.presentation import SUMMARY, line_plot
 from pipelines.resources import Installation
 from pipelines.runs import waiting_work
@@ -32,6 +32,7 @@ search_job = dg.define_asset_job(
     SEARCH,
     selection=dg.AssetSelection.groups(TUNING_GROUP),
     executor_def=dg.in_process_executor,
+    config=runs_of_tenants(),
     tags={WORK_TAG: SEARCHING},
     description="Searches for better hyper-parameters of a family, while no training waits or runs.",
 )
