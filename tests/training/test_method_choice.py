@@ -98,7 +98,7 @@ def test_transitions_of_a_large_catalogue_are_refused() -> None:
 
 
 @pytest.mark.fit
-@pytest.mark.parametrize("name", ["sparse", "some-repeats", "sessions"])
+@pytest.mark.parametrize("name", ["some-repeats", "sessions"])
 def test_collaborative_is_no_worse_than_the_baseline_by_its_defaults(name: str) -> None:
     """At least 97 % of item-knn, or not shown to be below that."""
     split = leave_one_out_split(generate_world(WORLDS[name]), max_users=2_000)
