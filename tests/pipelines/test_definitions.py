@@ -96,7 +96,7 @@ def test_every_asset_names_owners_code_and_columns_and_no_path_of_this_machine(i
     assert [column.name for column in columns["lake_items"].columns] == LAKE_ITEMS.names
     assert all(column.description for schema in columns.values() for column in schema.columns)
     fresh = {name for name, node in shown.items() if node.freshness_policy is not None}
-    assert fresh == {"lake_interactions", "lake_items", "feature_snapshot", "daily_activity"}
+    assert fresh == {"lake_interactions", "lake_items", "feature_snapshot", "daily_activity", "drift"}
     plain = build_definitions(installation).resolve_asset_graph().get(dg.AssetKey("lake_items"))
     assert list(plain.owners) == ["team:recommendations"] and "dagster/code_references" not in plain.metadata
 
