@@ -160,22 +160,6 @@ def exclude_seen(url: str, tenant_id: str) -> SeenPolicy:
         return seen_policy(_value(cursor, query, tenant_id))
 
 
-def count_new_interactions(url: str, tenant_id: str, lower_xid: int, at_most: int, cluster: str | None = None) -> int:
-    """The number of committed interactions from `lower_xid` on, or of all where that is an id of another cluster.
-
-    Counting stops at `at_most`.
-    """
-    with repeatable_read(url) as cursor:
-        return _value(
-            cursor,
-            "SELECT count(*) FROM (SELECT FROM interactions "
-            "WHERE tenant_id = $1 AND xid >= $2::text::xid8 LIMIT $3::bigint) AS counted",
-            tenant_id,
-            str(_here(cursor, lower_xid, cluster)),
-            at_most,
-        )
-
-
 @dataclass(frozen=True)
 class Unexported:
     """What no export of a tenant has seen yet."""

@@ -1,5 +1,6 @@
 """Whether a tenant has enough new interactions to retrain its models."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from configs.settings import PipelineSettings
@@ -28,19 +29,22 @@ class PendingInteractions:
 
 
 def pending_interactions(
-    installation: Installation, tenant_id: str, settings: PipelineSettings | None = None
-) -> PendingInteractions:
-    """Count a tenant's new interactions, those of the database up to the larger of the two thresholds.
+    installation: Installation, settings: Mapping[str, PipelineSettings]
+) -> dict[str, PendingInteractions]:
+    """Count tenants' new interactions, those of the database up to the largest of their thresholds.
 
+    One query counts for all tenants, since a sensor has a minute for thousands of them.
     An export without a training, as the job `measure_drift` makes, takes none of them away.
 
-    settings: in force for the tenant; None: those of the installation.
+    settings: in force, by tenant.
     """
-    cursor = TenantLake(installation.paths.lake, tenant_id).cursor()
-    settings = settings or installation.pipeline
-    at_most = max(settings.retrain_after, settings.first_model_after)
-    url = installation.database_url()
-    new = sources.count_new_interactions(url, tenant_id, cursor.next_xid, at_most, cursor.cluster)
-    snapshot = newest_snapshot(installation, tenant_id)
-    unseen = 0 if snapshot is None else max(0, cursor.rows - snapshot.cursor.rows)
-    return PendingInteractions(cursor.rows, new + unseen, cursor.next_xid)
+    cursors = {tenant: TenantLake(installation.paths.lake, tenant).cursor() for tenant in settings}
+    places = {tenant: (cursor.next_xid, cursor.cluster) for tenant, cursor in cursors.items()}
+    at_most = max((max(each.retrain_after, each.first_model_after) for each in settings.values()), default=0)
+    found = {}
+    for counted in sources.unexported(installation.database_url(), places, at_most):
+        cursor, snapshot = cursors[counted.tenant_id], newest_snapshot(installation, counted.tenant_id)
+        unseen = 0 if snapshot is None else max(0, cursor.rows - snapshot.cursor.rows)
+        new = counted.interactions + unseen
+        found[counted.tenant_id] = PendingInteractions(cursor.rows, new, cursor.next_xid)
+    return found

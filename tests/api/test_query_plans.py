@@ -195,7 +195,7 @@ def test_an_export_of_what_is_new(url: str, plans: Plans, tmp_path: Path) -> Non
     assert row is not None
     with sources.read_new_interactions(url, "big", int(row[0])) as new:
         assert sum(batch.num_rows for batch in new.batches) >= TAIL
-    assert sources.count_new_interactions(url, "big", int(row[0]), 5_000) >= TAIL
+    assert sources.unexported(url, {"big": (int(row[0]), None)}, 5_000)[0].interactions >= TAIL
     assert plans.indexes("interactions") == {"interactions_xid_idx"}
 
 

@@ -165,10 +165,10 @@ def test_counting_new_interactions_stops_at_its_bound(
     database_url: str, connection: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     add_interactions(connection, TENANT, [(f"u{n}", "i1") for n in range(7)])
-    assert sources.count_new_interactions(database_url, TENANT, 0, at_most=5) == 5
+    assert sources.unexported(database_url, {TENANT: (0, None)}, 5)[0].interactions == 5
     cursor = export_interactions(database_url, tmp_path, TENANT).upper_xid
     add_interactions(connection, TENANT, [("u8", "i1")])
-    assert sources.count_new_interactions(database_url, TENANT, cursor, at_most=5) == 1
+    assert sources.unexported(database_url, {TENANT: (cursor, None)}, 5)[0].interactions == 1
 
 
 def test_the_catalogue_is_exported_at_its_version_without_deleted_items(

@@ -128,7 +128,7 @@ def test_new_rows_come_and_the_erased_go_after_a_dump_and_a_restore_into_a_new_c
     assert users(lake) == ["cy", "dan"]
     cursor = TenantLake(lake, TENANT).cursor()
     assert sources.oldest_erasure(new.url, TENANT, cursor.next_xid, cursor.cluster) is None
-    assert sources.count_new_interactions(new.url, TENANT, cursor.next_xid, 9, cursor.cluster) == 0
+    assert sources.unexported(new.url, {TENANT: (cursor.next_xid, cursor.cluster)}, 9)[0].interactions == 0
 
 
 def test_a_restore_to_an_older_moment_takes_later_rows_away_and_leaves_those_that_were_not_kept(

@@ -3,10 +3,10 @@
 import dagster as dg
 
 from pipelines.jobs import RETRAIN
-from pipelines.partitions import TENANTS
+from pipelines.partitions import TENANT_TAG, TENANTS
 from pipelines.pending_interactions import pending_interactions
 from pipelines.resources import Installation
-from pipelines.runs import active_run
+from pipelines.runs import active_runs
 from pipelines.tenant_settings import all_tenant_settings
 
 
@@ -27,11 +27,14 @@ def nightly(cron: str, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinitio
         first = installation.pipeline.first_model_after
         requests = []
         of_tenants = all_tenant_settings(installation)
-        for tenant in sorted(context.instance.get_dynamic_partitions(TENANTS)):
-            if not of_tenants[tenant].training.nightly:
-                continue
-            pending = pending_interactions(installation, tenant)
-            if pending.in_lake + pending.new >= first and not active_run(context.instance, tenant):
+        active = {run.tags[TENANT_TAG] for run in active_runs(context.instance, RETRAIN)}
+        idle = [
+            tenant
+            for tenant in sorted(context.instance.get_dynamic_partitions(TENANTS))
+            if tenant not in active and of_tenants[tenant].training.nightly
+        ]
+        for tenant, pending in pending_interactions(installation, dict.fromkeys(idle, installation.pipeline)).items():
+            if pending.in_lake + pending.new >= first:
                 tags = {"trigger": "nightly"}
                 requests.append(dg.RunRequest(run_key=f"{tenant}:{scheduled}", partition_key=tenant, tags=tags))
         return requests or dg.SkipReason(f"no tenant is idle and has {first} interactions")
