@@ -1,5 +1,6 @@
 """`collaborative` and `content-based` choose how they learn by events that they hold out of their own data."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import scipy.sparse as sp
 
 from tests.fixtures.worlds import WORLDS, generate_world
 from tests.training.catalogue import build_dataset, histories
-from training.config import config_for
+from training.config import config_for, load_config
 from training.data.dataset import Dataset, Interactions, ItemTable
 from training.data.profile import DataProfile
 from training.data.splits import Holdout, last_moments, leave_one_out_split
@@ -62,6 +63,12 @@ def test_a_configuration_that_names_no_method_means_what_it_meant() -> None:
     assert config_for("content-based", PROFILE, {"held_out_users": 0}) == config_for(
         "content-based", PROFILE
     ).model_copy(update={"held_out_users": 0})
+
+
+def test_a_large_catalogue_of_repeated_items_keeps_what_was_chosen_for_such_data() -> None:
+    large = replace(PROFILE, n_items=60_000, repeat_share=0.5)
+    assert config_for("collaborative", large) == load_config("collaborative")
+    assert config_for("collaborative", replace(large, repeat_share=0.1)).model_dump()["method"] == "auto"
 
 
 @pytest.mark.fit

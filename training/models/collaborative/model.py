@@ -96,8 +96,12 @@ class Collaborative(LinearRecommender):
     def default_config(cls, profile: DataProfile) -> CollaborativeConfig:
         """`auto`, with a ridge of twice the events of an item and a half-life of twice the events of a user.
 
-        The constants fit MovieLens and sparse data alike (docs/evaluation.md).
+        The constants fit MovieLens and sparse data alike (docs/evaluation.md). Large catalogues whose users repeat
+        items keep the file's values, which were chosen on such data, because a choice has not been measured there.
         """
+        given = CollaborativeConfig.model_validate(family_values(cls.family))
+        if profile.repeat_share >= MIN_REPEAT_SHARE and profile.n_items > given.closed_form_items:
+            return given
         values = {
             "method": "auto",
             "regularisation": preferred_number(RIDGE_PER_EVENT * max(1, profile.events_per_item), 10, 1_000),
