@@ -5,10 +5,10 @@ The parts are real processes. How long an answer takes meanwhile is judged by `m
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ import pytest
 
 from api.database.migrate import upgrade
 from tests.api.conftest import Tenants
+from tests.fixtures.folders import open_folder
 from tests.fixtures.live import api_process
 from tests.fixtures.model_server import ModelServer, model_server
 from tests.fixtures.platform import PATIENCE_SECONDS, ROOT, free_ports, wait_until
@@ -151,9 +152,9 @@ def test_a_hung_and_a_killed_model_server_and_garbage_in_its_place_are_labelled_
 
 @pytest.fixture
 def state() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="recommendai-postgres-") as folder:
-        Path(folder).chmod(0o755)  # the server's user must get in
-        yield Path(folder)
+    folder = open_folder("postgres")
+    yield folder
+    shutil.rmtree(folder)
 
 
 class Postgres:

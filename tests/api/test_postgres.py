@@ -11,7 +11,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import pytest
 
 from configs.local.os_user import postgres_user
 from configs.local.postgres_cluster import binaries
+from tests.fixtures.folders import open_folder
 from tests.fixtures.postgres import REPOSITORY
 
 pytestmark = pytest.mark.service
@@ -94,9 +94,9 @@ class Owner:
 
 @pytest.fixture
 def state() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="recommendai-postgres-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder) / "state"
+    folder = open_folder("postgres")
+    yield folder / "state"
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

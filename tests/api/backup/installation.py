@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from typing import Any
 import psycopg
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from api.cli import all_commands
 from api.database.engine import role_of
 from api.database.migrate import upgrade
 from api.database.scope import TenantScope
@@ -31,6 +32,7 @@ from pipelines.instance import open_instance
 from pipelines.partitions import TENANTS
 from tests.api.conftest import Tenants
 from tests.feature_store.rows import add_interactions, add_items
+from tests.fixtures.folders import open_folder
 from tests.fixtures.mlflow_store import mlflow_store
 from tests.fixtures.platform import ROOT, wait_until
 from training.tracking.mlflow_store import Tracking
@@ -41,6 +43,8 @@ ADMIN = "boss@acme.example"
 PASSWORD = "correct horse battery staple 7"
 RELEASE = "20250101-000000-000000"
 SECRET = "a secret of the tests, of more than 32 bytes"
+DROPPED = ("DATABASE_URL", "DATABASE_OWNER_URL", "POSTGRES_PORT", "JOURNAL_COPY_DIR", "MLFLOW_TRACKING_URI")
+"""What of this process's environment is not the installation's."""
 
 
 @dataclass
@@ -85,17 +89,17 @@ def command(*arguments: str, state: Path, **environment: str) -> "subprocess.Com
     )
 
 
+def refusal(*arguments: str, state: Path, **environment: str) -> str:
+    """What such a command says that must fail, called in this process."""
+    settings = dict.fromkeys(DROPPED) | {"RECOMMENDAI_STATE_DIR": str(state)} | environment
+    done = CliRunner().invoke(all_commands(), arguments, env=settings, catch_exceptions=False)
+    assert (done.exit_code, done.stdout) == (1, "")
+    return done.stderr
+
+
 def settings_of(state: Path, more: Mapping[str, str]) -> dict[str, str]:
-    dropped = {"DATABASE_URL", "DATABASE_OWNER_URL", "POSTGRES_PORT", "JOURNAL_COPY_DIR", "MLFLOW_TRACKING_URI"}
-    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    kept = {name: value for name, value in os.environ.items() if name not in DROPPED}
     return {**kept, "POSTGRES_SHARED_BUFFERS": "16MB", "RECOMMENDAI_STATE_DIR": str(state), **more}
-
-
-def open_folder() -> Path:
-    """A temporary folder that PostgreSQL's user may pass through."""
-    folder = Path(tempfile.mkdtemp(prefix="recommendai-backup-"))
-    folder.chmod(0o755)
-    return folder
 
 
 @contextmanager
@@ -118,7 +122,7 @@ def bundled(state: Path) -> Iterator[Place]:
 def installation(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """An installation with two tenants, users, a lake, a release, an experiment, a history and secrets."""
     monkeypatch.setenv("DAGSTER_HOME", "")  # opening an instance sets it
-    parent = open_folder()
+    parent = open_folder("backup")
     state = parent / "state"
     state.mkdir(mode=0o755)
     try:

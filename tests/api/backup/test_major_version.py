@@ -9,7 +9,8 @@ import pytest
 
 from configs.local.postgres_cluster import MAJOR
 from configs.settings import PathSettings
-from tests.api.backup.installation import ERASED, STAYS, TENANT, Place, bundled, command, fill, open_folder
+from tests.api.backup.installation import ERASED, STAYS, TENANT, Place, bundled, command, fill
+from tests.fixtures.folders import open_folder
 from tests.fixtures.older_postgres import OLDER, older_postgres
 
 pytestmark = pytest.mark.service
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.service
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    folder = open_folder()
+    folder = open_folder("backup")
     yield folder
     shutil.rmtree(folder)
 
