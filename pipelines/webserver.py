@@ -27,7 +27,8 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
         return [guard, *super().build_middleware()]
 
     def build_routes(self) -> list[BaseRoute]:
-        return [Route(METRICS_PATH, PipelineMetrics(Installation()).respond), *super().build_routes()]
+        metrics = Route(METRICS_PATH, PipelineMetrics(Installation()).respond)
+        return [metrics, *super().build_routes()]  # type: ignore[no-untyped-call]
 
 
 def main() -> None:
