@@ -2,7 +2,6 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,8 @@ def _places(asset: object) -> dict[dg.AssetKey, tuple[str, int]]:
     """The file in the repository and the line of the function that makes each asset. Plug-ins have none."""
     if not isinstance(asset, dg.AssetsDefinition):
         return {}
-    function: Callable[..., Any] = getattr(asset.op.compute_fn, "decorated_fn", asset.op.compute_fn)
+    compute: Any = asset.op.compute_fn
+    function = getattr(compute, "decorated_fn", compute)
     file = Path(inspect.getsourcefile(function) or "").resolve()
     if not file.is_relative_to(ROOT):
         return {}
