@@ -20,7 +20,6 @@ from tests.fixtures.mlflow_store import mlflow_store
 from tests.notebooks.test_notebooks import FOLDER, run
 from tests.training.catalogue import build_dataset
 from training.data.dataset import load_snapshot
-from training.evaluation.promotion import Decision
 from training.models.contract import RuntimeOptions
 from training.tracking.mlflow_store import Tracking
 from training.train import train_family
@@ -74,7 +73,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     for family in ("collaborative", "popularity"):
         trained = train_family(family, dataset, options=RuntimeOptions(threads=1))
         first = tracking.log(trained, TENANT)
-        tracking.record_decision(first, Decision(True, "the first of its family"))
+        tracking.promote_by_hand(TENANT, family, first.version, by="somebody", reason="the first of its family")
         tracking.log(trained, TENANT)
         trained.save_served(root / "served" / family)
         members[family] = ReleaseMember(first.version, root / "served" / family)
@@ -113,7 +112,7 @@ def test_versions_are_compared_from_the_registry(platform: Tracking) -> None:
     assert (versions["low"] <= versions["ndcg@10"]).all() and (versions["ndcg@10"] <= versions["high"]).all()
     assert {("newest", "warm"), ("champion", "warm")} <= set(names["segments"].index)
     assert names["different"].empty and names["card"].startswith("## collaborative of acme, version 2")
-    assert "the first of its family" in names["reasons"]["reason"].tolist()
+    assert "promoted by somebody: the first of its family" in names["reasons"]["reason"].tolist()
 
 
 def test_a_list_is_taken_apart(platform: Tracking) -> None:
