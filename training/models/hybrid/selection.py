@@ -1,17 +1,17 @@
 """Whether a hybrid is an ensemble or one of its base models, by their NDCG@10 on the same held-out users.
 
-An ensemble must be worth what it costs. The difference between the best ensemble and the best base model is paired by
-user, with its standard error over users:
+The difference between the best ensemble and the best base model is paired by user, with its standard error over users:
 
-1. The ensemble is chosen where it is better by more than one standard error.
-2. The base model is chosen where the ensemble is worse by more than one standard error.
-3. Between the two, the simpler one is chosen, as by the one-standard-error rule of Breiman et al. (1984): the base
-   model. But where the best base model leads the next one by no more than a standard error, it is unknown which of them
-   is best, and the ensemble is chosen because it needs no such guess. That happens where users are few.
+1. The ensemble is chosen where it is better.
+2. The base model is chosen where the ensemble is not better. But where the ensemble is worse by no more than a standard
+   error, and the best base model leads the next one by no more than a standard error, it is unknown which of them is
+   best, and the ensemble is chosen because it needs no such guess. That happens where users are few.
 
-With many users a base model is so chosen unless the ensemble is shown better. The best of several alternatives looks
-better than it is. Therefore both sides are chosen again for each fold of users, by the other folds, and the difference
-is measured on that fold.
+The best of several alternatives looks better than it is. Therefore both sides are chosen again for each fold of users,
+by the other folds, and the difference is measured on that fold.
+
+Much popularity makes the lists of all users alike. So an ensemble whose lists have fewer than `MIN_DIVERSITY_SHARE` of
+the items in those of the best base model is no alternative, unless it is better than all others by `DIVERSITY_WORTH`.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,11 @@ import numpy.typing as npt
 
 from training.evaluation.intervals import Estimate, paired_difference
 from training.models.contract import Doubles
+
+MIN_DIVERSITY_SHARE = 0.8
+"""Distinct items in the lists of an ensemble, as a share of those in the lists of the best base model."""
+DIVERSITY_WORTH = 0.05
+"""Share of the NDCG that lists of such diversity may cost."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ def choose_components(
     best, family = singles[order[0]], families[order[0]]
     if not ensembles:
         return HybridChoice(best, Estimate(mean=0.0), f"{family} alone: no weights of an ensemble could be learned")
+    ensembles = _diverse(ensembles, best)
     ensemble = _best(ensembles, queries, everyone, tolerance)
     ensemble_ndcg, single_ndcg = np.empty(len(everyone)), np.empty(len(everyone))
     for held in np.unique(queries.fold):
@@ -91,16 +97,21 @@ def choose_components(
     pair = queries.by_user(ensemble_ndcg), queries.by_user(single_ndcg)
     gain, error = paired_difference(*pair), _standard_error(pair[0] - pair[1])
     says = f"ensemble {_relative(gain, best.ndcg)} of its NDCG@10 on {len(pair[0]):,} users"
-    if gain.mean > error:
-        return HybridChoice(
-            ensemble, gain, f"{_names(families, ensemble)}: better than {family} alone by over a standard error, {says}"
-        )
+    if gain.mean > 0:
+        return HybridChoice(ensemble, gain, f"{_names(families, ensemble)}: better than {family} alone, {says}")
     if gain.mean >= -error and len(order) > 1:
         lead = queries.by_user(best.query_ndcg - singles[order[1]].query_ndcg)
         if lead.mean() <= _standard_error(lead):
             reason = f"neither better nor worse than {family} alone, which is no better than {families[order[1]]}"
             return HybridChoice(ensemble, gain, f"{_names(families, ensemble)}: {reason}; {says}")
     return HybridChoice(best, gain, f"{family} alone: {says}")
+
+
+def _diverse(ensembles: Sequence[RankerOption], best: RankerOption) -> Sequence[RankerOption]:
+    """The ensembles whose lists are about as diverse as those of the best base model; all where that costs too much."""
+    diverse = [option for option in ensembles if option.diversity >= MIN_DIVERSITY_SHARE * best.diversity]
+    reached = max(option.ndcg for option in (*diverse, best))
+    return diverse if diverse and reached >= (1 - DIVERSITY_WORTH) * max(each.ndcg for each in ensembles) else ensembles
 
 
 def _best(
