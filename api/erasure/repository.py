@@ -31,12 +31,15 @@ class ErasureRepository:
 
 
 def may_stay_sql(row: str) -> str:
-    """A condition: the row's user is not erased, or was erased before `created_at` and has come back since.
+    """A condition: the row's tenant is not deleted, and its user is not erased, or has come back since.
+
+    A user has come back where the erasure is older than `created_at` and there is such a user again.
 
     row: the name of a table with `tenant_id, user_id, created_at`.
     """
     return f"""
-        NOT EXISTS (
+        NOT EXISTS (SELECT FROM tenants WHERE tenants.id = {row}.tenant_id AND tenants.deleted_at IS NOT NULL)
+        AND NOT EXISTS (
             SELECT FROM tombstones
             WHERE tombstones.tenant_id = {row}.tenant_id AND tombstones.user_id = {row}.user_id
                 AND ({row}.created_at <= tombstones.erased_at OR NOT EXISTS (

@@ -6,6 +6,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.base import ONE_ROW_PER_TENANT
 from api.database.engine import Pool
+from api.database.erasure_lock import ERASE_ALONE
 from api.database.scope import TenantScope
 from api.database.tables import all_tables
 from api.tenants.tables import Tenant
@@ -47,8 +48,9 @@ class TenantRepository:
         """Delete the tenant's rows in every table, and mark its own row as deleted, so that the id is not used again.
 
         The tenant's own row is marked first. The pipeline locks that row while it adds counts, so that one of the two
-        waits for the other.
+        waits for the other. Impressions that wait to be written find it marked, once those under way are written.
         """
+        await (await self._session.connection()).execute(text(ERASE_ALONE))
         statement = update(Tenant).where(col(Tenant.id) == scope.tenant_id).values(deleted_at=func.now())
         await self._session.exec(statement)
         await (await self._session.connection()).execute(_FORGET_FAILURES, {"tenant": scope.tenant_id})

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -10,6 +11,8 @@ import pytest
 
 from api.database.engine import Database
 from api.recommendations.impressions import BATCH, ImpressionLog, ImpressionRow
+from api.tenants.service import delete_tenant
+from tests.api.conftest import Tenants
 
 
 def shown(score: float = 0.5, user: str = "ann") -> ImpressionRow:
@@ -67,3 +70,18 @@ def test_a_row_that_cannot_be_stored_does_not_hold_up_the_next(database_url: str
 
     with_log(database_url, work)
     assert count(database_url) == 1
+
+
+def test_what_waits_when_its_tenant_is_deleted_is_not_written(tenants: Tenants, database_url: str) -> None:
+    tenants.create("shop")
+    tenants.create("books")
+
+    async def work(log: ImpressionLog) -> None:
+        log.record(shown())
+        log.record(replace(shown(), tenant_id="books"))
+        await asyncio.to_thread(tenants.run, lambda session: delete_tenant(session, "shop"))
+        await log.flush()
+
+    with_log(database_url, work)
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT tenant_id FROM impressions").fetchall() == [("books",)]
