@@ -60,7 +60,7 @@ def fill_lake(paths: PathSettings) -> None:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     """Two versions of two families, of which one serves."""
     root = tmp_path_factory.mktemp("platform")
     paths = PathSettings(state_dir=root)
@@ -90,7 +90,7 @@ def shown(names: dict[str, Any], *frames: str) -> str:
     return "".join(names[frame]._repr_html_() for frame in frames)
 
 
-def test_a_lake_is_read_in_place_and_foreign_text_stays_text(platform: Tracking) -> None:
+def test_a_lake_is_read_in_place_and_foreign_text_stays_text(registry: Tracking) -> None:
     names = run(FOLDER / "tenant_lake.ipynb")
     assert names["tenant"] == TENANT
     assert names["by_type"]["interactions"].sum() == len(build_dataset().interactions) == names["per_user"].sum()
@@ -104,7 +104,7 @@ def test_a_lake_is_read_in_place_and_foreign_text_stays_text(platform: Tracking)
     assert 0 < names["returning"] <= 1 and names["tail"]["items"].item() == build_dataset().n_items
 
 
-def test_versions_are_compared_from_the_registry(platform: Tracking) -> None:
+def test_versions_are_compared_from_the_registry(registry: Tracking) -> None:
     names = run(FOLDER / "compare_versions.ipynb")
     versions = names["versions"]
     assert set(versions["family"]) == {"collaborative", "popularity"}
@@ -115,7 +115,7 @@ def test_versions_are_compared_from_the_registry(platform: Tracking) -> None:
     assert "promoted by somebody: the first of its family" in names["reasons"]["reason"].tolist()
 
 
-def test_a_list_is_taken_apart(platform: Tracking) -> None:
+def test_a_list_is_taken_apart(registry: Tracking) -> None:
     names = run(FOLDER / "why_this_list.ipynb")
     assert names["chosen"] == "collaborative" and len(names["listed"]) == 10
     liked = {names["title"](item) for item in names["popular"]}
@@ -125,14 +125,14 @@ def test_a_list_is_taken_apart(platform: Tracking) -> None:
     assert names["effects"].max() > 0 and USER not in shown(names, "listed", "overlap")
 
 
-def test_an_idea_becomes_a_version_that_serves_nobody(platform: Tracking) -> None:
-    before = platform.champion(TENANT, "popularity")
+def test_an_idea_becomes_a_version_that_serves_nobody(registry: Tracking) -> None:
+    before = registry.champion(TENANT, "popularity")
     names = run(FOLDER / "idea_to_version.ipynb")
-    ref, tags = names["ref"], platform.client.get_run(names["ref"].run_id).data.tags
+    ref, tags = names["ref"], registry.client.get_run(names["ref"].run_id).data.tags
     assert names["best"] in names["tried"] and names["verdict"] in ("better", "worse", "not shown to differ")
     assert names["difference"].low <= names["difference"].mean <= names["difference"].high
-    assert platform.report(ref).config.half_life_days == names["best"]
-    assert tags["positions_id"] and tags["experiment"] and platform.champion(TENANT, "popularity") == before != ref
+    assert registry.report(ref).config.half_life_days == names["best"]
+    assert tags["positions_id"] and tags["experiment"] and registry.champion(TENANT, "popularity") == before != ref
 
 
 def test_the_new_notebooks_are_among_those_without_outputs() -> None:

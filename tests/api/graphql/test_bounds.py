@@ -29,7 +29,7 @@ from api.http.bodies import MAX_VALUES
 from api.http.problems import Invalid
 from configs.settings import ApiSettings, LimitSettings
 from tests.api.graphql.calls import HEALTH, RECOMMENDATIONS, VERSION, data, run
-from tests.api.test_limits import away_from_the_end_of_a_minute  # noqa: F401 - a fixture
+from tests.api.test_limits import one_minute  # noqa: F401 - a fixture
 from tests.fixtures.backend import Backend
 
 QUICK_SECONDS = 60.0  # an attack takes minutes; on an idle machine all of these take milliseconds
