@@ -34,14 +34,15 @@ def named_method(config: "CollaborativeConfig", n_items: int) -> Method:
 
 
 def candidates_of(config: "CollaborativeConfig", n_items: int) -> list[Method]:
-    """What `auto` tries, the method that it would take without a choice in front."""
+    """What `auto` tries: in front what it would take without a choice, at the end what time may be too short for."""
     first = named_method(config, n_items)
     neighbours = Method(name="neighbours", half_life=config.half_life)
     ease = Method(name="ease", regularisation=config.regularisation, half_life=config.half_life)
-    others = [ease.model_copy(update={"regularisation": config.regularisation * factor}) for factor in RIDGES]
+    ridges = [ease.model_copy(update={"regularisation": config.regularisation * factor}) for factor in RIDGES]
+    transitions = []
     if first.name == "transitions":
-        others.append(first.model_copy(update={"regularisation": config.transition_regularisation * LESS}))
+        transitions.append(first.model_copy(update={"regularisation": config.transition_regularisation * LESS}))
     elif config.decay_half_lives and n_items <= config.single_transition_items:
         ridge = config.regularisation
-        others.append(Method(name="transitions", regularisation=ridge, half_life=SINGLE_HALF_LIFE))
-    return list(dict.fromkeys([first, neighbours, ease, *others]))
+        transitions.append(Method(name="transitions", regularisation=ridge, half_life=SINGLE_HALF_LIFE))
+    return list(dict.fromkeys([first, neighbours, ease, *transitions, *ridges]))

@@ -49,7 +49,7 @@ class CollaborativeConfig(LinearConfig):
         description="largest number of items times half-lives for that regression, whose cost grows with its cube",
     )
     single_transition_items: int = Field(
-        default=13_000, ge=0, description="largest catalogue for which `auto` tries transitions with one half-life"
+        default=20_000, ge=0, description="largest catalogue for which `auto` tries transitions with one half-life"
     )
     regularisation: float = Field(default=1000.0, gt=0, description="ridge of EASE")
     closed_form_items: int = Field(default=20_000, ge=0, description="largest catalogue of which EASE covers all items")
