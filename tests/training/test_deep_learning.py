@@ -21,6 +21,7 @@ from tests.training.catalogue import build_dataset
 from training.data.dataset import Interactions
 from training.data.splits import leave_one_out_split
 from training.evaluation.report import evaluate_model
+from training.models.content_based.encoder import ContentEncoder
 from training.models.contract import RuntimeOptions
 from training.models.deep_learning.attribution import Fidelity, measure_fidelity
 from training.models.deep_learning.checkpoint import Checkpoint
@@ -313,6 +314,19 @@ def test_time_ends_a_fit_and_the_best_state_is_kept() -> None:
     assert model.training["stopped"] == "time"
     assert 1 <= model.training["best_epoch"] <= len(model.training["validation"])
     assert max(model.training["validation"]) == model.training["validation"][model.training["best_epoch"] - 1]
+
+
+@pytest.mark.fit
+def test_a_fit_whose_time_is_over_once_content_is_encoded_learns_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    transform = ContentEncoder.transform
+
+    def slowly(encoder: ContentEncoder, metadata: list[dict[str, Any]]) -> Any:
+        time.sleep(0.3)
+        return transform(encoder, metadata)
+
+    monkeypatch.setattr(ContentEncoder, "transform", slowly)
+    model = DeepLearning(SMALL).fit(build_dataset(), RuntimeOptions(threads=1, max_seconds=0.3))
+    assert np.isfinite(model.score(histories_of([1, 2], seed=0))).all()
 
 
 @pytest.mark.fit

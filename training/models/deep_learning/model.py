@@ -73,6 +73,8 @@ BATCH = 256
 
 _EARLIER_TENSORS = {"users.trend.": "users.popularity_weights.", "again.": "repeat_consumption."}
 """Prefixes of tensor names that earlier versions saved -> the present ones."""
+_LEAST_SHARE = 0.1
+"""Share of the time of a fit that is left for steps, however long content took to encode."""
 _FIDELITY_USERS = 100
 _FIDELITY_ITEMS = 10  # as long as a served list
 
@@ -115,8 +117,8 @@ class DeepLearning(Recommender):
         with reproducible(options):
             self.network = Network(self.encoder.dimensions, self.config)
             content = self.encoder.transform(dataset.items.metadata)
-            left = max(0.0, options.max_seconds - (time.perf_counter() - began))
-            options = replace(options, max_seconds=left)
+            left = options.max_seconds - (time.perf_counter() - began)
+            options = replace(options, max_seconds=max(left, _LEAST_SHARE * options.max_seconds))
             ids, self.training = fit_network(self.network, content, dataset, self.config, options)
             self._finish(ids, content, dataset)
         return self
