@@ -7,8 +7,9 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ PRIVATE_UMASK = 0o077
 SHARED = 0o666
 """Mode of any other file, before the umask."""
 _UNFINISHED = ".tmp-"
+_DISCARDED = ".deleted-"
 
 
 def keep_state_private() -> None:
@@ -102,10 +104,27 @@ def sync_below(folder: Path) -> None:
 
 
 def discard_folder(folder: Path) -> None:
-    """Delete a folder whose files vanish together, also where the process is killed meanwhile."""
-    doomed = folder.with_name(f"{_UNFINISHED}{uuid4().hex}")
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
+    """Delete a folder whose files vanish together. What a killed process leaves of it, `finish_discards` deletes."""
+    folder.rename(folder.with_name(f"{_DISCARDED}{uuid4().hex}-{folder.name}"))
+    finish_discards(discards_of(folder))
+
+
+def discards_of(folder: Path) -> list[Path]:
+    """What is left of discarded folders of this name, which killed processes did not delete."""
+    return list(folder.parent.glob(f"{_DISCARDED}{'?' * len(uuid4().hex)}-{escape(folder.name)}"))
+
+
+def discards_in(parent: Path) -> list[Path]:
+    """What is left directly in `parent` of discarded folders of any name."""
+    return list(parent.glob(f"{_DISCARDED}*"))
+
+
+def finish_discards(left: Iterable[Path]) -> None:
+    """Delete what is left of discarded folders. Nobody reads it, so any process may, at any time."""
+    for path in left:
+        while path.exists():
+            with suppress(FileNotFoundError):  # another process deletes it too
+                shutil.rmtree(path)
 
 
 def remove_unfinished(folder: Path) -> None:

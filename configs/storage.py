@@ -20,6 +20,9 @@ from configs.files import (
     SHARED,
     atomic_file,
     discard_folder,
+    discards_in,
+    discards_of,
+    finish_discards,
     locked,
     publish_folder,
     remove_unfinished,
@@ -56,7 +59,10 @@ class Storage(ABC):
 
     @abstractmethod
     def work_folder(self) -> AbstractContextManager[Path]:
-        """Yield an empty local folder with room for what will be put; it is deleted when the block ends."""
+        """Yield an empty local folder with room for what will be put; it is deleted when the block ends.
+
+        What killed processes left is deleted first. Call it with the lock of this storage held.
+        """
 
     @abstractmethod
     def local(self, key: str) -> Path:
@@ -67,7 +73,7 @@ class Storage(ABC):
 
     @abstractmethod
     def exists(self, key: str) -> bool:
-        """Whether there is a file, or a file below it."""
+        """Whether there is a file, or a file below it. A folder exists until all of it is deleted."""
 
     @abstractmethod
     def files(self, key: str = "") -> list[str]:
@@ -79,7 +85,14 @@ class Storage(ABC):
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Delete the file, or all files below the key, which vanish together. Nothing there is no error."""
+        """Delete the file, or all files below the key, which vanish together. Nothing there is no error.
+
+        Where the process is killed meanwhile, call it again: it also deletes what an earlier call left.
+        """
+
+    @abstractmethod
+    def finish_deletions(self) -> None:
+        """Delete what killed processes left of folders directly in this storage that they deleted."""
 
     @abstractmethod
     def lock(self, key: str = "") -> AbstractContextManager[None]:
@@ -128,6 +141,7 @@ class LocalStorage(Storage):
 
     @contextmanager
     def work_folder(self) -> Iterator[Path]:
+        self.remove_unfinished()
         folder = unfinished_folder(self.root)
         try:
             yield folder
@@ -138,7 +152,8 @@ class LocalStorage(Storage):
         return self._path(key)
 
     def exists(self, key: str) -> bool:
-        return self._path(key).exists()
+        path = self._path(key)
+        return path.exists() or bool(discards_of(path))
 
     def files(self, key: str = "") -> list[str]:
         found = (path.relative_to(self.root) for path in self._path(key).rglob("*") if path.is_file())
@@ -157,6 +172,10 @@ class LocalStorage(Storage):
             discard_folder(path)
         else:
             path.unlink(missing_ok=True)
+            finish_discards(discards_of(path))
+
+    def finish_deletions(self) -> None:
+        finish_discards(discards_in(self.root))
 
     @contextmanager
     def lock(self, key: str = "") -> Iterator[None]:

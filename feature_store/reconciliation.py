@@ -77,7 +77,7 @@ def reconcile(
 
     Raises UnrelatedDatabaseError where the lake holds rows of users who are not erased, and the database none of them.
     """
-    with lake.storage.work_folder() as work:  # the next export deletes what a killed process left
+    with lake.storage.work_folder() as work:
         rows = work / "database.parquet"
         write_parquet(rows, without_erased(database.batches, database.tombstones), LAKE_INTERACTIONS)
         with duckdb.connect(config={"temp_directory": str(work / "spill")}) as connection:

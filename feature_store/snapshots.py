@@ -102,8 +102,12 @@ def read_snapshot_manifest(folder: Path) -> SnapshotManifest:
 
 
 def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
-    """Delete all but the tenant's `keep` newest snapshots. Returns the ids of the deleted ones."""
+    """Delete all but the tenant's `keep` newest snapshots. Returns the ids of the deleted ones.
+
+    What an interrupted deletion left of earlier ones is deleted too.
+    """
     storage = open_storage(tenant_folder(features, tenant_id))
+    storage.finish_deletions()
     manifests = [
         _read_manifest(storage, name) for name in storage.folders() if storage.exists(f"{name}/{_MANIFEST_FILE}")
     ]
@@ -127,7 +131,7 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> SnapshotManife
     if not files:
         raise FileNotFoundError(f"no interactions of tenant {tenant_id} in {tenant.folder}: export them first")
     storage = open_storage(tenant_folder(features, tenant_id))
-    with storage.lock(), _work_folder(storage) as work, _database(work) as database:
+    with storage.lock(), storage.work_folder() as work, _database(work) as database:
         positions_id = _assign_positions(database, storage, items_file)
         items, interactions = _ColumnHashes(), _ColumnHashes()
         rows = items.of(_batches(database.sql(_ITEMS, params=[str(items_file)])), SNAPSHOT_ITEMS)
@@ -149,7 +153,7 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> SnapshotManife
             last_timestamp=last,
             created_at=datetime.now(UTC).isoformat(),
         )
-        if storage.exists(manifest.snapshot_id):
+        if storage.exists(f"{manifest.snapshot_id}/{_MANIFEST_FILE}"):
             manifest = replace(_read_manifest(storage, manifest.snapshot_id), created_at=manifest.created_at)
             storage.put_text(f"{manifest.snapshot_id}/{_MANIFEST_FILE}", _as_text(manifest))
             return manifest
@@ -213,17 +217,6 @@ def _as_text(manifest: SnapshotManifest) -> str:
 
 def _rfc3339(micros: int | None) -> str | None:
     return None if micros is None else datetime.fromtimestamp(micros / 1e6, tz=UTC).isoformat()
-
-
-@contextmanager
-def _work_folder(storage: Storage) -> Iterator[Path]:
-    """A temporary folder beside the snapshots, where there is room for them. What killed processes left is deleted.
-
-    Call it with the storage's lock held.
-    """
-    storage.remove_unfinished()
-    with storage.work_folder() as folder:
-        yield folder
 
 
 class _ColumnHashes:

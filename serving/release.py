@@ -74,7 +74,6 @@ def publish(
         raise ValueError(f"a release of {tenant_id} needs at least one model")
     storage = open_storage(home)
     with storage.lock(), storage.work_folder() as work:
-        storage.remove_unfinished(release_key(tenant_id))  # a killed publication left it
         now = _next_moment(home, tenant_id)
         release = now.strftime(_VERSION)
         labels = {"tenant": tenant_id, "catalogue_version": str(catalogue_version)}
@@ -196,6 +195,7 @@ def prune(tenant_id: str, *, home: Path, keep: int = KEEP) -> list[str]:
     A server that has a deleted release loaded goes on serving it, since it holds all of it in memory.
     """
     storage, complete = open_storage(home), tenant_releases(home, tenant_id)
+    storage.under(release_key(tenant_id)).finish_deletions()
     dropped = complete[keep:]
     for release in dropped:
         storage.delete(release_key(tenant_id, release))

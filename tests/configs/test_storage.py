@@ -82,6 +82,25 @@ def test_a_killed_writer_leaves_nothing_that_can_be_read_and_frees_its_lock(stor
     assert sorted(path.name for path in (tmp_path / "kept").rglob("*")) == [".lock", "a", "file"]
 
 
+def test_a_killed_deletion_is_known_and_the_next_call_ends_it(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was deleted may name people, so whoever asks must learn that some of it is still there."""
+    for key in ("tenant=a/file", "tenant=b-tenant=a/file", "tenant=c/file"):
+        storage.put_text(key, "of people")
+    with monkeypatch.context() as killed:
+        killed.setattr("configs.files.shutil.rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        for key in ("tenant=a", "tenant=c"):
+            with pytest.raises(KeyboardInterrupt):
+                storage.delete(key)
+    assert storage.files() == ["tenant=b-tenant=a/file"]
+    assert storage.exists("tenant=a") and storage.exists("tenant=c") and not storage.exists("tenant=d")
+    storage.delete("tenant=a")
+    assert not storage.exists("tenant=a") and storage.exists("tenant=c")
+    storage.finish_deletions()
+    assert [path.name for path in sorted((tmp_path / "kept").rglob("*"))] == ["tenant=b-tenant=a", "file"]
+
+
 def test_the_lock_of_one_key_leaves_others_free(storage: Storage) -> None:
     with storage.lock("one"), storage.lock("two"):
         storage.put_text("one/file", "written under its lock")
