@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "usage": {"analytics", "metering", "users"},
     "recommendations": {"erasure", "items", "metering", "tenants"},
     "records": {"items", "metering", "recommendations"},
+    "scenarios": set(),
     "graphql": {"idempotency", "interactions", "metering", "recommendations"},
 }
 SHARED = {"database", "http", "background", "terminal"}
