@@ -1,0 +1,205 @@
+"""Arranges candidates by a recipe: a pure function.
+
+The order of application is fixed:
+
+1. Left out are hidden items, those that the request or the recipe excludes, those the user had, and those that do not
+   match the filter.
+2. Each candidate counts for its score times the factors of the boosts that it matches, the expression, and what
+   rotation leaves. They are sorted by that; equal ones stay in their source's order. A fallback's candidates come
+   behind those of the source, however much they count for.
+3. The list is filled from its first position to its last. A pinned item stands at its position. A slot takes the first
+   of its source that is not in the list. Every other position takes the next candidate.
+4. A candidate is passed over where a cap is full. Pins count for caps from the beginning and are never passed over.
+
+An item that is pinned to a later position is not taken before. Where no candidate is left, later pins and slots move
+up.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from api.scenarios.recipe import MAX_FACTOR
+from api.scenarios.rules import HIDDEN, CompiledRecipe, ItemFacts, RulesInForce
+from serving.contracts.messages import RankedItem
+
+PINNED = "Chosen for this place"
+"""Explanation of an item that stands in the list because of its pin alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioCandidates:
+    """What there is to arrange."""
+
+    tiers: Sequence[Sequence[RankedItem]]  # a source's candidates, best first; then those of fallbacks
+    slots: Mapping[int, Sequence[RankedItem]] = field(default_factory=dict)  # by position
+    facts: Mapping[str, ItemFacts] | None = None  # None: no rule looks at items
+    excluded: Set[str] = frozenset()  # by the request
+    seen: Set[str] = frozenset()  # the user had them, and is not to see them again
+    showings: Mapping[str, float] = field(default_factory=dict)  # without a choice, each halved by its half-lives
+    filtered: bool = False  # whether the recipe's filter counts, as it does where the request has none of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """The list, and why other candidates are not in it."""
+
+    items: list[RankedItem]
+    left_out: dict[str, str]  # item id: `hidden`, `seen`, `filtered by ...` or `capped by ...`
+
+
+def arrange(
+    compiled: CompiledRecipe,
+    rules: RulesInForce,
+    candidates: ScenarioCandidates,
+    moment: float,
+    count: int,
+    offset: int = 0,
+    pinned_as: str = "hybrid",
+) -> Arrangement:
+    """The list of at most `count` items.
+
+    Args:
+        compiled, rules: a recipe, and what of it holds at this moment.
+        candidates: what there is to arrange.
+        moment: seconds since the epoch.
+        count: how many items are wanted.
+        offset: how many items were shown before on earlier pages: positions count from the first page.
+        pinned_as: what `algorithm` says of pinned items that no source has ranked.
+    """
+    out = _Exclusion(compiled, candidates)
+    stream = _stream(rules, candidates, moment, out)
+    last = offset + count
+    pins: dict[int, str] = {}
+    for position, (_, item) in sorted(rules.pins.items()):
+        if position > offset and item not in pins.values() and out.of_pin(item) is None:
+            pins[position] = item
+    placed: list[RankedItem] = []
+    used = set(pins.values())
+    caps = _CapCounts(rules, candidates.facts)
+    for position, item in pins.items():
+        if position <= last:
+            caps.count(item)
+    ranked = (item for tier in (*candidates.slots.values(), *candidates.tiers) for item in tier) if pins else ()
+    known = {item.item_id: item for item in ranked}
+    at = 0
+    for position in range(offset + 1, last + 1):
+        if (pinned := pins.get(position)) is not None:
+            placed.append(known.get(pinned) or RankedItem(pinned, 0.0, pinned_as, PINNED, []))
+            continue
+        chosen = _best(candidates.slots.get(position, ()), used, caps, out)
+        while chosen is None and at < len(stream):
+            item, at = stream[at], at + 1
+            if item.item_id not in used:
+                if (full := caps.full(item.item_id)) is None:
+                    chosen = item
+                else:
+                    out.reasons[item.item_id] = f"capped by {full}"
+        if chosen is not None:
+            placed.append(chosen)
+            used.add(chosen.item_id)
+            caps.count(chosen.item_id)
+    shown = {item.item_id for item in placed}
+    return Arrangement(placed, {item: why for item, why in out.reasons.items() if item not in shown})
+
+
+def weight_of(rules: RulesInForce, facts: ItemFacts | None, moment: float, showings: float) -> float:
+    """What an item's score is multiplied by."""
+    weight = 1.0
+    if facts is not None:
+        for index in facts.boosts:
+            weight *= rules.boosts[index]
+        if rules.expression is not None:
+            weight *= min(max(rules.expression.value(facts.readings, moment), 0.0), MAX_FACTOR)
+    if showings and rules.rotation is not None:
+        weight *= (1.0 - rules.rotation.strength) ** showings
+    return weight
+
+
+class _Exclusion:
+    """Why an item may not be in the list; `reasons` has those of the candidates that were asked about."""
+
+    def __init__(self, compiled: CompiledRecipe, candidates: ScenarioCandidates) -> None:
+        self.reasons: dict[str, str] = {}
+        self._items = compiled.excluded_items
+        self._candidates = candidates
+
+    def of(self, id_: str) -> str | None:
+        """Why a candidate is left out; None where it is not."""
+        candidates = self._candidates
+        reason = self.of_pin(id_)
+        if reason is None and id_ in candidates.seen:
+            reason = "seen"
+        if reason is None and candidates.filtered and candidates.facts is not None:
+            reason = None if candidates.facts.get(id_, HIDDEN).fits else "filtered by filter"
+        if reason is not None:
+            self.reasons[id_] = reason
+        return reason
+
+    def of_pin(self, id_: str) -> str | None:
+        """Why even a pin leaves it out: neither the filter nor what the user had concerns a pin."""
+        if id_ in self._candidates.excluded:
+            return "filtered by exclude"
+        if id_ in self._items:
+            return "filtered by exclusions.items"
+        if self._candidates.facts is not None:
+            facts = self._candidates.facts.get(id_, HIDDEN)
+            if not facts.live:
+                return "hidden"
+            if facts.excluded:
+                return "filtered by exclusions.filter"
+        return None
+
+
+class _CapCounts:
+    """How many items of the list have each value of the capped fields."""
+
+    def __init__(self, rules: RulesInForce, facts: Mapping[str, ItemFacts] | None) -> None:
+        self._caps = rules.caps if facts is not None else ()
+        self._facts = facts or {}
+        self._counts: dict[tuple[int, Any], int] = {}
+
+    def count(self, id_: str) -> None:
+        if self._caps and (facts := self._facts.get(id_)) is not None:
+            for index, _, _ in self._caps:
+                for value in facts.capped[index]:
+                    self._counts[index, value] = self._counts.get((index, value), 0) + 1
+
+    def full(self, id_: str) -> str | None:
+        """The field of a cap that has no place for this item."""
+        if self._caps and (facts := self._facts.get(id_)) is not None:
+            for index, name, most in self._caps:
+                for value in facts.capped[index]:
+                    if self._counts.get((index, value), 0) >= most:
+                        return name
+        return None
+
+
+def _stream(rules: RulesInForce, candidates: ScenarioCandidates, moment: float, out: _Exclusion) -> list[RankedItem]:
+    """The candidates in the order of what they count for, tier by tier, each item once."""
+    stream: list[RankedItem] = []
+    met: set[str] = set()
+    facts, showings = candidates.facts or {}, candidates.showings
+    for tier in candidates.tiers:
+        counted: list[tuple[float, RankedItem]] = []
+        for item in tier:
+            id_ = item.item_id
+            if id_ not in met:
+                met.add(id_)
+                if out.of(id_) is None:
+                    weight = weight_of(rules, facts.get(id_), moment, showings.get(id_, 0.0))
+                    counted.append((item.score * weight, item))
+        counted.sort(key=_first, reverse=True)  # stable
+        stream += [item for _, item in counted]
+    return stream
+
+
+def _best(items: Sequence[RankedItem], used: set[str], caps: _CapCounts, out: _Exclusion) -> RankedItem | None:
+    for item in items:
+        if item.item_id not in used and out.of(item.item_id) is None and caps.full(item.item_id) is None:
+            return item
+    return None
+
+
+def _first(pair: tuple[float, RankedItem]) -> float:
+    return pair[0]
