@@ -4,7 +4,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, text
 from sqlalchemy.types import DOUBLE_PRECISION
 from sqlmodel import Field
 
@@ -59,6 +59,7 @@ class Attribution(Table, table=True):
     """An interaction that followed from an answer. It is deleted with the interaction."""
 
     __tablename__ = "attributions"
+    __table_args__ = (Index("attributions_answer_idx", "tenant_id", "recommendation_id"),)
 
     tenant_id: str = _tenant()
     interaction_id: UUID = Field(primary_key=True)

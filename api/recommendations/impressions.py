@@ -34,6 +34,10 @@ COLUMNS = {
     "item_ids": "text[]",
     "scores": "float4[]",
     "created_at": "timestamptz",
+    "scenario": "text",
+    "scenario_version": "integer",
+    "holdout": "boolean",
+    "milliseconds": "float4",
 }
 
 _LOST = Counter("recommendai_impressions_lost_total", "Impressions that could not be written and are gone")
@@ -55,6 +59,10 @@ class ImpressionRow:
     item_ids: list[str]
     scores: list[float]
     created_at: datetime
+    scenario: str | None = None
+    scenario_version: int | None = None
+    holdout: bool = False
+    milliseconds: float | None = None
 
 
 class ImpressionLog:

@@ -5,7 +5,7 @@ background.
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, Text, text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKeyConstraint, Index, Text, false, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import REAL
 from sqlmodel import Field
@@ -16,7 +16,8 @@ from api.database.base import Table, text_column, timestamptz, xid_column
 class Impression(Table, table=True):
     """The items of one answer, best first, with the release and the family that ranked them.
 
-    `degraded` says why the fallback answered, where it did.
+    `degraded` says why the fallback answered, where it did. `scenario` and its version are those that the request
+    named. `holdout`: the user was held out, and got popular items for that reason.
     """
 
     __tablename__ = "impressions"
@@ -35,6 +36,10 @@ class Impression(Table, table=True):
     item_ids: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False))
     scores: list[float] = Field(sa_column=Column(ARRAY(REAL), nullable=False))
     created_at: datetime = timestamptz(default_now=True)
+    scenario: str | None = text_column(default=None, nullable=True)
+    scenario_version: int | None = Field(default=None)
+    holdout: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
+    milliseconds: float | None = Field(default=None, sa_column=Column(REAL, nullable=True))  # within the API
     xid: int | None = xid_column()
 
 
