@@ -17,6 +17,7 @@ CREATED_AT = "created_at"
 CATALOGUE_VERSION = "catalogue_version"
 
 RANK = "rank"
+OF_ITEM = "of_item"
 SCORE = "score"
 ALGORITHM = "algorithm"
 REASON = "reason"
@@ -40,6 +41,11 @@ INTERACTION_TYPES = ("view", "click", "like", "purchase")
 
 USER_SEGMENTS = ("all", "active", "new")
 """Users that a generation is for: every enabled user, those active within `ACTIVE_DAYS`, or those with few events."""
+
+TRENDING = "trending"
+BOUGHT_TOGETHER = "bought-together"
+SEGMENT_LIST = "segment:"
+"""Names of lists of items that the pipeline makes. A segment's list is named so, with the segment's id after it."""
 
 ACTIVE_DAYS = 30
 NEW_BELOW = 5

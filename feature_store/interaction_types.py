@@ -13,6 +13,8 @@ from feature_store import columns as c
 
 TYPE_CODES = {name: code for code, name in enumerate(c.INTERACTION_TYPES)}
 TYPE_WEIGHTS = {"view": 0.25, "click": 0.5, "like": 0.8, "purchase": 1.0}
+HALF_LIFE_DAYS = 30.0
+"""An event of this age weighs half as much as a new one, where popularity is counted without a model."""
 _WEIGHT_OF_CODE = np.array([TYPE_WEIGHTS[name] for name in c.INTERACTION_TYPES], dtype=np.float32)
 
 SeenPolicy = Literal["none", "bought", "all"]

@@ -122,3 +122,21 @@ ONLINE_METRICS = pa.schema(
     ]
 )
 """Impressions of each release and algorithm, and how many interactions are attributed to them."""
+
+LISTED_ITEMS = pa.schema(
+    [
+        pa.field(c.OF_ITEM, pa.string(), nullable=False),  # empty for a list of the whole tenant
+        pa.field(c.ITEM_ID, pa.string(), nullable=False),
+        pa.field(c.RANK, pa.int32(), nullable=False),  # from 1
+        pa.field(c.SCORE, pa.float64(), nullable=False),  # in [0, 1], not increasing down a list
+    ]
+)
+"""Lists of items: one of the tenant, or one for each item."""
+
+SEGMENT_USERS = pa.schema(
+    [
+        pa.field(c.USER_ID, pa.string(), nullable=False),
+        pa.field(c.INGESTED_AT, UTC_MICROS, nullable=False),  # the oldest event that makes the user a member
+    ]
+)
+"""Users of a segment. `ingested_at` tells a user from an erased one with the same id."""

@@ -15,6 +15,7 @@ ANALYTICS = "analytics"
 MEASURE_DRIFT = "measure_drift"
 SEARCH = "search"
 PUBLISH = "publish"
+LISTS = "lists"
 
 WORK_TAG = "recommendai/work"
 """The kind of work of a run, by which the instance bounds how many run at once: see `pipelines.instance`."""

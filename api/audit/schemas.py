@@ -15,7 +15,8 @@ class AuditRecord(Schema):
     action: str = Field(
         description="`login.succeeded`, `login.failed`; `key.created`, `.rotated`, `.revoked`; `user.created`, "
         "`.changed`, `.deleted`, `.erased`, `.exported`; `role.changed`; `password.changed`; `tenant.created`; "
-        "`plan.changed`; `cap.changed`; `subscription.changed`; `pipeline.changed`; `alert.failed`; `model.promoted`, "
+        "`plan.changed`; `cap.changed`; `subscription.changed`; `pipeline.changed`; "
+        "`segment.created`, `.changed`, `.deleted`; `alert.failed`; `model.promoted`, "
         "`.rolled_back`",
         examples=["key.created"],
     )

@@ -27,6 +27,7 @@ class PersonExport(Schema):
     impressions: list[Row] = _rows("What was shown to the person")
     history: list[Row] = _rows("The kept history, in the form in which models get it")
     active_days: list[Row] = _rows("Days on which the person counts as active")
+    segments: list[Row] = _rows("Segments that the person is in")
     sessions: list[Row] = _rows("Logins that are valid")
     login_networks: list[Row] = _rows("Networks that the person logged in from")
     stored_responses: list[Row] = _rows("Responses that are kept for a day for an `Idempotency-Key`")

@@ -78,6 +78,14 @@ SOURCES: dict[str, ExportSource] = {
     "impressions": ExportSource("impressions", ("created_at", "recommendation_id")),
     "history": ExportSource("user_histories", ("user_id",)),
     "active_days": ExportSource("analytics_active_users", ("day",), _RECENT_DAYS),
+    "segments": ExportSource(
+        "segment_users",
+        ("segment_id",),
+        more={
+            "name": "(SELECT segments.name FROM segments WHERE segments.tenant_id = segment_users.tenant_id "
+            "AND segments.id = segment_users.segment_id)"
+        },
+    ),
     "sessions": ExportSource("sessions", ("created_at", "id")),
     "login_networks": ExportSource("login_networks", ("network",)),
     "stored_responses": ExportSource(

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Computed, Index
+from sqlalchemy import BigInteger, Column, Computed, Index, text
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlmodel import Field
 
@@ -35,6 +35,13 @@ class Item(Table, table=True):
         Index("items_tenant_id_version_idx", "tenant_id", "version"),
         Index("items_metadata_idx", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
         Index("items_search_idx", "search", postgresql_using="gin"),
+        Index(
+            "items_newest_idx",
+            "tenant_id",
+            text("created_at DESC"),
+            "id",
+            postgresql_where=text("is_active AND deleted_at IS NULL"),
+        ),
     )
 
     tenant_id: str = text_column(primary_key=True, foreign_key="tenants.id")

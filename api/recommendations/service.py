@@ -15,6 +15,7 @@ from api.database.scope import TenantScope
 from api.http.problems import NotFound
 from api.http.tracing import trace_id
 from api.items.catalogue import CatalogueReader
+from api.lists.source import ListSource
 from api.recommendations.bodies import RecommendBody, SimilarBody
 from api.recommendations.fallback import ALGORITHM as POPULARITY
 from api.recommendations.fallback import Fallback
@@ -67,13 +68,14 @@ class RecommendationService:
         catalogue: CatalogueReader,
         users: HistoryReader,
         models: ServingClient,
-        fallback: Fallback,
+        lists: ListSource,
         impressions: ImpressionLog,
     ) -> None:
         self._catalogue = catalogue
         self._users = users
         self._models = models
-        self._fallback = fallback
+        self._fallback = Fallback(lists)
+        self.lists = lists
         self.impressions = impressions
 
     @classmethod
@@ -87,7 +89,7 @@ class RecommendationService:
                 CatalogueReader(pool),
                 HistoryReader(pool, history, store),
                 models,
-                Fallback(pool),
+                ListSource(pool),
                 impressions,
             )
 

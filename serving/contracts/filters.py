@@ -1,7 +1,7 @@
 """The filter language on item metadata: JSON in the style of MongoDB, parsed once into a small tree.
 
 Two modules evaluate the tree: `serving/filtering.py` over columns in the model server, and
-`api/recommendations/filter_sql.py` over JSONB for the fallback. A property test holds both to the semantics below. A
+`api/items/filter_sql.py` over JSONB for the fallback. A property test holds both to the semantics below. A
 filter is true or false of an item, never unknown.
 
 Paths. `a.b` walks objects: key `b` of the object under key `a`. Anything else on the way (an array, a string, nothing)

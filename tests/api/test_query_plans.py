@@ -22,6 +22,7 @@ from api.database.session import transaction
 from api.interactions.repository import InteractionRepository, InteractionRow
 from api.items import service as items
 from api.items.catalogue import CatalogueReader
+from api.lists.source import ListSource
 from api.recommendations.fallback import Fallback
 from api.recommendations.history import HistoryReader
 from configs.plans import plan
@@ -134,10 +135,15 @@ def test_the_next_part_of_what_changed_in_the_catalogue(plans: Plans, pooled: An
 @pytest.mark.parametrize("filter_", [None, {"category": "category 7"}, {"colour": "vermilion"}])
 def test_the_fallback(plans: Plans, pooled: Any, filter_: dict[str, Any] | None) -> None:
     parsed = None if filter_ is None else parse_filter(filter_)
-    ranked = pooled(lambda pool: Fallback(pool).rank(SCOPE, 10, ["item-0"], parsed))
+    ranked = pooled(lambda pool: Fallback(ListSource(pool)).rank(SCOPE, 10, ["item-0"], parsed))
     assert len(ranked) == (5 if filter_ == {"colour": "vermilion"} else 10)
     assert plans.indexes("interactions") == {"interactions_recent_idx"}
     assert plans.indexes("items") <= {"items_pkey", "items_metadata_idx"}
+
+
+def test_the_newest_items(plans: Plans, pooled: Any) -> None:
+    assert len(pooled(lambda pool: ListSource(pool).top(SCOPE, "latest", 10, None, exclude=["item-0"]))) == 10
+    assert plans.indexes("items") == {"items_newest_idx"}
 
 
 def test_recording_an_interaction(plans: Plans, pooled: Any) -> None:

@@ -64,17 +64,17 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
     assert assets == {
         *("lake_interactions", "lake_items", "feature_snapshot", "training_plan"),
         *("evaluation", "champions", "release"),
-        *("pipeline_settings", "drift"),
+        *("pipeline_settings", "drift", "item_lists", "segment_members"),
         *("recommendation_records", "daily_activity", "daily_accuracy"),
         *(family.replace("-", "_") for family in families()),
         *(f"configuration/{family.replace('-', '_')}" for family in families()),
     }
     assert {job for job in repository.job_names if not job.startswith("__")} == {
-        *("retrain", "lake", "generate", "analytics", "measure_drift", "search", "publish"),
+        *("retrain", "lake", "generate", "analytics", "measure_drift", "search", "publish", "lists"),
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         *("new_tenants", "retrain_after_interactions", "generation_jobs", "activity", "erasures", "deleted_tenants"),
-        *("failed_runs", "searches", "retrain_after_drift", "moved_aliases"),
+        *("failed_runs", "searches", "retrain_after_drift", "moved_aliases", "outdated_lists"),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}
 

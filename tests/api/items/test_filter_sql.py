@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
-from api.recommendations.filter_sql import to_sql
+from api.items.filter_sql import to_sql
 from serving.contracts.filters import Filter, parse_filter
 from serving.filtering import MetadataColumns
 from tests.fixtures.filters import says

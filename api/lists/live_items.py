@@ -1,0 +1,92 @@
+"""Reads which items of a list may be shown now."""
+
+from collections.abc import Iterable, Sequence
+
+from api.database.engine import Pool
+from api.database.scope import TenantScope
+from api.items.filter_sql import Condition, to_sql
+from serving.contracts.filters import Filter
+
+CHUNKS = (500, 5_000, 50_000)
+"""A list is checked in growing chunks, up to these places. The first is mostly enough, whatever is left out."""
+ANY_ITEM = Condition("TRUE")
+
+
+def condition_on_items(filter_: Filter | None) -> Condition:
+    """The filter as a condition on `item.metadata`; every item meets it where there is none."""
+    return ANY_ITEM if filter_ is None else to_sql(filter_, "item.metadata")
+
+
+# Lists are sent in the binary format (%b): as text, a thousand long ids take 18 ms of the event loop instead of 0.3.
+class LiveItems:
+    """The items of a tenant that are neither hidden nor deleted, and that a filter matches, at the moment of a read."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def first(
+        self, scope: TenantScope, ids: Sequence[str], exclude: Iterable[str], condition: Condition, count: int
+    ) -> list[int]:
+        """Indices into `ids`, ascending, of the first `count` items that may be shown. Only `CHUNKS[-1]` are checked.
+
+        condition: see `condition_on_items`.
+        """
+        left_out = list(exclude)
+        found: list[int] = []
+        start = 0
+        for end in CHUNKS:
+            if start < len(ids) and len(found) < count:
+                part = list(ids[start:end])
+                found += [
+                    start + at for at in await self._in_order(scope, part, left_out, condition, count - len(found))
+                ]
+            start = end
+        return found
+
+    async def others(
+        self, scope: TenantScope, listed: Sequence[str], exclude: Iterable[str], condition: Condition, count: int
+    ) -> list[str]:
+        """The ids of at most `count` items that are not in a list, by id."""
+        query = f"""
+            SELECT item.id FROM items AS item
+            WHERE item.tenant_id = %s AND item.is_active AND item.deleted_at IS NULL
+                AND NOT item.id = ANY(%b::text[]) AND ({condition.text})
+            ORDER BY item.id LIMIT %s
+        """  # noqa: S608 - the condition's text is made of placeholders
+        parameters = [scope.tenant_id, [*listed, *exclude], *condition.values, count]
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(query, parameters)
+            return [row[0] for row in await cursor.fetchall()]
+
+    async def newest(
+        self, scope: TenantScope, exclude: Iterable[str], condition: Condition, count: int
+    ) -> list[tuple[str, float]]:
+        """The items that were added last, newest first, and how many seconds each is older than the newest of all."""
+        query = f"""
+            SELECT item.id, extract(epoch FROM (
+                SELECT max(created_at) FROM items
+                WHERE tenant_id = %s AND is_active AND deleted_at IS NULL
+            ) - item.created_at)::float8
+            FROM items AS item
+            WHERE item.tenant_id = %s AND item.is_active AND item.deleted_at IS NULL
+                AND NOT item.id = ANY(%b::text[]) AND ({condition.text})
+            ORDER BY item.created_at DESC, item.id LIMIT %s
+        """  # noqa: S608 - the condition's text is made of placeholders
+        parameters = [scope.tenant_id, scope.tenant_id, list(exclude), *condition.values, count]
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(query, parameters)
+            return [(row[0], row[1]) for row in await cursor.fetchall()]
+
+    async def _in_order(
+        self, scope: TenantScope, ids: list[str], exclude: list[str], condition: Condition, count: int
+    ) -> list[int]:
+        query = f"""
+            SELECT candidate.place - 1
+            FROM unnest(%b::text[]) WITH ORDINALITY AS candidate (id, place)
+            JOIN items AS item ON item.tenant_id = %s AND item.id = candidate.id
+            WHERE item.is_active AND item.deleted_at IS NULL AND NOT item.id = ANY(%b::text[]) AND ({condition.text})
+            ORDER BY candidate.place LIMIT %s
+        """  # noqa: S608 - the condition's text is made of placeholders
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(query, [ids, scope.tenant_id, exclude, *condition.values, count])
+            return [row[0] for row in await cursor.fetchall()]

@@ -1,0 +1,5 @@
+"""A backend without a model server."""
+
+from tests.fixtures.backend import backend
+
+__all__ = ["backend"]
