@@ -99,6 +99,8 @@ class BatchApplication:
                     raise RefusedRequestError(415, f"a batch is one of {list(BY_MEDIA_TYPE)}, not {content_type!r}")
                 return await self._answer(watch, codec, await _body(receive, self._max_body_bytes))
             case (path, "GET") if path == RELEASES_PATH:
+                if not watch.ready and not watch.predictors:  # an API that waits for models goes on waiting
+                    raise RefusedRequestError(503, "the releases are not loaded yet")
                 infos = {tenant: predictor.info for tenant, predictor in watch.predictors.items()}
                 return _Reply("application/json", msgspec.json.encode(infos))
             case (path, "GET") if path == METRICS_PATH:

@@ -10,6 +10,10 @@ from feature_store.interaction_types import EVENT_WEIGHT_SQL, HALF_LIFE_DAYS
 WINDOW = 50_000
 """Newest interactions of the tenant that popularity is computed from."""
 FRESH_SECONDS = 10.0
+PREPARED_SECONDS = 600.0
+"""After this time, what was prepared is read again."""
+MAX_TENANTS = 100
+"""Whose popular items are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +25,21 @@ class PopularItems:
 
 
 class PopularityReader:
-    """Popular items by tenant, at most `FRESH_SECONDS` old."""
+    """Popular items by tenant, at most `FRESH_SECONDS` old where somebody asks all the time.
+
+    Who asks for the first time in a while may get items that were prepared earlier, while newer ones are read: the
+    statement takes 0.1 s.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._kept: RefreshAheadCache[str, PopularItems] = RefreshAheadCache(self._load, FRESH_SECONDS, size=100)
+        self._kept: RefreshAheadCache[str, PopularItems] = RefreshAheadCache(
+            self._load, FRESH_SECONDS, MAX_TENANTS, stale_seconds=2 * PREPARED_SECONDS
+        )
+
+    def prepare(self, scope: TenantScope) -> None:
+        """Read the popular items in the background, unless they were read lately."""
+        self._kept.keep(scope.tenant_id, PREPARED_SECONDS)
 
     async def of(self, scope: TenantScope) -> PopularItems:
         """The popular items of a tenant, hidden and deleted ones included."""

@@ -71,6 +71,10 @@ class ListSource:
             return _aged(await self._stored.recently_viewed(scope, user_id, left_out, condition, count))
         return await self._segment(scope, source, count, filter_, left_out)
 
+    def prepare_popular(self, scope: TenantScope) -> None:
+        """See that the next read of `popular` finds it in memory."""
+        self._popularity.prepare(scope)
+
     async def _popular(self, scope: TenantScope, count: int, condition: Condition, exclude: list[str]) -> Listed:
         """Popular items, then items without recent interactions, with score 0."""
         popular = await self._popularity.of(scope)

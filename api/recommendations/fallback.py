@@ -18,6 +18,10 @@ class Fallback:
     def __init__(self, lists: ListSource) -> None:
         self._lists = lists
 
+    def stand_by(self, scope: TenantScope) -> None:
+        """Models have answered this tenant. Be ready to take over."""
+        self._lists.prepare_popular(scope)
+
     async def rank(
         self, scope: TenantScope, count: int, exclude: list[str], filter_: Filter | None
     ) -> list[RankedItem]:

@@ -111,6 +111,7 @@ class RecommendationService:
         try:
             items, release = await self._ask(scope, view.catalogue_version, query)
             degraded = None
+            self._fallback.stand_by(scope)
         except ServingUnavailable as unavailable:
             session = request.context.session_items if request.context else []
             ignored = [name for name, used in (("diversity", request.diversity), ("sessionItems", session)) if used]

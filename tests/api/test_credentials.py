@@ -264,6 +264,40 @@ def test_a_cached_value_is_loaded_once_for_many_and_again_before_it_is_old() -> 
     assert asyncio.run(run()) == [1, 1, 2, 3]
 
 
+def test_a_stale_value_is_returned_at_once_and_loaded_again_behind() -> None:
+    loads: list[int] = []
+
+    async def load(key: int) -> int:
+        loads.append(key)
+        return len(loads)
+
+    async def run() -> list[int]:
+        cache: RefreshAheadCache[int, int] = RefreshAheadCache(load, seconds=4, stale_seconds=100)
+
+        async def loaded() -> None:
+            await asyncio.gather(*cache._loading.values())
+
+        cache.keep(7, 60)  # missing
+        await loaded()
+        pass_time(50)
+        cache.keep(7, 60)  # young enough
+        assert not cache._loading
+        seen = [await cache.get(7)]
+        await loaded()
+        seen.append(await cache.get(7))
+        pass_time(61)
+        cache.keep(7, 60)
+        cache.keep(8, 60)  # waits for its turn: one load at a time
+        assert list(cache._loading) == [7]
+        await loaded()
+        seen.append(await cache.get(7))
+        pass_time(101)
+        seen.append(await cache.get(7))  # too old to be of use
+        return seen
+
+    assert asyncio.run(run()) == [1, 2, 3, 4]
+
+
 def test_a_failed_load_is_the_callers_and_the_next_one_tries_again() -> None:
     answers: list[Any] = [OSError("away"), "here"]
 

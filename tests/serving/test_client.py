@@ -9,10 +9,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
 
 import pytest
+from pydantic import SecretStr
 
 from configs.settings import ServingSettings
+from serving.application import BatchApplication
 from serving.client import ServingClient
 from serving.contracts.messages import (
     CatalogueDelta,
@@ -23,9 +26,12 @@ from serving.contracts.messages import (
     ServingUnavailable,
     SimilarQuery,
 )
+from serving.contracts.releases import StoreListing
+from serving.watch import ReleaseWatch
 from tests.fixtures.model_server import ModelServer, model_server
 from tests.fixtures.platform import PATIENCE_SECONDS, ROOT
 from tests.fixtures.releases import CATALOGUE_VERSION, TENANT, delta, item_id, likes, publish_small
+from tests.fixtures.scripted_server import running
 
 pytestmark = pytest.mark.fit
 
@@ -257,5 +263,26 @@ def test_a_server_that_answers_in_another_form_is_unavailable() -> None:
             finally:
                 await client.close()
                 other.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_whose_releases_are_not_loaded_yet_is_not_back() -> None:
+    """Otherwise callers would wait for a server that is busy loading."""
+
+    async def scenario() -> None:
+        watch = ReleaseWatch(lambda: StoreListing({}), cast(Any, None), 60)
+        settings = ServingSettings(secret=SecretStr("secret of these tests"), patience_seconds=30)
+        application = BatchApplication()
+        application.open(watch, settings.authorization)
+        async with running(application) as url:
+            client = ServingClient(settings.model_copy(update={"url": url}))
+            try:
+                with pytest.raises(ServingUnavailable, match="not loaded yet"):
+                    await client.releases()
+                watch.refresh()
+                assert await client.releases() == {}
+            finally:
+                await client.close()
 
     asyncio.run(scenario())

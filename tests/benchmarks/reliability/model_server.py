@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from configs.local.launch import survivors
 from tests.benchmarks.processor_time import processes
-from tests.benchmarks.reliability.answers import counts, milliseconds, recommendations, traffic
+from tests.benchmarks.reliability.answers import Answer, counts, milliseconds, recommendations, traffic
 from tests.benchmarks.running_demo import RunningDemo, Tenant
 from tests.fixtures.platform import answers, wait_until
 
@@ -21,6 +21,7 @@ USERS = 200
 FALLBACK_MS = 250.0
 RETURN_SECONDS = 5.0
 AFTER_SECONDS = RETURN_SECONDS + 2
+SLOWEST = 5
 SLOW_SECONDS, AWAKE_SECONDS = 0.45, 0.05
 """A slow server: it sleeps and wakes in turn, so that an answer takes about half a second."""
 
@@ -93,6 +94,7 @@ def _through(demo: RunningDemo, tenant: Tenant, trouble: Any) -> dict[str, Any]:
         "before": milliseconds(calm),
         "fallback": milliseconds(degraded),
         "all_during": milliseconds(during),
+        "slowest_fallbacks": _slowest(degraded, began),
         "models_again_after_s": round(last - back, 2),
         "reasons": sorted({answer.degraded for answer in degraded}),
         "verdicts": {
@@ -102,6 +104,12 @@ def _through(demo: RunningDemo, tenant: Tenant, trouble: Any) -> dict[str, Any]:
             f"models again within {RETURN_SECONDS:g} s": last - back <= RETURN_SECONDS,
         },
     }
+
+
+def _slowest(answers: list[Answer], began: float) -> list[str]:
+    """When the slowest answers were asked for, in seconds since the trouble began, and how long they took."""
+    slowest = sorted(answers, key=lambda answer: -answer.milliseconds)[:SLOWEST]
+    return [f"{answer.milliseconds:.0f} ms at {answer.started - began:.2f} s" for answer in slowest]
 
 
 def _has_release(demo: RunningDemo, tenant: Tenant) -> bool:
