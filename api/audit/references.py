@@ -15,7 +15,7 @@ PARTIES = ("service", "command-line", "stripe", "pipeline", "identity-provider",
 """Actors that are no users."""
 PREFIX = "user:"
 
-TargetKind = Literal["user", "key", "tenant", "model"]
+TargetKind = Literal["user", "key", "tenant", "model", "scenario"]
 
 
 def user_reference(user_id: str) -> str:

@@ -16,8 +16,8 @@ class AuditRecord(Schema):
         description="`login.succeeded`, `login.failed`; `key.created`, `.rotated`, `.revoked`; `user.created`, "
         "`.changed`, `.deleted`, `.erased`, `.exported`; `role.changed`; `password.changed`; `tenant.created`; "
         "`plan.changed`; `cap.changed`; `subscription.changed`; `pipeline.changed`; "
-        "`segment.created`, `.changed`, `.deleted`; `alert.failed`; `model.promoted`, "
-        "`.rolled_back`",
+        "`segment.created`, `.changed`, `.deleted`; `scenario.created`, `.changed`, `.deleted`; `alert.failed`; "
+        "`model.promoted`, `.rolled_back`",
         examples=["key.created"],
     )
     actor: str = Field(
@@ -27,7 +27,7 @@ class AuditRecord(Schema):
         examples=["user-uuid"],
     )
     target: str | None = Field(
-        description="The id of the user or key, the tenant, or the model and its version",
+        description="The id of the user, key or scenario, the tenant, or the model and its version",
         examples=["0198c0de-0000-7000-8000-000000000000"],
     )
     at: Instant

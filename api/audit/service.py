@@ -32,6 +32,13 @@ async def note_key(
     await _note(session, scope, AuditEvent(action, str(key_id), "key", detail))
 
 
+async def note_scenario(
+    session: AsyncSession, scope: TenantScope, action: str, scenario_id: str, detail: dict[str, Any]
+) -> None:
+    """Write into the trail what was done to a scenario. The detail holds no text that people write."""
+    await _note(session, scope, AuditEvent(action, scenario_id, "scenario", detail))
+
+
 async def note_tenant(
     session: AsyncSession, scope: TenantScope, action: str, detail: dict[str, Any], by: Origin | None = None
 ) -> None:

@@ -16,7 +16,7 @@ class AuditRow(Table, table=True):
 
     __tablename__ = "audit_entries"
     __table_args__ = (
-        CheckConstraint("target_kind IN ('user', 'key', 'tenant', 'model')", name="target_kind"),
+        CheckConstraint("target_kind IN ('user', 'key', 'tenant', 'model', 'scenario')", name="target_kind"),
         Index("audit_entries_at_idx", "tenant_id", text("at DESC"), "id"),
         Index("audit_entries_actor_idx", "tenant_id", "actor", text("at DESC")),
         Index("audit_entries_target_idx", "tenant_id", "target", text("at DESC")),

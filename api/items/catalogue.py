@@ -58,8 +58,11 @@ class CatalogueReader:
         """The ids of the items that exist and are active."""
         return await self._live.load((scope, tuple(ids)))
 
-    async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool]:
-        """The catalogue's version, and whether the item exists, active or not. Raises TenantGone."""
+    async def find(self, scope: TenantScope, id_: str) -> tuple[int, bool, int]:
+        """The catalogue's version, whether the item exists, active or not, and the tenant's `scenario_edition`.
+
+        Raises TenantGone.
+        """
         found = await self._items.load((scope, id_))
         if found is None:
             raise TenantGone
@@ -70,12 +73,12 @@ class CatalogueReader:
         versions: dict[str, int] = dict(rows)
         return [versions.get(scope.tenant_id) for scope in scopes]
 
-    async def _read_items(self, keys: list[tuple[TenantScope, str]]) -> list[tuple[int, bool] | None]:
-        """By (tenant, item): the catalogue's version and whether the item exists; None where the tenant is gone."""
+    async def _read_items(self, keys: list[tuple[TenantScope, str]]) -> list[tuple[int, bool, int] | None]:
+        """By (tenant, item): what `find` returns; None where the tenant is gone."""
         rows = await self._pool.fetch(
             _FIND, text_array(scope.tenant_id for scope, _ in keys), text_array(id_ for _, id_ in keys)
         )
-        found = {(tenant, id_): (version, exists) for tenant, id_, version, exists in rows}
+        found = {(tenant, id_): (version, exists, edition) for tenant, id_, version, exists, edition in rows}
         return [found.get((scope.tenant_id, id_)) for scope, id_ in keys]
 
     async def _read_live(self, keys: list[tuple[TenantScope, tuple[str, ...]]]) -> list[set[str]]:
@@ -117,9 +120,10 @@ WHERE item.is_active AND item.deleted_at IS NULL
 """
 
 _FIND = """
-SELECT asked.tenant_id, asked.id, catalogue.version, item.id IS NOT NULL
+SELECT asked.tenant_id, asked.id, catalogue.version, item.id IS NOT NULL, tenant.scenario_edition
 FROM unnest($1::text[], $2::text[]) AS asked (tenant_id, id)
 JOIN catalogues AS catalogue ON catalogue.tenant_id = asked.tenant_id
+JOIN tenants AS tenant ON tenant.id = asked.tenant_id
 LEFT JOIN items AS item
     ON item.tenant_id = asked.tenant_id AND item.id = asked.id AND item.deleted_at IS NULL
 """

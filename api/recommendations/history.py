@@ -29,6 +29,7 @@ class UserView:
     exclude_seen: SeenPolicy  # the request's, else the tenant's
     history: msgspec.Raw  # oldest first, at most HistorySettings.max_events, as `RecommendQuery` sends it
     seen: msgspec.Raw  # item ids, newest first, at most HistorySettings.max_seen
+    scenario_edition: int  # for `LiveScenarios.get`
 
 
 class HistoryReader:
@@ -62,7 +63,7 @@ class HistoryReader:
         return [self._view(key, row) for key, row in zip(keys, rows, strict=True)]
 
     def _view(self, key: ViewKey, row: TupleRow) -> UserView | None:
-        catalogue_version, policy, events, seen, bought, version, incarnation = row
+        catalogue_version, policy, events, seen, bought, version, incarnation, edition = row
         if catalogue_version is None:
             return None
         if version is not None and self._store is not None:
@@ -74,4 +75,5 @@ class HistoryReader:
             policy,
             msgspec.Raw(events),
             EMPTY_ARRAY if left_out is None else msgspec.Raw(left_out),
+            edition,
         )

@@ -129,7 +129,7 @@ class RecommendationService:
     ) -> Recommendations:
         """Items like an item. Raises NotFound where the tenant has no such item."""
         started = perf_counter()
-        version, exists = await self._catalogue.find(scope, request.item_id)
+        version, exists, _ = await self._catalogue.find(scope, request.item_id)
         if not exists:
             raise NotFound("There is no such item")
         query = SimilarQuery(request.item_id, request.count, request.exclude, filter_, trace_id())

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Column
+from sqlalchemy import BigInteger, CheckConstraint, Column
 from sqlalchemy.types import DOUBLE_PRECISION
 from sqlmodel import Field
 
@@ -22,5 +22,7 @@ class Tenant(Table, table=True):
     exclude_seen: str = text_column(sa_column_kwargs={"server_default": "all"}, default="all")
     # Of the users, how many get popular items in place of a model's, so that the two can be compared.
     holdout_share: float = Field(default=0.0, sa_column=Column(DOUBLE_PRECISION, nullable=False, server_default="0"))
+    # Raised by each transaction that changes the tenant's scenarios, so that processes know when to read them again.
+    scenario_edition: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     created_at: datetime = timestamptz(default_now=True)
     deleted_at: datetime | None = timestamptz(nullable=True)

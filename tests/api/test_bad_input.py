@@ -33,6 +33,8 @@ QUERIES = {
     "filter": ("", "{", "[]", '{"$where": 1}', "\0", "[" * 2_000, "x" * 8_001, '{"a": NaN}'),
     "itemId": ("", "\0", "x" * 257, "\n"),
     "grant_type": ("", "id_token", "\0"),
+    "status": ("", "Live", "\0"),
+    "publish": ("", "maybe", "\0"),
     "scope": ("everyone", "\0"),
     "action": ("", "Key", "key.created;", "\0", "x" * 65),
     "actor": ("\0", "x" * 1_025, "\ud800"),

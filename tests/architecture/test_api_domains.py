@@ -42,8 +42,8 @@ ALLOWED: dict[str, set[str]] = {
     "segments": {"audit", "lists", "tenants"},
     "front_page": {"metering", "recommendations"},
     "recommendations": {"erasure", "items", "lists", "metering", "tenants"},
+    "scenarios": {"audit", "tenants"},
     "records": {"items", "metering", "recommendations"},
-    "scenarios": set(),
     "graphql": {"idempotency", "interactions", "metering", "recommendations"},
 }
 SHARED = {"database", "http", "background", "terminal"}

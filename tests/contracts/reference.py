@@ -395,6 +395,13 @@ ADDED = {
     "DELETE /api/segments/{segment_id}": "groups of users and items",
     "GET /api/settings/pipeline": "what a tenant's pipeline differs in",
     "PUT /api/settings/pipeline": "what a tenant's pipeline differs in",
+    "GET /api/scenarios": "what a product manager decides",
+    "POST /api/scenarios": "what a product manager decides",
+    "GET /api/scenarios/{scenario_id}": "what a product manager decides",
+    "PUT /api/scenarios/{scenario_id}": "what a product manager decides",
+    "PATCH /api/scenarios/{scenario_id}": "what a product manager decides",
+    "DELETE /api/scenarios/{scenario_id}": "what a product manager decides",
+    "GET /api/scenarios/{scenario_id}/versions": "what a product manager decides",
     "GET /api/billing/audit": "who changed plan, cap or subscription",
     "POST /api/billing/webhook": "Stripe's events",
 }

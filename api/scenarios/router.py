@@ -1,0 +1,107 @@
+"""`/api/scenarios`."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Response
+
+from api.database.session import Session
+from api.http.principal import CurrentAdmin
+from api.http.schemas import Page, Paging, PathId
+from api.scenarios import service
+from api.scenarios.repository import Found
+from api.scenarios.schemas import (
+    NewScenario,
+    ScenarioOut,
+    ScenarioReplacement,
+    ScenarioStatus,
+    ScenarioVersionOut,
+)
+
+router = APIRouter(prefix="/api/scenarios", tags=["scenarios"])
+_Responses = dict[int | str, dict[str, Any]]
+_FORBIDDEN: _Responses = {403: {"description": "Forbidden"}}
+_NOT_FOUND: _Responses = _FORBIDDEN | {404: {"description": "There is no such scenario"}}
+_CONFLICT: _Responses = _FORBIDDEN | {409: {"description": "The id is taken, or the tenant has 200 scenarios"}}
+Publish = Annotated[
+    bool, Query(description="false: a live scenario goes on with the version of before, and the new one waits")
+]
+
+
+@router.get("", summary="List scenarios", responses=_FORBIDDEN)
+async def list_scenarios(
+    admin: CurrentAdmin,
+    session: Session,
+    paging: Paging,
+    status: Annotated[ScenarioStatus | None, Query(description="Only scenarios with this status")] = None,
+) -> Page[ScenarioOut]:
+    """The newest first, each with the newest version of its recipe."""
+    found, total = await service.list_scenarios(session, admin.scope, status, paging.offset, paging.page_size)
+    data = [_shown(each) for each in found]
+    return Page[ScenarioOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
+
+
+@router.post("", status_code=201, summary="Create a scenario", responses=_CONFLICT)
+async def create_scenario(body: NewScenario, admin: CurrentAdmin, session: Session) -> ScenarioOut:
+    """A draft, unless `status` says otherwise. A tenant has at most 200 scenarios."""
+    return _shown(await service.create_scenario(session, admin.scope, body))
+
+
+@router.get("/{scenario_id}", summary="Get a scenario", responses=_NOT_FOUND)
+async def get_scenario(scenario_id: PathId, admin: CurrentAdmin, session: Session) -> ScenarioOut:
+    return _shown(await service.get_scenario(session, admin.scope, scenario_id))
+
+
+@router.put("/{scenario_id}", summary="Replace a scenario", responses=_NOT_FOUND)
+async def replace_scenario(
+    scenario_id: PathId, body: ScenarioReplacement, admin: CurrentAdmin, session: Session, publish: Publish = True
+) -> ScenarioOut:
+    """Replaces name and recipe: what is left out of the recipe gets its default. Another recipe makes a new version."""
+    return _shown(await service.replace_scenario(session, admin.scope, scenario_id, body, publish=publish))
+
+
+@router.patch("/{scenario_id}", summary="Change parts of a scenario", responses=_NOT_FOUND)
+async def patch_scenario(
+    scenario_id: PathId,
+    body: Annotated[dict[str, Any], Body(examples=[{"status": "live"}])],
+    admin: CurrentAdmin,
+    session: Session,
+    publish: Publish = True,
+) -> ScenarioOut:
+    """Members that are named are replaced as a whole, null stands for the default, and all others do not change."""
+    return _shown(await service.patch_scenario(session, admin.scope, scenario_id, body, publish=publish))
+
+
+@router.delete("/{scenario_id}", status_code=204, summary="Delete a scenario", responses=_NOT_FOUND)
+async def delete_scenario(scenario_id: PathId, admin: CurrentAdmin, session: Session) -> Response:
+    """It goes with all its versions. Archive it instead where its figures are still to be read."""
+    await service.delete_scenario(session, admin.scope, scenario_id)
+    return Response(status_code=204)
+
+
+@router.get("/{scenario_id}/versions", summary="List the versions of a scenario", responses=_NOT_FOUND)
+async def list_scenario_versions(
+    scenario_id: PathId, admin: CurrentAdmin, session: Session, paging: Paging
+) -> Page[ScenarioVersionOut]:
+    """The newest first; the last 100 are kept. To go back to one, send its recipe again."""
+    found, total = await service.list_versions(session, admin.scope, scenario_id, paging.offset, paging.page_size)
+    data = [
+        ScenarioVersionOut.stored({**each.recipe, "version": each.version, "createdAt": each.created_at})
+        for each in found
+    ]
+    return Page[ScenarioVersionOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
+
+
+def _shown(found: Found) -> ScenarioOut:
+    row, newest = found
+    return ScenarioOut.stored(
+        {
+            **newest.recipe,
+            "id": row.id,
+            "name": row.name,
+            "version": row.version,
+            "status": row.status,
+            "liveVersion": row.live_version,
+            "createdAt": row.created_at,
+            "updatedAt": row.updated_at,
+        }
+    )

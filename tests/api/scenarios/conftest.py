@@ -1,0 +1,3 @@
+from tests.fixtures.portal import portal
+
+__all__ = ["portal"]
