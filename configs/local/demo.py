@@ -2,7 +2,8 @@
 
 Every step is idempotent, so that a later call continues an interrupted one. The modules of this package:
 
-    demo, demo_state, demo_stripe, demo_announcement    the demo's steps, what they keep, its Stripe, what it prints
+    demo, demo_state, demo_stripe, demo_scenarios       the demo's steps, what they keep, its Stripe, its scenarios
+    demo_announcement                                   what the demo prints
     processes, supervision, launch, ports               the programs of one machine, their supervisor, their start
     postgres_server, postgres_cluster, os_user          the bundled PostgreSQL, its data, the user that it runs as
     torch_index                                         the package index that `make install` takes torch from
@@ -25,6 +26,7 @@ from rich.console import Console
 
 from configs.files import keep_state_private, write_private
 from configs.local.demo_announcement import announcement
+from configs.local.demo_scenarios import create_scenarios
 from configs.local.demo_state import DemoState
 from configs.local.demo_stripe import DemoStripe
 from configs.local.ports import refusal_of_port, unused_port
@@ -105,6 +107,7 @@ class Demo:
             self._once("pipeline", "pipeline: lake, features, models, release", self._run_pipeline)
             self._step("Dagster", lambda: self._start("dagster"))
             self._step("first recommendation", self._await_recommendation)
+            self._step("scenarios", self._create_scenarios)
             values = self._write_environment()
             print(
                 announcement(
@@ -219,6 +222,12 @@ class Demo:
             return bool(answer.json()) and "X-Recommendation-Degraded" not in answer.headers
 
         self._await("serving", from_a_model)
+
+    def _create_scenarios(self) -> None:
+        """Once: one that its owner deletes stays deleted."""
+        if not self.state.get("SCENARIOS"):
+            create_scenarios(self.urls["api"], EMAIL, self.state.get("ADMIN_PASSWORD"))
+            self.state.put("SCENARIOS", "made")
 
     def _write_environment(self) -> dict[str, str]:
         """Write demo.env, and return its content."""

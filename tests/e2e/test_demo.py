@@ -83,6 +83,9 @@ def test_from_an_empty_folder_to_answers_and_back(tmp_path: Path) -> None:
             answer = client.post("/api/v1/recommend", json=asked, headers={"X-API-Key": told["API_KEY"]})
             assert len(answer.raise_for_status().json()) == 5
             assert "X-Recommendation-Degraded" not in answer.headers
+            asked["scenario"] = "front-page"
+            answer = client.post("/api/v1/recommend", json=asked, headers={"X-API-Key": told["API_KEY"]})
+            assert answer.headers["X-Scenario"] == "front-page@1"
             login = {"email": told["ADMIN_EMAIL"], "password": told["ADMIN_PASSWORD"]}
             assert client.post("/api/auth/login", json=login).status_code == 200
 
