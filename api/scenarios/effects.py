@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from api.http.slices import turn
-from api.scenarios.arrange import Candidates, arrange
+from api.scenarios.arrange import ScenarioCandidates, arrange
 from api.scenarios.rules import CompiledRecipe, RulesInForce
 
 
@@ -19,7 +19,7 @@ class RuleEffect:
 
 
 async def effects_of(
-    compiled: CompiledRecipe, rules: RulesInForce, candidates: Candidates, moment: float, count: int
+    compiled: CompiledRecipe, rules: RulesInForce, candidates: ScenarioCandidates, moment: float, count: int
 ) -> list[RuleEffect]:
     """Every item that a rule moves into, within or out of the first `count`, by rule and then by position.
 

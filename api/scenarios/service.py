@@ -103,13 +103,13 @@ async def _change(
     before = (row.name, row.status, row.live_version)
     changed = sorted(name for name in recipe | newest.recipe if recipe.get(name) != newest.recipe.get(name))
     row.name, row.status = new.name.strip(), new.status or row.status
-    if changed:
-        row.version += 1
-        newest = await scenarios.add_version(row, recipe)
+    row.version += bool(changed)
     if row.status != "live":
         row.live_version = None
     elif publish or row.live_version is None:
         row.live_version = row.version
+    if changed:
+        newest = await scenarios.add_version(row, recipe)
     if changed or before != (row.name, row.status, row.live_version):
         await scenarios.save(row)
         await scenarios.drop_versions(row, MAX_VERSIONS)

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-from api.scenarios.arrange import Candidates, arrange
+from api.scenarios.arrange import ScenarioCandidates, arrange
 from api.scenarios.effects import RuleEffect, effects_of
 from api.scenarios.recipe import Recipe
 from api.scenarios.rules import CompiledRecipe
@@ -19,7 +19,7 @@ def effects(count: int = 3, **recipe: Any) -> tuple[list[str], list[RuleEffect]]
     compiled = CompiledRecipe.of(Recipe.model_validate(recipe))
     ranked = [RankedItem(id_, score, "hybrid", "", []) for id_, score in zip("abcd", (0.8, 0.6, 0.4, 0.2), strict=True)]
     facts = {id_: compiled.facts({"brand": brand}, is_active=True) for id_, brand in BRANDS.items()}
-    candidates = Candidates([ranked], facts=facts)
+    candidates = ScenarioCandidates([ranked], facts=facts)
     rules = compiled.at(NOW)
     items = arrange(compiled, rules, candidates, NOW.timestamp(), count).items
     found = asyncio.run(effects_of(compiled, rules, candidates, NOW.timestamp(), count))

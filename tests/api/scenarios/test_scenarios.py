@@ -115,12 +115,14 @@ def test_a_kept_scenario_needs_no_query_and_few_are_kept(desk: Desk) -> None:
         database = Database(desk.portal.tenants.url, pool_min=1)
         await database.open()
         live = LiveScenarios(database.pool, kept=1)
-        first = await live.get(SCOPE, "front", 2)
+        assert await live.get(SCOPE, "second", 2) is not None
         assert await live.get(TenantScope("other"), "front", 2) is None
+        first = await live.get(SCOPE, "front", 2)
         await database.close()
         assert first is not None
         assert await live.get(SCOPE, "front", 2) is first  # there is no database to ask
-        await database.open()
+        with pytest.raises(PoolTimeout):
+            await live.get(SCOPE, "second", 2)
 
     asyncio.run(run())
 
