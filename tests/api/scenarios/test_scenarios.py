@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from psycopg_pool import PoolClosed
 
 from api.database.engine import Database
 from api.database.scope import TenantScope
@@ -121,7 +122,7 @@ def test_a_kept_scenario_needs_no_query_and_few_are_kept(desk: Desk) -> None:
         await database.close()
         assert first is not None
         assert await live.get(SCOPE, "front", 2) is first  # there is no database to ask
-        with pytest.raises(PoolTimeout):
+        with pytest.raises(PoolClosed):
             await live.get(SCOPE, "second", 2)
 
     asyncio.run(run())
