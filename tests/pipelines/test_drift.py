@@ -22,10 +22,11 @@ from pipelines.defs.monitoring.flag import (
     refuse_while_stopped,
     write_drift,
 )
+from pipelines.jobs import RETRAIN
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
 from tests.feature_store.lakes import START, interaction, write_lake
-from tests.pipelines.conftest import TENANT
+from tests.pipelines.conftest import SNAPSHOT, TENANT, write_values
 
 Connection = psycopg.Connection[Any]
 DAYS, EVENTS = 42, 240
@@ -146,6 +147,32 @@ def test_drift_stops_publishing_and_is_told_once_until_a_quiet_day_or_a_person_l
     write_lake(lake, days_of_events(DAYS + 2, DAYS + 3, USUAL))
     measure(installation, instance)
     refuse_while_stopped(installation, TENANT)
+
+
+@pytest.mark.parametrize(("catalogue", "failed"), [(None, "drift"), (CATALOGUE, "release")])
+def test_drift_stops_the_release_of_its_own_run_but_an_error_of_the_measuring_does_not(
+    installation: Installation,
+    instance: dg.DagsterInstance,
+    connection: Connection,
+    catalogue: dict[str, str] | None,
+    failed: str,
+) -> None:
+    """Without a catalogue nothing can be measured."""
+    settings_of(connection, drift={"action": "stop_publishing"})
+    rows = [*days_of_events(0, DAYS, USUAL), *days_of_events(DAYS, DAYS + 1, SHIFTED)]
+    write_lake(installation.paths.lake, rows, catalogue)
+    instance.add_dynamic_partitions(TENANTS, [TENANT])
+    write_values(installation, feature_snapshot=SNAPSHOT, champions={})
+    keys = [dg.AssetKey("release"), dg.AssetKey("drift")]
+    result = (
+        build_definitions(installation)
+        .resolve_job_def(RETRAIN)
+        .execute_in_process(instance=instance, partition_key=TENANT, asset_selection=keys, raise_on_error=False)
+    )
+    assert not result.success  # the run is red, of which the tenant is told
+    assert [event.step_key for event in result.get_step_failure_events()] == [failed]
+    (other,) = {"drift", "release"} - {failed}
+    assert result.asset_materializations_for_node(other)
 
 
 def test_drift_starts_one_retraining_a_day_where_the_tenant_wants_it(

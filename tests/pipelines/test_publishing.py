@@ -1,33 +1,17 @@
 """A run whose families all failed the rule ends well, and says why nothing is published."""
 
-import json
 from typing import Any
 
 import dagster as dg
 import psycopg
 
 from pipelines.definitions import build_definitions
-from pipelines.io_managers import values_folder
 from pipelines.jobs import RETRAIN
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
 from serving.contracts.messages import ALGORITHMS
 from serving.release import list_releases
-from tests.pipelines.conftest import TENANT
-
-SNAPSHOT = {
-    "snapshot_id": "s1",
-    "tenant_id": TENANT,
-    "positions_id": "p1",
-    "catalogue_version": 1,
-    "n_users": 3,
-    "n_items": 2,
-    "n_interactions": 10,
-    "first_timestamp": None,
-    "last_timestamp": None,
-    "created_at": "2026-11-28T00:00:00+00:00",
-    "exclude_seen": "all",
-}
+from tests.pipelines.conftest import SNAPSHOT, TENANT, write_values
 
 
 def test_where_no_family_passes_the_run_succeeds_and_names_the_reasons(
@@ -35,11 +19,7 @@ def test_where_no_family_passes_the_run_succeeds_and_names_the_reasons(
 ) -> None:
     instance.add_dynamic_partitions(TENANTS, [TENANT])
     reasons = {family: {"reason": f"{family} is not above the floor"} for family in ALGORITHMS}
-    for asset, value in {"feature_snapshot": SNAPSHOT, "champions": reasons}.items():
-        path = values_folder(installation.paths) / asset / f"{TENANT}.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(value))
-    (installation.paths.models / f"tenant={TENANT}").mkdir(parents=True)
+    write_values(installation, feature_snapshot=SNAPSHOT, champions=reasons)
 
     job = build_definitions(installation).resolve_job_def(RETRAIN)
     result = job.execute_in_process(

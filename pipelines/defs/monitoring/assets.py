@@ -53,6 +53,7 @@ def _specs() -> list[dg.AssetCheckSpec]:
     kinds={"duckdb"},
     deps=[lake_interactions, lake_items, feature_snapshot],
     check_specs=_specs(),
+    op_tags={"dagster/priority": "1"},  # of the steps that can run, the first: `release` reads what it finds
 )
 def drift(context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]) -> dg.MaterializeResult:  # type: ignore[type-arg]  # with its type Dagster takes the checks for further outputs
     """How the tenant's newest complete day differs from its own past, measure by measure, with the days before it."""
