@@ -7,6 +7,7 @@ from itertools import pairwise
 import pyarrow as pa
 
 from feature_store import columns as c
+from feature_store.online import NEWEST_FIRST_SQL
 from feature_store.schemas import EVALUATION_EVENTS, ONLINE_METRICS
 from feature_store.sources import EVENT_SQL, repeatable_read
 
@@ -121,16 +122,16 @@ SELECT evaluated.user_index AS "{c.USER}", event.item_id AS {c.ITEM_ID}, event.t
     event.weight AS {c.WEIGHT}, event.timestamp AS {c.TIMESTAMP}, event.is_target AS {c.IS_TARGET}
 FROM evaluated CROSS JOIN LATERAL (
     (
-        SELECT {EVENT_SQL}, true AS is_target FROM interactions
+        SELECT {EVENT_SQL}, true AS is_target, id FROM interactions
         WHERE tenant_id = $1 AND user_id = evaluated.user_id
             AND occurred_at >= $2::timestamptz AND occurred_at < $3::timestamptz
     ) UNION ALL (
-        SELECT {EVENT_SQL}, false FROM interactions
+        SELECT {EVENT_SQL}, false, id FROM interactions
         WHERE tenant_id = $1 AND user_id = evaluated.user_id AND occurred_at < $2::timestamptz
-        ORDER BY occurred_at DESC, item_id COLLATE "C" DESC LIMIT $5::bigint
+        ORDER BY {NEWEST_FIRST_SQL} LIMIT $5::bigint
     )
 ) AS event
-ORDER BY evaluated.user_index, event.timestamp, event.item_id COLLATE "C"
+ORDER BY evaluated.user_index, event.timestamp, event.item_id COLLATE "C", event.id
 """  # noqa: S608 - constants of this code base
 
 _ACCURACY_IS_OUTDATED = """

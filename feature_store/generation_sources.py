@@ -10,6 +10,7 @@ from adbc_driver_postgresql import dbapi
 
 from feature_store import columns as c
 from feature_store.interaction_types import SeenPolicy, seen_policy
+from feature_store.online import NEWEST_FIRST_SQL
 from feature_store.schemas import AUDIENCE, CATALOGUE_CHANGES, RECENT_EVENTS
 from feature_store.sources import EVENT_SQL
 
@@ -100,9 +101,9 @@ FROM jsonb_array_elements_text($2::text::jsonb) WITH ORDINALITY AS users (id, pl
 CROSS JOIN LATERAL (
     SELECT
         {EVENT_SQL},
-        row_number() OVER (ORDER BY occurred_at DESC, item_id COLLATE "C" DESC) AS age
+        row_number() OVER (ORDER BY {NEWEST_FIRST_SQL}) AS age
     FROM interactions WHERE tenant_id = $1 AND user_id = users.id
-    ORDER BY occurred_at DESC, item_id COLLATE "C" DESC LIMIT $3::bigint
+    ORDER BY {NEWEST_FIRST_SQL} LIMIT $3::bigint
 ) AS event
 ORDER BY users.place, event.age
 """  # noqa: S608 - constants of this code base

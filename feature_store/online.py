@@ -2,13 +2,32 @@
 
 A history is the newest `max_events` events of a user, oldest first. Training builds histories from a snapshot's
 columns, serving from the events a request carries; both go through `build_histories`.
+
+Events of one time are ordered by item id, and those of one item by the id of the interaction, wherever events are
+read: which of them a bounded history holds, and their order in it, must not differ between training and requests.
 """
 
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+
+from configs.settings import HistorySettings
+from feature_store.interaction_types import SEEN_TYPES, TYPE_WEIGHTS
+
+OLDEST_FIRST_SQL = 'occurred_at, item_id COLLATE "C", id'
+NEWEST_FIRST_SQL = 'occurred_at DESC, item_id COLLATE "C" DESC, id DESC'
+"""The order of a user's events, over the table `interactions`."""
+FORMAT = 2
+"""Raise it where other bytes are built from the same interactions. Histories of another format are built anew."""
+
+
+def form_of(settings: HistorySettings) -> int:
+    """A number for everything beside the interactions that the bytes of a built history depend on."""
+    facts = (FORMAT, settings.max_events, settings.max_seen, settings.max_scanned, TYPE_WEIGHTS, SEEN_TYPES)
+    return zlib.crc32(repr(facts).encode()) & 0x7FFFFFFF  # as a PostgreSQL integer
 
 
 @dataclass(frozen=True, eq=False)

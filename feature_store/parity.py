@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from configs.settings import HistorySettings
 from feature_store import columns as c
 from feature_store.lake import Cursor, TenantLake
-from feature_store.online import Histories, build_histories
+from feature_store.online import NEWEST_FIRST_SQL, Histories, build_histories, form_of
 from feature_store.snapshots import SnapshotManifest
 from feature_store.sources import EVENT_SQL, repeatable_read
 
@@ -46,7 +47,7 @@ class RequestReads:
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """Events of users as columns of equal length [n]."""
+    """Events of users as columns of equal length [n], those of a user next to each other and in their order."""
 
     users: Int64s
     items: Int64s  # positions, -1 where the snapshot does not know the item
@@ -55,7 +56,7 @@ class Events:
     timestamps: Int64s
 
     def rows(self) -> Int64s:
-        """The events as rows of integers, int64 [n, 5]. Weights are their bits, so that equal means identical."""
+        """The events as rows of integers, int64 [n, 5], user and time first. Of weights the bits are compared."""
         bits = self.weights.astype(np.float32).view(np.int32).astype(np.int64)
         return np.column_stack((self.users, self.timestamps, self.items, self.types, bits))
 
@@ -70,6 +71,7 @@ class ParityCounts:
     differing_users: int
     only_in_training: int  # events
     only_in_requests: int
+    in_another_order: int  # within one moment, of users whose events are the same otherwise
 
 
 def sample_snapshot_users(
@@ -113,7 +115,7 @@ def training_histories(folder: Path, users: SnapshotUsers, max_events: int) -> t
 
 
 def read_requests(
-    url: str, tenant_id: str, users: Sequence[str], cursor: Cursor, max_events: int
+    url: str, tenant_id: str, users: Sequence[str], cursor: Cursor, settings: HistorySettings
 ) -> RequestReads | None:
     """What requests read of these users now, and what of it came after the snapshot, from one state of the database.
 
@@ -129,7 +131,8 @@ def read_requests(
             database.execute(query, (tenant_id, ids, *parameters))
             return database.fetch_arrow_table()
 
-        state = read(_STATE, bound)
+        max_events = settings.max_events
+        state = read(_STATE, bound, form_of(settings))
         return RequestReads(
             kept=state["events"].to_pylist(),
             recent=read(_RECENT.format(condition="true"), max_events),
@@ -143,7 +146,7 @@ def compare_histories(
 ) -> ParityCounts:
     """Compare, user by user, training's events with those of requests less the later ones.
 
-    Equal times are compared as sets of events, because the two sides may break ties otherwise.
+    Events of one time are compared in their order too, where both sides have the same ones and none is later.
 
     Args:
         training, requests, later: events of users in [0, n_users).
@@ -156,16 +159,41 @@ def compare_histories(
         used = complete[events.users] & (events.timestamps > since[events.users]) & (events.items >= 0)
         rows.append(events.rows()[used])
         signs.append(np.full(int(used.sum()), sign))
-    distinct, inverse = np.unique(np.concatenate(rows), axis=0, return_inverse=True)
-    surplus = np.bincount(inverse.ravel(), np.concatenate(signs), len(distinct)).astype(np.int64)
+    distinct, surplus = _surplus(rows, signs)
+    differing = distinct[surplus != 0]
+    unordered = np.concatenate((differing, rows[1]))[:, :2]
+    placed = [np.column_stack((each, _places(each[:, :2], unordered))) for each in rows]
+    in_order, moved = _surplus(placed, signs)
+    moved[np.isin(in_order[:, 0], differing[:, 0])] = 0  # users who are counted already
     return ParityCounts(
         users=int(complete.sum()),
         events=len(rows[0]),
         kept=kept,
-        differing_users=len(np.unique(distinct[surplus != 0, 0])),
+        differing_users=len(np.unique(np.concatenate((differing[:, 0], in_order[moved != 0, 0])))),
         only_in_training=int(surplus[surplus > 0].sum()),
         only_in_requests=int(-surplus[surplus < 0].sum()),
+        in_another_order=int(moved[moved > 0].sum()),
     )
+
+
+def _surplus(rows: Sequence[Int64s], signs: Sequence[Int64s]) -> tuple[Int64s, Int64s]:
+    """The distinct rows of all sides, int64 [n, columns], and the sum of the signs of each, int64 [n]."""
+    distinct, inverse = np.unique(np.concatenate(rows), axis=0, return_inverse=True)
+    return distinct, np.bincount(inverse.ravel(), np.concatenate(signs), len(distinct)).astype(np.int64)
+
+
+def _places(moments: Int64s, unordered: Int64s) -> Int64s:
+    """The place of each event within its moment, int64 [n]; 0 in a moment that is among the unordered.
+
+    moments: int64 [n, 2] user and time, equal ones next to each other; unordered: int64 [m, 2].
+    """
+    distinct, moment_of = np.unique(np.concatenate((moments, unordered)), axis=0, return_inverse=True)
+    of_events, of_unordered = np.split(moment_of.ravel(), [len(moments)])
+    places = np.arange(len(of_events))
+    begins = np.append(True, of_events[1:] != of_events[:-1])[: len(of_events)]
+    ordered = np.ones(len(distinct), dtype=bool)
+    ordered[of_unordered] = False
+    return np.where(ordered[of_events], places - np.maximum.accumulate(np.where(begins, places, 0)), 0)
 
 
 _USERS = f"""
@@ -181,7 +209,8 @@ FROM users ORDER BY md5({c.USER_ID}) LIMIT $n
 
 _SNAPSHOT_EVENTS = f"""
 SELECT wanted.row, {c.ITEM}, {c.TYPE}, {c.WEIGHT}, {c.TIMESTAMP}
-FROM read_parquet($file) AS events JOIN wanted ON wanted."{c.USER}" = events."{c.USER}"
+FROM read_parquet($file, file_row_number = true) AS events JOIN wanted ON wanted."{c.USER}" = events."{c.USER}"
+ORDER BY events.file_row_number
 """  # noqa: S608
 
 _SNAPSHOT_ITEMS = f"SELECT {c.ITEM}, {c.ITEM_ID} FROM read_parquet($file)"  # noqa: S608
@@ -196,6 +225,7 @@ FROM {_WANTED}
 LEFT JOIN users ON users.tenant_id = $1 AND users.id = wanted.id
 LEFT JOIN user_histories AS kept
     ON kept.tenant_id = $1 AND kept.user_id = wanted.id AND kept.version = users.history_version
+    AND kept.form = $4::integer
 ORDER BY wanted.place
 """  # noqa: S608
 
@@ -204,8 +234,9 @@ SELECT (wanted.place - 1)::int AS "{c.USER}", event.{c.ITEM_ID}, event.type AS {
     event.{c.TIMESTAMP}
 FROM {_WANTED}
 CROSS JOIN LATERAL (
-    SELECT {EVENT_SQL} FROM interactions WHERE tenant_id = $1 AND user_id = wanted.id AND {{condition}}
-    ORDER BY occurred_at DESC, item_id COLLATE "C" DESC LIMIT $3::bigint
+    SELECT {EVENT_SQL}, row_number() OVER (ORDER BY {NEWEST_FIRST_SQL}) AS age
+    FROM interactions WHERE tenant_id = $1 AND user_id = wanted.id AND {{condition}}
+    ORDER BY {NEWEST_FIRST_SQL} LIMIT $3::bigint
 ) AS event
-ORDER BY wanted.place
+ORDER BY wanted.place, event.age DESC
 """  # noqa: S608

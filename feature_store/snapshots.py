@@ -54,7 +54,7 @@ FROM positions LEFT JOIN read_parquet(?) USING ({c.ITEM_ID})
 ORDER BY {c.ITEM}
 """  # noqa: S608
 
-# The order is total over the written columns, so that equal content gives an equal file and hash.
+# The order is that of requests (`feature_store.online`), and total, so that the same lake gives the same file and hash.
 _INTERACTIONS = f"""
 WITH accepted AS (
     SELECT * FROM read_parquet(?)
@@ -71,7 +71,7 @@ SELECT
     {EVENT_WEIGHT_SQL}::REAL AS {c.WEIGHT},
     epoch_us({c.TIMESTAMP}) AS {c.TIMESTAMP}
 FROM known
-ORDER BY "{c.USER}", {c.TIMESTAMP}, {c.ITEM}, {c.TYPE}, {c.WEIGHT}
+ORDER BY "{c.USER}", {c.TIMESTAMP}, {c.ITEM_ID}, {c.INTERACTION_ID}
 """  # noqa: S608
 
 

@@ -10,11 +10,12 @@ from api.database.batch_loader import BatchLoader
 from api.database.engine import Pool
 from api.database.prepared import text_array
 from api.database.scope import TenantScope
-from api.recommendations.history_sql import VIEWS, form_of
+from api.recommendations.history_sql import VIEWS
 from api.recommendations.history_store import BuiltHistory, HistoryStore
 from api.tenants.problems import TenantGone
 from configs.settings import HistorySettings
 from feature_store.interaction_types import SeenPolicy
+from feature_store.online import form_of
 from serving.contracts.messages import EMPTY_ARRAY
 
 ViewKey = tuple[TenantScope, str, str | None]

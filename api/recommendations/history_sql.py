@@ -1,20 +1,11 @@
 """SQL that reads a user's view with one statement, and builds the histories that no row holds yet as MessagePack."""
 
 import struct
-import zlib
 
-from configs.settings import HistorySettings
 from feature_store.interaction_types import SEEN_TYPES, TYPE_WEIGHTS
+from feature_store.online import NEWEST_FIRST_SQL, OLDEST_FIRST_SQL
 
-FORMAT = 1
-"""Raise it where this module builds other bytes from the same interactions. Rows of another format are built anew."""
-
-
-def form_of(settings: HistorySettings) -> int:
-    """A number for everything beside the interactions that the bytes of a built history depend on."""
-    facts = (FORMAT, settings.max_events, settings.max_seen, settings.max_scanned, TYPE_WEIGHTS, SEEN_TYPES)
-    return zlib.crc32(repr(facts).encode()) & 0x7FFFFFFF  # as a PostgreSQL integer
-
+# A change of the bytes that are built here takes another `feature_store.online.FORMAT`.
 
 # MessagePack in SQL. Texts and arrays have the headers of 16 and 32 bits whatever their length: an id is of at most 256
 # characters, which fits the signed 16 bits of int2send.
@@ -54,14 +45,13 @@ def _array_of_ids(moment: str) -> str:
 
 _BOUGHT = ", ".join(f"'{name}'" for name in SEEN_TYPES["bought"])
 
-# Runs only where no row was found: each scan has the condition, so that nothing of it is read otherwise. Events with
-# equal timestamps are ordered by item id, as in a feature snapshot.
+# Runs only where no row was found: each scan has the condition, so that nothing of it is read otherwise.
 _BUILT = f"""
     WITH recent AS MATERIALIZED (
-        SELECT item_id, interaction_type, value, occurred_at
+        SELECT id, item_id, interaction_type, value, occurred_at
         FROM interactions
         WHERE tenant_id = wanted.tenant_id AND user_id = wanted.user_id AND kept.version IS NULL
-        ORDER BY occurred_at DESC, item_id COLLATE "C" DESC
+        ORDER BY {NEWEST_FIRST_SQL}
         LIMIT $7::integer
     ), items AS MATERIALIZED (
         SELECT item_id, {_ITEM_ID} AS packed, max(occurred_at) AS had,
@@ -70,7 +60,7 @@ _BUILT = f"""
     )
     SELECT
         (
-            SELECT {_ARRAY_HEAD} || coalesce(string_agg({_EVENT}, '' ORDER BY occurred_at, item_id COLLATE "C"), '')
+            SELECT {_ARRAY_HEAD} || coalesce(string_agg({_EVENT}, '' ORDER BY {OLDEST_FIRST_SQL}), '')
             FROM (SELECT * FROM recent LIMIT $5::integer) AS newest
         ) AS events,
         ({_array_of_ids("had")}) AS seen,

@@ -13,8 +13,9 @@ import psycopg
 from api.background import PeriodicTask
 from api.database.engine import UNREACHABLE, Pool
 from api.database.scope import TenantScope
-from api.recommendations.history_sql import KEEP, form_of
+from api.recommendations.history_sql import KEEP
 from configs.settings import HistorySettings
+from feature_store.online import form_of
 
 FLUSH_SECONDS = 0.1
 MAX_ROWS = 64

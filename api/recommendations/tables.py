@@ -58,7 +58,7 @@ class UserHistory(Table, table=True):
     tenant_id: str = text_column(primary_key=True)
     user_id: str = text_column(primary_key=True)
     version: int = Field(sa_column=Column(BigInteger, nullable=False))
-    form: int  # of the bytes: see `history_sql.form_of`
+    form: int  # of the bytes: see `feature_store.online.form_of`
     events: bytes  # oldest first, at most HistorySettings.max_events
     seen: bytes  # ids of the items that the user had, newest first, at most HistorySettings.max_seen
     bought: bytes  # of these the bought ones

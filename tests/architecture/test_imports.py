@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "feature_store.columns": {"configs"},
     "feature_store.schemas": {"configs", "feature_store.columns"},
     "feature_store.interaction_types": {"feature_store.columns"},
-    "feature_store.online": {"configs", "feature_store.columns", "feature_store.schemas"},
+    "feature_store.online": {"configs", "feature_store.columns", "feature_store.interaction_types"},
     "feature_store": {"configs", *_FEATURES},
     "training": {"configs", *_FEATURES},
     "serving.contracts": {"configs"},

@@ -52,7 +52,7 @@ class Parity:
             return f"requests and training see the same: {compared}"
         return (
             f"{found.differing_users:,} users differ: {found.only_in_training:,} events only in training, "
-            f"{found.only_in_requests:,} only in requests, of {compared}"
+            f"{found.only_in_requests:,} only in requests, {found.in_another_order:,} in another order, of {compared}"
         )
 
 
@@ -68,7 +68,7 @@ def measure_parity(installation: Installation, tenant_id: str) -> Parity:
     users = sample_snapshot_users(lake, snapshot.cursor, read_snapshot_manifest(folder), SAMPLED_USERS)
     if users is None:
         return Parity(None, "the lake has changed since the newest snapshot was built")
-    reads = read_requests(installation.database_url(), tenant_id, users.ids, snapshot.cursor, max_events)
+    reads = read_requests(installation.database_url(), tenant_id, users.ids, snapshot.cursor, installation.history)
     if reads is None:
         return Parity(None, "the database was restored since the newest snapshot was built")
     histories, position_of = training_histories(folder, users, max_events)
