@@ -143,6 +143,7 @@ def train_family(
         ValueError: the data cannot be split in time, or are not enough for the family.
     """
     split = split or temporal_split(dataset, exclude_seen)
+    dataset = dataset.served_by(split.mask)
     config = config or config_for(family, DataProfile.of(split.train))
     expected = _forecast(family, config, split, options, base_models or {}, past, dataset)
     found = _fit_and_evaluate(family, config, split, options, base_models or {}, expected)

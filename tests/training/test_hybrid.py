@@ -99,7 +99,7 @@ def test_queries_ask_for_what_came_after_the_moment_only() -> None:
         timestamps=np.array([10, 20, 30, 40, 35, 10], np.int64),
     )
     dataset = Dataset(events, ItemTable(np.arange(10).astype(object), [{}] * 10, np.ones(10, bool)), 3)
-    queries = build_queries(dataset, 20, 2, 100, mask_seen=True, rng=np.random.default_rng(0))
+    queries = build_queries(dataset, 20, 2, 100, mask="all", rng=np.random.default_rng(0))
     assert queries.users.tolist() == [0, 0, 1]
     told = [queries.histories.items[a:b].tolist() for a, b in zip(*_bounds(queries.histories.offsets), strict=True)]
     assert told == [[5], [5, 6], []]

@@ -111,7 +111,9 @@ def test_the_winner_does_best_on_validation_and_never_worse_than_the_start() -> 
     figures = rank_queries(model, SPLIT.validation).per_user["ndcg@10"]
     assert found.value == pytest.approx(figures.mean())
     start = rank_queries(Popularity(base).fit(SPLIT.train, OPTIONS), SPLIT.validation)
-    assert found.improvement == paired_difference(figures, start.per_user["ndcg@10"])
+    assert found.improvement is not None
+    # On the queries that chose the winner it can only look better.
+    assert found.improvement.mean <= paired_difference(figures, start.per_user["ndcg@10"]).mean + 1e-12
     assert f"# {found.improvement.mean:+.4f} (" in as_yaml("popularity", SPLIT, found, 3)
 
 

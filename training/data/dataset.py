@@ -15,11 +15,11 @@ import scipy.sparse as sp
 
 from feature_store import columns as c
 from feature_store import schemas
-from feature_store.interaction_types import TYPE_CODES, event_weights
+from feature_store.interaction_types import TYPE_CODES, SeenPolicy, event_weights
 from feature_store.online import Histories, build_histories
 
 MIN_REPEAT_SHARE = 0.2
-"""From this share of repeating events on (`Dataset.repeat_share`), models learn repeats and rank seen items too."""
+"""From this share of repeating events on (`Dataset.repeat_share`), models learn repeats."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,18 @@ class Dataset:
     n_users: int
     snapshot_id: str = ""
     max_events: int = field(default=200)
+    exclude_seen: SeenPolicy | None = None
+    """The policy on seen items by which lists are ranked, in evaluations and for requests; None where nobody said."""
+
+    @property
+    def ranking_mask(self) -> SeenPolicy:
+        """Which seen items the rankings leave out by which a fit chooses: those that its lists will leave out.
+
+        Without a policy it is none where users repeat items. There must be an event.
+        """
+        if self.exclude_seen is not None:
+            return self.exclude_seen
+        return "none" if self.repeat_share >= MIN_REPEAT_SHARE else "all"
 
     @property
     def n_items(self) -> int:
@@ -85,6 +97,10 @@ class Dataset:
         return build_histories(
             rows, events.items, events.types, events.weights, events.timestamps, n_rows, self.max_events
         )
+
+    def served_by(self, exclude_seen: SeenPolicy) -> "Dataset":
+        """The same data set, whose lists are ranked by this policy on seen items."""
+        return self if self.exclude_seen == exclude_seen else replace(self, exclude_seen=exclude_seen)
 
     def where(self, mask: npt.NDArray[np.bool_]) -> "Dataset":
         """The same users and catalogue with only the events under the mask, bool [n_events]."""

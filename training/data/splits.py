@@ -76,6 +76,7 @@ def temporal_split(
     Raises:
         ValueError: too few events, or too many with one timestamp, to have some before, between and after the cuts.
     """
+    dataset = dataset.served_by(mask)
     times = np.sort(dataset.interactions.timestamps)
     n = len(times)
     if n < 3:
@@ -109,6 +110,7 @@ def leave_one_out_split(dataset: Dataset, mask: SeenPolicy = "all", max_users: i
         mask: which earlier items are left out of the ranking.
         max_users: the largest number of queries of a hold-out; they are drawn with a fixed seed.
     """
+    dataset = dataset.served_by(mask)
     events = dataset.interactions
     shuffle = np.random.default_rng(0).permutation(len(events))
     order = np.lexsort((shuffle, events.timestamps, events.users))

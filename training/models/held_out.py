@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.interaction_types import SeenPolicy
-from training.data.dataset import MIN_REPEAT_SHARE, Dataset
+from training.data.dataset import Dataset
 from training.data.splits import Holdout, last_moments
 from training.models.contract import FloatMatrix
 
@@ -28,12 +28,13 @@ class HeldOutEvents:
 
     past: Dataset
     queries: Holdout
+    mask: SeenPolicy  # which seen items the queries leave out
 
     @classmethod
     def of(cls, dataset: Dataset, n_users: int, seed: int) -> Self | None:
         """None where too few events can be held out to choose by.
 
-        Where users repeat items, all items are ranked; elsewhere those that the user has not had.
+        The items are ranked that evaluations and requests rank (`Dataset.ranking_mask`).
 
         Args:
             dataset: what the model will be fitted on.
@@ -42,9 +43,9 @@ class HeldOutEvents:
         """
         if not len(dataset.interactions):
             return None
-        mask: SeenPolicy = "none" if dataset.repeat_share >= MIN_REPEAT_SHARE else "all"
+        mask = dataset.ranking_mask
         past, queries = last_moments(dataset, mask, min(n_users, QUERY_CELLS // dataset.n_items), seed)
-        return cls(past, queries) if len(queries) >= MIN_QUERIES else None
+        return cls(past, queries, mask) if len(queries) >= MIN_QUERIES else None
 
     def parts(self) -> Iterator[Holdout]:
         """The queries in parts whose scores may be held at once."""

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from training.evaluation.intervals import Estimate, Floats, paired_difference
 from training.models.contract import ModelConfig
 
@@ -53,16 +55,28 @@ class StudyResult:
 
     @property
     def improvement(self) -> Estimate | None:
-        """How much more the best trial reaches than the base, paired by query; None where the base did not complete.
+        """How much more such a search finds than the base, paired by query; None where one of them did not complete.
 
-        The best of many trials is partly luck, so an interval that barely excludes 0 says little.
+        The best of many trials is partly luck on the queries that it is the best of. So the queries are cut in halves,
+        and the best trial of each half is measured on the other one (cross-fitting).
         """
-        first, best = self.trials[self.base].per_query, self.trials[self.best].per_query
-        return None if first is None or best is None else paired_difference(best, first)
+        first = self.trials[self.base].per_query
+        if first is None or self.trials[self.best].per_query is None:
+            return None
+        return paired_difference(first if self.best == self.base else self._cross_fitted(), first)
+
+    def _cross_fitted(self) -> Floats:
+        """METRIC of each query under the trial that is the best on the half without it, float64 [n_queries]."""
+        share = self.trials[self.base].share
+        found = [each.per_query for each in self.trials if each.per_query is not None and each.share == share]
+        figures = np.stack(found)  # [n_trials, n_queries]
+        in_second = np.random.default_rng(0).permutation(figures.shape[1]) % 2 == 1
+        best = [int(np.nansum(figures[:, half], axis=1).argmax()) for half in (in_second, ~in_second)]
+        return np.where(in_second, figures[best[1]], figures[best[0]])
 
     @property
     def shown_better(self) -> bool:
-        """Whether the best trial is better than the base beyond the chance of which users there are."""
+        """Whether what was found is better than the base beyond the chance of which users there are."""
         low = None if self.improvement is None else self.improvement.low
         return low is not None and low > 0
 

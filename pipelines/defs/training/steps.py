@@ -97,7 +97,7 @@ class TrainingRun:
 
 @lru_cache(maxsize=1)  # the steps of a run share one snapshot, whose content never changes
 def _data(snapshot: Path, max_events: int, exclude_seen: SeenPolicy) -> tuple[Dataset, Split]:
-    dataset = load_snapshot(snapshot, max_events)
+    dataset = load_snapshot(snapshot, max_events).served_by(exclude_seen)
     return dataset, temporal_split(dataset, exclude_seen)
 
 

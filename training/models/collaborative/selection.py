@@ -79,7 +79,7 @@ def choose_methods(
         return None
     trial = _Trial(held_out, Learner(held_out.past, config, options), prior_scores(held_out.past, config.prior))
     best = trial.best_of_each_name([each for method in methods for each in _with_half_lives(method)])
-    if dataset.repeat_share >= MIN_REPEAT_SHARE:
+    if dataset.repeat_share >= MIN_REPEAT_SHARE and held_out.mask != "all":
         best |= trial.best_of_each_name([each for method in best.values() for each in _with_repeat_weights(method)])
     sums = trial.sums(list(best.values()))
     ndcg = {_label([method]): figures.ndcg for method, figures in trial.measured.items()}

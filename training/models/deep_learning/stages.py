@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from feature_store.interaction_types import SeenPolicy
 from training.data.dataset import Dataset
 from training.data.splits import Split, leave_one_out_split, temporal_split
 from training.models.contract import FloatMatrix, RuntimeOptions
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network
-from training.models.deep_learning.repeat_consumption import learns_repeats
 
 _VALIDATED_SHARE = 0.78  # of the time of a fit
 _CONTINUED_SHARE = 0.2  # for the continuation on all events
@@ -114,7 +112,7 @@ def continue_network(
 
 def hold_out(dataset: Dataset, config: DeepLearningConfig, max_users: int) -> Split:
     """The events that validate a fit: the newest window where a horizon is configured, else each user's last event."""
-    mask: SeenPolicy = "none" if learns_repeats(dataset, config) else "all"
+    mask = dataset.ranking_mask
     if config.horizon_days is None:
         return leave_one_out_split(dataset, mask, max_users)
     return temporal_split(dataset, mask, _WINDOW, _WINDOW, max_users)

@@ -24,7 +24,7 @@ class HybridConfig(ModelConfig):
     max_queries: int = Field(default=3_000, ge=1, validation_alias=AliasChoices("max_queries", "max_questions"))
     mask_seen: bool | None = Field(
         default=None,
-        description="leave a user's earlier items out of the lists and targets; null: where users seldom repeat items",
+        description="leave a user's earlier items out of the lists and targets; null: as the lists of these data do",
     )
     popularity_half_life_days: float = Field(default=30.0, gt=0)
     ranker: RankerConfig = RankerConfig()

@@ -4,8 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from feature_store.interaction_types import SeenPolicy, makes_seen
 from feature_store.online import Histories
-from training.data.dataset import MIN_REPEAT_SHARE, Dataset
+from training.data.dataset import Dataset
 from training.data.splits import Holdout
 from training.models.hybrid.config import HybridConfig
 from training.models.hybrid.sampling import window_start
@@ -30,14 +31,13 @@ def split_queries(
     past = dataset.where(times < since)
     if not len(past.interactions) or len(past.interactions) == len(times):
         raise ValueError("hybrid needs events before and after the time until which its base models know them")
-    mask_seen = config.mask_seen
-    if mask_seen is None:
-        mask_seen = dataset.repeat_share < MIN_REPEAT_SHARE
-    return past, build_queries(dataset, since, config.queries_per_user, config.max_queries, mask_seen, rng)
+    given: dict[bool | None, SeenPolicy] = {None: dataset.ranking_mask, True: "all", False: "none"}
+    mask = given[config.mask_seen]
+    return past, build_queries(dataset, since, config.queries_per_user, config.max_queries, mask, rng)
 
 
 def build_queries(
-    dataset: Dataset, since: int, per_user: int, max_queries: int, mask_seen: bool, rng: np.random.Generator
+    dataset: Dataset, since: int, per_user: int, max_queries: int, mask: SeenPolicy, rng: np.random.Generator
 ) -> Holdout:
     """Queries at up to `per_user` evenly spaced events of each user at or after `since`.
 
@@ -49,7 +49,7 @@ def build_queries(
         since: microseconds; earlier events only appear in histories.
         per_user: largest number of queries of one user.
         max_queries: users are drawn so that about this many queries result.
-        mask_seen: whether the items of the whole earlier history are left out of ranking and targets.
+        mask: which items of the whole earlier history are left out of ranking and targets.
         rng: draws the users.
     """
     events = dataset.interactions
@@ -57,6 +57,7 @@ def build_queries(
     users = np.unique(events.users[late])
     if len(users) * per_user > max_queries:
         users = np.sort(rng.choice(users, max(1, max_queries // per_user), replace=False))
+    makes_item_seen = makes_seen(events.types, mask)
     starts = np.searchsorted(events.users, users)
     ends = np.searchsorted(events.users, users, side="right")
     query_users: list[int] = []
@@ -67,7 +68,7 @@ def build_queries(
         first = start + np.searchsorted(events.timestamps[start:end], since)
         places = first + np.unique(np.arange(per_user) * (end - first) // per_user)
         for place in places:
-            seen = np.unique(events.items[start:place]) if mask_seen else np.empty(0, np.int32)
+            seen = np.unique(events.items[start:place][makes_item_seen[start:place]])
             chosen = np.setdiff1d(events.items[place:end], seen)
             if len(chosen):
                 query_users.append(int(user))
