@@ -85,7 +85,7 @@ def test_a_shift_of_categories_fails_its_check_on_its_first_day(
     result = measure(installation, instance)
     failed = failed_checks(result)
     assert {"categories"} <= set(failed) <= {"categories", "popularity"}  # popular items are of popular genres
-    assert failed["categories"].startswith("genre: population stability index 0.")
+    assert failed["categories"].startswith("`genre`: population stability index 0.")
     (drift,) = result.asset_materializations_for_node("drift")
     day = (START + np.timedelta64(DAYS, "D").item()).date().isoformat()
     assert str(drift.metadata["summary"].value).startswith(f"{day}: drift of categories")

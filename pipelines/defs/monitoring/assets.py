@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from configs.escaping import markdown_code
 from pipelines.alerts import send_alert
 from pipelines.defs.features.assets import feature_snapshot
 from pipelines.defs.ingestion.assets import lake_interactions, lake_items
@@ -103,7 +104,8 @@ def _not_measured(reason: str) -> dg.MaterializeResult[None]:
 def _check(name: str, judgements: "list[Judgement]") -> dg.AssetCheckResult:
     if not judgements:
         return _result(name, True, "no verdict: there is nothing to measure it on")
-    named = [f"{each.field}: {each.text}" if each.field else each.text for each in judgements]
+    # Dagster reads the description of a check as Markdown, and a field is a name of the tenant's metadata.
+    named = [f"{markdown_code(each.field)}: {each.text}" if each.field else each.text for each in judgements]
     return _result(name, not any(each.drifted for each in judgements), "; ".join(named))
 
 
