@@ -35,6 +35,8 @@ def instance_settings() -> dict[str, object]:
             }
         },
         "run_monitoring": {"enabled": True, "max_runtime_seconds": MAX_RUN_SECONDS},
+        # One after the other, a slow tick of one sensor would hold up all others: a rollback is published in a minute.
+        "sensors": {"use_threads": True, "num_workers": 4},
         "retention": {"sensor": {"purge_after_days": {"skipped": 1, "failure": 30, "success": 30}}},
     }
 

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from feature_store.interaction_types import SeenPolicy
 from tests.fixtures.worlds import WORLDS, generate_world
 from tests.training.catalogue import build_dataset, histories
 from training.config import config_for, load_config
-from training.data.dataset import Dataset, Interactions, ItemTable
+from training.data.dataset import MIN_REPEAT_SHARE, Dataset, Interactions, ItemTable
 from training.data.profile import DataProfile
 from training.data.splits import Holdout, last_moments, leave_one_out_split
 from training.evaluation.rankings import rank_queries
@@ -119,3 +121,20 @@ def test_collaborative_is_no_worse_than_the_baseline_by_its_defaults(name: str) 
     less = ndcg["collaborative"] - 0.97 * ndcg["item-knn"]
     assert less.mean() > -2 * less.std() / np.sqrt(len(less))
     assert ndcg["item-knn"].mean() > 0.01  # there is something to find
+
+
+@pytest.mark.fit
+def test_a_choice_ranks_as_the_lists_are_ranked() -> None:
+    """Users repeat items, so a fit that ranks what they had already learns to repeat, which other lists cannot use."""
+    world = generate_world(replace(WORLDS["medium"], users=1_500, items=700, tastes=14))
+    assert world.repeat_share > MIN_REPEAT_SHARE
+    config = config_for("collaborative", DataProfile.of(world))
+    weights, ndcg = {}, {}
+    unseen = leave_one_out_split(world, "all", max_users=1_500)
+    for policy in get_args(SeenPolicy):
+        model = Collaborative(config).fit(unseen.before_test.served_by(policy), OPTIONS)
+        assert isinstance(model, Collaborative) and model.choice is not None
+        weights[policy] = max(method.repeat_weight for method in model.choice.methods)
+        ndcg[policy] = rank_queries(model, unseen.test).per_user["ndcg@10"].mean()
+    assert weights["all"] == 0 < weights["none"]
+    assert ndcg["all"] > ndcg["none"]
