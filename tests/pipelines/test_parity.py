@@ -90,7 +90,7 @@ def test_differences_are_counted_by_user_and_side(trained: Installation, connect
     assert found.text.startswith("2 users differ: 3 events only in training, 1 only in requests, 0 in")
     connection.execute("DELETE FROM users WHERE id = 'cy'")
     assert measure_parity(trained, TENANT).text.startswith("1 users differ")
-    (trained.paths.lake / f"tenant={TENANT}" / "items" / "1.parquet").unlink()
+    (trained.paths.lake / f"tenant={TENANT}" / "items" / "2.parquet").unlink()
     assert measure_parity(trained, TENANT).text == "the lake has changed since the newest snapshot was built"
 
 
