@@ -12,7 +12,7 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,17 +23,23 @@ from configs.files import (
     discards_in,
     discards_of,
     finish_discards,
+    folder_walk,
     locked,
     publish_folder,
     remove_unfinished,
     remove_unfinished_copies,
+    scratch_folder,
+    sync,
     sync_below,
     unfinished_folder,
 )
 
+MAX_PART = 200
+"""Bytes of a part of a key. Local file systems have names of 255 bytes, and temporary names are longer."""
+
 
 class InvalidKeyError(ValueError):
-    """A text that names no file of a storage: absolute, hidden, or with a part that leads upwards."""
+    """A text that names no file of a storage: absolute, hidden, too long, or with a part that leads upwards."""
 
 
 class Storage(ABC):
@@ -62,6 +68,13 @@ class Storage(ABC):
         """Yield an empty local folder with room for what will be put; it is deleted when the block ends.
 
         What killed processes left is deleted first. Call it with the lock of this storage held.
+        """
+
+    @abstractmethod
+    def scratch_folder(self) -> AbstractContextManager[Path]:
+        """Yield an empty local folder for a computation that puts nothing; it is deleted when the block ends.
+
+        Needs no lock. What killed processes left is deleted by the next call, and by `remove_unfinished`.
         """
 
     @abstractmethod
@@ -124,20 +137,20 @@ class LocalStorage(Storage):
 
     @contextmanager
     def put(self, key: str, mode: int = SHARED) -> Iterator[Path]:
-        with atomic_file(self._path(key), mode) as file:
+        with atomic_file(self._path_below(key), mode) as file:
             yield file
 
     @contextmanager
     def put_folder(self, key: str) -> Iterator[Path]:
-        target = self._path(key)
+        target = self._path_below(key)
         folder = unfinished_folder(target.parent)
         try:
             yield folder
             sync_below(folder)
             publish_folder(folder, target)
-        except BaseException:
-            shutil.rmtree(folder)
-            raise
+        finally:
+            if folder.exists():  # it was not renamed
+                shutil.rmtree(folder)
 
     @contextmanager
     def work_folder(self) -> Iterator[Path]:
@@ -148,6 +161,11 @@ class LocalStorage(Storage):
         finally:
             shutil.rmtree(folder)
 
+    @contextmanager
+    def scratch_folder(self) -> Iterator[Path]:
+        with scratch_folder(self.root) as folder:
+            yield folder
+
     def local(self, key: str) -> Path:
         return self._path(key)
 
@@ -156,8 +174,12 @@ class LocalStorage(Storage):
         return path.exists() or bool(discards_of(path))
 
     def files(self, key: str = "") -> list[str]:
-        found = (path.relative_to(self.root) for path in self._path(key).rglob("*") if path.is_file())
-        return sorted(path.as_posix() for path in found if not _is_hidden(path))
+        found = []
+        for here, folders, names in folder_walk(self._path(key)):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            files = (Path(here, name) for name in names if not name.startswith("."))
+            found += [file.relative_to(self.root).as_posix() for file in files if file.is_file()]
+        return sorted(found)
 
     def folders(self, key: str = "") -> list[str]:
         try:
@@ -167,12 +189,14 @@ class LocalStorage(Storage):
             return []
 
     def delete(self, key: str) -> None:
-        path = self._path(key)
+        path = self._path_below(key)
         if path.is_dir():
             discard_folder(path)
-        else:
-            path.unlink(missing_ok=True)
-            finish_discards(discards_of(path))
+            return
+        with suppress(FileNotFoundError):
+            path.unlink()
+            sync(path.parent)  # a power cut must not bring it back
+        finish_discards(discards_of(path))
 
     def finish_deletions(self) -> None:
         finish_discards(discards_in(self.root))
@@ -194,9 +218,15 @@ class LocalStorage(Storage):
     def _path(self, key: str) -> Path:
         """The path of a key; the root for the empty one."""
         parts = key.split("/") if key else []
-        if any(not part or part.startswith(".") or "\0" in part for part in parts):
+        if not all(_is_part(part) for part in parts):
             raise InvalidKeyError(f"not a key of a file: {key!r}")
         return self.root.joinpath(*parts)
+
+    def _path_below(self, key: str) -> Path:
+        """The path of a key of something in the storage, which is not all of it."""
+        if not key:
+            raise InvalidKeyError("the empty key stands for the whole storage")
+        return self._path(key)
 
 
 def open_storage(location: Path) -> Storage:
@@ -204,5 +234,10 @@ def open_storage(location: Path) -> Storage:
     return LocalStorage(location)
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _is_part(text: str) -> bool:
+    """Whether the text may stand between the slashes of a key."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return 0 < size <= MAX_PART and not text.startswith(".") and "\0" not in text

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from feature_store import columns as c
 from feature_store.interaction_types import TYPE_CODE_SQL
 from feature_store.lake import TenantLake
+from feature_store.query_database import query_database
 
 HISTORY_DAYS = 210
 """Days up to the newest one that are counted: what limits are learned from, and some of them to show."""
@@ -75,8 +76,7 @@ def read_daily_counts(lake: TenantLake, until: date) -> DailyCounts | None:
     _, items_file = lake.items_file()
     if not files:
         return None
-    with duckdb.connect() as database:
-        database.execute("SET TimeZone = 'UTC'")
+    with query_database(lake.folder) as database:
         newest = _newest_day(database, files, until)
         if newest is None:
             return None

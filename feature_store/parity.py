@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,6 +19,7 @@ from configs.settings import HistorySettings
 from feature_store import columns as c
 from feature_store.lake import Cursor, TenantLake
 from feature_store.online import NEWEST_FIRST_SQL, Histories, build_histories, form_of
+from feature_store.query_database import query_database
 from feature_store.snapshots import SnapshotManifest
 from feature_store.sources import EVENT_SQL, repeatable_read
 
@@ -87,7 +87,7 @@ def sample_snapshot_users(
     files = [str(file) for key, file in lake.interactions_by_key().items() if cursor.covers(key)]
     if not files or catalogue is None:
         return None
-    with duckdb.connect() as database:
+    with query_database(lake.folder) as database:
         found = database.sql(_USERS, params={"files": files, "items": str(catalogue), "n": at_most}).to_arrow_table()
         items = database.sql(f"SELECT {c.ITEM_ID} FROM read_parquet($items)", params={"items": str(catalogue)})  # noqa: S608
         known = frozenset(items.to_arrow_table()[c.ITEM_ID].to_pylist())
@@ -98,7 +98,7 @@ def sample_snapshot_users(
 
 def training_histories(folder: Path, users: SnapshotUsers, max_events: int) -> tuple[Histories, dict[str, int]]:
     """The histories that models were trained on, in the order of `users`, and the position of each item they know."""
-    with duckdb.connect() as database:
+    with query_database(folder.parent) as database:
         wanted = pa.table({c.USER: users.positions.astype(np.int32), "row": np.arange(len(users.positions))})
         database.register("wanted", wanted)
         events = database.sql(_SNAPSHOT_EVENTS, params={"file": str(folder / "interactions.parquet")}).to_arrow_table()

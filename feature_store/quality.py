@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_store import columns as c
 from feature_store.lake import Cursor, TenantLake
+from feature_store.query_database import query_database
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
 
 EXPORT_MAX_AGE = timedelta(hours=24)
@@ -103,7 +103,7 @@ def check_item_keys(file: Path) -> Finding:
             "metadata_not_an_object": f"coalesce(json_type({c.METADATA}), '') <> 'OBJECT'",
         },
     )
-    repeated = _row(f"SELECT count(*) - count(DISTINCT {c.ITEM_ID}) FROM read_parquet(?)", [str(file)])[0]  # noqa: S608
+    repeated = _row(file, f"SELECT count(*) - count(DISTINCT {c.ITEM_ID}) FROM read_parquet(?)", [str(file)])[0]  # noqa: S608
     counts = keys.counts | {"repeated_item_ids": repeated}
     if repeated:
         return Finding(False, f"{repeated} items repeat an id; {keys.description}", counts)
@@ -115,6 +115,7 @@ def check_volume(files: Sequence[Path], items_file: Path, at_least: int) -> Find
     usable, users, items = (0, 0, 0)
     if files:
         usable, users, items = _row(
+            files[0],
             f"SELECT count(DISTINCT {c.INTERACTION_ID}), count(DISTINCT {c.USER_ID}), count(DISTINCT {c.ITEM_ID}) "  # noqa: S608
             f"FROM read_parquet(?) SEMI JOIN read_parquet(?) AS items USING ({c.ITEM_ID})",
             [_names(files), str(items_file)],
@@ -130,6 +131,7 @@ def check_freshness(files: Sequence[Path], cursor: Cursor, now: datetime) -> Fin
     future, newest = (0, None)
     if files:
         future, newest = _row(
+            files[0],
             f"SELECT count(*) FILTER ({c.TIMESTAMP} > {c.INGESTED_AT} + {c.CLOCK_TOLERANCE}), "  # noqa: S608
             f"max({c.INGESTED_AT})::VARCHAR FROM read_parquet(?)",
             [_names(files)],
@@ -154,6 +156,7 @@ def check_duplicates(files: Sequence[Path]) -> Finding:
     if files:
         content = f"({c.USER_ID}, {c.ITEM_ID}, {c.INTERACTION_TYPE}, {c.VALUE}, {c.TIMESTAMP})"
         repeats, conflicts = _row(
+            files[0],
             f"SELECT coalesce(sum(n - 1), 0)::BIGINT, count(*) FILTER (contents > 1) FROM ("  # noqa: S608
             f"SELECT count(*) AS n, count(DISTINCT {content}) AS contents FROM read_parquet(?) "
             f"GROUP BY {c.INTERACTION_ID} HAVING count(*) > 1)",
@@ -169,7 +172,7 @@ def _no_bad_rows(files: Sequence[Path], schema: pa.Schema, conditions: dict[str,
     counts: dict[str, int | str] = dict.fromkeys(["rows", *conditions], 0)
     if files:
         filters = ", ".join(f"count(*) FILTER ({condition})" for condition in conditions.values())
-        row = _row(f"SELECT count(*), {filters} FROM read_parquet(?)", [_names(files)])  # noqa: S608
+        row = _row(files[0], f"SELECT count(*), {filters} FROM read_parquet(?)", [_names(files)])  # noqa: S608
         counts = dict(zip(counts, row, strict=True))
     bad = {name: counts[name] for name in conditions if counts[name]}
     if bad:
@@ -196,9 +199,9 @@ def _names(files: Sequence[Path]) -> list[str]:
     return [str(file) for file in files]
 
 
-def _row(query: str, parameters: list[object]) -> tuple[Any, ...]:
-    with duckdb.connect() as database:
-        database.execute("SET TimeZone = 'UTC'")
+def _row(beside: Path, query: str, parameters: list[object]) -> tuple[Any, ...]:
+    """The one row of a query. beside: one of the queried files."""
+    with query_database(beside.parent) as database:
         row = database.execute(query, parameters).fetchone()
     if row is None:
         raise LookupError(f"no row for: {query}")

@@ -104,17 +104,19 @@ def read_snapshot_manifest(folder: Path) -> SnapshotManifest:
 def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
     """Delete all but the tenant's `keep` newest snapshots. Returns the ids of the deleted ones.
 
-    What an interrupted deletion left of earlier ones is deleted too.
+    What an interrupted deletion left of earlier ones is deleted too. Waits for a snapshot that is being built: it may
+    hold what an erased user did, and an erasure must find it.
     """
     storage = open_storage(tenant_folder(features, tenant_id))
-    storage.finish_deletions()
-    manifests = [
-        _read_manifest(storage, name) for name in storage.folders() if storage.exists(f"{name}/{_MANIFEST_FILE}")
-    ]
-    newest_first = sorted(manifests, key=lambda manifest: manifest.created_at, reverse=True)
-    dropped = [manifest.snapshot_id for manifest in newest_first[keep:]]
-    for snapshot_id in dropped:
-        storage.delete(snapshot_id)
+    with storage.lock():
+        storage.finish_deletions()
+        manifests = [
+            _read_manifest(storage, name) for name in storage.folders() if storage.exists(f"{name}/{_MANIFEST_FILE}")
+        ]
+        newest_first = sorted(manifests, key=lambda manifest: manifest.created_at, reverse=True)
+        dropped = [manifest.snapshot_id for manifest in newest_first[keep:]]
+        for snapshot_id in dropped:
+            storage.delete(snapshot_id)
     return dropped
 
 

@@ -5,11 +5,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 
 from feature_store import columns as c
+from feature_store.query_database import query_database
 
 METADATA_WIDTH = 160
 """Characters of an item's metadata that a preview shows."""
@@ -20,6 +20,7 @@ def interactions_by_type(files: Sequence[Path]) -> list[dict[str, Any]]:
     if not files:
         return []
     return _records(
+        files[0],
         f"SELECT {c.INTERACTION_TYPE}, count(*) AS interactions, count(DISTINCT {c.USER_ID}) AS users, "  # noqa: S608
         f"count(DISTINCT {c.ITEM_ID}) AS items, min({c.TIMESTAMP})::VARCHAR AS first, "
         f"max({c.TIMESTAMP})::VARCHAR AS last FROM read_parquet(?) GROUP BY ALL ORDER BY interactions DESC",
@@ -30,6 +31,7 @@ def interactions_by_type(files: Sequence[Path]) -> list[dict[str, Any]]:
 def items_preview(file: Path, n: int = 5) -> list[dict[str, Any]]:
     """The first n items of a catalogue file."""
     return _records(
+        file,
         f"SELECT {c.ITEM_ID}, {c.METADATA}[:{METADATA_WIDTH}] AS {c.METADATA}, {c.IS_ACTIVE} "  # noqa: S608
         f"FROM read_parquet(?) ORDER BY {c.ITEM_ID} LIMIT ?",
         [str(file), n],
@@ -39,6 +41,7 @@ def items_preview(file: Path, n: int = 5) -> list[dict[str, Any]]:
 def interactions_per_day(snapshot: Path) -> tuple[list[date], npt.NDArray[np.int64]]:
     """Days with interactions, ascending, and how many each had, int64 [n_days]."""
     rows = _records(
+        snapshot,
         f"SELECT make_timestamp({c.TIMESTAMP})::DATE AS day, count(*) AS n "  # noqa: S608
         f"FROM read_parquet(?) GROUP BY ALL ORDER BY day",
         [str(snapshot / "interactions.parquet")],
@@ -49,6 +52,7 @@ def interactions_per_day(snapshot: Path) -> tuple[list[date], npt.NDArray[np.int
 def item_popularity(snapshot: Path) -> npt.NDArray[np.int64]:
     """Interactions of each item that has any, largest first, int64 [n]."""
     rows = _records(
+        snapshot,
         f"SELECT count(*) AS n FROM read_parquet(?) GROUP BY {c.ITEM} ORDER BY n DESC",  # noqa: S608
         [str(snapshot / "interactions.parquet")],
     )
@@ -58,6 +62,7 @@ def item_popularity(snapshot: Path) -> npt.NDArray[np.int64]:
 def most_popular_items(snapshot: Path, n: int = 10) -> list[dict[str, Any]]:
     """The n items with most interactions."""
     return _records(
+        snapshot,
         f"SELECT {c.ITEM_ID}, {c.METADATA}[:{METADATA_WIDTH}] AS {c.METADATA}, count(*) AS interactions, "  # noqa: S608
         f'count(DISTINCT "{c.USER}") AS users FROM read_parquet(?) JOIN read_parquet(?) USING ({c.ITEM}) '
         f"GROUP BY ALL ORDER BY interactions DESC, {c.ITEM_ID} LIMIT ?",
@@ -65,9 +70,9 @@ def most_popular_items(snapshot: Path, n: int = 10) -> list[dict[str, Any]]:
     )
 
 
-def _records(query: str, parameters: list[Any]) -> list[dict[str, Any]]:
-    with duckdb.connect() as database:
-        database.execute("SET TimeZone = 'UTC'")
+def _records(beside: Path, query: str, parameters: list[Any]) -> list[dict[str, Any]]:
+    """The rows of a query. beside: one of the queried files, or the snapshot's folder."""
+    with query_database(beside.parent) as database:
         cursor = database.execute(query, parameters)
         names = [column[0] for column in cursor.description or []]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

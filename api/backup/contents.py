@@ -10,13 +10,13 @@ import hashlib
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
 from api.backup.manifest import checksum
-from configs.files import PRIVATE, sync
+from configs.files import PASSING, PRIVATE, folder_walk, sync
 from configs.journal import ERASURES, REVOCATIONS, Journal
 from configs.settings import PathSettings
 from configs.storage import Storage, open_storage
@@ -55,11 +55,16 @@ def copy_releases(paths: PathSettings, target: Path) -> None:
 
 
 def copy_lake(paths: PathSettings, target: Path) -> None:
-    """Copy every tenant's lake while no export works on it."""
+    """Copy every tenant's lake while no export works on it. One that is deleted meanwhile is left out."""
     storage = open_storage(paths.lake)
     for name in storage.folders():
         with storage.lock(name):
-            _copy_files(storage, name, target / "lake")
+            try:
+                _copy_files(storage, name, target / "lake")
+            except FileNotFoundError:
+                if storage.files(name):
+                    raise
+                shutil.rmtree(target / "lake" / name, ignore_errors=True)  # the tenant was deleted
 
 
 def copy_rest(paths: PathSettings, target: Path) -> None:
@@ -71,7 +76,7 @@ def copy_rest(paths: PathSettings, target: Path) -> None:
     copy_folder(paths.dagster, target / "dagster", left_out=("storage", "logs"))
     features = open_storage(paths.features)
     for positions in (f"{name}/positions.parquet" for name in features.folders()):
-        if features.exists(positions):
+        with suppress(FileNotFoundError):  # none was made yet, or the tenant is being deleted
             copy_file(features.local(positions), target / "features" / positions)
     for path in sorted(paths.root.iterdir()):
         if path.name in _LEFT_OUT or _is_passing(path):
@@ -103,7 +108,7 @@ def copy_folder(source: Path, target: Path, *, left_out: tuple[str, ...] = ()) -
     """
     if not source.exists():
         return
-    for folder, folders, files in os.walk(source, onerror=_raise_unless_vanished):
+    for folder, folders, files in folder_walk(source):
         here = Path(folder)
         folders[:] = [name for name in folders if not _is_passing(here / name)]
         if here == source:
@@ -183,11 +188,6 @@ def _is_passing(path: Path) -> bool:
     Folders bear the names of tenants, which may end as such a file's does.
     """
     name = path.name
-    if name.startswith((".tmp-", ".lock", ".probe-")):
+    if name.startswith((*PASSING, ".probe-")):
         return True
     return name.endswith(("-wal", "-shm", "-journal", ".lock", ".pid", ".sock")) and not path.is_dir()
-
-
-def _raise_unless_vanished(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error

@@ -5,7 +5,6 @@ columns become items and interactions, `prepare` checks the rows. The writing is
 """
 # ruff: noqa: S608 -- names are this package's own or quoted, and a mapping is as trusted as the command line
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,7 +42,7 @@ class Report:
 def load_dataset(url: str, scope: TenantScope, dataset: DatasetMapping, rejects: Path, step: Step) -> Report:
     """Load a data set of `configs/datasets`. rejects: the folder for rejects files. Raises ImportRefusedError."""
     files = locate(dataset)
-    with _workspace() as (db, folder):
+    with _workspace(rejects) as (db, folder):
         step("reading the files")
         for table, path in files.items():
             db.execute(f"CREATE TABLE {quoted(table)} AS SELECT * FROM read_parquet({literal(str(path))})")
@@ -70,7 +69,7 @@ def load_files(
 
     rejects: the folder for rejects files. Raises ImportRefusedError.
     """
-    with _workspace() as (db, folder):
+    with _workspace(rejects) as (db, folder):
         staged = {}
         for kind, path in (("items", items), ("interactions", interactions)):
             if path is not None:
@@ -152,17 +151,21 @@ def _require_some(db: duckdb.DuckDBPyConnection, staged: dict[str, Staged], repo
 
 
 @contextmanager
-def _workspace() -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
-    """A DuckDB database on disk, so that files need not fit in memory, in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="recommendai-import-") as name:
-        folder = Path(name)
-        with duckdb.connect(
+def _workspace(rejects: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
+    """A DuckDB database on disk, so that files need not fit in memory, in a scratch folder.
+
+    It holds all rows of the imported files. It lies where erasures look for what killed imports left.
+    """
+    with (
+        open_storage(rejects).scratch_folder() as folder,
+        duckdb.connect(
             str(folder / "import.duckdb"),
             config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"},
-        ) as db:
-            db.execute("SET TimeZone = 'UTC'")
-            db.execute("SET enable_progress_bar = false")
-            yield db, folder
+        ) as db,
+    ):
+        db.execute("SET TimeZone = 'UTC'")
+        db.execute("SET enable_progress_bar = false")
+        yield db, folder
 
 
 def _confine(db: duckdb.DuckDBPyConnection, folder: Path) -> None:

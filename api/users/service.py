@@ -77,9 +77,17 @@ async def create_user(
 ) -> User:
     """Create a user. Raises Invalid, WeakPassword, AddressTaken, and Conflict where the id is taken.
 
+    With a password it begins the session's transaction anew, so call it before anything is written.
+
     plan: limits the number of end users, who have no password. Raises QuotaExceeded where the limit is reached.
     by_admin: an administrator vouches for the address, which of a user who registers nobody has confirmed.
     """
+    password_hash = None
+    if new.password is not None:
+        # Hashes wait for each other, and meanwhile others need the connection. Of equal requests with one
+        # `Idempotency-Key`, several may hash then; the first that commits is the only one that has an effect.
+        await session.rollback()
+        password_hash = await passwords.hash(new.password, new.email, new.name, scope.tenant_id)
     user = User(
         tenant_id=scope.tenant_id,
         id=new.id or str(uuid4()),
@@ -89,9 +97,7 @@ async def create_user(
         role=new.role,
         role_pinned=True,
         is_active=new.is_active,
-        password_hash=None
-        if new.password is None
-        else await passwords.hash(new.password, new.email, new.name, scope.tenant_id),
+        password_hash=password_hash,
     )
     if plan is not None and plan.user_limit is not None and new.password is None:
         async with OneConnection(session).connection() as connection:

@@ -210,9 +210,12 @@ def test_a_rejected_row_goes_where_it_names_the_user(row: dict[str, Any], goes: 
 def test_rejected_rows_that_a_killed_import_left_go_with_the_next_erasure(tmp_path: Path) -> None:
     left = tmp_path / ".tmp-acme-20240501T120000000000.jsonl-0123456789ab"
     left.write_text('{"row": "u-7"}')
+    staged = tmp_path / ".scratch-0123456789abcdef" / "import.duckdb"
+    staged.parent.mkdir()
+    staged.write_text("u-7")
     tombstones = pa.table({c.USER_ID: ["u-7"], c.ERASED_AT: [datetime(2024, 5, 1, 13, tzinfo=UTC)]}, schema=TOMBSTONES)
     assert erase_rejects(tmp_path, "acme", tombstones) == 0
-    assert not left.exists()
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_rejects_of_another_tenant_or_of_a_later_import_stay(tmp_path: Path) -> None:

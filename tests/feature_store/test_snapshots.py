@@ -1,5 +1,7 @@
 """Snapshots: what models train on, from lakes of a few rows."""
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.storage import open_storage
 from feature_store import columns as c
 from feature_store.interaction_types import TYPE_CODES, event_weights
 from feature_store.lake import TenantLake
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
 from feature_store.snapshots import build_snapshot, prune_snapshots, read_snapshot_manifest, snapshot_folder
 from tests.feature_store.lakes import TENANT, interaction, write_lake
+from tests.fixtures.folders import waits_for_folder_lock
+from tests.fixtures.platform import wait_until
 
 CATALOGUE = {"x": '{"title": "X"}', "y": "{}", "z": "{}"}
 
@@ -129,6 +134,22 @@ def test_only_the_snapshots_built_last_are_kept(tmp_path: Path) -> None:
     write_lake(tmp_path / "lake", [interaction(3, "ann", "x", 3)])
     built(tmp_path)
     assert prune_snapshots(tmp_path / "features", TENANT, keep=9) == []
+
+
+def test_an_erasure_waits_for_the_snapshot_that_is_being_built_and_deletes_it(tmp_path: Path) -> None:
+    write_lake(tmp_path / "lake", [interaction(1, "ann", "x", 1)], CATALOGUE)
+    features = open_storage(tmp_path / "features" / f"tenant={TENANT}")
+    with ThreadPoolExecutor(1) as pool:
+        with features.lock():  # as whoever builds one
+            pruning = pool.submit(prune_snapshots, tmp_path / "features", TENANT, keep=0)
+            wait_until("the erasure", waits_for_folder_lock)
+            with features.put_folder("0123456789abcdef") as folder:
+                manifest = {"snapshot_id": "0123456789abcdef", "tenant_id": TENANT, "positions_id": "p"}
+                numbers = dict.fromkeys(("catalogue_version", "n_users", "n_items", "n_interactions"), 1)
+                times = dict.fromkeys(("first_timestamp", "last_timestamp", "created_at"), "2026-01-01T00:00:00Z")
+                (folder / "manifest.json").write_text(json.dumps(manifest | numbers | times))
+        assert pruning.result() == ["0123456789abcdef"]
+    assert features.files() == []
 
 
 def test_a_lake_without_exports_makes_no_snapshot(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,8 +15,10 @@ from sqlalchemy import event
 from api.database.engine import Database
 from api.database.scope import TenantScope
 from api.idempotency.repository import IdempotencyRepository, delete_expired
+from api.users.passwords import Passwords
 from tests.fixtures.backend import Backend, running_backend
 from tests.fixtures.platform import wait_until
+from tests.fixtures.portal import PASSWORD, Portal
 
 ITEM = {"metadata": {"title": "Headphones"}}
 
@@ -250,3 +253,36 @@ def test_a_users_answers_are_forgotten_with_the_user(backend: Backend, tenants: 
     left = backend.sql("SELECT user_id IS NULL, body FROM idempotency_records WHERE tenant_id = 'shop' ORDER BY body")
     assert [(keys, bytes(body)) for keys, body in left] == [(True, b'{"id":"anna"}'), (False, b"{}")]
     assert _count(backend, "idempotency_records WHERE tenant_id = 'other'") == 4
+
+
+def test_keys_of_requests_that_wait_to_hash_a_password_hold_no_connection(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More users are made at once than there are connections, and each of the keys comes twice."""
+    admin, go_on, waiting, hash_ = portal.admin(), threading.Event(), [], Passwords.hash
+
+    async def hash_later(self: Passwords, password: str, *about: str | None) -> str:
+        waiting.append(password)
+        while not go_on.is_set():  # noqa: ASYNC110 - set by another thread
+            await asyncio.sleep(0.01)
+        return await hash_(self, password, *about)
+
+    def create(number: int) -> httpx.Response:
+        body = {"email": f"{number // 2}@acme.example", "password": PASSWORD}
+        return portal.client.post("/api/users", json=body, headers={**admin, "Idempotency-Key": f"k{number // 2}"})
+
+    monkeypatch.setattr(Passwords, "hash", hash_later)
+    with ThreadPoolExecutor(40) as pool:
+        calls = [pool.submit(create, number) for number in range(40)]
+        try:
+            wait_until("all to hash", lambda: len(waiting) == 40)
+            assert portal.sql("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'") == [(0,)]
+            assert portal.client.get("/api/users", headers=admin).json()["total"] == 1
+        finally:
+            go_on.set()
+        answers = [call.result() for call in calls]
+    assert {answer.status_code for answer in answers} == {201}
+    assert all(one.content == twin.content for one, twin in zip(answers[::2], answers[1::2], strict=True))
+    assert portal.client.get("/api/users", headers=admin).json()["total"] == 21
+    other = {"email": "0@acme.example", "password": "another long passphrase"}
+    assert portal.client.post("/api/users", json=other, headers={**admin, "Idempotency-Key": "k0"}).status_code == 409

@@ -186,3 +186,16 @@ def test_the_mapping_of_the_documentation_works(importer: Importer, tmp_path: Pa
     assert importer.rows("SELECT interaction_type, round(value::numeric, 2)::float, occurred_at FROM interactions") == [
         ("purchase", 0.8, datetime(2025, 1, 1, 10, tzinfo=UTC))
     ]
+
+
+def test_what_an_import_stages_lies_where_erasures_look_for_it_and_is_gone_afterwards(importer: Importer) -> None:
+    staged: list[str] = []
+
+    class Steps(list[str]):
+        def append(self, step: str) -> None:
+            staged.extend(path.name for path in (importer.folder / "rejects").glob(".scratch-*/import.duckdb"))
+
+    importer.steps = Steps()
+    importer.load(importer.write("items.csv", ITEMS))
+    assert staged
+    assert list((importer.folder / "rejects").iterdir()) == []
