@@ -38,6 +38,7 @@ from api.idempotency.middleware import Idempotency
 from api.idempotency.service import expiring
 from api.keys.directory import KeyDirectory
 from api.metering.meter import Meter
+from api.tenants.leftovers import sweeping
 from api.users.passwords import Passwords
 from configs.database import LimitsOfRequests
 from configs.journal import JournalSettings
@@ -119,10 +120,11 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             await counter.open()
             stack.push_async_callback(counter.close)
             stack.push_async_callback(issuers.close)
-            await stack.enter_async_context(tokens.keys.watching())
-            await stack.enter_async_context(keys.running())
-            await stack.enter_async_context(meter.running())
-            await stack.enter_async_context(expiring(database.pool))
+            for running in (
+                *(tokens.keys.watching(), keys.running(), meter.running()),
+                *(expiring(database.pool), sweeping(database)),
+            ):
+                await stack.enter_async_context(running)
             yield
 
     app = FastAPI(

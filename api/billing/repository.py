@@ -13,6 +13,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from api.audit.service import note_tenant
 from api.billing.subscriptions import State
 from api.billing.tables import BillingAudit, Subscription, TenantBilling
+from api.database.erasure_lock import ERASE_ALONE_IN_TENANT, NO_ERASURE_IN_TENANT
 from api.database.origin import SERVICE, Origin, origin_of
 from api.database.scope import TenantScope
 from api.metering.terms import GRACE_PERIOD
@@ -86,10 +87,15 @@ class BillingRepository:
         await self._run(_PUT_CAP, cents=cents)
 
     async def note(self, change: Change, user_id: str | None = None, at: datetime | None = None) -> None:
-        """Write a change into the audit, made by this user or, without one, by Stripe. at: now where left out."""
+        """Write a change into the audit, made by this user or, without one, by Stripe. at: now where left out.
+
+        A token outlives its user for seconds, so a user who was erased before is written as such.
+        """
+        await self._run(_NO_ERASURE)
         await self._run(
             _NOTE,
             at=at,
+            user=user_id,
             actor=STRIPE if user_id is None else f"{_USER}{user_id}",
             action=change.action,
             before=json.dumps(change.before),
@@ -116,7 +122,11 @@ class BillingRepository:
         return list(await self._session.exec(statement.offset(offset).limit(limit))), total
 
     async def forget_user(self, user_id: str) -> None:
-        """Remove the user from the audit. The changes stay, by the actor "erased"."""
+        """Remove the user from the audit. The changes stay, by the actor "erased".
+
+        Waits for those who are writing a change. Call it after the user's row is deleted, in the same transaction.
+        """
+        await self._run(_ERASE_ALONE)
         await self._run(_FORGET, actor=f"{_USER}{user_id}")
 
     def _own_subscription(self) -> SelectOfScalar[Subscription]:
@@ -152,6 +162,9 @@ _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('billing/' || :tenan
 
 _LIVE_TENANT = text("SELECT true FROM tenants WHERE id = :tenant AND deleted_at IS NULL FOR SHARE")
 
+_NO_ERASURE = text(NO_ERASURE_IN_TENANT.replace("%(tenant)s", ":tenant"))
+_ERASE_ALONE = text(ERASE_ALONE_IN_TENANT.replace("%(tenant)s", ":tenant"))
+
 _PLAN = text("SELECT plan FROM tenants WHERE id = :tenant")
 
 _KEEP_CUSTOMER = text(
@@ -184,7 +197,10 @@ _PUT_CAP = text(
 _NOTE = text(
     """
     INSERT INTO billing_audit (tenant_id, at, actor, action, before, after)
-    VALUES (:tenant, coalesce(:at, clock_timestamp()), :actor, :action, CAST(:before AS jsonb), CAST(:after AS jsonb))
+    SELECT :tenant, coalesce(:at, clock_timestamp()),
+        CASE WHEN CAST(:user AS text) IS NULL OR EXISTS (SELECT FROM users WHERE tenant_id = :tenant AND id = :user)
+            THEN :actor ELSE 'erased' END,
+        :action, CAST(:before AS jsonb), CAST(:after AS jsonb)
     """
 )
 

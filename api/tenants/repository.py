@@ -1,5 +1,7 @@
 """The rows of tenants."""
 
+from datetime import timedelta
+
 from sqlalchemy import delete, func, insert, text, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -54,9 +56,21 @@ class TenantRepository:
         statement = update(Tenant).where(col(Tenant.id) == scope.tenant_id).values(deleted_at=func.now())
         await self._session.exec(statement)
         await (await self._session.connection()).execute(_FORGET_FAILURES, {"tenant": scope.tenant_id})
+        await self.delete_rows(scope)
+
+    async def deleted_within(self, past: timedelta) -> list[TenantScope]:
+        """The tenants that were deleted so long ago or less."""
+        statement = select(Tenant.id).where(col(Tenant.deleted_at) > func.now() - past).order_by(Tenant.id)
+        return [TenantScope(tenant_id) for tenant_id in await self._session.exec(statement)]
+
+    async def delete_rows(self, scope: TenantScope) -> int:
+        """Delete the tenant's rows in every table but that of the tenants. Returns how many there were."""
+        deleted = 0
         for table in reversed(all_tables().sorted_tables):
             if "tenant_id" in table.c:
-                await self._session.exec(delete(table).where(table.c.tenant_id == scope.tenant_id))
+                of_tenant = delete(table).where(table.c.tenant_id == scope.tenant_id)
+                deleted += (await self._session.exec(of_tenant)).rowcount
+        return deleted
 
 
 async def is_live_tenant(pool: Pool, tenant_id: str) -> bool:

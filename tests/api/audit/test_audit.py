@@ -247,7 +247,7 @@ def test_an_erased_person_is_named_nowhere_in_it(portal: Portal) -> None:
     portal.client.put("/api/users/ann-7f3a", json={"name": "Ann"}, headers=own)
     fail(portal, "ann@acme.example", 2)
     flush(portal)
-    fail(portal, "ann@acme.example")  # not written yet when the user is erased
+    fail(portal, "ann@acme.example")  # most likely not written yet when the user is erased
     assert portal.client.delete(f"/api/users/{ann}", headers=admin).status_code == 204
     flush(portal)
     for word in ("ann-7f3a", "ann@acme.example"):
@@ -255,7 +255,8 @@ def test_an_erased_person_is_named_nowhere_in_it(portal: Portal) -> None:
     entries = trail(portal, admin)
     assert ("erased", "erased") in {(entry["actor"], entry["ip"]) for entry in entries}
     failed = [entry for entry in entries if entry["action"] == "login.failed"]
-    assert [(entry["target"], entry["ip"]) for entry in failed] == [("erased", "erased")] * 2
+    assert len(failed) in (2, 3)
+    assert {(entry["target"], entry["ip"]) for entry in failed} == {("erased", "erased")}
     deleted = next(entry for entry in entries if entry["action"] == "user.deleted")
     assert deleted["target"] == "erased"
     assert deleted["actor"] != "erased" and deleted["ip"] == TESTCLIENT  # those of the administrator
@@ -287,9 +288,11 @@ def test_an_entry_by_a_user_who_is_erased_at_that_moment_does_not_name_the_user(
     portal.admin()
     gone = portal.person("gone@acme.example", "admin", id="gone-1")
     token = portal.login("gone@acme.example")
+    assert portal.client.get("/api/keys", headers=token).status_code == 200  # it is known for seconds from here on
     erasures, _ = journals(tmp_path)
     portal.tenants.run(lambda session: delete_user(session, TenantScope("acme"), gone, erasures))
-    portal.client.post("/api/keys", json={"name": "late"}, headers=token)
+    assert portal.client.post("/api/keys", json={"name": "late"}, headers=token).status_code == 201
+    assert portal.client.put("/api/billing/overage-cap", json={"capAmount": 7}, headers=token).status_code == 200
     assert tables_with(portal.tenants.url, "gone-1") == {"tombstones"}
 
 
@@ -304,6 +307,9 @@ def test_an_erasure_waits_for_who_is_writing_an_entry_and_erases_it(portal: Port
         writer.execute(
             "INSERT INTO audit_entries (tenant_id, actor, action, ip) "
             "VALUES ('acme', 'gone-1', 'key.late', '192.0.2.1')"
+        )
+        writer.execute(
+            "INSERT INTO billing_audit (tenant_id, actor, action, after) VALUES ('acme', 'user:gone-1', 'cap', '{}')"
         )
         writer.commit()
         assert erasing.result().status_code == 204

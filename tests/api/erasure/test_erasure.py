@@ -12,6 +12,7 @@ import pytest
 
 from api.database.engine import Database
 from api.recommendations.impressions import ImpressionLog, ImpressionRow
+from api.tenants.leftovers import delete_leftovers
 from api.tenants.service import delete_tenant
 from feature_store.analytics_sinks import roll_up_step
 from tests.fixtures.platform import wait_until
@@ -221,6 +222,36 @@ def test_a_deleted_tenants_tombstones_go_with_it(portal: Portal, key: dict[str, 
     assert portal.client.delete(f"/api/users/{USER}", headers=portal.admin()).status_code == 204
     portal.tenants.run(lambda session: delete_tenant(session, "acme"))
     assert tables_with(portal.tenants.url, USER) == set()
+
+
+def test_what_comes_while_a_tenant_is_being_deleted_does_not_outlive_it(portal: Portal, key: dict[str, str]) -> None:
+    """An interaction of a new user is committed between the deletion's statements and its commit."""
+    admin = portal.admin()
+    live(portal, key, "another")
+    row = {"userId": USER, "itemId": "a", "interactionType": "view"}
+    own = {"email": f"{USER}@acme.example"}
+
+    async def delete_meanwhile(session: Any) -> None:
+        await delete_tenant(session, "acme")
+        for path, body, headers in (("/api/v1/interactions", row, key), ("/api/users", own, admin)):
+            answer = await asyncio.to_thread(portal.client.post, path, json=body, headers=headers)
+            assert answer.status_code == 201, answer.text
+
+    async def sweep() -> int:
+        database = Database(portal.tenants.url, pool_min=1)
+        try:
+            return await delete_leftovers(database)
+        finally:
+            await database.close()
+
+    portal.tenants.run(delete_meanwhile)
+    assert {"users", "interactions"} <= tables_with(portal.tenants.url, USER)
+    assert asyncio.run(sweep()) >= 3
+    assert tables_with(portal.tenants.url, USER) == set()
+    assert asyncio.run(sweep()) == 0
+    portal.sql("UPDATE tenants SET deleted_at = deleted_at - interval '25 hours' WHERE id = 'acme'")
+    portal.sql("INSERT INTO catalogues (tenant_id) VALUES ('acme')")
+    assert asyncio.run(sweep()) == 0
 
 
 def test_nothing_of_the_addresses_of_a_deleted_tenant_remains(portal: Portal) -> None:

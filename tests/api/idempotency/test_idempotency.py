@@ -276,7 +276,8 @@ def test_keys_of_requests_that_wait_to_hash_a_password_hold_no_connection(
         calls = [pool.submit(create, number) for number in range(40)]
         try:
             wait_until("all to hash", lambda: len(waiting) == 40)
-            assert portal.sql("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'") == [(0,)]
+            held = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state ^@ %s"
+            assert portal.sql(held, "idle in transaction") == [(0,)]
             assert portal.client.get("/api/users", headers=admin).json()["total"] == 1
         finally:
             go_on.set()
