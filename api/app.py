@@ -59,8 +59,13 @@ from serving.client import ServingClient
 DOMAINS = Path(__file__).parent
 NOT_COUNTED = ("/health", "/health/ready")
 WEBHOOK = "/api/billing/webhook"
-NOT_IDEMPOTENT = ("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", WEBHOOK, benchmark.PATH)
-"""Beginnings of POST paths that ignore `Idempotency-Key`, because they create nothing or issue credentials."""
+NOT_IDEMPOTENT = (
+    *("/api/auth/", "/auth/v1/", "/api/v1/recommend", "/api/v1/similar", "/api/v1/impressions"),
+    *(WEBHOOK, benchmark.PATH),
+)
+"""Beginnings of POST paths that ignore `Idempotency-Key`, because they create nothing, or nothing twice, or issue
+credentials.
+"""
 CALLING_OUT = ("/api/billing/checkout", "/api/billing/portal")
 """Paths of POST routes that ask Stripe. No connection is held for their `Idempotency-Key` meanwhile."""
 EXPOSED_HEADERS = (

@@ -59,6 +59,15 @@ _ATTRIBUTED = """
 (SELECT attributions.recommendation_id FROM attributions
 WHERE attributions.tenant_id = interactions.tenant_id AND attributions.interaction_id = interactions.id)
 """
+_OF_THE_IMPRESSION = "tenant_id = impressions.tenant_id AND recommendation_id = impressions.recommendation_id"
+_PAGE = f"""
+(SELECT jsonb_build_object('sequenceId', pages.sequence_id, 'number', pages.number, 'request', pages.request)
+FROM recommendation_pages AS pages WHERE {_OF_THE_IMPRESSION})
+"""  # noqa: S608 - a constant of this module
+_SEEN = f"""
+(SELECT jsonb_agg(jsonb_build_object('itemId', item_id, 'position', position, 'at', seen_at) ORDER BY position)
+FROM seen_impressions WHERE {_OF_THE_IMPRESSION})
+"""  # noqa: S608 - a constant of this module
 _RECENT_DAYS = f"""
 {{table}}.user_id = %(user)s AND {{table}}.day = ANY(
     SELECT current_date + 1 - days FROM generate_series(0, {KEPT_DAYS + 1}) AS days
@@ -75,7 +84,9 @@ PROFILE = ExportSource(
 SOURCES: dict[str, ExportSource] = {
     "interactions": ExportSource("interactions", ("occurred_at", "id"), more={"attributed_to": _ATTRIBUTED}),
     "recommendations": ExportSource("recommendations", ("created_at", "id")),
-    "impressions": ExportSource("impressions", ("created_at", "recommendation_id")),
+    "impressions": ExportSource(
+        "impressions", ("created_at", "recommendation_id"), more={"page": _PAGE, "seen": _SEEN}
+    ),
     "history": ExportSource("user_histories", ("user_id",)),
     "active_days": ExportSource("analytics_active_users", ("day",), _RECENT_DAYS),
     "segments": ExportSource(
@@ -117,4 +128,5 @@ SOURCES: dict[str, ExportSource] = {
         has_tenant=False,  # a login names no tenant
     ),
 }
-"""By member of the export. Of the tables without a column of users, `attributions` is part of the interactions."""
+"""By member of the export. Of the tables without a column of users, `attributions` is part of the interactions, and
+`recommendation_pages` and `seen_impressions` of the impressions."""

@@ -1,10 +1,12 @@
-"""Logs impressions: which items were shown to which user. They are written in the background."""
+"""Logs impressions: which items were shown to which user. They are written in the background, those of later pages of a
+sequence at once.
+"""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,6 +24,9 @@ from api.erasure.repository import may_stay_sql
 BATCH = 1_000
 CAPACITY = 50_000
 """Impressions that are kept while the database is down. Beyond it the oldest are dropped, and the log says how many."""
+MAX_REQUEST_CHARACTERS = 16_000_000
+"""Of the requests that wait with their impressions. Beyond it a request is dropped, and no page can follow from it."""
+DROPPED_REQUEST = ""
 FLUSH_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 COLUMNS = {
@@ -63,6 +68,7 @@ class ImpressionRow:
     scenario_version: int | None = None
     holdout: bool = False
     milliseconds: float | None = None
+    request: str | None = None  # of `kept_request`, in `api/recommendations/pages.py`
 
 
 class ImpressionLog:
@@ -71,6 +77,7 @@ class ImpressionLog:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._waiting: deque[ImpressionRow] = deque(maxlen=CAPACITY)
+        self._request_characters = 0
         self._lost = 0
         self._lock = asyncio.Lock()
 
@@ -93,7 +100,13 @@ class ImpressionLog:
                 log.error("impressions are lost", count=len(self._waiting), reason=str(error))
 
     def record(self, row: ImpressionRow) -> None:
-        self._lost += len(self._waiting) == CAPACITY
+        if len(self._waiting) == CAPACITY:
+            self._lost += 1
+            self._request_characters -= _size(self._waiting[0])
+        if row.request is not None:
+            if self._request_characters + _size(row) > MAX_REQUEST_CHARACTERS:
+                row = replace(row, request=DROPPED_REQUEST)
+            self._request_characters += _size(row)
         self._waiting.append(row)
 
     async def flush(self) -> None:
@@ -101,6 +114,7 @@ class ImpressionLog:
         async with self._lock:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                self._request_characters -= sum(map(_size, batch))
                 try:
                     await self._write(batch)
                 except psycopg.DataError as error:  # these rows would fail again, and hold up all others
@@ -108,7 +122,19 @@ class ImpressionLog:
                     log.error("impressions are lost", count=len(batch), reason=str(error))
                 except BaseException:
                     self._waiting.extendleft(reversed(batch))
+                    self._request_characters = sum(map(_size, self._waiting))
                     raise
+
+    async def write_page(self, row: ImpressionRow, sequence_id: UUID, number: int) -> bool:
+        """Write the impression of a page that follows from an answer, before anybody is shown it.
+
+        Returns False, and writes nothing, where the sequence has a page of this number already, or is erased.
+        """
+        async with self._pool.connection() as connection, connection.pipeline():
+            await connection.execute(NO_ERASURE_MEANWHILE)
+            values = [*_columns([row]), sequence_id, number, sequence_id]
+            written = await connection.execute(_INSERT_PAGE, values)
+            return await written.fetchone() is not None
 
     async def _turn(self) -> None:
         _WAITING.set(len(self._waiting))
@@ -119,12 +145,23 @@ class ImpressionLog:
         await self.flush()
 
     async def _write(self, batch: list[ImpressionRow]) -> None:
-        columns = [text_array([_text(getattr(row, column)) for row in batch]) for column in COLUMNS]
+        asked = [row for row in batch if row.request is not None]
         # A pipeline sends all in one round trip and is one transaction, in which each statement sees what was committed
         # before it began.
         async with self._pool.connection() as connection, connection.pipeline():
             await connection.execute(NO_ERASURE_MEANWHILE)
-            await connection.execute(_INSERT, columns)
+            await connection.execute(_INSERT, _columns(batch))
+            if asked:
+                await connection.execute(_INSERT_REQUESTS, _columns(asked, _REQUEST_COLUMNS))
+
+
+def _size(row: ImpressionRow) -> int:
+    """Characters of the request."""
+    return 0 if row.request is None else len(row.request)
+
+
+def _columns(rows: list[ImpressionRow], names: Iterable[str] = COLUMNS) -> list[str]:
+    return [text_array([_text(getattr(row, name)) for row in rows]) for name in names]
 
 
 def _text(value: Any) -> str | None:
@@ -136,9 +173,38 @@ def _text(value: Any) -> str | None:
 
 # Arrays of arrays must be rectangular, so lists travel as text.
 _SENT = ", ".join(f"%s::{'text' if type_.endswith('[]') else type_}[]" for type_ in COLUMNS.values())
+_SHOWN = f"unnest({_SENT}) AS shown ({', '.join(COLUMNS)})"
+_ROW = ", ".join(f"shown.{column}::{type_}" for column, type_ in COLUMNS.items())
 _INSERT = f"""
 INSERT INTO impressions ({", ".join(COLUMNS)})
-SELECT {", ".join(f"shown.{column}::{type_}" for column, type_ in COLUMNS.items())}
-FROM unnest({_SENT}) AS shown ({", ".join(COLUMNS)})
-WHERE {may_stay_sql("shown")}
+SELECT {_ROW} FROM {_SHOWN} WHERE {may_stay_sql("shown")}
+"""  # noqa: S608 - constants of this module
+
+# An impression that was not written, because its user is erased, leaves no request either.
+_REQUEST_COLUMNS = ("tenant_id", "recommendation_id", "request", "created_at")
+_INSERT_REQUESTS = """
+INSERT INTO recommendation_pages (tenant_id, recommendation_id, sequence_id, number, request, created_at)
+SELECT asked.tenant_id, asked.recommendation_id, asked.recommendation_id, 0, asked.request, asked.created_at
+FROM unnest(%s::text[], %s::uuid[], %s::text[], %s::timestamptz[])
+    AS asked (tenant_id, recommendation_id, request, created_at)
+JOIN impressions AS written
+    ON written.tenant_id = asked.tenant_id AND written.recommendation_id = asked.recommendation_id
+"""
+
+# The unique index on the numbers of a sequence decides between callers at the same moment. The first answer is looked
+# for, since its user may have been erased and have come back.
+_INSERT_PAGE = f"""
+WITH shown AS (SELECT * FROM {_SHOWN}), numbered AS (
+    INSERT INTO recommendation_pages (tenant_id, recommendation_id, sequence_id, number, created_at)
+    SELECT shown.tenant_id, shown.recommendation_id, %s::uuid, %s::integer, shown.created_at FROM shown
+    WHERE {may_stay_sql("shown")} AND EXISTS (
+        SELECT FROM impressions AS opening
+        WHERE opening.tenant_id = shown.tenant_id AND opening.recommendation_id = %s::uuid
+    )
+    ON CONFLICT (tenant_id, sequence_id, number) DO NOTHING
+    RETURNING recommendation_id
+)
+INSERT INTO impressions ({", ".join(COLUMNS)})
+SELECT {_ROW} FROM shown JOIN numbered USING (recommendation_id)
+RETURNING 1
 """  # noqa: S608 - constants of this module

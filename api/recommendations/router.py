@@ -1,4 +1,4 @@
-"""`POST /api/v1/recommend` and `/similar`.
+"""`POST /api/v1/recommend` and its next pages, `/similar`, and what was seen of the answers.
 
 A request takes this way, one file a step:
 
@@ -29,11 +29,21 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
+from api.database.session import CurrentDatabase
 from api.http.direct_routes import DirectAnswer, DirectRoute
+from api.http.principal import WriteKey
 from api.http.problems import Invalid
 from api.metering.dependencies import PAYMENT_REQUIRED, MeteredRead, MeteredRequest, metered_read
 from api.recommendations.bodies import RecommendBody, SimilarBody, read_recommend, read_similar
-from api.recommendations.schemas import RecommendedItem, RecommendRequest, SimilarItem, SimilarRequest
+from api.recommendations.schemas import (
+    NextPageRequest,
+    RecommendedItem,
+    RecommendRequest,
+    SeenRequest,
+    SimilarItem,
+    SimilarRequest,
+)
+from api.recommendations.seen import record_seen
 from api.recommendations.service import Recommendations, RecommendationService
 from serving.contracts.filters import Filter, FilterError, parse_filter
 from serving.contracts.messages import ScoredItem
@@ -100,6 +110,43 @@ async def similar(body: SimilarRequest, usage: MeteredRead, recommendations: Cur
     return _response(await _similar(body, _filter(body.filter), usage, recommendations))
 
 
+@router.post(
+    "/recommend/next",
+    summary="Recommend further items to the same user",
+    response_model=list[RecommendedItem],
+    responses=ANSWER_HEADERS
+    | PAYMENT_REQUIRED
+    | {
+        404: {"description": "There is no such answer of the last hour"},
+        409: {"description": "Too many pages of one answer were asked for at the same moment"},
+    },
+)
+async def next_page(body: NextPageRequest, usage: MeteredRead, recommendations: CurrentRecommendations) -> Response:
+    """The next page of an answer to `recommend`: the same request, without what the answer and its pages showed.
+
+    `X-Recommendation-Id` names the page. Any id of the sequence leads to its next page, for an hour after the first
+    answer. Fewer than `count` items is a legal answer; a sequence shows 1,000 items at most.
+    """
+    found = await recommendations.next_page(usage.scope, body.recommendation_id, body.count)
+    return _response(_answer(found, usage))
+
+
+@router.post(
+    "/impressions",
+    status_code=204,
+    summary="Tell what a user saw of an answer",
+    responses={400: {"description": "Bad Request"}, 404: {"description": "There is no such answer"}},
+)
+async def record_impressions(
+    body: SeenRequest, key: WriteKey, database: CurrentDatabase, recommendations: CurrentRecommendations
+) -> None:
+    """Which items of an answer were really seen, and at which place. What is known already is not changed.
+
+    It costs no unit.
+    """
+    await record_seen(database.pool, recommendations.impressions, key.scope, body.recommendation_id, body.items)
+
+
 async def _recommend_directly(request: Request, read: tuple[RecommendBody, Filter | None]) -> DirectAnswer:
     return await _recommend(*read, await metered_read(request), await _recommendations(request))
 
@@ -120,7 +167,10 @@ async def _recommend(
     usage: MeteredRequest,
     recommendations: RecommendationService,
 ) -> DirectAnswer:
-    found = await recommendations.recommend(usage.scope, body, filter_)
+    return _answer(await recommendations.recommend(usage.scope, body, filter_), usage)
+
+
+def _answer(found: Recommendations, usage: MeteredRequest) -> DirectAnswer:
     usage.count()
     return DirectAnswer(200, answer_headers(found), _encode(found.items))
 

@@ -1,6 +1,7 @@
-"""Requests and responses of `recommend` and `similar`."""
+"""Requests and responses of `recommend` and its next pages, of `similar`, and of what was seen."""
 
 from typing import Annotated, Any
+from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -12,6 +13,8 @@ from serving.contracts.messages import MAX_COUNT
 
 MAX_EXCLUDE = 1_000
 MAX_SESSION = 200
+MAX_POSITION = 10_000
+"""The last place at which an item can have been seen: a page may show more than recommendations."""
 
 Count = Annotated[
     int, Field(strict=True, ge=1, le=MAX_COUNT, description="Number of items wanted", examples=[10]), WHOLE
@@ -87,6 +90,35 @@ class SimilarRequest(Schema):
     count: Count
     filter: MetadataFilter = None
     exclude: Exclude
+
+
+class NextPageRequest(Schema):
+    """The answer to go on from."""
+
+    recommendation_id: UUID = Field(
+        description="`X-Recommendation-Id` of an answer to `recommend`, or of a page that followed from it"
+    )
+    count: Count
+
+
+class SeenItem(Schema):
+    """An item that the user saw."""
+
+    item_id: OpaqueId = Field(examples=["50"])
+    position: Annotated[
+        int,
+        Field(strict=True, ge=1, le=MAX_POSITION, description="Its place in what was shown, from 1", examples=[1]),
+        WHOLE,
+    ]
+
+
+class SeenRequest(Schema):
+    """What a user saw of an answer."""
+
+    recommendation_id: UUID = Field(description="`X-Recommendation-Id` of the answer")
+    items: list[SeenItem] = Field(
+        min_length=1, max_length=MAX_COUNT, description="Items of that answer; others are refused"
+    )
 
 
 # This model and `SimilarItem` document the answers. What is sent are `RankedItem` and `ScoredItem` of

@@ -5,17 +5,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 import structlog
 
 from api.database.engine import Pool
 from api.database.scope import TenantScope
-from api.http.problems import NotFound
+from api.http.problems import Conflict, NotFound
 from api.http.tracing import trace_id
 from api.items.catalogue import CatalogueReader
 from api.lists.source import ListSource
+from api.recommendations.answer_ids import new_recommendation_id, once_written
 from api.recommendations.bodies import RecommendBody, SimilarBody
 from api.recommendations.fallback import ALGORITHM as POPULARITY
 from api.recommendations.fallback import Fallback
@@ -23,11 +24,12 @@ from api.recommendations.figures import count_answer
 from api.recommendations.history import HistoryReader, UserView
 from api.recommendations.history_store import HistoryStore
 from api.recommendations.impressions import ImpressionLog, ImpressionRow
+from api.recommendations.pages import SEQUENCE_LIFETIME, PageSequence, expiring_pages, find_sequence, kept_request
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
 from configs.settings import HistorySettings
 from feature_store.interaction_types import SEEN_TYPES, TYPE_WEIGHTS
 from serving.client import ModelAnswer, ServingClient
-from serving.contracts.filters import Filter
+from serving.contracts.filters import Filter, parse_filter
 from serving.contracts.histories import read_ids, with_events
 from serving.contracts.messages import (
     CatalogueDelta,
@@ -42,6 +44,8 @@ from serving.contracts.messages import (
 
 SESSION_TYPE = "click"
 """An item of the current session counts like an event of this type, since the user went to it."""
+MAX_ATTEMPTS = 10
+"""Callers at the same moment that each get a page of one sequence: of those that race for a number one gets it."""
 
 log = structlog.get_logger(__name__)
 
@@ -65,12 +69,14 @@ class RecommendationService:
 
     def __init__(
         self,
+        pool: Pool,
         catalogue: CatalogueReader,
         users: HistoryReader,
         models: ServingClient,
         lists: ListSource,
         impressions: ImpressionLog,
     ) -> None:
+        self._pool = pool
         self._catalogue = catalogue
         self._users = users
         self._models = models
@@ -84,8 +90,13 @@ class RecommendationService:
         cls, pool: Pool, models: ServingClient, history: HistorySettings
     ) -> AsyncIterator["RecommendationService"]:
         """A service over this pool. On leaving, impressions that still wait are written."""
-        async with ImpressionLog(pool).running() as impressions, HistoryStore(pool, history).running() as store:
+        async with (
+            ImpressionLog(pool).running() as impressions,
+            HistoryStore(pool, history).running() as store,
+            expiring_pages(pool),
+        ):
             yield cls(
+                pool,
                 CatalogueReader(pool),
                 HistoryReader(pool, history, store),
                 models,
@@ -105,9 +116,48 @@ class RecommendationService:
 
         shown: whether the user gets to see them; only then an impression is logged.
         """
+        found = await self._answer(scope, request, filter_)
+        if shown:
+            self.impressions.record(_impression(scope, request, found))
+        return found
+
+    async def next_page(self, scope: TenantScope, recommendation_id: UUID, count: int) -> Recommendations:
+        """At most `count` items that the sequence of this answer has not shown, by the request of its first answer.
+
+        The page is written before it is returned, so that concurrent callers, of any process, get different items.
+
+        Raises NotFound where there is no such answer of this tenant, or the first of its sequence is too old, and
+        Conflict where too many callers ask for pages of one sequence at the same moment.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            sequence = await once_written(
+                recommendation_id,
+                lambda: find_sequence(self._pool, scope, recommendation_id),
+                self.impressions.flush,
+            )
+            if sequence is None:
+                raise NotFound(f"There is no such answer of the last {SEQUENCE_LIFETIME}")
+            if sequence.ended:
+                return Recommendations(recommendation_id, [], None, None)
+            request = sequence.page(count)
+            filter_ = None if request.filter is None else parse_filter(request.filter)
+            found = await self._answer(scope, request, filter_, sequence)
+            row = _impression(scope, request, found, keep_request=False)
+            if await self.impressions.write_page(row, sequence.id, sequence.pages + 1):
+                return found
+        raise Conflict("Too many pages of this answer were asked for at the same moment")
+
+    async def _answer(
+        self,
+        scope: TenantScope,
+        request: RecommendRequest | RecommendBody,
+        filter_: Filter | None,
+        sequence: PageSequence | None = None,
+    ) -> Recommendations:
+        """The answer to a request. sequence: what was shown before; None for a first answer."""
         started = perf_counter()
         view = await self._users.view(scope, request.user_id, request.exclude_seen)
-        query = self._query(view, request, filter_)
+        query = self._query(view, request, filter_, None if sequence is None else sequence.started_at)
         try:
             items, release = await self._ask(scope, view.catalogue_version, query)
             degraded = None
@@ -118,10 +168,8 @@ class RecommendationService:
             degraded, release = _degraded(unavailable, ignored), None
             exclude = [*query.exclude, *read_ids(query.seen)]
             items = await self._fallback.rank(scope, request.count, exclude, filter_)
-        found = Recommendations(uuid4(), items, release, degraded)
+        found = Recommendations(new_recommendation_id(), items, release, degraded)
         count_answer("recommend", request.algorithm, perf_counter() - started, degraded)
-        if shown:
-            self._log_impression(scope, request, found)
         return found
 
     async def similar(
@@ -141,16 +189,21 @@ class RecommendationService:
             items, release = await self._fallback.rank(scope, request.count, exclude, filter_), None
             degraded = _degraded(unavailable, ["itemId"])
         count_answer("similar", None, perf_counter() - started, degraded)
-        return Recommendations(uuid4(), items, release, degraded)
+        return Recommendations(new_recommendation_id(), items, release, degraded)
 
     def _query(
-        self, view: UserView, request: RecommendRequest | RecommendBody, filter_: Filter | None
+        self,
+        view: UserView,
+        request: RecommendRequest | RecommendBody,
+        filter_: Filter | None,
+        session_at: datetime | None,
     ) -> RecommendQuery:
+        """session_at: when the items of the session were had; None: now. Every page of a sequence says the same."""
         session = request.context.session_items if request.context else []
         history = view.history
         if session:
-            now = int(datetime.now(UTC).timestamp() * 1_000_000)
-            events = [HistoryEvent(id_, SESSION_TYPE, TYPE_WEIGHTS[SESSION_TYPE], now) for id_ in session]
+            at = int((session_at or datetime.now(UTC)).timestamp() * 1_000_000)
+            events = [HistoryEvent(id_, SESSION_TYPE, TYPE_WEIGHTS[SESSION_TYPE], at) for id_ in session]
             history = with_events(bytes(history), events)
         exclude = request.exclude
         if session and SESSION_TYPE in SEEN_TYPES[view.exclude_seen]:
@@ -195,22 +248,28 @@ class RecommendationService:
             return set()
         return set(ids) - await self._catalogue.live(scope, ids)
 
-    def _log_impression(
-        self, scope: TenantScope, request: RecommendRequest | RecommendBody, found: Recommendations
-    ) -> None:
-        self.impressions.record(
-            ImpressionRow(
-                found.recommendation_id,
-                scope.tenant_id,
-                request.user_id,
-                found.answered_by(request.algorithm),
-                found.release,
-                found.degraded,
-                [item.item_id for item in found.items],
-                [round(item.score, 6) for item in found.items],
-                datetime.now(UTC),
-            )
-        )
+
+def _impression(
+    scope: TenantScope,
+    request: RecommendRequest | RecommendBody,
+    found: Recommendations,
+    *,
+    keep_request: bool = True,
+) -> ImpressionRow:
+    """keep_request: whether pages may follow that repeat the request; a later page has its first answer's."""
+    answered_by = found.answered_by(request.algorithm)
+    return ImpressionRow(
+        found.recommendation_id,
+        scope.tenant_id,
+        request.user_id,
+        answered_by,
+        found.release,
+        found.degraded,
+        [item.item_id for item in found.items],
+        [round(item.score, 6) for item in found.items],
+        datetime.now(UTC),
+        kept_request(request, answered_by) if keep_request else None,
+    )
 
 
 def _degraded(unavailable: ServingUnavailable, ignored: list[str]) -> str:

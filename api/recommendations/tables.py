@@ -1,11 +1,11 @@
-"""Impressions, one row per answer to `recommend`, and built histories, one row per user. Both are written in the
-background.
+"""Impressions, one row per answer to `recommend`, with the pages that follow from them and what was really seen of
+them; and built histories, one row per user. Impressions and histories are written in the background.
 """
 
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKeyConstraint, Index, Text, false, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKeyConstraint, Index, Text, false, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import REAL
 from sqlmodel import Field
@@ -41,6 +41,50 @@ class Impression(Table, table=True):
     holdout: bool = Field(default=False, sa_column=Column(Boolean, nullable=False, server_default=false()))
     milliseconds: float | None = Field(default=None, sa_column=Column(REAL, nullable=True))  # within the API
     xid: int | None = xid_column()
+
+
+def _of_an_impression() -> ForeignKeyConstraint:
+    """The row goes with its impression, and so with the user and the tenant."""
+    return ForeignKeyConstraint(
+        ["tenant_id", "recommendation_id"],
+        ["impressions.tenant_id", "impressions.recommendation_id"],
+        ondelete="CASCADE",
+    )
+
+
+class RecommendationPage(Table, table=True):
+    """The place of an answer in a sequence of pages, and what was asked for. Deleted when the sequence has ended.
+
+    The first answer of a sequence has a row only where its request has parameters that the impression does not tell:
+    see `api/recommendations/pages.py`.
+    """
+
+    __tablename__ = "recommendation_pages"
+    __table_args__ = (
+        _of_an_impression(),
+        Index("recommendation_pages_sequence_idx", "tenant_id", "sequence_id", "number", unique=True),
+        Index("recommendation_pages_created_at_idx", "created_at"),
+    )
+
+    tenant_id: str = text_column(primary_key=True)
+    recommendation_id: UUID = Field(primary_key=True)
+    sequence_id: UUID  # the first answer's recommendation_id
+    number: int  # 0 for the first answer
+    request: str | None = text_column(default=None, nullable=True)  # JSON, of the first answer only
+    created_at: datetime = timestamptz()
+
+
+class SeenImpression(Table, table=True):
+    """An item of an answer that its user really saw, and at which place of what was shown, from 1."""
+
+    __tablename__ = "seen_impressions"
+    __table_args__ = (_of_an_impression(), CheckConstraint("position >= 1", name="position"))
+
+    tenant_id: str = text_column(primary_key=True)
+    recommendation_id: UUID = Field(primary_key=True)
+    item_id: str = text_column(primary_key=True)
+    position: int
+    seen_at: datetime = timestamptz(default_now=True)
 
 
 class UserHistory(Table, table=True):

@@ -49,6 +49,8 @@ REFUSES = {
     "POST /api/v1/interactions": lambda answer: answer.status_code == 404,
     "POST /api/v1/interactions/batch": lambda answer: answer.json()["results"][0]["status"] == 404,
     "POST /api/v1/similar": lambda answer: answer.status_code == 404,
+    "POST /api/v1/recommend/next": lambda answer: answer.status_code == 404,
+    "POST /api/v1/impressions": lambda answer: answer.status_code == 404,
 }
 # Routes that change none of their tenant's rows, though they are no GET; impressions are written behind the request.
 CHANGES_NOTHING = {

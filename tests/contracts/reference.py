@@ -383,6 +383,8 @@ ADDED = {
     "PATCH /api/items/{item_id}": "items are written, too",
     "DELETE /api/items/{item_id}": "items are written, too",
     "POST /api/v1/interactions/batch": "up to 1,000 at once",
+    "POST /api/v1/recommend/next": "the next page of an answer",
+    "POST /api/v1/impressions": "what was really seen of an answer",
     "GET /api/recommendations/jobs/{job_id}": "how far a generation has come",
     "GET /api/users/{user_id}/export": "what is held on a user",
     "GET /api/users/{user_id}/interactions": "what a user did",

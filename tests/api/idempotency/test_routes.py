@@ -22,6 +22,8 @@ IGNORES = {
     "POST /auth/v1/signup": "how one gets a credential",
     "POST /auth/v1/logout": "makes nothing",
     "POST /api/v1/recommend": "makes nothing",
+    "POST /api/v1/recommend/next": "each call gives another page",
+    "POST /api/v1/impressions": "what is known already is not changed",
     "POST /api/v1/similar": "makes nothing",
     "POST /api/billing/webhook": "events have ids of their own",
 }
