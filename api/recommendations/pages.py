@@ -40,7 +40,7 @@ class KeptRequest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     filter: dict[str, Any] | None = None
     exclude: list[str] = []
     exclude_seen: str | None = None
-    diversity: float = 0.0
+    diversity: float | None = None
     session_items: list[str] = []
 
 
@@ -71,7 +71,7 @@ class PageSequence:
             kept.filter,
             [*kept.exclude, *self.shown],
             kept.exclude_seen,  # type: ignore[arg-type]  # it was validated when it was asked
-            kept.diversity,
+            kept.diversity or 0.0,
             ContextBody(kept.session_items) if kept.session_items else None,
         )
 
@@ -84,7 +84,7 @@ def kept_request(request: RecommendRequest | RecommendBody, answered_by: str) ->
     algorithm = request.algorithm
     told = algorithm == answered_by or (algorithm == _DEFAULT_ALGORITHM and answered_by not in requested_families())
     session = request.context.session_items if request.context is not None else []
-    further = (request.filter, request.exclude, request.exclude_seen, request.diversity, session)
+    further = (request.filter, request.exclude, request.exclude_seen, request.diversity or None, session)
     if told and not any(further):
         return None
     return _encode(KeptRequest(algorithm, *further)).decode()

@@ -102,6 +102,26 @@ def test_everything_held_on_a_person_is_in_it_and_nothing_of_another(portal: Por
     assert "rk_" not in text or "rk_" in str(found["storedResponses"][0])  # the prefix of the key that it made
 
 
+def test_an_impression_is_exported_with_its_request_its_page_and_what_was_seen(
+    portal: Portal, key: dict[str, str]
+) -> None:
+    portal.client.post(
+        "/api/v1/interactions", json={"userId": USER, "itemId": "c", "interactionType": "view"}, headers=key
+    )
+    asked = {"userId": USER, "count": 1, "exclude": ["a"]}
+    first = portal.client.post("/api/v1/recommend", json=asked, headers=key)
+    id_, item = first.headers["x-recommendation-id"], first.json()[0]["itemId"]
+    further = {"recommendationId": id_, "count": 1}
+    second = portal.client.post("/api/v1/recommend/next", json=further, headers=key).headers["x-recommendation-id"]
+    seen = {"recommendationId": id_, "items": [{"itemId": item, "position": 4}]}
+    assert portal.client.post("/api/v1/impressions", json=seen, headers=key).status_code == 204
+    opening, page = export(portal, portal.admin())["impressions"]
+    assert (opening["recommendationId"], page["recommendationId"]) == (id_, second)
+    assert [(row["itemId"], row["position"]) for row in opening["seen"]] == [(item, 4)]
+    assert opening["page"] == {"sequenceId": id_, "number": 0, "request": '{"algorithm":"hybrid","exclude":["a"]}'}
+    assert (page["page"]["sequenceId"], page["page"]["number"], page["seen"]) == (id_, 1, None)
+
+
 def test_no_row_is_lost_between_two_pages(portal: Portal, key: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repository, "PAGE_ROWS", 3)
     rows = [
