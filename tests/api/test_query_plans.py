@@ -25,6 +25,7 @@ from api.items.catalogue import CatalogueReader
 from api.lists.source import ListSource
 from api.recommendations.fallback import Fallback
 from api.recommendations.history import HistoryReader
+from api.recommendations.pages import find_sequence
 from configs.plans import plan
 from configs.settings import HistorySettings
 from feature_store import analytics_sources, exports, sources
@@ -144,6 +145,16 @@ def test_the_fallback(plans: Plans, pooled: Any, filter_: dict[str, Any] | None)
 def test_the_newest_items(plans: Plans, pooled: Any) -> None:
     assert len(pooled(lambda pool: ListSource(pool).top(SCOPE, "latest", 10, None, exclude=["item-0"]))) == 10
     assert plans.indexes("items") == {"items_newest_idx"}
+
+
+def test_what_a_sequence_of_pages_has_shown(plans: Plans, pooled: Any, url: str) -> None:
+    recent = (
+        "SELECT recommendation_id FROM impressions WHERE tenant_id = 'big' AND created_at > now() - interval '50 min'"
+    )
+    with psycopg.connect(url) as connection:
+        ((id_,),) = connection.execute(f"{recent} LIMIT 1").fetchall()
+    assert len(pooled(lambda pool: find_sequence(pool, SCOPE, id_)).shown) == 10
+    assert plans.indexes("impressions") == {"impressions_pkey"}
 
 
 def test_recording_an_interaction(plans: Plans, pooled: Any) -> None:
