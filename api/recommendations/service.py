@@ -268,7 +268,7 @@ def _impression(
         [item.item_id for item in found.items],
         [round(item.score, 6) for item in found.items],
         datetime.now(UTC),
-        kept_request(request, answered_by) if keep_request else None,
+        request=kept_request(request, answered_by) if keep_request else None,
     )
 
 
