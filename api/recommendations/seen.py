@@ -5,10 +5,12 @@ from uuid import UUID
 from api.database.engine import Pool
 from api.database.prepared import text_array
 from api.database.scope import TenantScope
-from api.http.problems import Invalid, NotFound
+from api.http.problems import FieldError, Invalid, NotFound
 from api.recommendations.answer_ids import once_written
 from api.recommendations.impressions import ImpressionLog
 from api.recommendations.schemas import SeenItem
+
+_FOREIGN = "is not an item of that answer"
 
 
 async def record_seen(
@@ -35,8 +37,8 @@ async def record_seen(
     known = set(shown)
     wrong = [f"items[{index}].itemId" for index, item in enumerate(items) if item.item_id not in known]
     if wrong:
-        errors = [{"field": field, "message": "is not an item of that answer"} for field in wrong]
-        raise Invalid(f"{wrong[0]}: is not an item of that answer", errors)
+        errors = [FieldError(field=field, message=_FOREIGN) for field in wrong]
+        raise Invalid(f"{wrong[0]}: {_FOREIGN}", errors)
 
 
 # The lock makes an erasure of the user wait. Where the erasure was first, its end is waited for and no row is found.
