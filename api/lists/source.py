@@ -106,7 +106,7 @@ class ListSource:
     async def _known_item(self, scope: TenantScope, item_id: str | None) -> str:
         if item_id is None:
             raise Invalid.field("itemId", f"the list {BOUGHT_TOGETHER} needs it")
-        _, exists = await self._catalogue.find(scope, item_id)
+        _, exists, _ = await self._catalogue.find(scope, item_id)
         if not exists:
             raise NotFound("There is no such item")
         return item_id

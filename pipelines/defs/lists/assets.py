@@ -40,15 +40,22 @@ def segment_members(
     from pipelines.defs.lists.steps import measure_segments  # loads the models' libraries
 
     measured = measure_segments(installation, context.partition_key)
-    rows = [
-        {"id": each.rule.id, "name": each.rule.name, "kind": each.rule.kind, "size": each.size, "stored": each.stored}
-        for each in measured
-    ]
     return dg.MaterializeResult(
         metadata={
             SUMMARY: ", ".join(f"{each.rule.name}: {each.size:,}" for each in measured) or "no segments",
             "segments": len(measured),
-            "sizes": table(rows),
+            "sizes": table(
+                [
+                    {
+                        "id": each.rule.id,
+                        "name": each.rule.name,
+                        "kind": each.rule.kind,
+                        "size": each.size,
+                        "stored": each.stored,
+                    }
+                    for each in measured
+                ]
+            ),
             **{f"size_{each.rule.id}": each.size for each in measured},
         }
     )
