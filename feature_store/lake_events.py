@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -12,6 +10,7 @@ import pyarrow as pa
 from feature_store import columns as c
 from feature_store.interaction_types import EVENT_WEIGHT_SQL
 from feature_store.lake import TenantLake
+from feature_store.query_database import query_database
 
 LOOKBACK_DAYS = 365
 """Days that are read, up to the tenant's newest event."""
@@ -80,12 +79,11 @@ class LakeEvents:
 def open_lake_events(lake: TenantLake) -> Iterator[LakeEvents]:
     """Read a tenant's lake. Without interactions, `events` is empty. Raises FileNotFoundError without a catalogue.
 
-    What does not fit into memory is spilled to a private folder, which is deleted when the block ends.
+    What does not fit into memory is spilled beside the lake's files: see `query_database`.
     """
     _, items_file = lake.items_file()
     files = [str(file) for file in lake.interaction_files()]
-    with TemporaryDirectory() as work, duckdb.connect(config={"temp_directory": str(Path(work) / "spill")}) as database:
-        database.execute("SET TimeZone = 'UTC'")
+    with query_database(lake.folder) as database:
         database.execute(_CATALOGUE, [str(items_file)])
         if files:
             database.execute(_EVENTS, {"files": files})
