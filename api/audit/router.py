@@ -57,9 +57,8 @@ async def list_audit_trail(
     from_: Annotated[QueryInstant | None, Query(alias="from", description="Entries of this time and later")] = None,
     to: Annotated[QueryInstant | None, Query(description="Entries before this time")] = None,
 ) -> Page[AuditRecord]:
-    """Logins and failures, API keys, users and roles, plans, caps, settings of the pipeline, segments, erasures and
-    promotions, newest first. Entries are kept for 13 months. Of an erased user, `actor`, `target` and `ip` are
-    `erased`."""
+    """Logins and failures, API keys, users and roles, plans, caps, settings, segments, erasures and promotions, newest
+    first. Entries are kept for 13 months. Of an erased user, `actor`, `target` and `ip` are `erased`."""
     wanted = AuditFilter(action, actor, from_, to)
     data, total = await service.list_entries(session, admin.scope, wanted, paging)
     return Page(data=data, total=total, page=paging.page, page_size=paging.page_size)

@@ -31,6 +31,7 @@ class UserView:
     history: msgspec.Raw  # oldest first, at most HistorySettings.max_events, as `RecommendQuery` sends it
     seen: msgspec.Raw  # item ids, newest first, at most HistorySettings.max_seen
     scenario_edition: int  # for `LiveScenarios.get`
+    holdout_share: float  # of the tenant's users, in [0, 1]
 
 
 class HistoryReader:
@@ -64,7 +65,7 @@ class HistoryReader:
         return [self._view(key, row) for key, row in zip(keys, rows, strict=True)]
 
     def _view(self, key: ViewKey, row: TupleRow) -> UserView | None:
-        catalogue_version, policy, events, seen, bought, version, incarnation, edition = row
+        catalogue_version, policy, events, seen, bought, version, incarnation, edition, holdout_share = row
         if catalogue_version is None:
             return None
         if version is not None and self._store is not None:
@@ -77,4 +78,5 @@ class HistoryReader:
             msgspec.Raw(events),
             EMPTY_ARRAY if left_out is None else msgspec.Raw(left_out),
             edition,
+            holdout_share,
         )

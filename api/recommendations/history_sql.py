@@ -81,7 +81,8 @@ SELECT
     coalesce(kept.bought, built.bought),
     CASE WHEN kept.version IS NULL THEN known.history_version END,
     known.xid::text,
-    tenant.scenario_edition
+    tenant.scenario_edition,
+    tenant.holdout_share
 FROM unnest(
     (SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::text[])
 ) WITH ORDINALITY AS wanted (tenant_id, user_id, exclude_seen, place)

@@ -23,6 +23,7 @@ from api.recommendations.fallback import Fallback
 from api.recommendations.figures import count_answer
 from api.recommendations.history import HistoryReader, UserView
 from api.recommendations.history_store import HistoryStore
+from api.recommendations.holdout import HOLDOUT, is_held_out
 from api.recommendations.impressions import ImpressionLog, ImpressionRow
 from api.recommendations.pages import SEQUENCE_LIFETIME, PageSequence, expiring_pages, find_sequence, kept_request
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
@@ -58,6 +59,8 @@ class Recommendations:
     items: list[RankedItem]
     release: str | None  # None where popularity answered
     degraded: str | None  # why no model answered, and what of the request was ignored; None where a model did
+    holdout: bool = False  # whether popularity answered because the user is held out
+    seconds: float | None = None  # that it took
 
     def answered_by(self, requested: str) -> str:
         """The family that answered: the requested one, or popularity in its place."""
@@ -112,7 +115,8 @@ class RecommendationService:
         *,
         shown: bool = True,
     ) -> Recommendations:
-        """Items for a user, by the requested family or, labelled as such, by popularity.
+        """Items for a user, by the requested family or, labelled as such, by popularity: for users who are held out,
+        and while no model answers.
 
         shown: whether the user gets to see them; only then an impression is logged.
         """
@@ -158,18 +162,22 @@ class RecommendationService:
         started = perf_counter()
         view = await self._users.view(scope, request.user_id, request.exclude_seen)
         query = self._query(view, request, filter_, None if sequence is None else sequence.started_at)
-        try:
-            items, release = await self._ask(scope, view.catalogue_version, query)
-            degraded = None
-            self._fallback.stand_by(scope)
-        except ServingUnavailable as unavailable:
-            session = request.context.session_items if request.context else []
-            ignored = [name for name, used in (("diversity", request.diversity), ("sessionItems", session)) if used]
-            degraded, release = _degraded(unavailable, ignored), None
+        holdout = is_held_out(scope.tenant_id, request.user_id, view.holdout_share)
+        reason: str | None = HOLDOUT if holdout else None
+        release: str | None = None
+        if not holdout:
+            try:
+                items, release = await self._ask(scope, view.catalogue_version, query)
+                self._fallback.stand_by(scope)
+            except ServingUnavailable as unavailable:
+                reason = unavailable.reason
+        if reason is not None:
             exclude = [*query.exclude, *read_ids(query.seen)]
             items = await self._fallback.rank(scope, request.count, exclude, filter_)
-        found = Recommendations(new_recommendation_id(), items, release, degraded)
-        count_answer("recommend", request.algorithm, perf_counter() - started, degraded)
+        degraded = None if reason is None else _degraded(reason, _ignored(request))
+        seconds = perf_counter() - started
+        found = Recommendations(new_recommendation_id(), items, release, degraded, holdout, seconds)
+        count_answer("recommend", request.algorithm, seconds, None if holdout else degraded)
         return found
 
     async def similar(
@@ -187,7 +195,7 @@ class RecommendationService:
         except ServingUnavailable as unavailable:
             exclude = [*request.exclude, request.item_id]
             items, release = await self._fallback.rank(scope, request.count, exclude, filter_), None
-            degraded = _degraded(unavailable, ["itemId"])
+            degraded = _degraded(unavailable.reason, ["itemId"])
         count_answer("similar", None, perf_counter() - started, degraded)
         return Recommendations(new_recommendation_id(), items, release, degraded)
 
@@ -268,9 +276,17 @@ def _impression(
         [item.item_id for item in found.items],
         [round(item.score, 6) for item in found.items],
         datetime.now(UTC),
+        holdout=found.holdout,
+        milliseconds=None if found.seconds is None else round(found.seconds * 1_000, 3),
         request=kept_request(request, answered_by) if keep_request else None,
     )
 
 
-def _degraded(unavailable: ServingUnavailable, ignored: list[str]) -> str:
-    return f"{unavailable.reason}; ignored={','.join(ignored)}" if ignored else unavailable.reason
+def _ignored(request: RecommendRequest | RecommendBody) -> list[str]:
+    """What popularity ignores of a request."""
+    session = request.context.session_items if request.context else []
+    return [name for name, used in (("diversity", request.diversity), ("sessionItems", session)) if used]
+
+
+def _degraded(reason: str, ignored: list[str]) -> str:
+    return f"{reason}; ignored={','.join(ignored)}" if ignored else reason

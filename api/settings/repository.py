@@ -1,6 +1,6 @@
-"""The row of a tenant's pipeline settings."""
+"""The row of a tenant's pipeline settings, and what a tenant's own row says of its recommendations."""
 
-from sqlalchemy import func, text
+from sqlalchemy import func, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -46,6 +46,30 @@ class PipelineSettingsRepository:
         """Take an address out of those that get alerts."""
         connection = await self._session.connection()
         await connection.execute(_FORGET_ADDRESS, {"tenant": self._tenant_id, "email": email})
+
+
+class RecommendationSettingsRepository:
+    """What one tenant has set of its recommendations."""
+
+    def __init__(self, session: AsyncSession, scope: TenantScope) -> None:
+        self._session = session
+        self._tenant_id = scope.tenant_id
+
+    async def holdout_share(self, *, for_update: bool = False) -> float:
+        """The share of users that are held out. for_update: no other changes it until the transaction ends.
+
+        Raises TenantGone.
+        """
+        statement = select(Tenant.holdout_share).where(Tenant.id == self._tenant_id, col(Tenant.deleted_at).is_(None))
+        if for_update:
+            statement = statement.with_for_update(key_share=True)
+        share = (await self._session.exec(statement)).one_or_none()
+        if share is None:
+            raise TenantGone
+        return share
+
+    async def set_holdout_share(self, share: float) -> None:
+        await self._session.exec(update(Tenant).where(col(Tenant.id) == self._tenant_id).values(holdout_share=share))
 
 
 _FORGET_ADDRESS = text(

@@ -1,7 +1,10 @@
-"""Settings of a tenant's pipeline in responses. Requests have the form of `configs.tenant_pipeline`."""
+"""Settings of a tenant in requests and responses. Those of its pipeline have the form of `configs.tenant_pipeline`."""
 
-from pydantic import Field
+from typing import Annotated
 
+from pydantic import ConfigDict, Field
+
+from api.http.schemas import Schema
 from configs.tenant_pipeline import (
     AlertChannels,
     SettingsGroup,
@@ -29,3 +32,15 @@ class PipelineSettingsOut(SettingsGroup):
     promotion: TenantPromotion
     drift: TenantDrift
     alerts: AlertsOut
+
+
+class RecommendationSettings(Schema):
+    """How a tenant's users are recommended to."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"holdoutShare": 0.05}]})
+
+    holdout_share: Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=0.0,
+        description="The share of users who get popular items in place of a model's, so that the two can be compared. "
+        "Who they are depends on their ids alone",
+    )

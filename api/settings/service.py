@@ -1,4 +1,4 @@
-"""Shows and replaces the settings of a tenant's pipeline."""
+"""Shows and replaces the settings of a tenant's pipeline and of its recommendations."""
 
 import secrets
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from api.audit.service import note_tenant
 from api.database.scope import TenantScope
 from api.http.outgoing import OutgoingRefusedError, require_public
 from api.http.problems import Invalid
-from api.settings.repository import PipelineSettingsRepository
-from api.settings.schemas import AlertsOut, PipelineSettingsOut
+from api.settings.repository import PipelineSettingsRepository, RecommendationSettingsRepository
+from api.settings.schemas import AlertsOut, PipelineSettingsOut, RecommendationSettings
 from configs.tenant_pipeline import SettingsGroup, TenantPipeline
 
 _TEXTS = ("alerts.webhookUrl", "alerts.emails", "promotion.floors")
@@ -52,6 +52,24 @@ async def replace_settings(session: AsyncSession, scope: TenantScope, new: Tenan
         detail = {name: change for name, change in changed.items() if change}
         await note_tenant(session, scope, "pipeline.changed", {"changed": sorted(changed), **detail})
     return _shown(new, has_secret=secret is not None, made=made)
+
+
+async def recommendation_settings(session: AsyncSession, scope: TenantScope) -> RecommendationSettings:
+    """The settings in force. Raises TenantGone."""
+    return RecommendationSettings(holdout_share=await RecommendationSettingsRepository(session, scope).holdout_share())
+
+
+async def replace_recommendation_settings(
+    session: AsyncSession, scope: TenantScope, new: RecommendationSettings
+) -> RecommendationSettings:
+    """Replace all settings, and note what changed. Raises TenantGone."""
+    repository = RecommendationSettingsRepository(session, scope)
+    before = await repository.holdout_share(for_update=True)
+    if before != new.holdout_share:
+        await repository.set_holdout_share(new.holdout_share)
+        detail = {"holdoutShare": {"before": before, "after": new.holdout_share}}
+        await note_tenant(session, scope, "recommendations.changed", {"changed": ["holdoutShare"], **detail})
+    return new
 
 
 async def forget_address(session: AsyncSession, scope: TenantScope, email: str | None) -> None:
