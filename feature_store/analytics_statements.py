@@ -1,8 +1,6 @@
 """The SQL of `analytics_sinks`. Tables and columns are named as text; a contract test holds them against the API's."""
 
-ATTRIBUTION_HOURS = 24
-"""An interaction that names no impression is attributed to the newest impression of these hours that showed its user
-the item."""
+from feature_store.attribution import ATTRIBUTION_HOURS, FOLLOWED_ANSWER, followed_answer_joins
 
 ADOPT_CLUSTER = "SELECT adopt_cluster()"
 """Makes restored rows those of this cluster, before anything is counted."""
@@ -38,9 +36,8 @@ SELECT $1, (created_at AT TIME ZONE 'UTC')::date, sum(cardinality(item_ids)) FRO
 ON CONFLICT (tenant_id, day) DO UPDATE SET shown = known.shown + excluded.shown
 """  # noqa: S608
 
-# An interaction is attributed to the impression that it names, where that showed the item; otherwise to the newest one
-# that showed the item to the user within ATTRIBUTION_HOURS. Interactions from before the first impression, such as an
-# imported history, are excluded as a whole instead of being looked up row by row.
+# Interactions from before the first impression, such as an imported history, are excluded as a whole instead of being
+# looked up row by row.
 ATTRIBUTE = f"""
 WITH first_impression AS MATERIALIZED (
     SELECT created_at FROM impressions WHERE tenant_id = $1 ORDER BY created_at LIMIT 1
@@ -49,23 +46,9 @@ WITH first_impression AS MATERIALIZED (
     WHERE {_SPAN} AND (recommendation_id IS NOT NULL OR occurred_at >= (SELECT created_at FROM first_impression))
 ), attributed AS (
     INSERT INTO attributions (tenant_id, interaction_id, recommendation_id)
-    SELECT $1, uncounted.id, coalesce(named.recommendation_id, shown.recommendation_id)
-    FROM uncounted
-    LEFT JOIN LATERAL (
-        SELECT recommendation_id FROM impressions
-        WHERE tenant_id = $1 AND recommendation_id = uncounted.recommendation_id
-            AND uncounted.item_id = ANY (item_ids)
-        LIMIT 1
-    ) AS named ON true
-    LEFT JOIN LATERAL (
-        SELECT recommendation_id FROM impressions
-        WHERE named.recommendation_id IS NULL AND tenant_id = $1 AND user_id = uncounted.user_id
-            AND created_at <= uncounted.occurred_at
-            AND created_at > uncounted.occurred_at - interval '{ATTRIBUTION_HOURS} hours'
-            AND uncounted.item_id = ANY (item_ids)
-        ORDER BY created_at DESC LIMIT 1
-    ) AS shown ON true
-    WHERE coalesce(named.recommendation_id, shown.recommendation_id) IS NOT NULL
+    SELECT $1, uncounted.id, {FOLLOWED_ANSWER}
+    FROM uncounted {followed_answer_joins("$1", str(ATTRIBUTION_HOURS), "uncounted")}
+    WHERE {FOLLOWED_ANSWER} IS NOT NULL
     ON CONFLICT (tenant_id, interaction_id) DO NOTHING
     RETURNING 1
 )

@@ -5,9 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from api.analytics import service
-from api.analytics.schemas import Day, Period, Stats
+from api.analytics.schemas import Day, Period, RecommendationFigures, Stats, WindowHours
+from api.analytics.service import AnswerFilter
 from api.database.session import Session
+from api.http.families import FilteredFamily
 from api.http.principal import CurrentAdmin
+from api.http.schemas import PlainText
 
 router = APIRouter(prefix="/api/analytics", tags=["analytics"])
 _FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}}
@@ -27,3 +30,26 @@ async def get_data(
 ) -> list[Day]:
     """One entry per day in UTC, oldest first, today's so far at the end. Days without traffic are zeros."""
     return await service.series(session, admin.scope, period)
+
+
+@router.get("/recommendations", summary="What came of recommendations", responses=_FORBIDDEN)
+async def get_recommendation_figures(
+    admin: CurrentAdmin,
+    session: Session,
+    period: Annotated[Period, Query(description="How far to look back, today included")] = "7d",
+    scenario: Annotated[PlainText | None, Query(description="Only answers of this scenario")] = None,
+    family: Annotated[FilteredFamily | None, Query(description="Only answers of this family")] = None,
+    release: Annotated[PlainText | None, Query(description="Only answers of this release")] = None,
+    window_hours: Annotated[
+        WindowHours, Query(alias="windowHours", description="Within which an interaction follows from an answer")
+    ] = 24,
+) -> RecommendationFigures:
+    """How many answers were shown and followed, what was bought, and how varied and quick the answers were, beside the
+    same of users who are held out.
+
+    An interaction follows from the answer that it names, otherwise from the last one within the window that showed its
+    user the item. `family` and `release` leave the holdout as it is, since no model answers it. Where the figures take
+    too long the answer is 503: ask for a shorter period.
+    """
+    wanted = AnswerFilter(period, window_hours, scenario, family, release)
+    return await service.recommendation_figures(session, admin.scope, wanted)

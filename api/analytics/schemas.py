@@ -1,13 +1,14 @@
 """Statistics in responses."""
 
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
 from api.http.schemas import Schema
 
 Period = Literal["7d", "30d", "90d"]
+MAX_WINDOW_HOURS = 24 * 14
 
 
 class Stats(Schema):
@@ -56,3 +57,77 @@ class Day(Schema):
     accuracy: float | None = Field(
         description="Mean AUC of the served models on that day's interactions; null where none could be measured"
     )
+
+
+_EXAMPLE_GROUP = {
+    "users": 1180,
+    "shown": 5200,
+    "itemsShown": 52000,
+    "followed": 780,
+    "rate": {"value": 0.15, "low": 0.1385, "high": 0.1623},
+    "interactions": 940,
+    "purchases": 120,
+    "value": 118.5,
+    "coverage": 0.41,
+    "newItems": 0.07,
+    "latencyMs": {"p50": 21.4, "p95": 48.9},
+}
+
+
+class EstimatedRate(Schema):
+    """A share or a difference of shares, and its 95 % interval over users."""
+
+    value: float
+    low: float
+    high: float
+
+
+class AnswerTimes(Schema):
+    """Milliseconds that answers took within the API, the model server's time included."""
+
+    p50: float
+    p95: float
+
+
+class GroupFigures(Schema):
+    """What came of the answers to a group of users."""
+
+    users: int = Field(description="Users who were shown an answer")
+    shown: int = Field(description="Answers that were shown")
+    items_shown: int = Field(description="Items in these answers")
+    followed: int = Field(description="Answers that an interaction followed from")
+    rate: EstimatedRate | None = Field(description="`followed` of `shown`; null where nothing was shown")
+    interactions: int = Field(description="Interactions that followed from these answers")
+    purchases: int = Field(description="Of these, purchases")
+    value: float = Field(description="The `value` of these purchases, added up; one without a value counts 1")
+    coverage: float = Field(description="The part of the catalogue that was shown to anybody, 0-1")
+    new_items: float | None = Field(
+        description="The part of the items shown that were in the catalogue for 30 days or less; null where none was"
+    )
+    latency_ms: AnswerTimes | None = Field(description="Null where no time was recorded")
+
+
+class RecommendationFigures(GroupFigures):
+    """What came of the recommendations to users who are not held out, and beside it of those who are."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    **_EXAMPLE_GROUP,
+                    "windowHours": 24,
+                    "holdout": {**_EXAMPLE_GROUP, "followed": 520, "rate": {"value": 0.1, "low": 0.09, "high": 0.111}},
+                    "difference": {"value": 0.05, "low": 0.033, "high": 0.066},
+                }
+            ]
+        }
+    )
+
+    window_hours: int = Field(description="Hours within which an interaction follows from an answer that it names not")
+    holdout: GroupFigures = Field(description="The same of users who are held out and get popular items")
+    difference: EstimatedRate | None = Field(
+        description="How much larger `rate` is than that of the holdout; null where one of them is"
+    )
+
+
+WindowHours = Annotated[int, Field(ge=1, le=MAX_WINDOW_HOURS)]

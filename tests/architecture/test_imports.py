@@ -20,6 +20,8 @@ UNITS = (
     "feature_store.columns",
     "feature_store.schemas",
     "feature_store.interaction_types",
+    "feature_store.attribution",
+    "feature_store.table_files",
     "feature_store.online",
     "feature_store.metadata",
     "feature_store.loaders",
@@ -60,8 +62,10 @@ ALLOWED: dict[str, set[str]] = {
     "feature_store.columns": {"configs"},
     "feature_store.schemas": {"configs", "feature_store.columns"},
     "feature_store.interaction_types": {"feature_store.columns"},
+    "feature_store.attribution": set(),
+    "feature_store.table_files": {"configs", "feature_store", "feature_store.schemas"},
     "feature_store.online": {"configs", "feature_store.columns", "feature_store.interaction_types"},
-    "feature_store": {"configs", *_FEATURES},
+    "feature_store": {"configs", "feature_store.attribution", "feature_store.table_files", *_FEATURES},
     "training": {"configs", *_FEATURES},
     "serving.contracts": {"configs"},
     "serving.client": {
@@ -83,6 +87,7 @@ ALLOWED: dict[str, set[str]] = {
     "serving": {*_PREDICTION, "serving.predictor", "serving.release"},  # the rest: overlay, filtering, watch, __main__
     "pipelines": {
         *_PREDICTION,
+        "feature_store.table_files",
         "serving.predictor",
         "serving.release",
         "serving.service",
@@ -95,6 +100,8 @@ ALLOWED: dict[str, set[str]] = {
         "feature_store.columns",
         "feature_store.schemas",
         "feature_store.interaction_types",
+        "feature_store.attribution",
+        "feature_store.table_files",
         "feature_store.online",
         "serving.contracts",
         "serving.client",
