@@ -5,7 +5,7 @@ JSON, Parquet and tables of Dagster show text as it is, so nothing is escaped th
 
 import re
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """First characters by which a spreadsheet takes a cell for a formula (OWASP, CSV injection)."""
 
 
@@ -35,4 +35,4 @@ def plot_text(text: object, limit: int = 40) -> str:
 
 def spreadsheet_cell(value: object) -> object:
     """The value for a cell of CSV. Text that a spreadsheet would run as a formula gets a leading apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value

@@ -8,7 +8,7 @@ The modules of this package:
     logging     structured logs                          files       files and folders that appear whole or not at all
     mail        the SMTP server                          tenant_pipeline   what tenants set of their pipelines
     memory      garbage collection of servers            priority    low priority for the background
-    journal     what a restore must not undo
+    journal     what a restore must not undo             exports     files that administrators ask for
     local/      the processes of one machine: demo, PostgreSQL
     models/, search/, datasets/                          YAML: hyper-parameters, search spaces, data sets
 """
@@ -121,6 +121,11 @@ class PathSettings(Settings):
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def exports(self) -> Path:
+        """Files of rows that administrators asked for, by tenant. The pipeline writes them, the API hands them out."""
+        return self.root / "exports"
 
     @property
     def rejects(self) -> Path:

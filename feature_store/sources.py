@@ -97,7 +97,7 @@ def read_new_interactions(
             f"SELECT {_select(INTERACTION_COLUMNS)} FROM interactions "  # noqa: S608
             "WHERE tenant_id = $1 AND xid >= $2::text::xid8 AND xid < $3::text::xid8 ORDER BY ingested_at, id"
         )
-        batches = _stream(cursor, query, (tenant_id, str(lower_xid), str(upper)), LAKE_INTERACTIONS)
+        batches = stream_rows(cursor, query, (tenant_id, str(lower_xid), str(upper)), LAKE_INTERACTIONS)
         yield NewInteractions(present, is_continuation, lower_xid, upper, batches, tombstones)
 
 
@@ -122,7 +122,7 @@ def read_catalogue(url: str, tenant_id: str) -> Iterator[CatalogueExport]:
             f"SELECT {_select(ITEM_COLUMNS)} FROM items "  # noqa: S608
             'WHERE tenant_id = $1 AND deleted_at IS NULL ORDER BY id COLLATE "C"'
         )
-        yield CatalogueExport(version, _stream(cursor, query, (tenant_id,), LAKE_ITEMS))
+        yield CatalogueExport(version, stream_rows(cursor, query, (tenant_id,), LAKE_ITEMS))
 
 
 def tenants(url: str) -> list[str]:
@@ -232,14 +232,17 @@ def _value(cursor: dbapi.Cursor, query: str, *parameters: Any) -> Any:
     return row[0]
 
 
-def _stream(
-    cursor: dbapi.Cursor, query: str, parameters: tuple[Any, ...], schema: pa.Schema
+def stream_rows(
+    cursor: dbapi.Cursor, query: str, parameters: tuple[Any, ...], schema: pa.Schema, batch_rows: int = BATCH_ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a query in batches. Without a server-side cursor, ADBC returns them as one batch of any size."""
+    """The rows of a query in batches, within a transaction (`repeatable_read`).
+
+    Without a server-side cursor, ADBC returns them as one batch of any size.
+    """
     cursor.execute(f"DECLARE rows NO SCROLL CURSOR FOR {query}", parameters)
     while True:
         cursor.adbc_statement.set_options(**{StatementOptions.USE_COPY.value: "false"})  # COPY cannot wrap a FETCH
-        cursor.execute(f"FETCH FORWARD {BATCH_ROWS} FROM rows")
+        cursor.execute(f"FETCH FORWARD {batch_rows} FROM rows")
         table = cursor.fetch_arrow_table().cast(schema)
         if table.num_rows == 0:
             return

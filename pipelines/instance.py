@@ -8,7 +8,7 @@ import yaml
 
 from configs.files import write_text
 from configs.settings import PathSettings
-from pipelines.jobs import GENERATION, SEARCHING, TRAINING, WORK_TAG
+from pipelines.jobs import EXPORTING, GENERATION, SEARCHING, TRAINING, WORK_TAG
 from pipelines.partitions import TENANT_TAG
 
 MAX_RUN_SECONDS = 6 * 3600
@@ -17,7 +17,8 @@ MAX_RUN_SECONDS = 6 * 3600
 def instance_settings() -> dict[str, object]:
     """The content of dagster.yaml: no telemetry, and at most one training run per tenant.
 
-    Three more runs than the trainings may be active, so that no generation, search or publication waits for them.
+    Four more runs than the trainings may be active, so that no generation, search, export or publication waits for
+    them.
     """
     trainings = max(1, (os.cpu_count() or 2) // 2)
     return {
@@ -25,11 +26,12 @@ def instance_settings() -> dict[str, object]:
         "nux": {"enabled": False},
         "concurrency": {
             "runs": {
-                "max_concurrent_runs": trainings + 3,
+                "max_concurrent_runs": trainings + 4,
                 "tag_concurrency_limits": [
                     {"key": TENANT_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1},
                     {"key": WORK_TAG, "value": TRAINING, "limit": trainings},
                     {"key": WORK_TAG, "value": GENERATION, "limit": 1},
+                    {"key": WORK_TAG, "value": EXPORTING, "limit": 1},
                     {"key": WORK_TAG, "value": SEARCHING, "limit": trainings},
                 ],
             }

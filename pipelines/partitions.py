@@ -11,7 +11,8 @@ TENANT_TAG = "dagster/partition"
 GENERATION_TENANT_TAG = "recommendai/tenant"
 """The tag with the tenant of a run of any job, which the list of runs shows and can be filtered by.
 
-Runs of `generate` and `publish` have it alone: with a partition they would wait for the tenant's training to end.
+Runs of `generate`, `export_files` and `publish` have it alone: with a partition they would wait for the tenant's
+training to end.
 """
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from configs.database import LimitsOfJobs
+from configs.exports import ExportSettings
 from configs.settings import DatabaseSettings, HistorySettings, PathSettings, PipelineSettings, TrackingSettings
 
 
@@ -22,6 +23,7 @@ class Installation:
     pipeline: PipelineSettings = field(default_factory=PipelineSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     history: HistorySettings = field(default_factory=HistorySettings)
+    exports: ExportSettings = field(default_factory=ExportSettings)
 
     def database_url(self) -> str:
         """The database's URL, with the limits of jobs.

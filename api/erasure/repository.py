@@ -17,7 +17,8 @@ class ErasureRepository:
         self._tenant_id = scope.tenant_id
 
     async def erase(self, user_id: str) -> datetime:
-        """Delete the user's interactions and impressions, and write the tombstone. Returns its time.
+        """Delete the user's interactions and impressions, withdraw files that may hold them, and write the tombstone.
+        Returns its time.
 
         Delete the user's own row before, in the same transaction. A concurrent insert of an interaction waits for that
         row, and creates a new user after the commit.
@@ -66,4 +67,13 @@ _ENTOMB = text(
 _ERASE = (
     text(ERASE_ALONE),
     text(f"DELETE FROM impressions WHERE {_OF_THE_USER}"),  # noqa: S608 - constants of this module
+    # Whoever writes a file now finds that it was claimed before the erasure, and writes it anew.
+    text(
+        """
+        UPDATE export_jobs SET started_at = NULL,
+            status = CASE status WHEN 'completed' THEN 'expired' ELSE status END,
+            error = CASE status WHEN 'completed' THEN 'a user was erased since; ask for a new export' END
+        WHERE tenant_id = :tenant AND status IN ('processing', 'completed')
+        """
+    ),
 )

@@ -120,6 +120,7 @@ SOURCES: dict[str, ExportSource] = {
         "WHERE lower(address) = lower(%(email)s))",
         frozenset({"settings", "webhook_secret"}),
     ),
+    "exports": ExportSource("export_jobs", ("created_at", "id")),
     "failed_logins": ExportSource(
         "failed_logins",
         ("account",),

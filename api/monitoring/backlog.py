@@ -1,4 +1,6 @@
-"""Prometheus metrics of what waits in the database: events of Stripe, generation jobs, alerts. Read every 15 seconds.
+"""Prometheus metrics of what waits in the database: Stripe's events, generation and export jobs.
+
+They are read every 15 seconds.
 
 Every API process reads them, and all find the same, so the largest of their values is shown.
 """
@@ -26,6 +28,7 @@ _OLDEST = Gauge(
 _QUEUES = {
     "stripe_events": ("stripe_events", "received_at", "handled_at IS NULL"),
     "generation_jobs": ("generation_jobs", "created_at", "status = 'processing'"),
+    "export_jobs": ("export_jobs", "created_at", "status = 'processing'"),
 }
 _READ = " UNION ALL ".join(
     f"SELECT '{name}', count(*), coalesce(extract(epoch FROM now() - min({age})), 0) FROM {table} WHERE {waits}"  # noqa: S608

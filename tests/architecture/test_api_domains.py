@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "erasure": {"audit", "billing", "idempotency", "journal_copies", "settings", "tenants"},
     "users": {"audit", "erasure", "metering", "sessions", "tenants"},
     "auth": {"audit", "sessions", "tenants", "users"},
-    "exports": {"audit", "idempotency"},
+    "exports": {"audit", "idempotency", "tenants"},
     "gotrue": {"auth", "users"},
     "imports": {"metering", "users"},
     "interactions": {"metering", "tenants", "users"},

@@ -71,10 +71,11 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
     }
     assert {job for job in repository.job_names if not job.startswith("__")} == {
         *("retrain", "lake", "generate", "analytics", "measure_drift", "search", "publish", "lists"),
+        "export_files",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         *("new_tenants", "retrain_after_interactions", "generation_jobs", "activity", "erasures", "deleted_tenants"),
-        *("failed_runs", "searches", "retrain_after_drift", "moved_aliases", "outdated_lists"),
+        *("failed_runs", "searches", "retrain_after_drift", "moved_aliases", "outdated_lists", "export_jobs"),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}
 
