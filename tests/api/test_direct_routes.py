@@ -179,7 +179,7 @@ def both(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
         client.headers.update(key)
         backend = Backend(client, module_database_url, "shop")
         # Popularity that is read anew between two requests would answer the second with other scores.
-        client.app.state.recommendations._fallback._popularity._seconds = 1e9  # type: ignore[attr-defined]
+        client.app.state.recommendations.lists._popularity._kept._seconds = 1e9  # type: ignore[attr-defined]
         backend.add_items({"1": {"year": 1995, "genres": ["Comedy"]}, "2": {}, "🎬": {}})
         yield Both(backend, seen)
 

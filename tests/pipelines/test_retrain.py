@@ -107,7 +107,7 @@ def test_every_asset_is_made_and_every_check_passes(trained: Trained) -> None:
     assert made == {
         *("lake_interactions", "lake_items", "feature_snapshot", "training_plan"),
         *("evaluation", "champions", "release"),
-        *("daily_activity", "daily_accuracy", "drift", "pipeline_settings"),
+        *("daily_activity", "daily_accuracy", "drift", "pipeline_settings", "item_lists", "segment_members"),
         *(family.replace("-", "_") for family in families()),
     }
     checks = trained.result.get_asset_check_evaluations()
@@ -205,7 +205,7 @@ def test_a_run_with_nothing_new_trains_nothing_and_says_so(trained: Trained) -> 
     made = {event.asset_key.path[-1] for event in skipped.get_asset_materialization_events()}
     assert made == {
         *("lake_interactions", "lake_items", "feature_snapshot"),
-        *("daily_activity", "drift", "pipeline_settings"),
+        *("daily_activity", "drift", "pipeline_settings", "item_lists", "segment_members"),
     }
     assert len(tracking.client.search_model_versions(f"name = '{TENANT}.popularity'")) == 1
     (note,) = (event for event in skipped.all_events if event.event_type is dg.DagsterEventType.ASSET_OBSERVATION)

@@ -36,7 +36,7 @@ def item_lists(
 def segment_members(
     context: dg.AssetExecutionContext, installation: dg.ResourceParam[Installation]
 ) -> dg.MaterializeResult[None]:
-    """The users and items of every segment of the tenant. Dagster plots the size of each over time, under its id."""
+    """The users and items of every segment of the tenant, with the size of each, which Dagster plots over time."""
     from pipelines.defs.lists.steps import measure_segments  # loads the models' libraries
 
     measured = measure_segments(installation, context.partition_key)
