@@ -1,18 +1,28 @@
 """`/api/analytics`."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, FastAPI, Query, Request
 
 from api.analytics import service
 from api.analytics.schemas import Day, Period, RecommendationFigures, Stats, WindowHours
 from api.analytics.service import AnswerFilter
+from api.analytics.turns import CountingTurns
 from api.database.session import Session
 from api.http.families import FilteredFamily
 from api.http.principal import CurrentAdmin
 from api.http.schemas import PlainText
 
-router = APIRouter(prefix="/api/analytics", tags=["analytics"])
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.counting_turns = CountingTurns()
+    yield
+
+
+router = APIRouter(prefix="/api/analytics", tags=["analytics"], lifespan=_lifespan)
 _FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}}
 
 
@@ -36,6 +46,7 @@ async def get_data(
 async def get_recommendation_figures(
     admin: CurrentAdmin,
     session: Session,
+    request: Request,
     period: Annotated[Period, Query(description="How far to look back, today included")] = "7d",
     scenario: Annotated[PlainText | None, Query(description="Only answers of this scenario")] = None,
     family: Annotated[FilteredFamily | None, Query(description="Only answers of this family")] = None,
@@ -52,4 +63,4 @@ async def get_recommendation_figures(
     too long the answer is 503: ask for a shorter period.
     """
     wanted = AnswerFilter(period, window_hours, scenario, family, release)
-    return await service.recommendation_figures(session, admin.scope, wanted)
+    return await service.recommendation_figures(session, admin.scope, wanted, request.app.state.counting_turns)

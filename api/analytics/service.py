@@ -26,6 +26,7 @@ from api.analytics.schemas import (
     RecommendationFigures,
     Stats,
 )
+from api.analytics.turns import CountingTurns
 from api.database.scope import TenantScope
 from api.http.problems import Unavailable
 
@@ -80,13 +81,14 @@ async def series(session: AsyncSession, scope: TenantScope, period: Period) -> l
 
 
 async def recommendation_figures(
-    session: AsyncSession, scope: TenantScope, wanted: AnswerFilter
+    session: AsyncSession, scope: TenantScope, wanted: AnswerFilter, turns: CountingTurns
 ) -> RecommendationFigures:
-    """What came of the period's answers. Raises Unavailable where counting takes too long."""
+    """What came of the period's answers. Raises Unavailable where counting, or waiting for it, takes too long."""
     first = _today() - timedelta(days=DAYS[wanted.period] - 1)
     selection = AnswerSelection(first, wanted.window_hours, wanted.scenario, wanted.family, wanted.release)
     try:
-        groups = await AnswerFiguresRepository(session, scope).figures(selection)
+        async with turns.turn(scope):
+            groups = await AnswerFiguresRepository(session, scope).figures(selection)
     except DBAPIError as error:
         if isinstance(error.orig, QueryCanceled):
             raise Unavailable(

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.database.erasure_lock import ERASE_ALONE
+from api.database.erasure_lock import ERASE_ALONE, ERASE_ALONE_IN_TENANT
 from api.database.scope import TenantScope
 
 
@@ -66,6 +66,8 @@ _ENTOMB = text(
 
 _ERASE = (
     text(ERASE_ALONE),
+    # Whoever adds a job notes it in the audit trail, and so commits before this lock or waits for the erasure's end.
+    text(ERASE_ALONE_IN_TENANT.replace("%(tenant)s", ":tenant")),
     text(f"DELETE FROM impressions WHERE {_OF_THE_USER}"),  # noqa: S608 - constants of this module
     # Whoever writes a file now finds that it was claimed before the erasure, and writes it anew.
     text(

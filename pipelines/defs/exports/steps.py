@@ -1,7 +1,7 @@
 """What exports do, without Dagster: write the file of a tenant's next job, and delete files whose time is over."""
 
 from configs.storage import open_storage
-from feature_store.export_jobs import ClaimedExport, ExportJobs, exporting, files_to_keep
+from feature_store.export_jobs import ClaimedExport, ExportJobs, exporting, files_to_keep, tenants_to_export
 from feature_store.lake import tenant_folder
 from feature_store.table_files import FileTooLargeError, write_table
 from pipelines.resources import Installation
@@ -27,9 +27,16 @@ def export_next(installation: Installation, tenant_id: str) -> str:
 
 
 def clear_exports(installation: Installation) -> int:
-    """Delete the files of exports that are expired, withdrawn or gone, and of deleted tenants. Returns how many."""
+    """Delete the files of exports that are expired, withdrawn or gone, and of deleted tenants. Returns how many.
+
+    What a killed process left is deleted too, unless the tenant's next export does that: an erasure may have taken the
+    job away, and nobody would write for the tenant again.
+    """
     storage, deleted = open_storage(installation.paths.exports), 0
     files = storage.files()  # before the jobs are read, so that no file of a newer job is among them
+    waiting = {_folder(installation, tenant) for tenant in tenants_to_export(installation.database_url())}
+    for folder in set(storage.folders()) - waiting:
+        storage.remove_unfinished(folder)  # a job that comes at this moment is begun anew
     kept = {f"{_folder(installation, tenant)}/{name}" for tenant, name in files_to_keep(installation.database_url())}
     for key in files:
         if key not in kept:

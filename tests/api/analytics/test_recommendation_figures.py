@@ -1,5 +1,6 @@
 """`GET /api/analytics/recommendations`: what came of answers, against figures that were worked out by hand."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +12,8 @@ from starlette.testclient import TestClient
 
 from api.analytics import recommendation_figures
 from api.analytics.intervals import FollowedSums, followed_rate
+from api.analytics.turns import CountingTurns
+from api.database.scope import TenantScope
 from tests.fixtures.backend import Backend
 
 NOW = datetime.now(UTC)
@@ -168,3 +171,29 @@ def test_answers_of_few_users_say_less_than_as_many_of_many() -> None:
     assert width(all_or_nothing) > 2.5 * width(one_each)
     nothing = FollowedSums(users=10, shown=1_000, followed=0, shown_squared=100_000, followed_squared=0, product=0)
     assert followed_rate(nothing).high == pytest.approx(0.2775, abs=1e-4)  # type: ignore[union-attr]
+
+
+def test_few_are_counted_at_once_and_one_of_a_tenant() -> None:
+    """Twenty that count for twenty seconds would leave nobody else a connection."""
+
+    async def most_at_once(tenants: int) -> int:
+        turns, running, most = CountingTurns(at_once=4), 0, 0
+
+        async def count(number: int) -> None:
+            nonlocal running, most
+            async with turns.turn(TenantScope(f"tenant-{number % tenants}")):
+                running += 1
+                most = max(most, running)
+                await asyncio.sleep(0)
+                running -= 1
+
+        await asyncio.gather(*(count(number) for number in range(20)))
+        return most
+
+    assert [asyncio.run(most_at_once(tenants)) for tenants in (1, 3, 20)] == [1, 3, 4]
+
+
+def test_who_finds_no_turn_is_told_to_ask_again(backend: Backend, admin: Any) -> None:
+    backend.client.app.state.counting_turns = CountingTurns(at_once=0, seconds=0.01)  # type: ignore[attr-defined]
+    answer = admin.get("/api/analytics/recommendations")
+    assert (answer.status_code, "ask again" in answer.json()["detail"]) == (503, True)

@@ -94,6 +94,7 @@ def test_a_failed_erasure_erases_nothing(portal: Portal, key: dict[str, str]) ->
     admin = portal.admin()
     live(portal, key)
     wait_until("impressions", lambda: portal.sql("SELECT count(*) FROM impressions") == [(2,)])
+    wait_until("the kept history", lambda: portal.sql("SELECT count(*) FROM user_histories") == [(1,)])
     before = tables_with(portal.tenants.url, USER)
     portal.sql("ALTER TABLE tombstones ADD CONSTRAINT none CHECK (false)")
     assert portal.client.delete(f"/api/users/{USER}", headers=admin).status_code == 500

@@ -1,6 +1,7 @@
 """`/api/exports`: files that administrators ask for, who gets them, and when they are gone."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from api.cli import all_commands
+from api.database.erasure_lock import ERASE_ALONE_IN_TENANT
 from api.exports import job_service
 from api.tenants.service import delete_tenant
 from configs.exports import ExportSettings
@@ -23,6 +25,7 @@ from pipelines.defs.exports.steps import clear_exports, export_next
 from pipelines.jobs import EXPORT_FILES
 from pipelines.partitions import GENERATION_TENANT_TAG
 from pipelines.resources import Installation
+from tests.fixtures.platform import wait_until
 from tests.fixtures.portal import Portal
 from tests.fixtures.search import files_with
 
@@ -125,6 +128,37 @@ def test_an_erased_user_is_in_no_file(
     assert (fetch(portal, admin, done).status_code, shown(portal, admin, done)["status"]) == (404, "expired")
     assert "erased" in shown(portal, admin, done)["error"]
     assert clear_exports(installation) == 1
+    assert files_with(installation.paths.exports, USER) == set()
+
+
+def test_an_export_that_is_asked_for_during_an_erasure_begins_after_it(
+    portal: Portal, installation: Installation, tmp_path: Path
+) -> None:
+    """Otherwise the erasure would not know of the job, and the job would not see the erasure."""
+    admin = portal.admin()
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(portal.tenants.url) as erasing:
+        erasing.execute("DELETE FROM interactions WHERE user_id = %s", [USER])
+        erasing.execute(ERASE_ALONE_IN_TENANT, {"tenant": "acme"})  # as an erasure does before it withdraws exports
+        asking = pool.submit(ask, portal, admin)
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+        wait_until("the export", lambda: bool(portal.sql(waiting)))
+        assert export_next(installation, "acme") == ""
+        erasing.commit()
+    assert "1 rows" in export_next(installation, "acme")
+    assert users_in(fetch(portal, admin, asking.result()).content, tmp_path) == {"ann"}
+
+
+def test_what_a_killed_export_left_goes_though_nobody_exports_again(portal: Portal, installation: Installation) -> None:
+    admin = portal.admin()
+    asker = portal.person("second@acme.example", "admin")
+    ask(portal, portal.login("second@acme.example"))
+    folder = installation.paths.exports / "tenant=acme"
+    folder.mkdir(parents=True)
+    (folder / ".tmp-x.parquet-0123456789ab").write_text(USER)
+    assert clear_exports(installation) == 0
+    assert files_with(installation.paths.exports, USER)  # the next attempt at the job removes it
+    assert portal.client.delete(f"/api/users/{asker}", headers=admin).status_code == 204
+    clear_exports(installation)
     assert files_with(installation.paths.exports, USER) == set()
 
 

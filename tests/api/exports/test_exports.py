@@ -21,7 +21,7 @@ WITHOUT_PEOPLE = {
     *("analytics_days", "analytics_totals", "usage_cycles", "usage_flushes", "plan_periods"),
     *("subscriptions", "billing_settings", "overage_charges", "stripe_events"),
     *("adopted_cluster", "idempotency_claims"),
-    *("item_lists", "segments"),
+    *("item_lists", "segments", "scenarios", "scenario_versions"),
     *("installation_secrets", "plan_periods"),
 }
 """Tables that hold nothing on a single person: settings, catalogue, counts and money of a tenant."""
