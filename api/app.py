@@ -70,7 +70,7 @@ CALLING_OUT = ("/api/billing/checkout", "/api/billing/portal")
 """Paths of POST routes that ask Stripe. No connection is held for their `Idempotency-Key` meanwhile."""
 EXPOSED_HEADERS = (
     *("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After", "Idempotent-Replayed"),
-    *("X-Recommendation-Id", "X-Model-Release", "X-Recommendation-Degraded"),
+    *("X-Recommendation-Id", "X-Model-Release", "X-Recommendation-Degraded", "X-Scenario"),
 )
 HOT_PREFIX = "/api/v1"
 

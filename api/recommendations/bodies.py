@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import msgspec
 
 from api.http.direct_routes import DirectId, read_json
-from api.recommendations.schemas import MAX_EXCLUDE, MAX_SESSION
+from api.http.schemas import Schema
+from api.recommendations.schemas import MAX_EXCLUDE, MAX_SESSION, RecommendRequest
 from feature_store.interaction_types import SeenPolicy
 from serving.contracts.filters import Filter, parse_filter
 from serving.contracts.messages import Algorithm, Count, UnitInterval
@@ -35,6 +36,15 @@ class RecommendBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     exclude_seen: SeenPolicy | None = None
     diversity: UnitInterval = 0.0
     context: ContextBody | None = None
+    scenario: None = None
+
+
+class ScenarioRecommendBody(RecommendBody, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """A `RecommendRequest` with a scenario. What it leaves out is the scenario's to say, so it has no default here."""
+
+    algorithm: Algorithm | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]
+    diversity: UnitInterval | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]
+    scenario: DirectId  # type: ignore[assignment]
 
 
 class SimilarBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -44,15 +54,28 @@ class SimilarBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     count: Count
     filter: dict[str, Any] | None = None
     exclude: Excluded = []
+    scenario: DirectId | None = None
+
+
+def named_field(request: RecommendRequest | RecommendBody, name: str) -> Any:
+    """A field that the request names itself; None where it does not."""
+    value = getattr(request, name)
+    if isinstance(request, Schema):
+        return value if name in request.model_fields_set else None
+    return None if value is msgspec.UNSET else value
 
 
 _recommend = msgspec.json.Decoder(RecommendBody)
+_by_scenario = msgspec.json.Decoder(ScenarioRecommendBody)
 _similar = msgspec.json.Decoder(SimilarBody)
 
 
 def read_recommend(body: bytes) -> tuple[RecommendBody, Filter | None]:
     """The request and its filter. Raises one of `NOT_DIRECT` for what takes the general way."""
-    request = read_json(_recommend, body)
+    try:
+        request = read_json(_recommend, body)
+    except msgspec.ValidationError:
+        request = read_json(_by_scenario, body)
     return request, _filter(request.filter)
 
 

@@ -17,7 +17,7 @@ from api.background import PeriodicTask
 from api.database.engine import UNREACHABLE, Pool
 from api.database.scope import TenantScope
 from api.http.families import requested_families
-from api.recommendations.bodies import ContextBody, RecommendBody
+from api.recommendations.bodies import ContextBody, RecommendBody, ScenarioRecommendBody, named_field
 from api.recommendations.impressions import DROPPED_REQUEST
 from api.recommendations.schemas import RecommendRequest
 
@@ -42,6 +42,7 @@ class KeptRequest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     exclude_seen: str | None = None
     diversity: float | None = None
     session_items: list[str] = []
+    scenario: str | None = None  # with one, algorithm and diversity are None where the request did not name them
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,18 @@ class PageSequence:
     def page(self, count: int) -> RecommendBody:
         """The request of the next page: the first one's, without what was shown."""
         kept = self.request
+        if kept.scenario is not None:
+            return ScenarioRecommendBody(
+                user_id=self.user_id,
+                count=min(count, MAX_SEQUENCE_ITEMS - len(self.shown)),
+                algorithm=kept.algorithm or msgspec.UNSET,  # type: ignore[arg-type]  # as below
+                filter=kept.filter,
+                exclude=[*kept.exclude, *self.shown],
+                exclude_seen=kept.exclude_seen,  # type: ignore[arg-type]
+                diversity=msgspec.UNSET if kept.diversity is None else kept.diversity,
+                context=ContextBody(kept.session_items) if kept.session_items else None,
+                scenario=kept.scenario,
+            )
         return RecommendBody(
             self.user_id,
             min(count, MAX_SEQUENCE_ITEMS - len(self.shown)),
@@ -81,6 +94,8 @@ def kept_request(request: RecommendRequest | RecommendBody, answered_by: str) ->
 
     answered_by: the family of the impression.
     """
+    if request.scenario is not None:
+        return _encode(_of_scenario(request)).decode()
     algorithm = request.algorithm
     told = algorithm == answered_by or (algorithm == _DEFAULT_ALGORITHM and answered_by not in requested_families())
     session = request.context.session_items if request.context is not None else []
@@ -88,6 +103,18 @@ def kept_request(request: RecommendRequest | RecommendBody, answered_by: str) ->
     if told and not any(further):
         return None
     return _encode(KeptRequest(algorithm, *further)).decode()
+
+
+def _of_scenario(request: RecommendRequest | RecommendBody) -> KeptRequest:
+    return KeptRequest(
+        named_field(request, "algorithm"),
+        request.filter,
+        request.exclude,
+        request.exclude_seen,
+        named_field(request, "diversity"),
+        request.context.session_items if request.context is not None else [],
+        request.scenario,
+    )
 
 
 async def find_sequence(pool: Pool, scope: TenantScope, recommendation_id: UUID) -> PageSequence | None:

@@ -71,6 +71,11 @@ ANSWER_HEADERS: dict[int | str, dict[str, Any]] = {
                 "description": "Present only where popularity answered in place of a model: why, and what it ignored",
                 "schema": {"type": "string"},
             },
+            "X-Scenario": {
+                "description": "Present only where the request names a scenario: its id and the version that answered",
+                "schema": {"type": "string"},
+                "example": "front-page@3",
+            },
         }
     }
 }
@@ -88,7 +93,7 @@ CurrentRecommendations = Annotated[RecommendationService, Depends(_recommendatio
     "/recommend",
     summary="Recommend items to a user",
     response_model=list[RecommendedItem],
-    responses=ANSWER_HEADERS | PAYMENT_REQUIRED,
+    responses=ANSWER_HEADERS | PAYMENT_REQUIRED | {404: {"description": "There is no such live scenario"}},
 )
 async def recommend(body: RecommendRequest, usage: MeteredRead, recommendations: CurrentRecommendations) -> Response:
     """Personal recommendations, best first. A click recorded a moment ago counts.
@@ -103,7 +108,9 @@ async def recommend(body: RecommendRequest, usage: MeteredRead, recommendations:
     "/similar",
     summary="Find items like an item",
     response_model=list[SimilarItem],
-    responses=ANSWER_HEADERS | PAYMENT_REQUIRED | {404: {"description": "There is no such item"}},
+    responses=ANSWER_HEADERS
+    | PAYMENT_REQUIRED
+    | {404: {"description": "There is no such item, or no such live scenario"}},
 )
 async def similar(body: SimilarRequest, usage: MeteredRead, recommendations: CurrentRecommendations) -> Response:
     """Items most similar to the given one, best first. An unknown item is a 404."""
@@ -203,6 +210,8 @@ def answer_headers(found: Recommendations) -> dict[str, str]:
         headers["X-Model-Release"] = found.release
     if found.degraded is not None:
         headers["X-Recommendation-Degraded"] = found.degraded
+    if found.scenario is not None:
+        headers["X-Scenario"] = f"{found.scenario.id}@{found.scenario.version}"
     return headers
 
 

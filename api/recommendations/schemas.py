@@ -46,6 +46,13 @@ def _known(name: str) -> str:
     return name
 
 
+AskedScenario = Annotated[
+    OpaqueId | None,
+    Field(
+        description="A live scenario, whose recipe makes the list; fields of the request win over it",
+        examples=["front-page"],
+    ),
+]
 AnyAlgorithm = Annotated[
     str, AfterValidator(_known), Field(json_schema_extra=lambda schema: schema.update(enum=list(requested_families())))
 ]
@@ -81,6 +88,7 @@ class RecommendRequest(Schema):
         description="0: the best items; the nearer to 1, the less similar the items of the list",
     )
     context: RecommendContext | None = None
+    scenario: AskedScenario = None
 
 
 class SimilarRequest(Schema):
@@ -90,6 +98,7 @@ class SimilarRequest(Schema):
     count: Count
     filter: MetadataFilter = None
     exclude: Exclude
+    scenario: AskedScenario = None
 
 
 class NextPageRequest(Schema):

@@ -26,7 +26,9 @@ from api.recommendations.history_store import HistoryStore
 from api.recommendations.holdout import HOLDOUT, is_held_out
 from api.recommendations.impressions import ImpressionLog, ImpressionRow
 from api.recommendations.pages import SEQUENCE_LIFETIME, PageSequence, expiring_pages, find_sequence, kept_request
+from api.recommendations.scenario_answers import ScenarioAnswer, ScenarioAnswers
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
+from api.scenarios.live import LiveScenario
 from configs.settings import HistorySettings
 from feature_store.interaction_types import SEEN_TYPES, TYPE_WEIGHTS
 from serving.client import ModelAnswer, ServingClient
@@ -61,10 +63,12 @@ class Recommendations:
     degraded: str | None  # why no model answered, and what of the request was ignored; None where a model did
     holdout: bool = False  # whether popularity answered because the user is held out
     seconds: float | None = None  # that it took
+    scenario: LiveScenario | None = None  # whose recipe made the list
+    source: str | None = None  # of a scenario's list
 
     def answered_by(self, requested: str) -> str:
-        """The family that answered: the requested one, or popularity in its place."""
-        return requested if self.degraded is None else POPULARITY
+        """The family that answered, a list of a scenario that did, or popularity in their place."""
+        return self.source or (requested if self.degraded is None else POPULARITY)
 
 
 class RecommendationService:
@@ -86,6 +90,7 @@ class RecommendationService:
         self._fallback = Fallback(lists)
         self.lists = lists
         self.impressions = impressions
+        self._by_scenario = ScenarioAnswers(pool, catalogue, users, lists, self._ask, self._fallback.rank)
 
     @classmethod
     @asynccontextmanager
@@ -116,9 +121,10 @@ class RecommendationService:
         shown: bool = True,
     ) -> Recommendations:
         """Items for a user, by the requested family or, labelled as such, by popularity: for users who are held out,
-        and while no model answers.
+        and while no model answers. A scenario's recipe makes the list where the request names one.
 
-        shown: whether the user gets to see them; only then an impression is logged.
+        shown: whether the user gets to see them; only then an impression is logged. Raises NotFound where the tenant
+        has no such live scenario.
         """
         found = await self._answer(scope, request, filter_)
         if shown:
@@ -160,8 +166,19 @@ class RecommendationService:
     ) -> Recommendations:
         """The answer to a request. sequence: what was shown before; None for a first answer."""
         started = perf_counter()
+        session_at = None if sequence is None else sequence.started_at
+        if request.scenario is not None:
+            offset = 0 if sequence is None else len(sequence.shown)
+            answer = await self._by_scenario.recommend(
+                scope, request, filter_, lambda view: self._query(view, request, filter_, session_at), offset
+            )
+            found = _of_scenario(answer, perf_counter() - started)
+            count_answer(
+                "recommend", found.source, perf_counter() - started, None if answer.holdout else found.degraded
+            )
+            return found
         view = await self._users.view(scope, request.user_id, request.exclude_seen)
-        query = self._query(view, request, filter_, None if sequence is None else sequence.started_at)
+        query = self._query(view, request, filter_, session_at)
         holdout = is_held_out(scope.tenant_id, request.user_id, view.holdout_share)
         reason: str | None = HOLDOUT if holdout else None
         release: str | None = None
@@ -183,8 +200,12 @@ class RecommendationService:
     async def similar(
         self, scope: TenantScope, request: SimilarRequest | SimilarBody, filter_: Filter | None
     ) -> Recommendations:
-        """Items like an item. Raises NotFound where the tenant has no such item."""
+        """Items like an item. Raises NotFound where the tenant has no such item, or no such live scenario."""
         started = perf_counter()
+        if request.scenario is not None:
+            found = _of_scenario(await self._by_scenario.similar(scope, request, filter_))
+            count_answer("similar", None, perf_counter() - started, found.degraded)
+            return found
         version, exists, _ = await self._catalogue.find(scope, request.item_id)
         if not exists:
             raise NotFound("There is no such item")
@@ -278,7 +299,23 @@ def _impression(
         datetime.now(UTC),
         holdout=found.holdout,
         milliseconds=None if found.seconds is None else round(found.seconds * 1_000, 3),
+        scenario=None if found.scenario is None else found.scenario.id,
+        scenario_version=None if found.scenario is None else found.scenario.version,
         request=kept_request(request, answered_by) if keep_request else None,
+    )
+
+
+def _of_scenario(answer: ScenarioAnswer, seconds: float | None = None) -> Recommendations:
+    made, reason = answer.made, answer.reason
+    return Recommendations(
+        new_recommendation_id(),
+        made.items,
+        made.release,
+        None if reason is None else _degraded(reason, answer.ignored),
+        answer.holdout,
+        seconds,
+        answer.scenario,
+        made.source,
     )
 
 

@@ -71,20 +71,21 @@ def arrange(
     stream = _stream(rules, candidates, moment, out)
     last = offset + count
     pins: dict[int, str] = {}
-    for position, (_, item) in sorted(rules.pins.items()):
-        if position > offset and item not in pins.values() and out.of_pin(item) is None:
-            pins[position] = item
+    for position, (_, id_) in sorted(rules.pins.items()):
+        if position > offset and id_ not in pins.values() and out.of_pin(id_) is None:
+            pins[position] = id_
     placed: list[RankedItem] = []
     used = set(pins.values())
     caps = _CapCounts(rules, candidates.facts)
-    for position, item in pins.items():
+    for position, pinned in pins.items():
         if position <= last:
-            caps.count(item)
+            caps.count(pinned)
     ranked = (item for tier in (*candidates.slots.values(), *candidates.tiers) for item in tier) if pins else ()
     known = {item.item_id: item for item in ranked}
     at = 0
     for position in range(offset + 1, last + 1):
-        if (pinned := pins.get(position)) is not None:
+        if position in pins:
+            pinned = pins[position]
             placed.append(known.get(pinned) or RankedItem(pinned, 0.0, pinned_as, PINNED, []))
             continue
         chosen = _best(candidates.slots.get(position, ()), used, caps, out)

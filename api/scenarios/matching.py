@@ -1,11 +1,13 @@
 """Evaluates a metadata filter on one item, by the semantics in `serving.contracts.filters`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import ge, gt, le, lt
 from typing import Any
 
 from serving.contracts.filters import And, Compare, Exists, Filter, In, Not, Or, Path
 
 _MISSING = object()
+_RELATIONS: dict[str, Callable[[Any, Any], Any]] = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
 
 
 def matches(tree: Filter, metadata: Mapping[str, Any]) -> bool:
@@ -55,20 +57,11 @@ def _contains(condition: In, value: Any) -> bool:
 
 
 def _holds(condition: Compare, candidate: Any) -> bool:
-    operand = condition.value
     if isinstance(candidate, bool):
         return False
-    if not isinstance(candidate, str if isinstance(operand, str) else int | float):
+    if not isinstance(candidate, str if isinstance(condition.value, str) else int | float):
         return False
-    match condition.relation:
-        case "gt":
-            return bool(candidate > operand)
-        case "gte":
-            return bool(candidate >= operand)
-        case "lt":
-            return bool(candidate < operand)
-        case "lte":
-            return bool(candidate <= operand)
+    return bool(_RELATIONS[condition.relation](candidate, condition.value))
 
 
 def _candidates(value: Any) -> list[Any]:

@@ -68,7 +68,8 @@ class CompiledRecipe:
         exclusion = None if recipe.exclusions.filter is None else parse_filter(recipe.exclusions.filter)
         paths = {*caps, *(field.path for field in (expression.fields if expression else ()))}
         paths = paths.union(*(paths_of(tree) for tree in (chosen, exclusion, *boosts) if tree is not None))
-        timed = any(each.windows for each in (recipe, *recipe.boosts, *recipe.pins, *recipe.caps))
+        rules: tuple[Any, ...] = (recipe, *recipe.boosts, *recipe.pins, *recipe.caps)
+        timed = any(rule.windows for rule in rules)
         return cls(
             recipe,
             chosen,

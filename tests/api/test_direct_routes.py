@@ -39,9 +39,10 @@ FEWER = settings(max_examples=60, deadline=None, suppress_health_check=list(Heal
 RECOMMEND, SIMILAR, INTERACTIONS = "/api/v1/recommend", "/api/v1/similar", "/api/v1/interactions"
 
 recommends = request_texts(
-    {"userId": '"1"', "count": "10"}, ("algorithm", "filter", "exclude", "excludeSeen", "diversity", "context")
+    {"userId": '"1"', "count": "10"},
+    ("algorithm", "filter", "exclude", "excludeSeen", "diversity", "context", "scenario"),
 )
-similars = request_texts({"itemId": '"1"', "count": "10"}, ("filter", "exclude"))
+similars = request_texts({"itemId": '"1"', "count": "10"}, ("filter", "exclude", "scenario"))
 interactions = request_texts(
     {"userId": '"1"', "itemId": '"1"', "interactionType": '"click"'},
     ("value", "timestamp", "recommendationId", "createItem"),
@@ -51,9 +52,15 @@ ORDINARY = {
         b'{"userId":"1","count":10}',
         b'{"userId":"1","count":10,"algorithm":"deep-learning","exclude":["2"],"excludeSeen":"all","diversity":0.5}',
         b'{"userId":"1","count":1,"context":{"sessionItems":["1"]},"filter":{"year":{"$gte":1990}}}',
+        b'{"userId":"1","count":10,"scenario":"front"}',
+        b'{"userId":"1","count":10,"scenario":"front","diversity":0,"algorithm":"hybrid","filter":null,"exclude":["1"]}',
         b'{\n  "userId": "\\ud83c\\udfac",\n  "count": 1,\n  "excludeSeen": null,\n  "diversity": 1\n}\n',
     ],
-    SIMILAR: [b'{"itemId":"1","count":10}', b'{"itemId":"1","count":10,"exclude":["2"],"filter":{"a":1}}'],
+    SIMILAR: [
+        b'{"itemId":"1","count":10,"scenario":"front"}',
+        b'{"itemId":"1","count":10}',
+        b'{"itemId":"1","count":10,"exclude":["2"],"filter":{"a":1}}',
+    ],
     INTERACTIONS: [
         b'{"userId":"1","itemId":"1","interactionType":"click"}',
         b'{"userId":"1","itemId":"1","interactionType":"like","value":0.5,"timestamp":"2025-01-15T10:30:00Z"}',
@@ -98,7 +105,8 @@ def read_directly(path: str, body: bytes) -> Any:
 def test_recommend_is_read_as_its_schema_reads_it(body: bytes) -> None:
     if (read := read_directly(RECOMMEND, body)) is not None:
         request = RecommendRequest.model_validate(json.loads(body))
-        assert read == plain(request)
+        unnamed = {"algorithm", "diversity"} - request.model_fields_set if request.scenario is not None else ()
+        assert read == {**plain(request), **dict.fromkeys(unnamed, msgspec.UNSET)}
         assert read_recommend(body)[1] == (None if request.filter is None else parse_filter(request.filter))
 
 
@@ -164,6 +172,16 @@ class _Probe:
         await self._app(scope, receive, send)
 
 
+def add_scenario(backend: Backend) -> None:
+    """The live scenario "front" of the tenant "shop"."""
+    backend.sql(
+        "WITH front AS (INSERT INTO scenarios (tenant_id, id, name, status, version, live_version) "
+        "VALUES ('shop', 'front', 'front', 'live', 3, 3)) "
+        "INSERT INTO scenario_versions (tenant_id, scenario_id, version, recipe) "
+        """VALUES ('shop', 'front', 3, '{"source": "popular", "pins": [{"position": 1, "item": "2"}]}')"""
+    )
+
+
 def probing(seen: list[str]) -> Callable[[FastAPI], None]:
     return lambda app: app.user_middleware.append(Middleware(_Probe, seen=seen))
 
@@ -181,6 +199,7 @@ def both(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
         # Popularity that is read anew between two requests would answer the second with other scores.
         client.app.state.recommendations.lists._popularity._kept._seconds = 1e9  # type: ignore[attr-defined]
         backend.add_items({"1": {"year": 1995, "genres": ["Comedy"]}, "2": {}, "🎬": {}})
+        add_scenario(backend)
         yield Both(backend, seen)
 
 
@@ -303,6 +322,7 @@ def test_a_body_in_pieces_without_a_length_takes_the_general_way(both: Both) -> 
 def test_both_ways_cost_the_same_units(open_client: OpenClient, tenants: Tenants) -> None:
     with on_plan(open_client, tenants, "plan-growth") as backend:
         backend.add_items({"1": {}})
+        add_scenario(backend)
         for expected, kind in enumerate((DIRECT, GENERAL, DIRECT), start=1):
             for path, bodies in ORDINARY.items():
                 answer = backend.client.post(path, content=bodies[0], headers={"content-type": kind})

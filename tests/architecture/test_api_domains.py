@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "lists": {"items"},
     "segments": {"audit", "lists", "tenants"},
     "front_page": {"metering", "recommendations"},
-    "recommendations": {"erasure", "items", "lists", "metering", "tenants"},
+    "recommendations": {"erasure", "items", "lists", "metering", "scenarios", "tenants"},
     "scenarios": {"audit", "tenants"},
     "records": {"items", "metering", "recommendations"},
     "graphql": {"idempotency", "interactions", "metering", "recommendations"},
