@@ -87,7 +87,7 @@ class ScenarioLists:
         return await _Making(self, request, moment or datetime.now(UTC)).run()
 
     async def popular_only(self, request: ScenarioRequest) -> ScenarioList:
-        """Popular items that the filter and the exclusions leave, without any other rule: what the recipe is held to."""
+        """Popular items that the filter and the exclusions leave, by no other rule: what a recipe is compared with."""
         compiled = self.facts.compiled(request.scope, request.scenario, request.catalogue_version)
         exclude = [*request.exclude, *compiled.recipe.exclusions.items, *request.seen()]
         items = await self.popular(request.scope, request.count, exclude, compiled.pushed_filter(request.own_filter))

@@ -19,7 +19,7 @@ from tests.fixtures.releases import small_dataset
 from tests.fixtures.slow_scenarios import slow_list
 from tests.fixtures.usage import units_of
 
-RECOMMEND, SIMILAR = "/api/v1/recommend", "/api/v1/similar"
+RECOMMEND, NEXT, SIMILAR = "/api/v1/recommend", "/api/v1/recommend/next", "/api/v1/similar"
 SOURCES = ("collaborative", "content-based", "hybrid")
 
 
@@ -54,17 +54,28 @@ def test_fifty_users_get_by_twenty_random_scenarios_what_the_slow_model_says(
             count, gone = random.choice([3, 10, 20]), random.sample(sorted(items), 2)
             own = random_recipes.some(random_recipes.condition, 0.2)
             body = {"userId": user, "count": count, "scenario": scenario["id"], "exclude": gone, "filter": own}
-            moments = [datetime.now(UTC)]
-            response = films.client.post(RECOMMEND, json=body)
-            moments.append(datetime.now(UTC))  # a window may open or close meanwhile
-            assert response.headers["X-Scenario"] == f"{scenario['id']}@1"
-            listed = [each["itemId"] for each in response.json()]
-            right = (slow_list(scenario, items, rankings[user], at, count, 0, gone, own) for at in moments)
-            assert any(listed == each for each in right)
+            shown: list[str] = []
+            id_ = ""
+            for page in range(3 if user.endswith("7") else 1):
+                moments = [datetime.now(UTC)]
+                path, asked = (NEXT, {"recommendationId": id_, "count": count}) if page else (RECOMMEND, body)
+                response = films.client.post(path, json=asked)
+                moments.append(datetime.now(UTC))  # a window may open or close meanwhile
+                assert response.headers["X-Scenario"] == f"{scenario['id']}@1"
+                id_ = response.headers["X-Recommendation-Id"]
+                got = [each["itemId"] for each in response.json()]
+                context = (scenario, items, rankings[user])
+                right = (slow_list(*context, at, count, len(shown), [*gone, *shown], own) for at in moments)
+                assert any(got == each for each in right)
+                shown += got
             scores = dict(rankings[user][scenario["source"]])
             ranked = [each for each in response.json() if each["explanation"] != PINNED]
-            assert scenario["pins"] or all(each["score"] == scores[each["itemId"]] for each in ranked)
-            listed_items += len(listed)
+            assert (
+                scenario["pins"]
+                or scenario["fallbacks"]
+                or all(each["score"] == scores[each["itemId"]] for each in ranked)
+            )
+            listed_items += len(shown)
     assert listed_items > 5_000
 
 
@@ -175,6 +186,21 @@ def test_what_was_shown_and_not_chosen_sinks(films: Backend, make: Callable[...,
     assert films.sql("SELECT DISTINCT scenario, scenario_version FROM impressions") == [("front", 1)]
     films.sql("UPDATE impressions SET created_at = created_at - interval '11 days'")
     assert set(listed(films, userId="ann", scenario="front")) & set(first)
+
+
+def test_who_is_held_out_gets_popular_items_by_filter_and_exclusions_alone(
+    films: Backend, make: Callable[..., Any]
+) -> None:
+    films.interact("ann", "horror-3", "western-4", "western-5")
+    films.sql("UPDATE tenants SET holdout_share = 1")
+    pins = [{"position": 1, "item": "comedy-1"}]
+    make("front", filter={"genres": "western"}, exclusions={"items": ["western-5"]}, pins=pins)
+    response = films.client.post(RECOMMEND, json={"userId": "bob", "count": 5, "scenario": "front"})
+    assert (response.headers["X-Scenario"], response.headers["X-Recommendation-Degraded"]) == ("front@1", "holdout")
+    found = [each["itemId"] for each in response.json()]
+    assert found[0] == "western-4" and all(each.startswith("western") for each in found) and "western-5" not in found
+    await_impressions(films, 1)
+    assert films.sql("SELECT holdout, scenario, algorithm FROM impressions") == [(True, "front", "popularity")]
 
 
 def await_impressions(films: Backend, count: int) -> None:
