@@ -53,7 +53,7 @@ from serving.contracts.messages import ScoredItem
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     async with RecommendationService.open(state.database.pool, state.serving, state.configuration.history) as opened:
-        state.recommendations = opened
+        state.recommendations, state.recipe_trials = opened, opened.trials
         yield
 
 

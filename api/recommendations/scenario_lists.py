@@ -69,6 +69,7 @@ class ScenarioList:
     release: str | None = None  # None where no model answered
     unavailable: ServingUnavailable | None = None  # why a model did not
     slots_ignored: bool = False  # whether it was one that slots need
+    candidates: ScenarioCandidates | None = None  # what the list was arranged from
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class _Making:
                 if len(arranged.items) >= request.count or (tier := await anext(further, None)) is None:
                     break
                 self._tiers.append(tier)
-        made.items, made.left_out = arranged.items, arranged.left_out
+        made.items, made.left_out, made.candidates = arranged.items, arranged.left_out, candidates
         return made
 
     async def _further(self, first: list[RankedItem] | None) -> AsyncGenerator[list[RankedItem]]:

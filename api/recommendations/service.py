@@ -91,6 +91,7 @@ class RecommendationService:
         self.lists = lists
         self.impressions = impressions
         self._by_scenario = ScenarioAnswers(pool, catalogue, users, lists, self._ask, self._fallback.rank)
+        self.trials = self._by_scenario.trials
 
     @classmethod
     @asynccontextmanager

@@ -80,7 +80,9 @@ class ScenarioFacts:
     def _of(self, scope: TenantScope, scenario: LiveScenario, catalogue_version: int) -> _Kept:
         key = (scope, scenario.id, scenario.version)
         kept = self._kept.get(key)
-        if kept is None:
+        # A scenario that is deleted and made again counts its versions anew.
+        recipe = scenario.recipe
+        if kept is None or (kept.compiled.recipe is not recipe and kept.compiled.recipe != recipe):
             kept = self._kept[key] = _Kept(CompiledRecipe.of(scenario.recipe), catalogue_version)
             while len(self._kept) > MAX_SCENARIOS_KEPT:
                 self._kept.popitem(last=False)

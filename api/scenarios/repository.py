@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import delete, func, text, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -100,12 +100,26 @@ class ScenarioRepository:
         statement = delete(ScenarioRow).where(self._own, col(ScenarioRow.id) == scenario_id)
         return (await self._session.exec(statement)).rowcount == 1
 
+    async def active_users(self, limit: int) -> list[str]:
+        """Users with the newest interactions, of which the last few thousand are looked at."""
+        connection = await self._session.connection()
+        return list((await connection.execute(_ACTIVE, {"tenant": self._tenant_id, "most": limit})).scalars())
+
     def _versions_of(self, scenario_id: str) -> list[Any]:
         return [
             col(ScenarioVersionRow.tenant_id) == self._tenant_id,
             col(ScenarioVersionRow.scenario_id) == scenario_id,
         ]
 
+
+_ACTIVE = text(
+    """
+    SELECT user_id FROM (
+        SELECT user_id, occurred_at FROM interactions WHERE tenant_id = :tenant ORDER BY occurred_at DESC LIMIT 5000
+    ) AS newest
+    GROUP BY user_id ORDER BY max(occurred_at) DESC LIMIT :most
+    """
+)
 
 _WITH_NEWEST = select(ScenarioRow, ScenarioVersionRow).join(
     ScenarioVersionRow,

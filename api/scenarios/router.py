@@ -2,20 +2,29 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
 
-from api.database.session import Session
-from api.http.principal import CurrentAdmin
+from api.database.engine import Database
+from api.database.session import CurrentDatabase, Session, transaction
+from api.http.batches import count_rows
+from api.http.principal import CurrentAdmin, UserPrincipal
 from api.http.schemas import Page, Paging, PathId
+from api.idempotency.middleware import do_not_record
 from api.scenarios import service
+from api.scenarios.preview import preview, recipes_of, warnings_of
 from api.scenarios.repository import Found
 from api.scenarios.schemas import (
     NewScenario,
+    Preview,
+    PreviewRequest,
+    RecipeWarning,
+    SavedScenario,
     ScenarioOut,
     ScenarioReplacement,
     ScenarioStatus,
     ScenarioVersionOut,
 )
+from api.scenarios.trials import CurrentTrials, RecipeTrials
 
 router = APIRouter(prefix="/api/scenarios", tags=["scenarios"])
 _Responses = dict[int | str, dict[str, Any]]
@@ -41,9 +50,12 @@ async def list_scenarios(
 
 
 @router.post("", status_code=201, summary="Create a scenario", responses=_CONFLICT)
-async def create_scenario(body: NewScenario, admin: CurrentAdmin, session: Session) -> ScenarioOut:
+async def create_scenario(
+    body: NewScenario, admin: CurrentAdmin, session: Session, database: CurrentDatabase, trials: CurrentTrials
+) -> SavedScenario:
     """A draft, unless `status` says otherwise. A tenant has at most 200 scenarios."""
-    return _shown(await service.create_scenario(session, admin.scope, body))
+    warnings = await _warnings(database, trials, admin, body)
+    return _saved(await service.create_scenario(session, admin.scope, body), warnings)
 
 
 @router.get("/{scenario_id}", summary="Get a scenario", responses=_NOT_FOUND)
@@ -53,10 +65,19 @@ async def get_scenario(scenario_id: PathId, admin: CurrentAdmin, session: Sessio
 
 @router.put("/{scenario_id}", summary="Replace a scenario", responses=_NOT_FOUND)
 async def replace_scenario(
-    scenario_id: PathId, body: ScenarioReplacement, admin: CurrentAdmin, session: Session, publish: Publish = True
-) -> ScenarioOut:
+    scenario_id: PathId,
+    body: ScenarioReplacement,
+    admin: CurrentAdmin,
+    session: Session,
+    database: CurrentDatabase,
+    trials: CurrentTrials,
+    publish: Publish = True,
+) -> SavedScenario:
     """Replaces name and recipe: what is left out of the recipe gets its default. Another recipe makes a new version."""
-    return _shown(await service.replace_scenario(session, admin.scope, scenario_id, body, publish=publish))
+    async with transaction(database) as reading:
+        await service.get_scenario(reading, admin.scope, scenario_id)
+    warnings = await _warnings(database, trials, admin, body)
+    return _saved(await service.replace_scenario(session, admin.scope, scenario_id, body, publish=publish), warnings)
 
 
 @router.patch("/{scenario_id}", summary="Change parts of a scenario", responses=_NOT_FOUND)
@@ -65,10 +86,15 @@ async def patch_scenario(
     body: Annotated[dict[str, Any], Body(examples=[{"status": "live"}])],
     admin: CurrentAdmin,
     session: Session,
+    database: CurrentDatabase,
+    trials: CurrentTrials,
     publish: Publish = True,
-) -> ScenarioOut:
+) -> SavedScenario:
     """Members that are named are replaced as a whole, null stands for the default, and all others do not change."""
-    return _shown(await service.patch_scenario(session, admin.scope, scenario_id, body, publish=publish))
+    async with transaction(database) as reading:
+        found = await service.get_scenario(reading, admin.scope, scenario_id)
+    warnings = await _warnings(database, trials, admin, service.patched(found, body))
+    return _saved(await service.patch_scenario(session, admin.scope, scenario_id, body, publish=publish), warnings)
 
 
 @router.delete("/{scenario_id}", status_code=204, summary="Delete a scenario", responses=_NOT_FOUND)
@@ -91,17 +117,59 @@ async def list_scenario_versions(
     return Page[ScenarioVersionOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
 
 
+async def _not_recorded(request: Request) -> None:
+    """For a route that creates nothing, and names users."""
+    do_not_record(request)
+
+
+@router.post(
+    "/{scenario_id}/preview",
+    summary="See a scenario's lists",
+    responses=_NOT_FOUND,
+    response_model=Preview,
+    dependencies=[Depends(_not_recorded)],
+)
+async def preview_scenario(
+    scenario_id: PathId,
+    body: PreviewRequest,
+    request: Request,
+    admin: CurrentAdmin,
+    database: CurrentDatabase,
+    trials: CurrentTrials,
+) -> Response:
+    """The lists of up to 100 users by a draft and by the live version, what each rule moves, and why items are out.
+
+    It costs no units, and nothing is recorded as shown. In the rate limit each started 50 users count as one request.
+    """
+    await count_rows(request, len(body.user_ids))
+    async with transaction(database) as session:
+        newest, live = await recipes_of(session, admin.scope, scenario_id)
+    return Response(await preview(trials, admin.scope, body, newest, live), media_type="application/json")
+
+
+async def _warnings(
+    database: Database, trials: RecipeTrials, admin: UserPrincipal, new: ScenarioReplacement
+) -> list[RecipeWarning]:
+    return await warnings_of(trials, database, admin.scope, new.recipe())
+
+
+def _saved(found: Found, warnings: list[RecipeWarning]) -> SavedScenario:
+    return SavedScenario.stored({**_document(found), "warnings": warnings})
+
+
 def _shown(found: Found) -> ScenarioOut:
+    return ScenarioOut.stored(_document(found))
+
+
+def _document(found: Found) -> dict[str, Any]:
     row, newest = found
-    return ScenarioOut.stored(
-        {
-            **newest.recipe,
-            "id": row.id,
-            "name": row.name,
-            "version": row.version,
-            "status": row.status,
-            "liveVersion": row.live_version,
-            "createdAt": row.created_at,
-            "updatedAt": row.updated_at,
-        }
-    )
+    return {
+        **newest.recipe,
+        "id": row.id,
+        "name": row.name,
+        "version": row.version,
+        "status": row.status,
+        "liveVersion": row.live_version,
+        "createdAt": row.created_at,
+        "updatedAt": row.updated_at,
+    }

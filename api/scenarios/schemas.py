@@ -2,10 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from api.http.schemas import Instant, Schema
+from api.http.schemas import WHOLE, AwareInstant, Instant, OpaqueId, Schema
 from api.scenarios.recipe import Recipe
+from api.scenarios.trials import MAX_TRIAL_USERS
+
+MAX_PREVIEWED = 50
+"""Items of a previewed list."""
 
 ScenarioStatus = Literal["draft", "live", "archived"]
 ScenarioId = Annotated[
@@ -20,7 +24,7 @@ ScenarioName = Annotated[
 ]
 
 
-_ONLY_SHOWN = ("id", "version", "liveVersion", "createdAt", "updatedAt")
+_ONLY_SHOWN = ("id", "version", "liveVersion", "createdAt", "updatedAt", "warnings")
 
 
 class ScenarioReplacement(Recipe):
@@ -73,3 +77,67 @@ class ScenarioVersionOut(Recipe):
 
     version: int
     created_at: Instant
+
+
+class RecipeWarning(Schema):
+    """A rule of a saved recipe that does what its author hardly wants."""
+
+    rule: str = Field(description="The rule that left most out", examples=["filter"])
+    message: str = Field(examples=["leaves nothing for 100 of 100 users"])
+
+
+class SavedScenario(ScenarioOut):
+    warnings: list[RecipeWarning] = Field(
+        default=[], description="Rules that leave nothing for some of the 100 users who were active last"
+    )
+
+
+class PreviewRequest(Schema):
+    """The users to make lists for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_ids: list[OpaqueId] = Field(min_length=1, max_length=MAX_TRIAL_USERS, examples=[["196", "22"]])
+    recipe: Recipe | None = Field(default=None, description="The draft; the scenario's newest version where left out")
+    count: Annotated[int, Field(strict=True, ge=1, le=MAX_PREVIEWED), WHOLE] = 10
+    at: AwareInstant | None = Field(default=None, description="The moment that windows are compared with; now")
+
+
+class PreviewMove(Schema):
+    """What a rule does to an item: the list is compared with the one that it would be without the rule."""
+
+    rule: str = Field(examples=["boosts.0"])
+    from_: int | None = Field(alias="from", description="The position without the rule; null: not in the list")
+    to: int | None = Field(description="The position with it; null: not in the list")
+
+
+class PreviewItem(Schema):
+    item_id: str
+    score: float = Field(description="The model's")
+    moves: list[PreviewMove]
+
+
+class PreviewLeftOut(Schema):
+    item_id: str
+    reason: str = Field(
+        description="`hidden`, `seen`, `filtered by ...`, `capped by ...`; `moved by ...` where a rule raised others",
+        examples=["capped by genres"],
+    )
+    moves: list[PreviewMove]
+
+
+class PreviewList(Schema):
+    version: int | None = Field(description="The version of the recipe; null where the recipe was sent")
+    items: list[PreviewItem]
+    out: list[PreviewLeftOut] = Field(description="At most 30 of the items that would be here without a rule")
+    degraded: str | None = Field(description="Why no model answered; null where one did")
+
+
+class UserPreview(Schema):
+    user_id: str
+    draft: PreviewList = Field(description="By the recipe that was sent, or else by the newest version")
+    live: PreviewList | None = Field(description="By the live version; null where there is none")
+
+
+class Preview(Schema):
+    users: list[UserPreview] = Field(description="In the order of the request")

@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from api.database.session import Session
 from api.http.principal import ReadKey
 from api.http.schemas import PathId
-from configs.settings import LimitSettings, PathSettings
+from configs.settings import LimitSettings
 from tests.api.conftest import Tenants, configuration_of, running
 from tests.fixtures.people import PASSWORD
 from tests.fixtures.postgres import copy_of
@@ -54,6 +54,7 @@ REFUSES = {
 }
 # Routes that change none of their tenant's rows, though they are no GET; impressions are written behind the request.
 CHANGES_NOTHING = {
+    "POST /api/scenarios/{scenario_id}/preview",
     *("POST /api/v1/similar", "POST /api/v1/recommend"),
     *("POST /api/billing/checkout", "POST /api/billing/portal"),  # what they make is at Stripe
 }
@@ -86,13 +87,8 @@ def templates(
 
 
 @pytest.fixture
-def open_copy(postgres_url: str, tmp_path: Path, stripe_account: StandIn, templates: Templates) -> Any:
-    """`with open_copy(template) as (client, url)`: the application over a copy of a database, and files of both."""
-    for twin in (templates.ours, templates.theirs):
-        for ids in (twin.ids, twin.own_ids):
-            file = PathSettings(state_dir=tmp_path).exports / f"tenant={twin.tenant_id}" / f"{ids['export_id']}.csv"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(twin.word)
+def open_copy(postgres_url: str, tmp_path: Path, stripe_account: StandIn) -> Any:
+    """`with open_copy(template) as (client, url)`: the application over a copy of a database."""
 
     @contextmanager
     def open_copy(template: str, **changes: Any) -> Iterator[tuple[TestClient, str]]:

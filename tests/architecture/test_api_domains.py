@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "segments": {"audit", "lists", "tenants"},
     "front_page": {"metering", "recommendations"},
     "recommendations": {"erasure", "items", "lists", "metering", "scenarios", "tenants"},
-    "scenarios": {"audit", "tenants"},
+    "scenarios": {"audit", "idempotency", "tenants"},
     "records": {"items", "metering", "recommendations"},
     "graphql": {"idempotency", "interactions", "metering", "recommendations"},
 }

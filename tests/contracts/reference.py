@@ -403,6 +403,7 @@ ADDED = {
     "PUT /api/scenarios/{scenario_id}": "what a product manager decides",
     "PATCH /api/scenarios/{scenario_id}": "what a product manager decides",
     "DELETE /api/scenarios/{scenario_id}": "what a product manager decides",
+    "POST /api/scenarios/{scenario_id}/preview": "what a product manager decides",
     "GET /api/scenarios/{scenario_id}/versions": "what a product manager decides",
     "GET /api/billing/audit": "who changed plan, cap or subscription",
     "POST /api/billing/webhook": "Stripe's events",

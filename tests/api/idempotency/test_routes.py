@@ -25,6 +25,7 @@ IGNORES = {
     "POST /api/v1/recommend/next": "each call gives another page",
     "POST /api/v1/impressions": "what is known already is not changed",
     "POST /api/v1/similar": "makes nothing",
+    "POST /api/scenarios/{scenario_id}/preview": "makes nothing",
     "POST /api/billing/webhook": "events have ids of their own",
 }
 POSTS = {str(route): route for route in all_routes() if route.method == "POST"}

@@ -1,0 +1,126 @@
+"""Tries a recipe on users: makes the lists that a scenario with it would show, and finds out what is left out and why.
+
+The sources of a list get its filter, and what is left out by id, so what these leave out is no candidate. It is found
+by a second list: the one that the source makes with no rule at all. Nothing is recorded as shown.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+
+from api.database.engine import Pool
+from api.database.scope import TenantScope
+from api.http.tracing import trace_id
+from api.recommendations.by_scenario import recommend_by_scenario
+from api.recommendations.history import HistoryReader, UserView
+from api.recommendations.scenario_lists import ScenarioList, ScenarioLists, ScenarioRequest, pool_size
+from api.recommendations.schemas import RecommendRequest
+from api.recommendations.showings import unchosen_showings
+from api.scenarios.arrange import ScenarioCandidates, arrange
+from api.scenarios.effects import effects_of
+from api.scenarios.facts import ScenarioFacts
+from api.scenarios.live import LiveScenario
+from api.scenarios.recipe import Recipe
+from api.scenarios.rules import CompiledRecipe, RulesInForce
+from api.scenarios.trials import TriedList
+from serving.contracts.messages import EMPTY_ARRAY, RankedItem, RecommendQuery
+
+USERS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class UserTrials:
+    """The `RecipeTrials` of the application."""
+
+    pool: Pool
+    users: HistoryReader
+    lists: ScenarioLists
+
+    async def try_recipe(
+        self,
+        scope: TenantScope,
+        recipe: Recipe,
+        user_ids: Sequence[str],
+        count: int,
+        moment: datetime,
+        *,
+        explained: bool,
+    ) -> list[TriedList]:
+        """The lists of these users, in their order."""
+        # The recipe is stored nowhere, so what its rules say of items is kept for this trial alone.
+        lists = replace(self.lists, facts=ScenarioFacts(self.pool))
+        trial = _Trial(self, lists, scope, recipe, count, moment, explained)
+        return await trial.on_users(user_ids)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One recipe at one moment, for users of one tenant."""
+
+    using: UserTrials
+    lists: ScenarioLists
+    scope: TenantScope
+    recipe: Recipe
+    count: int
+    moment: datetime
+    explained: bool
+
+    async def on_users(self, user_ids: Sequence[str]) -> list[TriedList]:
+        free = asyncio.Semaphore(USERS_AT_ONCE)
+
+        async def one(user_id: str) -> TriedList:
+            async with free:
+                return await self._on_user(user_id)
+
+        return list(await asyncio.gather(*map(one, user_ids)))
+
+    async def _on_user(self, user_id: str) -> TriedList:
+        view = await self.using.users.view(self.scope, user_id, self.recipe.exclusions.seen)
+        asked = self._request(user_id, view, LiveScenario("", 1, self.recipe), self.count)
+        made = await self.lists.make(asked, self.moment)
+        compiled = CompiledRecipe.of(self.recipe)
+        rules = compiled.at(self.moment)
+        tried = TriedList(
+            made.items, dict(made.left_out), degraded=None if made.unavailable is None else made.unavailable.reason
+        )
+        if self.explained or not made.items:
+            bare = LiveScenario("", 0, Recipe.model_construct(source=self.recipe.source))
+            without = self._request(user_id, view, bare, pool_size(self.count), all_seen=False)
+            source = await self.lists.make(without, self.moment)
+            tried.left_out.update(await self._left_out(compiled, rules, asked, made, source))
+        if self.explained and made.candidates is not None:
+            tried.effects.extend(
+                await effects_of(compiled, rules, made.candidates, self.moment.timestamp(), self.count)
+            )
+        return tried
+
+    def _request(
+        self, user_id: str, view: UserView, scenario: LiveScenario, count: int, *, all_seen: bool = True
+    ) -> ScenarioRequest:
+        """all_seen: whether what the user had is left out."""
+        request = RecommendRequest(user_id=user_id, count=count)
+        seen = view.seen if all_seen else EMPTY_ARRAY
+        query = RecommendQuery(request.algorithm, count, view.history, [], None, 0.0, trace_id(), seen)
+        showings = partial(unchosen_showings, self.using.pool, self.scope, user_id)
+        return recommend_by_scenario(self.scope, scenario, request, None, view, query, showings, 0)
+
+    async def _left_out(
+        self,
+        compiled: CompiledRecipe,
+        rules: RulesInForce,
+        asked: ScenarioRequest,
+        made: ScenarioList,
+        source: ScenarioList,
+    ) -> dict[str, str]:
+        """Why items that the source has, or that are pinned, are not in the list: by id, exclusions, filter or seen."""
+        shown = {item.item_id for item in made.items}
+        pins = [RankedItem(item, 0.0, "", "", []) for _, item in rules.pins.values()]
+        others = [item for item in (*source.items, *pins) if item.item_id not in shown]
+        facts = await self.lists.facts.read_anew(self.scope, compiled, [item.item_id for item in others])
+        candidates = ScenarioCandidates(
+            [others], facts=facts, seen=frozenset(asked.seen()), filtered=compiled.filter is not None
+        )
+        unpinned = replace(rules, pins={}, slots={}, caps=())
+        return arrange(compiled, unpinned, candidates, self.moment.timestamp(), self.count).left_out
