@@ -51,17 +51,23 @@ WITH per_day AS (
     HAVING count(DISTINCT {c.ITEM}) <= {MAX_BASKET}
     ORDER BY day DESC, {c.USER_ID} LIMIT {MAX_BASKETS}
 )
-SELECT (row_number() OVER ())::INTEGER AS basket, {c.USER_ID}, unnest(items) AS {c.ITEM} FROM per_day
+SELECT (row_number() OVER ())::INTEGER AS basket, dense_rank() OVER (ORDER BY {c.USER_ID})::INTEGER AS buyer,
+    unnest(items) AS {c.ITEM} FROM per_day
 """  # noqa: S608 - constants of this code base
 
 _BOUGHT_TOGETHER = f"""
-WITH sizes AS (SELECT {c.ITEM}, count(*) AS n FROM baskets GROUP BY {c.ITEM}), pairs AS (
-    SELECT a.{c.ITEM} AS a, b.{c.ITEM} AS b, count(*) AS together
+WITH sizes AS (SELECT {c.ITEM}, count(*) AS n FROM baskets GROUP BY {c.ITEM}), pairs AS NOT MATERIALIZED (
+    SELECT a.{c.ITEM} AS a, b.{c.ITEM} AS b, a.buyer
     FROM baskets AS a JOIN baskets AS b ON a.basket = b.basket AND a.{c.ITEM} < b.{c.ITEM}
-    GROUP BY ALL HAVING count(DISTINCT a.{c.USER_ID}) >= {LEAST_USERS}
+), frequent AS (
+    SELECT a, b, count(*) AS together FROM pairs GROUP BY ALL
+    HAVING count(*) >= {LEAST_USERS} AND min(buyer) < max(buyer)
+), shared AS (
+    SELECT a, b FROM pairs SEMI JOIN frequent USING (a, b) GROUP BY ALL HAVING count(DISTINCT buyer) >= {LEAST_USERS}
 ), scored AS (
     SELECT a, b, together / (sqrt(of_a.n * of_b.n) + {SHRINKAGE}) AS {c.SCORE}
-    FROM pairs JOIN sizes AS of_a ON of_a.{c.ITEM} = a JOIN sizes AS of_b ON of_b.{c.ITEM} = b
+    FROM frequent SEMI JOIN shared USING (a, b)
+    JOIN sizes AS of_a ON of_a.{c.ITEM} = a JOIN sizes AS of_b ON of_b.{c.ITEM} = b
 ), both_ways AS (SELECT a AS one, b AS other, {c.SCORE} FROM scored UNION ALL SELECT b, a, {c.SCORE} FROM scored)
 SELECT one.{c.ITEM_ID} AS {c.OF_ITEM}, other.{c.ITEM_ID} AS {c.ITEM_ID},
     (row_number() OVER (PARTITION BY one.{c.ITEM} ORDER BY {c.SCORE} DESC, other.{c.ITEM_ID}))::INTEGER AS {c.RANK},

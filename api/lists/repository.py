@@ -14,6 +14,8 @@ from api.items.filter_sql import Condition
 from api.lists.tables import ItemList
 from serving.contracts.filters import Filter, parse_filter
 
+CHUNKS_OF_STORED = ((1, 200), (201, 1_000))
+"""A stored list is checked in two parts, and has no more places. The first is mostly enough."""
 MAX_RECENT = 1_000
 """Newest interactions of a user that are read for what the user saw last."""
 
@@ -43,16 +45,35 @@ class StoredLists:
         count: int,
     ) -> list[tuple[str, float]]:
         """The first `count` items of a list that may be shown, with their scores; none where there is no such list."""
+        found: list[tuple[str, float]] = []
+        for part in CHUNKS_OF_STORED:
+            if len(found) < count:
+                found += await self._part(scope, source, of_item, part, exclude, condition, count - len(found))
+        return found
+
+    async def _part(
+        self,
+        scope: TenantScope,
+        source: str,
+        of_item: str,
+        part: tuple[int, int],
+        exclude: list[str],
+        condition: Condition,
+        count: int,
+    ) -> list[tuple[str, float]]:
+        """The same of the places `part` of the list, from 1."""
+        # Of a slice the planner expects few rows, and so looks each up by the index instead of reading all items.
         query = f"""
             SELECT listed.id, listed.score
             FROM item_lists AS list
-            CROSS JOIN LATERAL unnest(list.item_ids, list.scores) WITH ORDINALITY AS listed (id, score, place)
+            CROSS JOIN LATERAL unnest(list.item_ids[%s:%s], list.scores[%s:%s])
+                WITH ORDINALITY AS listed (id, score, place)
             JOIN items AS item ON item.tenant_id = list.tenant_id AND item.id = listed.id
             WHERE list.tenant_id = %s AND list.source = %s AND list.of_item = %s
                 AND item.is_active AND item.deleted_at IS NULL AND NOT item.id = ANY(%b::text[]) AND ({condition.text})
             ORDER BY listed.place LIMIT %s
         """  # noqa: S608 - the condition's text is made of placeholders
-        parameters = [scope.tenant_id, source, of_item, exclude, *condition.values, count]
+        parameters = [*part, *part, scope.tenant_id, source, of_item, exclude, *condition.values, count]
         async with self._pool.connection() as connection:
             cursor = await connection.execute(query, parameters)
             return [(row[0], row[1]) for row in await cursor.fetchall()]

@@ -57,6 +57,10 @@ def url(module_database_url: str) -> str:
                     connection, tenant, int(INTERACTIONS * share), int(USERS * share), int(ITEMS * share), 90
                 )
             bulk.add_impressions(connection, tenant, int(IMPRESSIONS * share), USERS, ITEMS, 30)
+        connection.execute(
+            "INSERT INTO item_lists (tenant_id, source, of_item, item_ids, scores) SELECT 'big', 'trending', '', "
+            "array_agg('item-' || n), array_agg(1.0 / n) FROM generate_series(1, 1000) AS n"
+        )
         connection.execute("VACUUM (ANALYZE)")
         roll_up_step(module_database_url, "big", step_rows=10 * INTERACTIONS)
         bulk.add_interactions(connection, "big", TAIL, USERS, ITEMS, 0.01)
@@ -155,6 +159,19 @@ def test_what_a_sequence_of_pages_has_shown(plans: Plans, pooled: Any, url: str)
         ((id_,),) = connection.execute(f"{recent} LIMIT 1").fetchall()
     assert len(pooled(lambda pool: find_sequence(pool, SCOPE, id_)).shown) == 10
     assert plans.indexes("impressions") == {"impressions_pkey"}
+
+
+@pytest.mark.parametrize("filter_", [None, {"category": "category 7"}])
+def test_a_stored_list(plans: Plans, pooled: Any, filter_: dict[str, Any] | None) -> None:
+    parsed = None if filter_ is None else parse_filter(filter_)
+    assert len(pooled(lambda pool: ListSource(pool).top(SCOPE, "trending", 10, parsed))) == 10
+    assert plans.indexes("items") == {"items_pkey"}
+
+
+def test_what_a_user_saw_last(plans: Plans, pooled: Any) -> None:
+    assert pooled(lambda pool: ListSource(pool).top(SCOPE, "recently-viewed", 10, user_id="user-7"))
+    assert plans.indexes("interactions") == {"interactions_user_idx"}
+    assert plans.indexes("items") == {"items_pkey"}
 
 
 def test_recording_an_interaction(plans: Plans, pooled: Any) -> None:
