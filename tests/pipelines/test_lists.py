@@ -58,6 +58,11 @@ def run(installation: Installation, instance: dg.DagsterInstance) -> dg.ExecuteI
     return result
 
 
+def tick(installation: Installation, instance: dg.DagsterInstance) -> Any:
+    context = dg.build_sensor_context(instance=instance, resources={"installation": installation})
+    return build_definitions(installation).resolve_sensor_def("outdated_lists")(context)
+
+
 def stored(connection: Connection, source: str) -> dict[str, list[str]]:
     rows = connection.execute("SELECT of_item, item_ids FROM item_lists WHERE source = %s", [source]).fetchall()
     return dict(rows)
@@ -135,8 +140,11 @@ def test_lists_are_due_when_something_is_new(
         return [state.tenant_id for state in outdated(installation, datetime.now(UTC) + later)]
 
     assert due(timedelta(0)) == [TENANT]
+    instance.add_dynamic_partitions(TENANTS, [TENANT])
+    assert [request.partition_key for request in tick(installation, instance).run_requests] == [TENANT]
     run(installation, instance)
     assert due(2 * MAX_AGE) == []
+    assert tick(installation, instance).skip_reason.skip_message == "all lists are up to date"
     add_interactions(shop, TENANT, [("u0", "tea")])
     assert (due(timedelta(0)), due(2 * MAX_AGE)) == ([], [TENANT])
     id_ = add_segment(shop, "items", {"kind": "food"}, None)
