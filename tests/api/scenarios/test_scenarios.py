@@ -11,6 +11,7 @@ from api.database.engine import Database
 from api.database.scope import TenantScope
 from api.scenarios import service
 from api.scenarios.live import LiveScenario, LiveScenarios
+from api.scenarios.recipe import MAX_RECIPE_BYTES, Recipe
 from api.tenants.service import delete_tenant
 from tests.fixtures.portal import Portal
 
@@ -190,3 +191,14 @@ def test_scenarios_and_versions_are_bounded(desk: Desk, monkeypatch: pytest.Monk
     assert (newest["version"], newest["liveVersion"]) == (5, 1)
     kept = desk.call("GET", "/front/versions", pageSize=2, page=2)
     assert (kept["total"], [each["version"] for each in kept["data"]]) == (4, [3, 1])  # the live one stays
+
+
+def test_the_largest_recipe_is_shown_again_and_a_larger_one_is_refused(desk: Desk) -> None:
+    """What a scenario has beside its recipe does not count, or the largest could be saved and not be read."""
+    items = [*(f"{number:0>256}" for number in range(252)), "x" * 239]
+    recipe = Recipe.model_validate({"exclusions": {"items": items}})
+    assert len(recipe.model_dump_json(by_alias=True, exclude_defaults=True)) == MAX_RECIPE_BYTES
+    desk.made(exclusions={"items": items})
+    assert desk.call("GET", "/front")["exclusions"]["items"] == items
+    problem = desk.call("PATCH", "/front", 400, {"exclusions": {"items": [*items, "y"]}})
+    assert "65540 characters" in problem["detail"]
