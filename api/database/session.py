@@ -42,6 +42,17 @@ async def transaction(database: Database) -> AsyncIterator[AsyncSession]:
         await session.commit()
 
 
+@asynccontextmanager
+async def reading_first(database: Database) -> AsyncIterator[AsyncSession]:
+    """A session to read with before something slow: its connection is given back when the block ends.
+
+    Call it before anything is written. Where the database is joined to a transaction, that one begins anew afterwards.
+    """
+    async with transaction(database) as session:
+        yield session
+        await session.rollback()
+
+
 async def allow_statements(session: AsyncSession, seconds: float) -> None:
     """Let the statements of this transaction take so long, whatever the limit of the connection is."""
     statement = text("SELECT set_config('statement_timeout', :milliseconds, true)")

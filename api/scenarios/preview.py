@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.engine import Database
 from api.database.scope import TenantScope
-from api.database.session import transaction
+from api.database.session import reading_first
 from api.http.slices import turn
 from api.scenarios.effects import RuleEffect
 from api.scenarios.recipe import Recipe
@@ -73,7 +73,7 @@ async def warnings_of(
     trials: RecipeTrials, database: Database, scope: TenantScope, recipe: Recipe
 ) -> list[RecipeWarning]:
     """What the recipe does to the users who were active last that its author hardly wants: it leaves them nothing."""
-    async with transaction(database) as session:  # which ends before the models are asked
+    async with reading_first(database) as session:  # whose connection others have while the models are asked
         users = await ScenarioRepository(session, scope).active_users(MAX_TRIAL_USERS)
     async with _turn_of(scope):
         lists = await trials.try_recipe(scope, recipe, users, CHECKED_COUNT, datetime.now(UTC), explained=False)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 
 from api.database.engine import Database
-from api.database.session import CurrentDatabase, Session, transaction
+from api.database.session import CurrentDatabase, Session, reading_first, transaction
 from api.http.batches import count_rows
 from api.http.principal import CurrentAdmin, UserPrincipal
 from api.http.schemas import Page, Paging, PathId
@@ -142,7 +142,7 @@ async def preview_scenario(
     It costs no units, and nothing is recorded as shown. In the rate limit each started 50 users count as one request.
     """
     await count_rows(request, len(body.user_ids))
-    async with transaction(database) as session:
+    async with reading_first(database) as session:
         newest, live = await recipes_of(session, admin.scope, scenario_id)
     return Response(await preview(trials, admin.scope, body, newest, live), media_type="application/json")
 

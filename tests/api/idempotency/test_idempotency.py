@@ -15,6 +15,8 @@ from sqlalchemy import event
 from api.database.engine import Database
 from api.database.scope import TenantScope
 from api.idempotency.repository import IdempotencyRepository, delete_expired
+from api.scenarios import preview
+from api.scenarios.trials import TriedList
 from api.users.passwords import Passwords
 from tests.fixtures.backend import Backend, running_backend
 from tests.fixtures.platform import wait_until
@@ -287,3 +289,36 @@ def test_keys_of_requests_that_wait_to_hash_a_password_hold_no_connection(
     assert portal.client.get("/api/users", headers=admin).json()["total"] == 21
     other = {"email": "0@acme.example", "password": "another long passphrase"}
     assert portal.client.post("/api/users", json=other, headers={**admin, "Idempotency-Key": "k0"}).status_code == 409
+
+
+def test_keys_of_requests_that_try_a_recipe_hold_no_connection(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial asks the models for up to a hundred users. More than there are connections wait for theirs."""
+    admin, go_on, waiting = portal.admin(), threading.Event(), []
+
+    class Trials:
+        async def try_recipe(self, scope: TenantScope, recipe: Any, users: list[str], *_: Any, **__: Any) -> list[Any]:
+            waiting.append(scope)
+            while not go_on.is_set():  # noqa: ASYNC110 - set by another thread
+                await asyncio.sleep(0.01)
+            return [TriedList([], {}) for _ in users]
+
+    def ask(number: int) -> httpx.Response:
+        headers = {**admin, "Idempotency-Key": f"k{number}"}
+        if number % 2:
+            return portal.client.post("/api/scenarios/first/preview", json={"userIds": ["ann"]}, headers=headers)
+        return portal.client.post("/api/scenarios", json={"id": f"s{number}", "name": "s"}, headers=headers)
+
+    assert portal.client.post("/api/scenarios", json={"id": "first", "name": "s"}, headers=admin).status_code == 201
+    monkeypatch.setattr(preview, "TRIALS_OF_TENANT", 40)
+    portal.client.app.state.recipe_trials = Trials()  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(40) as pool:
+        calls = [pool.submit(ask, number) for number in range(40)]
+        try:
+            wait_until("all to try", lambda: len(waiting) == 40)
+            held = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state ^@ %s"
+            assert portal.sql(held, "idle in transaction") == [(0,)]
+            assert portal.client.get("/api/scenarios", headers=admin).json()["total"] == 1
+        finally:
+            go_on.set()
+        assert {call.result().status_code for call in calls} == {200, 201}
+    assert portal.client.get("/api/scenarios", headers=admin).json()["total"] == 21
