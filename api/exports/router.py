@@ -21,7 +21,12 @@ _CONFLICT: dict[int | str, dict[str, Any]] = {**_FORBIDDEN, 409: {"description":
 _MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 _FILE: dict[int | str, dict[str, Any]] = {
     **_NOT_FOUND,
-    200: {"content": {media_type.partition(";")[0]: {"example": ""} for media_type in _MEDIA_TYPES.values()}},
+    200: {
+        "content": {
+            media_type.partition(";")[0]: {"schema": {"type": "string", "format": "binary"}, "example": ""}
+            for media_type in _MEDIA_TYPES.values()
+        }
+    },
 }
 
 

@@ -405,6 +405,13 @@ ADDED = {
     "DELETE /api/scenarios/{scenario_id}": "what a product manager decides",
     "POST /api/scenarios/{scenario_id}/preview": "what a product manager decides",
     "GET /api/scenarios/{scenario_id}/versions": "what a product manager decides",
+    "GET /api/analytics/recommendations": "what came of recommendations",
+    "GET /api/settings/recommendations": "the holdout",
+    "PUT /api/settings/recommendations": "the holdout",
+    "GET /api/exports": "files of all rows",
+    "POST /api/exports": "files of all rows",
+    "GET /api/exports/{export_id}": "files of all rows",
+    "GET /api/exports/{export_id}/file": "files of all rows",
     "GET /api/billing/audit": "who changed plan, cap or subscription",
     "POST /api/billing/webhook": "Stripe's events",
 }
