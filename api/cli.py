@@ -36,7 +36,7 @@ def postgres() -> None:
 
     logging.configure("postgres")
     try:
-        raise typer.Exit(server.run_server(PathSettings(), PortSettings(), PostgresSettings()))
+        raise typer.Exit(server.serve_until_ended(PathSettings(), PortSettings(), PostgresSettings()))
     except BundledPostgresError as error:
         _fail(error)
 
@@ -81,11 +81,12 @@ def serve(
     port: Annotated[int | None, typer.Option(help="default: API_PORT or 8080")] = None,
 ) -> None:
     """Run the API, in as many processes as `API_WORKERS` says. Its metrics are on the port `METRICS_PORT`, if any."""
-    import uvicorn
+    from uvicorn import Config
 
     from api.asgi import application
     from api.auth.signing_keys import MissingSecretError
     from api.http.connections import BoundedProtocol
+    from api.http.draining import serve_until_ended
     from configs.local.processes import DRAIN_SECONDS
     from configs.metrics import counted_over_processes, serving_metrics
 
@@ -103,7 +104,7 @@ def serve(
                 stack.enter_context(serving_metrics(ports.metrics_host, ports.metrics))
             except OSError as error:
                 _fail(OSError(f"METRICS_PORT={ports.metrics}: {error}"))
-        uvicorn.run(
+        configuration = Config(
             asgi if server.workers == 1 else "api.asgi:application",
             factory=server.workers > 1,
             workers=server.workers,
@@ -119,6 +120,7 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
+        serve_until_ended(configuration)
 
 
 @cache

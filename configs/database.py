@@ -39,9 +39,18 @@ class ConnectionLimits:
 class LimitsOfRequests(Settings):
     """Limits of the API's connections. A request that exceeds one is answered with 503."""
 
-    statement: float = Field(default=30.0, alias="DATABASE_STATEMENT_SECONDS", ge=0, description="0: no limit")
-    lock: float = Field(default=10.0, alias="DATABASE_LOCK_SECONDS", ge=0)
-    idle_transaction: float = Field(default=60.0, alias="DATABASE_IDLE_TRANSACTION_SECONDS", ge=0)
+    statement: float = Field(
+        default=30.0, alias="DATABASE_STATEMENT_SECONDS", ge=0, description="that a statement takes; 0: no limit"
+    )
+    lock: float = Field(
+        default=10.0, alias="DATABASE_LOCK_SECONDS", ge=0, description="that it waits for a lock; 0: no limit"
+    )
+    idle_transaction: float = Field(
+        default=60.0,
+        alias="DATABASE_IDLE_TRANSACTION_SECONDS",
+        ge=0,
+        description="that a transaction waits for its client; 0: no limit",
+    )
 
     def limited(self, url: str) -> str:
         """The URL with these limits."""
@@ -51,9 +60,21 @@ class LimitsOfRequests(Settings):
 class LimitsOfJobs(Settings):
     """Limits of the pipelines' connections and of those of commands such as imports."""
 
-    statement: float = Field(default=3_600.0, alias="DATABASE_JOB_STATEMENT_SECONDS", ge=0, description="0: no limit")
-    lock: float = Field(default=300.0, alias="DATABASE_JOB_LOCK_SECONDS", ge=0)
-    idle_transaction: float = Field(default=3_600.0, alias="DATABASE_JOB_IDLE_TRANSACTION_SECONDS", ge=0)
+    statement: float = Field(
+        default=3_600.0,
+        alias="DATABASE_JOB_STATEMENT_SECONDS",
+        ge=0,
+        description="that a statement takes; 0: no limit",
+    )
+    lock: float = Field(
+        default=300.0, alias="DATABASE_JOB_LOCK_SECONDS", ge=0, description="that it waits for a lock; 0: no limit"
+    )
+    idle_transaction: float = Field(
+        default=3_600.0,
+        alias="DATABASE_JOB_IDLE_TRANSACTION_SECONDS",
+        ge=0,
+        description="that a transaction waits for its client; 0: no limit",
+    )
 
     def limited(self, url: str) -> str:
         """The URL with these limits."""

@@ -11,9 +11,9 @@ class MailSettings(Settings):
     """Any SMTP server."""
 
     host: str | None = Field(default=None, alias="SMTP_HOST", min_length=1, description="None: no mails are sent")
-    port: int = Field(default=587, alias="SMTP_PORT", ge=1, le=65_535)
+    port: int = Field(default=587, alias="SMTP_PORT", ge=1, le=65_535, description="of the server")
     user: str | None = Field(default=None, alias="SMTP_USER", description="None: no login")
-    password: SecretStr | None = Field(default=None, alias="SMTP_PASSWORD")
+    password: SecretStr | None = Field(default=None, alias="SMTP_PASSWORD", description="of the login")
     sender: str = Field(
         default="recommendai@localhost",
         alias="SMTP_FROM",

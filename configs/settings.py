@@ -9,7 +9,9 @@ The modules of this package:
     mail        the SMTP server                          tenant_pipeline   what tenants set of their pipelines
     memory      garbage collection of servers            priority    low priority for the background
     journal     what a restore must not undo             exports     files that administrators ask for
+    health_check   whether a program answers
     local/      the processes of one machine: demo, PostgreSQL
+    deploy/     image, units and proxies of an installation      observability/   dashboard and alert rules
     models/, search/, datasets/                          YAML: hyper-parameters, search spaces, data sets
 """
 
@@ -56,7 +58,9 @@ class Settings(BaseSettings):
 class PathSettings(Settings):
     """Where the platform keeps its state. Every path is derived from one folder, so that one variable moves all."""
 
-    state_dir: Path = Field(default=Path(".recommendai"), alias="RECOMMENDAI_STATE_DIR")
+    state_dir: Path = Field(
+        default=Path(".recommendai"), alias="RECOMMENDAI_STATE_DIR", description="folder of everything that is kept"
+    )
 
     @property
     def root(self) -> Path:
@@ -168,7 +172,9 @@ class DatabaseSettings(Settings):
 class PostgresSettings(Settings):
     """The bundled PostgreSQL."""
 
-    shared_buffers: str = Field(default="256MB", alias="POSTGRES_SHARED_BUFFERS")
+    shared_buffers: str = Field(
+        default="256MB", alias="POSTGRES_SHARED_BUFFERS", description="memory of its cache of pages"
+    )
     options: str = Field(default="", alias="POSTGRES_OPTIONS", description="more settings: `name=value name=value`")
     programs: Path | None = Field(
         default=None,
@@ -188,10 +194,10 @@ class PortSettings(Settings):
     mlflow_host: str = Field(
         default=LOOPBACK, alias="MLFLOW_HOST", description="beyond loopback only with OPERATOR_PASSWORD"
     )
-    api: int = Field(default=8080, alias="API_PORT")
-    serving: int = Field(default=3000, alias="SERVING_PORT")
-    dagster: int = Field(default=3001, alias="DAGSTER_PORT")
-    mlflow: int = Field(default=5000, alias="MLFLOW_PORT")
+    api: int = Field(default=8080, alias="API_PORT", description="of the API")
+    serving: int = Field(default=3000, alias="SERVING_PORT", description="of the model server")
+    dagster: int = Field(default=3001, alias="DAGSTER_PORT", description="of Dagster's console")
+    mlflow: int = Field(default=5000, alias="MLFLOW_PORT", description="of MLflow")
     stripe: int = Field(default=3002, alias="STRIPE_PORT", description="of the demo's stand-in for Stripe")
     metrics_host: str = Field(default=LOOPBACK, alias="METRICS_HOST", description="address of the API's metrics")
     metrics: int | None = Field(
@@ -263,7 +269,9 @@ class HistorySettings(Settings):
 class ServingSettings(Settings):
     """How the API reaches the model server, and how the model server watches for releases."""
 
-    url: str = Field(default="http://127.0.0.1:3000", alias="SERVING_URL")
+    url: str = Field(
+        default="http://127.0.0.1:3000", alias="SERVING_URL", description="where the API reaches the model server"
+    )
     patience_seconds: float = Field(
         default=0.14,
         alias="SERVING_PATIENCE_SECONDS",
@@ -317,7 +325,9 @@ class ServingSettings(Settings):
 class TrackingSettings(Settings):
     """MLflow. Without a URI, a SQLite store in the state folder."""
 
-    uri: str | None = Field(default=None, alias="MLFLOW_TRACKING_URI")
+    uri: str | None = Field(
+        default=None, alias="MLFLOW_TRACKING_URI", description="of a server; None: a SQLite store in the state folder"
+    )
 
     def resolve(self, paths: PathSettings) -> str:
         return self.uri or f"sqlite:///{paths.mlflow / 'mlflow.db'}"
@@ -449,7 +459,9 @@ class LimitSettings(Settings):
     )
     per_jwt: int = Field(default=200, alias="RATE_LIMIT_JWT", ge=1, description="of a user with a token")
     per_ip: int = Field(default=60, alias="RATE_LIMIT_IP", ge=1, description="of an address without a valid credential")
-    redis_url: SecretStr | None = Field(default=None, alias="REDIS_URL")
+    redis_url: SecretStr | None = Field(
+        default=None, alias="REDIS_URL", description="where counts are kept; None: in each process"
+    )
     trusted_proxies: Words = Field(
         default=(), alias="TRUSTED_PROXIES", description="addresses or networks whose `X-Forwarded-For` is believed"
     )
@@ -460,7 +472,9 @@ class BillingSettings(Settings):
 
     model_config = SettingsConfigDict(env_ignore_empty=True)
 
-    api_key: SecretStr | None = Field(default=None, alias="STRIPE_API_KEY")
+    api_key: SecretStr | None = Field(
+        default=None, alias="STRIPE_API_KEY", description="secret key of the account; None: no billing"
+    )
     webhook_secret: SecretStr | None = Field(
         default=None,
         alias="STRIPE_WEBHOOK_SECRET",
@@ -504,5 +518,12 @@ class BillingSettings(Settings):
 class LogSettings(Settings):
     """Logs of all processes."""
 
-    level: str = Field(default="INFO", alias="LOG_LEVEL", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$")
-    format: str = Field(default="json", alias="LOG_FORMAT", pattern="^(json|console)$")
+    level: str = Field(
+        default="INFO",
+        alias="LOG_LEVEL",
+        pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$",
+        description="least level that is written: DEBUG, INFO, WARNING, ERROR or CRITICAL",
+    )
+    format: str = Field(
+        default="json", alias="LOG_FORMAT", pattern="^(json|console)$", description="json, or console for people"
+    )

@@ -16,11 +16,14 @@ from configs.files import keep_state_private
 from configs.logging import configure
 from configs.priority import run_in_background
 from configs.settings import ConsoleSettings, PathSettings, PortSettings
+from pipelines import services
+from pipelines.services import refuse_open_console
 
 if TYPE_CHECKING:
     import dagster as dg  # takes two seconds, which `--help` need not spend
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(services.app)
 console = Console(file=sys.stderr)  # bound now, because a run redirects sys.stderr later
 
 TenantOption = Annotated[str, typer.Option("--tenant", help="Id of a tenant in the database.")]
@@ -206,7 +209,6 @@ def lift(
 @app.command()
 def ui() -> None:
     """Serve Dagster's UI, and the daemon that runs schedules and sensors, until a signal ends them."""
-    from configs.settings import OPERATOR
     from pipelines.console import ConsoleError, run_console
     from pipelines.instance import open_instance
     from pipelines.runs import fail_abandoned
@@ -221,10 +223,7 @@ def ui() -> None:
     with open_instance(PathSettings()) as instance:
         for run_id in fail_abandoned(instance):
             console.print(f"run {run_id} was cut off earlier and is marked as failed")
-    if ports.beyond_loopback("dagster"):
-        if ConsoleSettings().password is None:
-            _fail(f"DAGSTER_HOST is {ports.dagster_host}, which other machines reach: set OPERATOR_PASSWORD as well")
-        console.print(f"Dagster listens on {ports.dagster_host}: log in as {OPERATOR!r}, with TLS in front of it")
+    refuse_open_console(ports, ConsoleSettings())
     try:
         run_console(ports.dagster_host, ports.dagster)
     except ConsoleError as error:

@@ -1,4 +1,4 @@
-"""Runs Dagster: the server of our definitions, the web server, and the daemon of schedules and sensors.
+"""Runs Dagster's three programs as children of one process (`pipelines.dagster_programs`).
 
 `dagster dev` runs the same three, with a web server that nothing guards. Where one of the three ends, all end, and the
 supervisor starts them anew.
@@ -6,23 +6,24 @@ supervisor starts them anew.
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-import yaml
+from pipelines.dagster_programs import (
+    CHECK_SECONDS,
+    START_SECONDS,
+    await_code_server,
+    code_command,
+    daemon_command,
+    web_command,
+    write_workspace,
+)
 
-LOCATION = "pipelines.definitions"
-"""The module of the definitions and the name of their code location, by which the states of sensors are kept."""
-START_SECONDS = 180
-"""A deadline for a server that does not come up; a busy machine needs a minute."""
 STOP_SECONDS = 15
-CHECK_SECONDS = 0.5
 
 
 class ConsoleError(Exception):
@@ -39,19 +40,14 @@ def run_console(host: str, port: int) -> None:
         signal.signal(number, stop)
     processes: dict[str, subprocess.Popen[bytes]] = {}
     with tempfile.TemporaryDirectory(prefix="recommendai-console-") as folder:
-        address, workspace = Path(folder) / "code.sock", Path(folder) / "workspace.yaml"
-        entry = {"grpc_server": {"socket": str(address), "location_name": LOCATION}}
-        workspace.write_text(yaml.safe_dump({"load_from": [entry]}))
+        address = Path(folder) / "code.sock"
+        workspace = write_workspace(Path(folder), address)
         try:
-            processes["code server"] = _start(
-                *("dagster", "code-server", "start", "-m", LOCATION, "--socket", str(address)),
-                *("--location-name", LOCATION, "--log-level", "warning", "--use-python-environment-entry-point"),
-            )
-            _wait_for(address, processes)
-            served = ("-w", str(workspace))
-            web = ("pipelines.webserver", *served, "--host", host, "--port", str(port))
-            processes["web server"] = _start(*web)
-            processes["daemon"] = _start("dagster._daemon", "run", *served)
+            processes["code server"] = _start(code_command(address))
+            if not await_code_server(address, lambda: _refuse_ended(processes)):
+                raise ConsoleError(f"the code server did not come up within {START_SECONDS} s")
+            processes["web server"] = _start(web_command(workspace, host, port))
+            processes["daemon"] = _start(daemon_command(workspace))
             while True:
                 _refuse_ended(processes)
                 time.sleep(CHECK_SECONDS)
@@ -63,23 +59,8 @@ def run_console(host: str, port: int) -> None:
             _stop(list(processes.values()))
 
 
-def _start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "DAGSTER_DISABLE_TELEMETRY": "yes"}
-    return subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment)
-
-
-def _wait_for(address: Path, processes: dict[str, subprocess.Popen[bytes]]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        _refuse_ended(processes)
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(address))
-            except OSError:
-                time.sleep(CHECK_SECONDS)
-            else:
-                return
-    raise ConsoleError(f"the code server did not come up within {START_SECONDS} s")
+def _start(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, env={**os.environ, "DAGSTER_DISABLE_TELEMETRY": "yes"})
 
 
 def _refuse_ended(processes: dict[str, subprocess.Popen[bytes]]) -> None:

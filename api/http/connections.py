@@ -31,6 +31,8 @@ HEADER_PIECE_BYTES = 2 * 1024
 """The same where a request begins. They may hold a hundred pipelined requests, and other connections as many."""
 MAX_PIPELINED = 16
 """Parsed requests that wait for the answer before theirs. Beyond it, no more of the connection is parsed."""
+LAST_REQUEST_SECONDS = 1.0
+"""How long a process that ends waits for the request of a connection that has brought none."""
 FULL = "All connections are in use"
 
 log = structlog.get_logger(__name__)
@@ -66,6 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_held = False  # parsing waits until fewer pipelined requests wait
         self._running: RequestResponseCycle | None = None  # `cycle` is the newest one, which may still be queued
         self._unsent: tuple[int, int] | None = None  # bytes that the peer had not taken, and when
+        self._is_ending = False  # the process ends: the next response is the connection's last
 
     @property
     def is_waiting(self) -> bool:
@@ -139,6 +142,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._enter(_Stage.BODY)
         super().on_headers_complete()
+        if self._is_ending:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         self._enter(_Stage.ALL)
@@ -151,6 +156,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_held and len(self.pipeline) <= MAX_PIPELINED:
             self._is_held = False
             self.loop.call_soon(self._parse_next)
+
+    def shutdown(self) -> None:
+        """The process ends. A connection on which no request has come, or a part of one, ends with the answer to it."""
+        if self._stage is _Stage.HEADER or (self._stage is _Stage.NOTHING and self._running is None):
+            self._is_ending = True
+            self.loop.call_later(LAST_REQUEST_SECONDS, self._close_unused)
+        else:
+            super().shutdown()
+
+    def _close_unused(self) -> None:
+        if self._stage is _Stage.NOTHING and not self.transport.is_closing():
+            self.transport.close()
 
     def resume_writing(self) -> None:
         self._unsent = None

@@ -7,6 +7,7 @@ Every step is idempotent, so that a later call continues an interrupted one. The
     processes, supervision, launch, ports               the programs of one machine, their supervisor, their start
     postgres_server, postgres_cluster, os_user          the bundled PostgreSQL, its data, the user that it runs as
     torch_index                                         the package index that `make install` takes torch from
+    vulnerabilities, bill_of_materials                  what is known of the locked packages, what a server runs
 """
 
 import os

@@ -92,6 +92,7 @@ def test_every_setting_that_a_page_names_is_read() -> None:
     }
     assert "TRAIN_MAX_SECONDS" in known
     makefile = (ROOT / "Makefile").read_text()
+    makefile += "".join(path.read_text() for path in (ROOT / "configs" / "deploy").rglob("*") if path.is_file())
     sources = [path for package in PACKAGES[:6] for path in (ROOT / package).rglob("*.py")]
     code = "".join(path.read_text() for path in sources)
     named = {
