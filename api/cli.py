@@ -36,7 +36,7 @@ def postgres() -> None:
 
     logging.configure("postgres")
     try:
-        raise typer.Exit(server.serve_until_ended(PathSettings(), PortSettings(), PostgresSettings()))
+        raise typer.Exit(server.run_server(PathSettings(), PortSettings(), PostgresSettings()))
     except BundledPostgresError as error:
         _fail(error)
 

@@ -37,7 +37,8 @@ def main() -> None:
     """Write the document of this environment to the file of the first argument."""
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    describe = [Path(sys.executable).with_name("cyclonedx-py"), "environment", "--pyproject", "pyproject.toml"]
+    tool = str(Path(sys.executable).with_name("cyclonedx-py"))
+    describe = [tool, "environment", "--pyproject", "pyproject.toml"]
     made = subprocess.run([*describe, sys.executable], capture_output=True, check=True)
     installed = locked_packages([Path(name) for name in sys.argv[2:]], here=True)
     document = of_packages(json.loads(made.stdout), {normal_name(name) for name, _ in installed})

@@ -36,10 +36,10 @@ class Proxy:
     plain_port: int
     authority: Path
 
-    def client(self, address: str = "127.0.0.2") -> httpx.Client:
+    def client(self, address: str = "127.0.0.2", http2: bool = True) -> httpx.Client:
         """A client that comes from this address and speaks HTTP/2 where the proxy does."""
         context = ssl.create_default_context(cafile=str(self.authority))
-        transport = httpx.HTTPTransport(verify=context, http2=True, local_address=address)
+        transport = httpx.HTTPTransport(verify=context, http2=http2, local_address=address)
         return httpx.Client(transport=transport, base_url=f"https://{NAME}:{self.port}", timeout=60)
 
 
