@@ -112,7 +112,7 @@ def _running(command: list[str], environment: dict[str, str], log: Path, proxy: 
     def is_up() -> bool:
         assert process.poll() is None, log.read_text()
         try:
-            return proxy.authority.exists() and proxy.client().get("/health").status_code < 500
+            return proxy.authority.exists() and proxy.client().get("/health").status_code > 0
         except httpx.TransportError:
             return False
 
