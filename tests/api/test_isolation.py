@@ -29,7 +29,7 @@ from tests.fixtures.people import PASSWORD
 from tests.fixtures.postgres import copy_of
 from tests.fixtures.routes import Route, all_routes, routes_of
 from tests.fixtures.standin import StandIn
-from tests.fixtures.twins import Twin, make_twin, rows_of
+from tests.fixtures.twins import Twin, keep_exported_files, make_twin, rows_of
 from tests.fixtures.valid_bodies import bodies_of, operations
 
 UNLIMITED = LimitSettings(per_key=100_000, per_jwt=100_000, per_ip=100_000, redis_url=None)
@@ -87,8 +87,12 @@ def templates(
 
 
 @pytest.fixture
-def open_copy(postgres_url: str, tmp_path: Path, stripe_account: StandIn) -> Any:
-    """`with open_copy(template) as (client, url)`: the application over a copy of a database."""
+def open_copy(postgres_url: str, tmp_path: Path, stripe_account: StandIn, templates: Templates) -> Any:
+    """`with open_copy(template) as (client, url)`: the application over a copy of a database, with both tenants' files
+    of exports."""
+    configuration = configuration_of("", tmp_path)
+    for twin in (templates.ours, templates.theirs):
+        keep_exported_files(configuration.paths.exports, twin)
 
     @contextmanager
     def open_copy(template: str, **changes: Any) -> Iterator[tuple[TestClient, str]]:
