@@ -30,7 +30,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-analytics bench-metering bench-waits bench-stalls bench-quality bench-estimates fuzz settings complete-journey lock update audit sbom clean reset
+.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-analytics bench-metering bench-traces bench-waits bench-stalls bench-quality bench-estimates fuzz settings complete-journey lock update audit sbom clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ bench-waits: install ## seconds of single calls that have a limit; JSON on stdou
 
 bench-metering: install ## throughput with and without metering; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.metering
+
+bench-traces: install ## processor time a request with and without traces; JSON on stdout
+	@$(BIN)/python -m tests.benchmarks.traces
 
 bench-stalls: install ## how long /health waits behind the worst legal requests; a table, and JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.stalls $(STALLS_ARGS)

@@ -6,8 +6,9 @@ such as a periodic task, gives its router a lifespan. That lifespan starts after
 opened, and ends before it is closed.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -54,6 +55,7 @@ from configs.settings import (
     ServerSettings,
     ServingSettings,
 )
+from configs.spans import SpanSettings, recording
 from serving.client import ServingClient
 
 DOMAINS = Path(__file__).parent
@@ -91,6 +93,7 @@ class Configuration:
     billing: BillingSettings = field(default_factory=BillingSettings)
     journal: JournalSettings = field(default_factory=JournalSettings)
     mail: MailSettings = field(default_factory=MailSettings)
+    spans: SpanSettings = field(default_factory=SpanSettings)
 
 
 def create_app(configuration: Configuration | None = None) -> FastAPI:
@@ -117,6 +120,9 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            spans = ExitStack()
+            spans.enter_context(recording("api", configuration.spans))
+            stack.push_async_callback(asyncio.to_thread, spans.close)  # it sends what waits
             await database.open()
             stack.push_async_callback(database.close)
             app.state.serving = ServingClient(configuration.serving.with_secret(configuration.paths))

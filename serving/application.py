@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import structlog
 
+from configs import spans
 from configs.metrics import METRICS_PATH
 from serving.answer_cache import AnswerCache
 from serving.contracts.codec import Codec
@@ -97,7 +98,11 @@ class BatchApplication:
                 codec = BY_MEDIA_TYPE.get(content_type)
                 if codec is None:
                     raise RefusedRequestError(415, f"a batch is one of {list(BY_MEDIA_TYPE)}, not {content_type!r}")
-                return await self._answer(watch, codec, await _body(receive, self._max_body_bytes))
+                body = await _body(receive, self._max_body_bytes)
+                if (traceparent := headers.get(b"traceparent")) is None:
+                    return await self._answer(watch, codec, body)
+                with spans.answer_to("answer a batch", traceparent.decode("latin-1")):
+                    return await self._answer(watch, codec, body)
             case (path, "GET") if path == RELEASES_PATH:
                 if not watch.ready and not watch.predictors:  # an API that waits for models goes on waiting
                     raise RefusedRequestError(503, "the releases are not loaded yet")

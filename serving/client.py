@@ -16,10 +16,11 @@ Failures. When a call fails, every waiting query of the tenant fails with it, an
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from configs import spans
 from configs.settings import ServingSettings
 from serving.contracts.messages import (
     BatchRequest,
@@ -35,6 +36,9 @@ from serving.contracts.messages import (
 from serving.reachability import Reachability
 from serving.tenant_health import TenantHealth
 from serving.transport import ServerAway, ServingTransport
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
 
 MAX_BATCH = 64
 MAX_HANDSHAKES = 3
@@ -68,6 +72,7 @@ class _PendingQuery:
     load_delta: LoadDelta
     answer: asyncio.Future[ModelAnswer]
     asked: float  # by the clock of the event loop
+    span: "SpanContext | None"  # of its caller, where that is recorded
 
 
 @dataclass
@@ -103,6 +108,10 @@ class ServingClient:
 
         Raises ServingUnavailable where no model can answer, and whatever `load_delta` raises.
         """
+        with spans.part("ask the models"):
+            return await self._ask(tenant_id, catalogue_version, query, load_delta)
+
+    async def _ask(self, tenant_id: str, catalogue_version: int, query: Query, load_delta: LoadDelta) -> ModelAnswer:
         if self._reachability.away:
             raise ServingUnavailable("serving-unavailable", "waiting for the model server to come back")
         queue = self._queues.get(tenant_id)
@@ -113,7 +122,9 @@ class ServingClient:
         if queue is None:
             queue = self._queues[tenant_id] = _TenantQueue()
         loop = asyncio.get_running_loop()
-        pending = _PendingQuery(query, catalogue_version, load_delta, loop.create_future(), loop.time())
+        pending = _PendingQuery(
+            query, catalogue_version, load_delta, loop.create_future(), loop.time(), spans.current_context()
+        )
         queue.waiting.append(pending)
         if queue.timer is None:
             self._set_timer(tenant_id, queue, pending)
@@ -156,7 +167,10 @@ class ServingClient:
         started = queue.sent_at = clock()
         queue.sent = batch
         try:
-            response = await self._exchange(tenant_id, batch)
+            with spans.part_for(
+                "send a batch", [pending.span for pending in batch if pending.span is not None]
+            ) as span:
+                response = await self._exchange(tenant_id, batch, span)
         except asyncio.CancelledError:
             _fail(batch, ServingUnavailable("serving-unavailable", "closing"))
             raise
@@ -220,13 +234,18 @@ class ServingClient:
         log.warning("call of a tenant failed", tenant_id=tenant_id, reason=str(error), in_a_row=in_a_row)
         self._reachability.suspect()
 
-    async def _exchange(self, tenant_id: str, batch: list[_PendingQuery]) -> BatchResponse:
+    async def _exchange(
+        self, tenant_id: str, batch: list[_PendingQuery], span: "SpanContext | None" = None
+    ) -> BatchResponse:
         """Send one batch, again with a catalogue delta where the server asks for one."""
+        traceparent = None if span is None else spans.traceparent_of(span)
         newest = max(batch, key=_catalogue_version)
         queries = [pending.query for pending in batch]
         delta = None
         for _ in range(MAX_HANDSHAKES):
-            response = await self._transport.batch(BatchRequest(tenant_id, newest.catalogue_version, queries, delta))
+            response = await self._transport.batch(
+                BatchRequest(tenant_id, newest.catalogue_version, queries, delta), traceparent
+            )
             if response.status == "no_release":
                 raise ServingUnavailable("no-release")
             if response.status == "ok":

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import ssl
 import time
+from collections.abc import Mapping
 from typing import NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
@@ -61,8 +62,10 @@ class KeptConnections:
         self._idle: list[_Connection] = []  # the one that was used last comes last
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
 
-    async def exchange(self, method: str, path: str, body: bytes, media_type: str) -> HttpAnswer:
-        """Send one request and return its response.
+    async def exchange(
+        self, method: str, path: str, body: bytes, media_type: str, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """Send one request and return its response. headers: further ones.
 
         A kept connection may be closed while the request is written to it. The request is then sent once more, on a new
         connection, so that it must be one that may be sent twice.
@@ -71,6 +74,8 @@ class KeptConnections:
         or does not answer in HTTP. Where the caller is cancelled, its connection is closed.
         """
         head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._headers}\r\n"
+        for name, value in (headers or {}).items():
+            head += f"{name}: {value}\r\n"
         head += f"content-type: {media_type}\r\ncontent-length: {len(body)}\r\n\r\n"
         async with self._slots:
             if (kept := self._take()) is not None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import bentoml
@@ -16,6 +17,7 @@ from _bentoml_sdk import Service
 from configs import logging as logs
 from configs import memory
 from configs.settings import HistorySettings, PathSettings, ServingSettings
+from configs.spans import SpanSettings, recording
 from serving.answer_cache import AnswerCache
 from serving.application import BatchApplication, Receive, Scope, Send
 from serving.contracts.releases import StoreListing
@@ -99,10 +101,13 @@ class ModelServer:
         cache = AnswerCache(serving.answer_cache_bytes) if serving.answer_cache_bytes else None
         application.open(self._watch, serving.authorization, cache)
         self._watch.start()
+        self._open = ExitStack()
+        self._open.enter_context(recording("serving", SpanSettings(), follow_callers=True))
 
     @bentoml.on_shutdown
     def stop(self) -> None:
         self._watch.stop()
+        self._open.close()
 
     def __is_ready__(self) -> bool:
         """Ready once the store has been read, even if it holds no release yet."""

@@ -5,7 +5,7 @@ these a server that takes no connection is a ServerAway, since that fails for ev
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -51,19 +51,22 @@ class ServingTransport:
         """Whether the server takes a catalogue delta in parts; one of version 1 takes it in one message only."""
         return self._codec.version > 1
 
-    async def batch(self, request: BatchRequest) -> BatchResponse:
+    async def batch(self, request: BatchRequest, traceparent: str | None = None) -> BatchResponse:
         """Send one batch, once more in an earlier version of the protocol for a server that reads no newer one.
+
+        traceparent: of the span that the server's is a part of.
 
         Raises ServingUnavailable.
         """
+        headers = None if traceparent is None else {"traceparent": traceparent}
         codec = self._codec
-        answer = await self._exchange("POST", BATCH_PATH, codec.media_type, codec.encode_request(request))
+        answer = await self._exchange("POST", BATCH_PATH, codec.media_type, codec.encode_request(request), headers)
         newest = answer.headers.get(VERSION_HEADER)
         agreed = agreed_codec(newest)
         if answer.status == 415 and agreed not in (None, codec):
             self._settle(agreed)
             codec = agreed
-            answer = await self._exchange("POST", BATCH_PATH, codec.media_type, codec.encode_request(request))
+            answer = await self._exchange("POST", BATCH_PATH, codec.media_type, codec.encode_request(request), headers)
             newest = answer.headers.get(VERSION_HEADER)
         response = _decoded(codec.decode_response, _content(answer))
         self._settle(codec if newest is None else agreed_codec(newest))
@@ -91,10 +94,12 @@ class ServingTransport:
     async def close(self) -> None:
         await self._connections.close()
 
-    async def _exchange(self, method: str, path: str, media_type: str, body: bytes) -> HttpAnswer:
+    async def _exchange(
+        self, method: str, path: str, media_type: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._connections.exchange(method, path, body, media_type)
+                return await self._connections.exchange(method, path, body, media_type, headers)
         except TimeoutError as error:
             raise ServingUnavailable("serving-unavailable", f"no answer within {self._timeout} s") from error
         except NotConnectedError as error:

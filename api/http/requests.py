@@ -5,6 +5,7 @@ import time
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.http import tracing
 from api.http.authentication import RESPONSE_HEADERS, UNREADABLE
 from api.http.figures import observe_request
 from api.http.handlers import database_problem
@@ -12,7 +13,6 @@ from api.http.headers import SECURITY, header
 from api.http.paths import decode_path, is_readable
 from api.http.principal import STATE_KEY
 from api.http.problems import Invalid, Problem, problem_response
-from api.http.tracing import begin
 
 ON_RESPONSE_START = "answered"
 """Key of the request's state: a callable that gets the first message of the response."""
@@ -32,7 +32,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        begin(header(scope, b"traceparent"))
+        tracing.begin(header(scope, b"traceparent"))
         state = scope.setdefault("state", {})
         status = 0
 
@@ -61,18 +61,13 @@ class RequestMiddleware:
             self._report(scope, status, time.perf_counter() - started)
 
     def _report(self, scope: Scope, status: int, seconds: float) -> None:
-        observe_request(scope["method"], _route(scope), status, seconds)
+        method, route, principal = scope["method"], _route(scope), scope["state"].get(STATE_KEY)
+        tenant_id = principal.tenant.id if principal else None
+        observe_request(method, route, status, seconds)
+        tracing.end(method, route, status, tenant_id)
         if scope["path"] in QUIET and status < 400:
             return
-        principal = scope["state"].get(STATE_KEY)
-        log.info(
-            "request",
-            method=scope["method"],
-            route=_route(scope),
-            status=status,
-            ms=round(seconds * 1000, 2),
-            tenant=principal.tenant.id if principal else None,
-        )
+        log.info("request", method=method, route=route, status=status, ms=round(seconds * 1000, 2), tenant=tenant_id)
 
 
 def _route(scope: Scope) -> str:

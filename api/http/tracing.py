@@ -1,11 +1,20 @@
-"""W3C trace context: the trace that a request belongs to, for problem details, log lines and the model server."""
+"""W3C trace context: the trace that a request belongs to, for problem details, log lines and the model server.
+
+Where the settings name a collector, the request is a span of that trace (`configs/spans.py`).
+"""
 
 import re
 import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from structlog.contextvars import bind_contextvars
+
+from configs import spans
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
@@ -18,6 +27,7 @@ class Trace:
     trace_id: str
     span_id: str
     flags: str = "01"
+    span: "Span | None" = None  # where it is recorded
 
     @property
     def traceparent(self) -> str:
@@ -33,15 +43,45 @@ def begin(incoming: str | None) -> Trace:
     From then on, every log line of this request carries the trace id.
     """
     match = _TRACEPARENT.fullmatch(incoming) if incoming else None
-    random = secrets.token_hex(24)
-    span = random[32:]
-    if match is None or match[1] == _NO_TRACE or match[2] == _NO_SPAN or match[0].startswith("ff"):
-        trace = Trace(random[:32], span)
+    if match is not None and (match[1] == _NO_TRACE or match[2] == _NO_SPAN or match[0].startswith("ff")):
+        match = None
+    if (recorder := spans.recorder()) is not None:
+        trace = _recorded(recorder, match)
+    elif match is not None:
+        trace = Trace(match[1], secrets.token_hex(8), match[3])
     else:
-        trace = Trace(match[1], span, match[3])
+        random = secrets.token_hex(24)
+        trace = Trace(random[:32], random[32:])
     _current.set(trace)
     bind_contextvars(trace_id=trace.trace_id)
     return trace
+
+
+def _recorded(recorder: spans.SpanRecorder, match: re.Match[str] | None) -> Trace:
+    span = recorder.start("request", answers=True, parent=match and spans.remote_context(match[1], match[2], match[3]))
+    context, is_recorded = span.get_span_context(), span.is_recording()
+    spans.make_current(span if is_recorded else None)
+    return Trace(
+        f"{context.trace_id:032x}",
+        f"{context.span_id:016x}",
+        f"{int(context.trace_flags):02x}",
+        span if is_recorded else None,
+    )
+
+
+def end(method: str, route: str, status: int, tenant_id: str | None) -> None:
+    """The current request has been answered, or cut off (status 0). Its path is not recorded: it may name a user."""
+    trace = _current.get()
+    if trace is None or trace.span is None:
+        return
+    span = trace.span
+    span.update_name(f"{method} {route}".rstrip())
+    span.set_attributes({"http.request.method": method, "http.route": route, "http.response.status_code": status})
+    if tenant_id is not None:
+        span.set_attribute("recommendai.tenant", tenant_id)
+    if status == 0 or status >= 500:
+        span.set_attribute("error.type", str(status))
+    span.end()
 
 
 def trace_id() -> str:

@@ -2,6 +2,7 @@
 
 from api.database.scope import TenantScope
 from api.lists.source import POPULAR, ListSource
+from configs import spans
 from serving.contracts.filters import Filter
 from serving.contracts.messages import RankedItem
 
@@ -26,5 +27,6 @@ class Fallback:
         self, scope: TenantScope, count: int, exclude: list[str], filter_: Filter | None
     ) -> list[RankedItem]:
         """At most `count` live items: popular ones first, then items without recent interactions, with score 0."""
-        found = await self._lists.top(scope, POPULAR, count, filter_, exclude=exclude)
+        with spans.part("rank by popularity"):
+            found = await self._lists.top(scope, POPULAR, count, filter_, exclude=exclude)
         return [RankedItem(id_, score, ALGORITHM, EXPLANATION, []) for id_, score in found]

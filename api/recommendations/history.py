@@ -13,6 +13,7 @@ from api.database.scope import TenantScope
 from api.recommendations.history_sql import VIEWS
 from api.recommendations.history_store import BuiltHistory, HistoryStore
 from api.tenants.problems import TenantGone
+from configs import spans
 from configs.settings import HistorySettings
 from feature_store.interaction_types import SeenPolicy
 from feature_store.online import form_of
@@ -48,7 +49,8 @@ class HistoryReader:
 
     async def view(self, scope: TenantScope, user_id: str, exclude_seen: str | None) -> UserView:
         """The view of one user, who may be unknown. Raises TenantGone."""
-        view = await self._views.load((scope, user_id, exclude_seen))
+        with spans.part("read the user"):
+            view = await self._views.load((scope, user_id, exclude_seen))
         if view is None:
             raise TenantGone
         return view
