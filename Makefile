@@ -30,7 +30,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-analytics bench-metering bench-traces bench-waits bench-stalls bench-quality bench-estimates fuzz settings complete-journey lock update audit sbom clean reset
+.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-analytics bench-metering bench-traces bench-waits bench-stalls bench-quality bench-scenarios bench-estimates fuzz settings complete-journey lock update audit sbom clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ bench-stalls: install ## how long /health waits behind the worst legal requests;
 
 bench-quality: install ## our families and other libraries on the same splits (ML1M=folder TOYS=folder SEARCH=minutes)
 	@$(BIN)/python -m tests.benchmarks.quality $(if $(ML1M),--ml-1m $(ML1M)) $(if $(TOYS),--amazon-toys $(TOYS)) $(if $(SEARCH),--search $(SEARCH)) $(QUALITY_ARGS)
+
+bench-scenarios: install ## lists by random scenarios against a slow model, and what five rules cost (SCENARIO_ARGS="--users 100")
+	@$(BIN)/python -m tests.benchmarks.scenarios $(SCENARIO_ARGS)
 
 bench-estimates: install ## forecast and measured processor time and memory (ML1M=folder TOYS=folder BUSY=1)
 	@$(BIN)/python -m tests.benchmarks.forecasts $(if $(ML1M),--ml-1m $(ML1M)) $(if $(TOYS),--amazon-toys $(TOYS)) $(if $(BUSY),--busy)

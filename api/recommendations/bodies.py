@@ -67,15 +67,17 @@ def named_field(request: RecommendRequest | RecommendBody, name: str) -> Any:
 
 _recommend = msgspec.json.Decoder(RecommendBody)
 _by_scenario = msgspec.json.Decoder(ScenarioRecommendBody)
+_SCENARIO = b'"scenario"'
 _similar = msgspec.json.Decoder(SimilarBody)
 
 
 def read_recommend(body: bytes) -> tuple[RecommendBody, Filter | None]:
     """The request and its filter. Raises one of `NOT_DIRECT` for what takes the general way."""
+    request: RecommendBody
     try:
+        request = read_json(_by_scenario, body) if _SCENARIO in body else read_json(_recommend, body)
+    except msgspec.ValidationError:  # such as where the words stand in another field
         request = read_json(_recommend, body)
-    except msgspec.ValidationError:
-        request = read_json(_by_scenario, body)
     return request, _filter(request.filter)
 
 

@@ -38,8 +38,7 @@ def recommend_by_scenario(
     """
     diversity = named_field(request, "diversity")
     source_named = named_field(request, "algorithm") or scenario.recipe.source
-    named = set(request.exclude)
-    session = [id_ for id_ in query.exclude if id_ not in named]  # excluded as seen
+    session = query.exclude[len(request.exclude) :]  # excluded as seen
 
     of_items = {SIMILAR_SOURCE, BOUGHT_TOGETHER}
     used = {source_named, *scenario.recipe.fallbacks, *(pin.source for pin in scenario.recipe.pins)}

@@ -42,7 +42,7 @@ class KeptRequest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     exclude_seen: str | None = None
     diversity: float | None = None
     session_items: list[str] = []
-    scenario: str | None = None  # with one, algorithm and diversity are None where the request did not name them
+    scenario: str | None = None  # with one, fields that the request did not name are None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,8 @@ def kept_request(request: RecommendRequest | RecommendBody, answered_by: str) ->
     answered_by: the family of the impression.
     """
     if request.scenario is not None:
-        return _encode(_of_scenario(request)).decode()
+        of_scenario = _of_scenario(request)
+        return None if of_scenario == KeptRequest(scenario=request.scenario) else _encode(of_scenario).decode()
     algorithm = request.algorithm
     told = algorithm == answered_by or (algorithm == _DEFAULT_ALGORITHM and answered_by not in requested_families())
     session = request.context.session_items if request.context is not None else []
@@ -122,10 +123,10 @@ async def find_sequence(pool: Pool, scope: TenantScope, recommendation_id: UUID)
     rows = await pool.fetch(_FIND, scope.tenant_id, str(recommendation_id))
     if not rows:
         return None
-    id_, user_id, algorithm, started_at, request, pages, shown = rows[0]
+    id_, user_id, algorithm, started_at, scenario, request, pages, shown = rows[0]
     if request == DROPPED_REQUEST:
         return None
-    kept = KeptRequest() if request is None else _decode(request)
+    kept = KeptRequest(scenario=scenario) if request is None else _decode(request)
     asked = kept.algorithm or algorithm
     known = asked if asked in requested_families() else _DEFAULT_ALGORITHM
     return PageSequence(id_, user_id, started_at, pages, shown, known, kept)
@@ -158,8 +159,8 @@ WITH asked AS (
     WHERE shown.tenant_id = $1 AND shown.recommendation_id = $2::uuid
 )
 SELECT
-    opening.recommendation_id, opening.user_id, opening.algorithm, opening.created_at, request.request,
-    coalesce(further.pages, 0), opening.item_ids || further.item_ids
+    opening.recommendation_id, opening.user_id, opening.algorithm, opening.created_at, opening.scenario,
+    request.request, coalesce(further.pages, 0), opening.item_ids || further.item_ids
 FROM asked
 JOIN impressions AS opening
     ON opening.tenant_id = $1 AND opening.recommendation_id = asked.sequence_id

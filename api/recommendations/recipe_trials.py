@@ -80,6 +80,8 @@ class _Trial:
         view = await self.using.users.view(self.scope, user_id, self.recipe.exclusions.seen)
         asked = self._request(user_id, view, LiveScenario("", 1, self.recipe), self.count)
         made = await self.lists.make(asked, self.moment)
+        if made.candidates is not None and made.candidates.facts is not None:  # others change them meanwhile
+            made.candidates = replace(made.candidates, facts=dict(made.candidates.facts))
         compiled = CompiledRecipe.of(self.recipe)
         rules = compiled.at(self.moment)
         tried = TriedList(

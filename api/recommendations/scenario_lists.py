@@ -112,20 +112,12 @@ class _Making:
 
     async def run(self) -> ScenarioList:
         request, rules, made = self._request, self._rules, self._made
-        last = request.offset + request.count
-        slots = {at: pin for at, (_, pin) in rules.slots.items() if request.offset < at <= last}
-        filters = [self._compiled.pushed_filter(request.own_filter, pin) for pin in slots.values()]
-        asked = [self._candidates(request.source, self._filter)]
-        asked += [self._candidates(pin.source or "", tree) for pin, tree in zip(slots.values(), filters, strict=True)]
-        (first, *of_slots), showings = await asyncio.gather(asyncio.gather(*asked), self._showings())
+        first, by_slot, showings = await self._ask_all()
         excluded = await self._excluded()
-        made.slots_ignored = any(items is None for items in of_slots)
         self._tiers.append(first or [])
-        by_slot = {at: items or [] for at, items in zip(slots, of_slots, strict=True)}
-        facts: dict[str, ItemFacts] | None = {} if self._compiled.reads_facts else None
         async with aclosing(self._further(first)) as further:
             while True:
-                await self._add_facts(facts, by_slot)
+                facts = await self._facts(by_slot) if self._compiled.reads_facts else None
                 candidates = ScenarioCandidates(
                     self._tiers,
                     by_slot,
@@ -142,6 +134,22 @@ class _Making:
                 self._tiers.append(tier)
         made.items, made.left_out, made.candidates = arranged.items, arranged.left_out, candidates
         return made
+
+    async def _ask_all(
+        self,
+    ) -> tuple[list[RankedItem] | None, dict[int, list[RankedItem]], Mapping[str, float]]:
+        """The first candidates of the source and, by position, of slots; and what the user was shown."""
+        request, rules = self._request, self._rules
+        last = request.offset + request.count
+        slots = {at: pin for at, (_, pin) in rules.slots.items() if request.offset < at <= last}
+        if not slots and rules.rotation is None:  # without the tasks of `gather`, which take a while
+            return await self._candidates(request.source, self._filter), {}, {}
+        filters = [self._compiled.pushed_filter(request.own_filter, pin) for pin in slots.values()]
+        asked = [self._candidates(request.source, self._filter)]
+        asked += [self._candidates(pin.source or "", tree) for pin, tree in zip(slots.values(), filters, strict=True)]
+        (first, *of_slots), showings = await asyncio.gather(asyncio.gather(*asked), self._showings())
+        self._made.slots_ignored = any(items is None for items in of_slots)
+        return first, {at: items or [] for at, items in zip(slots, of_slots, strict=True)}, showings
 
     async def _further(self, first: list[RankedItem] | None) -> AsyncGenerator[list[RankedItem]]:
         """Further candidates: of the source, then of the fallbacks, then popular ones where no model answered."""
@@ -196,13 +204,12 @@ class _Making:
     def _left_out(self) -> list[str]:
         return [*self._exclude, *(item.item_id for tier in self._tiers for item in tier)]
 
-    async def _add_facts(self, facts: dict[str, ItemFacts] | None, slots: Mapping[int, list[RankedItem]]) -> None:
-        if facts is not None:
-            ids = {item.item_id for tier in (*self._tiers, *slots.values()) for item in tier}
-            ids.update(item for _, item in self._rules.pins.values())
-            missing = [id_ for id_ in ids if id_ not in facts]
-            request = self._request
-            facts |= await self._using.facts.read(request.scope, request.scenario, missing, request.catalogue_version)
+    async def _facts(self, slots: Mapping[int, list[RankedItem]]) -> Mapping[str, ItemFacts]:
+        """Of all candidates and pins. Use them before anything is awaited."""
+        ids = [item.item_id for tier in (*self._tiers, *slots.values()) for item in tier]
+        ids += [item for _, item in self._rules.pins.values()]
+        request = self._request
+        return await self._using.facts.read(request.scope, request.scenario, ids, request.catalogue_version)
 
     async def _showings(self) -> Mapping[str, float]:
         if self._rules.rotation is None or self._request.showings is None:

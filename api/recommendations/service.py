@@ -173,6 +173,8 @@ class RecommendationService:
             answer = await self._by_scenario.recommend(
                 scope, request, filter_, lambda view: self._query(view, request, filter_, session_at), offset
             )
+            if answer.reason is None:
+                self._fallback.stand_by(scope)
             found = _of_scenario(answer, perf_counter() - started)
             count_answer(
                 "recommend", found.source, perf_counter() - started, None if answer.holdout else found.degraded

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.scenarios.recipe import MAX_FACTOR
-from api.scenarios.rules import HIDDEN, CompiledRecipe, ItemFacts, RulesInForce
+from api.scenarios.recipe import MAX_POSITION
+from api.scenarios.rules import HIDDEN, CompiledRecipe, ItemFacts, RulesInForce, weight_of
 from serving.contracts.messages import RankedItem
 
 PINNED = "Chosen for this place"
@@ -68,7 +68,7 @@ def arrange(
         pinned_as: what `algorithm` says of pinned items that no source has ranked.
     """
     out = _Exclusion(compiled, candidates)
-    stream = _stream(rules, candidates, moment, out)
+    stream = _stream(rules, candidates, moment, out, rules is compiled.always and compiled.is_steady)
     last = offset + count
     pins: dict[int, str] = {}
     for position, (_, id_) in sorted(rules.pins.items()):
@@ -81,14 +81,15 @@ def arrange(
         if position <= last:
             caps.count(pinned)
     ranked = (item for tier in (*candidates.slots.values(), *candidates.tiers) for item in tier) if pins else ()
-    known = {item.item_id: item for item in ranked}
+    known = {item.item_id: item for item in ranked if item.item_id in used}
     at = 0
     for position in range(offset + 1, last + 1):
         if position in pins:
             pinned = pins[position]
             placed.append(known.get(pinned) or RankedItem(pinned, 0.0, pinned_as, PINNED, []))
             continue
-        chosen = _best(candidates.slots.get(position, ()), used, caps, out)
+        slot = candidates.slots.get(position)
+        chosen = None if slot is None else _best(slot, candidates.facts, used, caps, out)
         while chosen is None and at < len(stream):
             item, at = stream[at], at + 1
             if item.item_id not in used:
@@ -100,21 +101,9 @@ def arrange(
             placed.append(chosen)
             used.add(chosen.item_id)
             caps.count(chosen.item_id)
-    shown = {item.item_id for item in placed}
-    return Arrangement(placed, {item: why for item, why in out.reasons.items() if item not in shown})
-
-
-def weight_of(rules: RulesInForce, facts: ItemFacts | None, moment: float, showings: float) -> float:
-    """What an item's score is multiplied by."""
-    weight = 1.0
-    if facts is not None:
-        for index in facts.boosts:
-            weight *= rules.boosts[index]
-        if rules.expression is not None:
-            weight *= min(max(rules.expression.value(facts.readings, moment), 0.0), MAX_FACTOR)
-    if showings and rules.rotation is not None:
-        weight *= (1.0 - rules.rotation.strength) ** showings
-    return weight
+    for item in placed if out.reasons else ():
+        out.reasons.pop(item.item_id, None)
+    return Arrangement(placed, out.reasons)
 
 
 class _Exclusion:
@@ -124,15 +113,18 @@ class _Exclusion:
         self.reasons: dict[str, str] = {}
         self._items = compiled.excluded_items
         self._candidates = candidates
+        self._none_by_id = not (candidates.excluded or compiled.excluded_items or candidates.seen)
 
-    def of(self, id_: str) -> str | None:
+    def of(self, id_: str, facts: ItemFacts | None) -> str | None:
         """Why a candidate is left out; None where it is not."""
+        if facts is not None and facts.open and self._none_by_id:
+            return None
         candidates = self._candidates
         reason = self.of_pin(id_)
         if reason is None and id_ in candidates.seen:
             reason = "seen"
         if reason is None and candidates.filtered and candidates.facts is not None:
-            reason = None if candidates.facts.get(id_, HIDDEN).fits else "filtered by filter"
+            reason = None if (facts or HIDDEN).fits else "filtered by filter"
         if reason is not None:
             self.reasons[id_] = reason
         return reason
@@ -156,28 +148,33 @@ class _CapCounts:
     """How many items of the list have each value of the capped fields."""
 
     def __init__(self, rules: RulesInForce, facts: Mapping[str, ItemFacts] | None) -> None:
-        self._caps = rules.caps if facts is not None else ()
-        self._facts = facts or {}
+        self._most = {index: most for index, _, most in rules.caps}
+        self._names = {index: name for index, name, _ in rules.caps}
+        self._facts = (facts or {}) if rules.caps else {}
         self._counts: dict[tuple[int, Any], int] = {}
 
     def count(self, id_: str) -> None:
-        if self._caps and (facts := self._facts.get(id_)) is not None:
-            for index, _, _ in self._caps:
-                for value in facts.capped[index]:
-                    self._counts[index, value] = self._counts.get((index, value), 0) + 1
+        if (facts := self._facts.get(id_)) is not None:
+            for value in facts.capped:
+                self._counts[value] = self._counts.get(value, 0) + 1
 
     def full(self, id_: str) -> str | None:
         """The field of a cap that has no place for this item."""
-        if self._caps and (facts := self._facts.get(id_)) is not None:
-            for index, name, most in self._caps:
-                for value in facts.capped[index]:
-                    if self._counts.get((index, value), 0) >= most:
-                        return name
+        if (facts := self._facts.get(id_)) is not None:
+            counts, most = self._counts, self._most
+            for value in facts.capped:
+                if value in counts and counts[value] >= most.get(value[0], MAX_POSITION):
+                    return self._names[value[0]]
         return None
 
 
-def _stream(rules: RulesInForce, candidates: ScenarioCandidates, moment: float, out: _Exclusion) -> list[RankedItem]:
-    """The candidates in the order of what they count for, tier by tier, each item once."""
+def _stream(
+    rules: RulesInForce, candidates: ScenarioCandidates, moment: float, out: _Exclusion, steady: bool
+) -> list[RankedItem]:
+    """The candidates in the order of what they count for, tier by tier, each item once.
+
+    steady: whether the weights that lie in the facts are those of these rules.
+    """
     stream: list[RankedItem] = []
     met: set[str] = set()
     facts, showings = candidates.facts or {}, candidates.showings
@@ -187,17 +184,29 @@ def _stream(rules: RulesInForce, candidates: ScenarioCandidates, moment: float, 
             id_ = item.item_id
             if id_ not in met:
                 met.add(id_)
-                if out.of(id_) is None:
-                    weight = weight_of(rules, facts.get(id_), moment, showings.get(id_, 0.0))
+                known = facts.get(id_)
+                if out.of(id_, known) is None:
+                    if steady and known is not None and not showings:
+                        weight = known.weight
+                    else:
+                        weight = weight_of(rules, known, moment, showings.get(id_, 0.0))
                     counted.append((item.score * weight, item))
         counted.sort(key=_first, reverse=True)  # stable
         stream += [item for _, item in counted]
     return stream
 
 
-def _best(items: Sequence[RankedItem], used: set[str], caps: _CapCounts, out: _Exclusion) -> RankedItem | None:
+def _best(
+    items: Sequence[RankedItem],
+    facts: Mapping[str, ItemFacts] | None,
+    used: set[str],
+    caps: _CapCounts,
+    out: _Exclusion,
+) -> RankedItem | None:
+    """The first item of a slot's source that may stand there."""
     for item in items:
-        if item.item_id not in used and out.of(item.item_id) is None and caps.full(item.item_id) is None:
+        id_ = item.item_id
+        if id_ not in used and out.of(id_, (facts or {}).get(id_)) is None and caps.full(id_) is None:
             return item
     return None
 

@@ -48,19 +48,23 @@ class ScenarioFacts:
     async def read(
         self, scope: TenantScope, scenario: LiveScenario, ids: Collection[str], catalogue_version: int
     ) -> Mapping[str, ItemFacts]:
-        """The facts of these items, as of this version of the catalogue or a later one."""
+        """The facts of these items and of others, as of this version of the catalogue or a later one.
+
+        What is returned changes while others read, so it is to be used before anything is awaited.
+        """
         kept = self._of(scope, scenario, catalogue_version)
         if kept.version < catalogue_version:
             await self._renew(scope, kept)
-        version = kept.version
-        found = {id_: facts for id_ in ids if (facts := kept.facts.get(id_)) is not None}
-        if missing := [id_ for id_ in ids if id_ not in found]:
-            read = await self.read_anew(scope, kept.compiled, missing)
-            found |= read
-            if kept.version == version:  # else they may be older than what is kept meanwhile
-                kept.facts.update(read)
-                self._bound(kept)
-        return found
+        version, facts = kept.version, kept.facts
+        missing = [id_ for id_ in ids if id_ not in facts]
+        if not missing:
+            return facts
+        found = {id_: facts[id_] for id_ in ids if id_ in facts}  # some may be dropped while others are read
+        read = await self.read_anew(scope, kept.compiled, missing)
+        if kept.version == version:  # else they may be older than what is kept meanwhile
+            facts.update(read)
+            self._bound(kept)
+        return found | read
 
     async def read_anew(self, scope: TenantScope, compiled: CompiledRecipe, ids: Iterable[str]) -> dict[str, ItemFacts]:
         """The facts of items by any recipe, as of now. Nothing is kept."""

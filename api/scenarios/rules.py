@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from api.scenarios.expression import LinearExpression, field_path, parse_expression, value_at
 from api.scenarios.matching import matches, paths_of
-from api.scenarios.recipe import Cap, Pin, Recipe, Rotation
+from api.scenarios.recipe import MAX_FACTOR, Cap, Pin, Recipe, Rotation
 from api.scenarios.windows import holds_at
 from serving.contracts.filters import And, Filter, Not, Path, parse_filter
 
@@ -26,7 +26,9 @@ class ItemFacts(NamedTuple):
     excluded: bool = False  # matches the filter of the exclusions
     boosts: tuple[int, ...] = ()  # those that it matches, by their index
     readings: tuple[float | None, ...] = ()  # of the expression
-    capped: tuple[tuple[Any, ...], ...] = ()  # per cap the values that count
+    capped: tuple[tuple[int, Any], ...] = ()  # the index of a cap, and a value that counts for it
+    open: bool = False  # no rule on items leaves it out
+    weight: float = 1.0  # where it is the same at every moment: see `CompiledRecipe.is_steady`
 
 
 HIDDEN = ItemFacts(live=False)
@@ -58,6 +60,7 @@ class CompiledRecipe:
     excluded_items: frozenset[str]
     keys: tuple[str, ...]  # of metadata that the rules read, of the outermost object
     always: RulesInForce | None  # what holds, where it is the same at every moment
+    is_steady: bool  # whether what an item's score is multiplied by is so too
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -70,6 +73,7 @@ class CompiledRecipe:
         paths = paths.union(*(paths_of(tree) for tree in (chosen, exclusion, *boosts) if tree is not None))
         rules: tuple[Any, ...] = (recipe, *recipe.boosts, *recipe.pins, *recipe.caps)
         timed = any(rule.windows for rule in rules)
+        moves = timed or any(field.kind == "days" for field in (expression.fields if expression else ()))
         return cls(
             recipe,
             chosen,
@@ -80,6 +84,7 @@ class CompiledRecipe:
             frozenset(recipe.exclusions.items),
             tuple(sorted({path[0] for path in paths})),
             None if timed else _in_force(recipe, expression, None),
+            not moves,
         )
 
     @property
@@ -94,14 +99,20 @@ class CompiledRecipe:
 
     def facts(self, metadata: Mapping[str, Any], *, is_active: bool) -> ItemFacts:
         """What the rules say of an item with this metadata. Of it, `keys` suffice."""
-        return ItemFacts(
+        fits = self.filter is None or matches(self.filter, metadata)
+        excluded = self.exclusion is not None and matches(self.exclusion, metadata)
+        facts = ItemFacts(
             is_active,
-            self.filter is None or matches(self.filter, metadata),
-            self.exclusion is not None and matches(self.exclusion, metadata),
+            fits,
+            excluded,
             tuple(index for index, tree in enumerate(self.boosts) if matches(tree, metadata)),
             () if self.expression is None else self.expression.readings_of(metadata),
-            tuple(_values(value_at(metadata, path)) for path in self.caps),
+            tuple((at, value) for at, path in enumerate(self.caps) for value in _values(value_at(metadata, path))),
+            is_active and fits and not excluded,
         )
+        if self.always is None or not self.is_steady:
+            return facts
+        return facts._replace(weight=weight_of(self.always, facts, 0.0, 0.0))
 
     def pushed_filter(self, own: Filter | None, slot: Pin | None = None) -> Filter | None:
         """The filter that a source gets: the request's own one or the recipe's, and none that is excluded.
@@ -115,6 +126,19 @@ class CompiledRecipe:
             parts.append(Not(self.exclusion))
         trees = tuple(part for part in parts if part is not None)
         return trees[0] if len(trees) == 1 else And(trees) if trees else None
+
+
+def weight_of(rules: RulesInForce, facts: ItemFacts | None, moment: float, showings: float) -> float:
+    """What an item's score is multiplied by. moment: in seconds since the epoch. showings: without a choice."""
+    weight = 1.0
+    if facts is not None:
+        for index in facts.boosts:
+            weight *= rules.boosts[index]
+        if rules.expression is not None:
+            weight *= min(max(rules.expression.value(facts.readings, moment), 0.0), MAX_FACTOR)
+    if showings and rules.rotation is not None:
+        weight *= (1.0 - rules.rotation.strength) ** showings
+    return weight
 
 
 def _in_force(recipe: Recipe, expression: LinearExpression | None, moment: datetime | None) -> RulesInForce:

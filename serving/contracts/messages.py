@@ -135,14 +135,14 @@ class BatchRequest(msgspec.Struct, frozen=True):
     delta: CatalogueDelta | None = None
 
 
-class ScoredItem(msgspec.Struct, frozen=True, rename="camel"):
+class ScoredItem(msgspec.Struct, frozen=True, rename="camel", gc=False):
     """An item of a ranked list. The API sends it to the client as it is, so its JSON names are those of the API."""
 
     item_id: str
     score: float  # in [0, 1]
 
 
-class RankedItem(ScoredItem, frozen=True, rename="camel"):
+class RankedItem(ScoredItem, frozen=True, rename="camel", gc=False):
     """A recommended item with its explanation."""
 
     algorithm: str  # the family that contributed more than half of the score, else the family that was asked

@@ -1,0 +1,220 @@
+"""`make bench-scenarios`: lists by random scenarios against a slow model, and what five rules cost, on the demo.
+
+    python -m tests.benchmarks.scenarios [--users 1000] [--scenarios 20] [--seconds 5] [--rounds 3] [--state FOLDER]
+
+Each user asks by each scenario, some for three pages. Every list must be the one that `slow_list` makes of the same
+rankings, which are read by requests without a scenario. Processor time is that of API, model server and PostgreSQL, for
+the same users with and without a scenario of five rules. JSON is on stdout; exit 1 where a must is not met.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import psycopg
+from rich.console import Console
+
+from api.database.engine import Database
+from api.database.scope import TenantScope
+from api.lists.source import ListSource
+from configs.settings import PathSettings
+from serving.contracts.messages import ALGORITHMS, MAX_COUNT
+from tests.benchmarks.latency.measure import COUNT, RECOMMEND, measure, medians
+from tests.benchmarks.running_demo import RunningDemo, Tenant, running_demo, unique
+from tests.fixtures.random_scenarios import RandomRecipes
+from tests.fixtures.slow_scenarios import slow_list
+
+MUST_RATIO = 1.5
+MAX_RANKED = 500
+"""Of a source for one list: as many as a scenario asks for at most."""
+LISTS = ("popular", "latest")
+FIVE_RULES = {
+    "boosts": [{"filter": {"genres": "Comedy"}, "factor": 1.5}, {"filter": {"year": {"$lt": 1970}}, "factor": 0.5}],
+    "expression": {"$add": [1, {"$multiply": [0.001, {"$number": "year"}]}]},
+    "pins": [{"position": 3, "item": "50"}],
+    "caps": [{"field": "year", "atMost": 2}],
+}
+
+console = Console(stderr=True)
+Ranked = list[tuple[str, float]]
+
+
+@dataclass
+class Rankings:
+    """What the sources have for one user, asked without a scenario: as much of it as a list needs."""
+
+    client: httpx.Client
+    user: str
+    lists: dict[str, Ranked]  # without what the user had
+    conditions: list[Any]  # filters that candidates match
+    gone: list[str]
+    wanted: int = MAX_COUNT
+    read: dict[str, Ranked] = field(default_factory=dict)
+
+    def __getitem__(self, source: str) -> Ranked:
+        if source in self.lists:
+            return self.lists[source]
+        found = self.read.setdefault(source, [])
+        while len(found) < self.wanted and len(found) % MAX_COUNT == 0:
+            body = {
+                "userId": self.user,
+                "count": MAX_COUNT,
+                "algorithm": source,
+                "filter": {"$and": self.conditions},
+                "exclude": [*self.gone, *(item for item, _ in found)],
+            }
+            part = self.client.post(RECOMMEND, json=body).raise_for_status().json()
+            found += [(each["itemId"], each["score"]) for each in part]
+            if not part:
+                break
+        return found
+
+
+class Comparison:
+    """Asks by scenarios, and compares with the slow model."""
+
+    def __init__(self, demo: RunningDemo, tenant: Tenant, client: httpx.Client, random: Random) -> None:
+        self.client, self.random = client, random
+        with psycopg.connect(demo.database_url) as connection:
+            rows = connection.execute(
+                "SELECT id, metadata FROM items WHERE tenant_id = %s AND is_active AND deleted_at IS NULL", [tenant.id]
+            ).fetchall()
+            seen = connection.execute(
+                "SELECT user_id, array_agg(DISTINCT item_id) FROM interactions WHERE tenant_id = %s GROUP BY 1",
+                [tenant.id],
+            ).fetchall()
+        self.items: dict[str, dict[str, Any]] = dict(rows)
+        self.seen: dict[str, set[str]] = {user: set(items) for user, items in seen}
+        self.lists = asyncio.run(whole_lists(demo.database_url, tenant, len(self.items)))
+        self.recipes = RandomRecipes(random, self.items, (*ALGORITHMS, *LISTS))
+        self.compared = 0
+        self.wrong: list[dict[str, Any]] = []
+
+    def ask(self, user: str, scenario: dict[str, Any], pages: int) -> None:
+        """Compare the first pages of a user."""
+        count, gone = self.random.choice([5, 10, 20]), self.random.sample(sorted(self.items), 2)
+        own = self.recipes.some(self.recipes.condition, 0.2)
+        body = {"userId": user, "count": count, "scenario": scenario["id"], "exclude": gone, "filter": own}
+        path, shown = RECOMMEND, list[str]()
+        for _ in range(pages):
+            moments = [datetime.now(UTC)]
+            response = self.client.post(path, json=body).raise_for_status()
+            moments.append(datetime.now(UTC))  # a window may open or close meanwhile
+            got = [each["itemId"] for each in response.json()]
+            left_out = [*gone, *shown]
+            expected = [self.expected(user, scenario, at, count, len(shown), left_out, own) for at in moments]
+            self.compared += 1
+            if got not in expected or "X-Recommendation-Degraded" in response.headers:
+                self.wrong.append({"user": user, "scenario": scenario, "body": body, "got": got, "right": expected[0]})
+            shown += got
+            path = f"{RECOMMEND}/next"
+            body = {"recommendationId": response.headers["X-Recommendation-Id"], "count": count}
+
+    def expected(
+        self, user: str, scenario: dict[str, Any], at: datetime, count: int, first: int, gone: list[str], own: Any
+    ) -> list[str]:
+        exclusions = scenario["exclusions"]
+        conditions = [own if own is not None else scenario["filter"] or {}]
+        conditions += [{"$not": exclusions["filter"]}] if exclusions["filter"] else []
+        seen = self.seen.get(user, set())
+        lists = {name: [pair for pair in ranked if pair[0] not in seen] for name, ranked in self.lists.items()}
+        ranked = Rankings(self.client, user, lists, conditions, [*gone, *exclusions["items"]])
+        found: list[str] = slow_list(scenario, self.items, ranked, at, count, first, gone, own)
+        while len(found) < count and ranked.wanted < MAX_RANKED:
+            ranked.wanted += MAX_COUNT
+            found = slow_list(scenario, self.items, ranked, at, count, first, gone, own)
+        return found
+
+
+async def whole_lists(url: str, tenant: Tenant, count: int) -> dict[str, Ranked]:
+    """Every item of the lists, in order."""
+    database = Database(url, pool_min=1)
+    await database.open()
+    try:
+        source = ListSource(database.pool)
+        return {name: await source.top(TenantScope(tenant.id), name, count) for name in LISTS}
+    finally:
+        await database.close()
+
+
+@contextmanager
+def live_scenario(admin: httpx.Client, recipe: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A live scenario, as it is shown; it is deleted afterwards."""
+    body = {"id": unique("bench"), "name": "benchmark", "status": "live", **recipe}
+    made = admin.post("/api/scenarios", json=body).raise_for_status().json()
+    try:
+        yield made
+    finally:
+        admin.delete(f"/api/scenarios/{made['id']}").raise_for_status()
+
+
+def compare(demo: RunningDemo, admin: httpx.Client, users: int, scenarios: int) -> dict[str, Any]:
+    """How many lists were compared, and the wrong ones."""
+    tenant = demo.tenant()
+    known = demo.users(tenant, users)
+    asking = [*known, *(f"nobody-{number}" for number in range(users - len(known)))]
+    with httpx.Client(base_url=demo.api_url, headers=tenant.headers, timeout=60) as client:
+        comparison = Comparison(demo, tenant, client, Random(15))
+        for number in range(scenarios):
+            with live_scenario(admin, comparison.recipes.recipe()) as scenario:
+                for index, user in enumerate(asking):
+                    comparison.ask(user, scenario, pages=3 if (index + number) % 10 == 0 else 1)
+            console.print(f"scenario {number + 1}: {comparison.compared} lists, {len(comparison.wrong)} wrong")
+    return {"lists": comparison.compared, "wrong": len(comparison.wrong), "first_wrong": comparison.wrong[:1]}
+
+
+def cost(demo: RunningDemo, admin: httpx.Client, clients: int, seconds: float, rounds: int) -> dict[str, Any]:
+    """Processor milliseconds a request without a scenario and with one of five rules, in turns, and their ratio."""
+    tenant = demo.tenant()
+    users = demo.users(tenant, 900)
+    with live_scenario(admin, FIVE_RULES) as scenario:
+        bodies = {
+            name: [json.dumps({"userId": user, "count": COUNT, **more}) for user in users]
+            for name, more in (("plain", {}), ("scenario", {"scenario": scenario["id"]}))
+        }
+        turns = [
+            {name: measure(demo, tenant, each, clients, seconds) for name, each in bodies.items()}
+            for _ in range(rounds)
+        ]
+    found = {name: medians([turn[name] for turn in turns]) for name in bodies}
+    failed = sum(each["errors"] + each["degraded"] for each in found.values())
+    ratio = found["scenario"]["cpu_ms"]["total"] / found["plain"]["cpu_ms"]["total"]
+    return {
+        "clients": clients,
+        **{name: each["cpu_ms"] for name, each in found.items()},
+        "ratio": round(ratio, 3),
+        "must": MUST_RATIO,
+        "failed": failed,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scenarios", description="Compare and measure.")
+    parser.add_argument("--users", type=int, default=1_000)
+    parser.add_argument("--scenarios", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of one round of load")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--state", type=Path, default=PathSettings().root / "bench-latency", help="of the demo; kept")
+    given = parser.parse_args()
+    with running_demo(given.state) as demo, httpx.Client(base_url=demo.api_url, timeout=60) as admin:
+        admin.headers.update(demo.admin())
+        costs = [cost(demo, admin, clients, given.seconds, given.rounds) for clients in (1, 16)]
+        console.print(costs)
+        compared = compare(demo, admin, given.users, given.scenarios)
+    print(json.dumps({**compared, "cost": costs}, indent=2))
+    met = not compared["wrong"] and all(each["ratio"] <= MUST_RATIO and not each["failed"] for each in costs)
+    console.print("all musts are met" if met else "a must is not met")
+    sys.exit(0 if met else 1)
+
+
+if __name__ == "__main__":
+    main()
