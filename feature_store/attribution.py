@@ -12,7 +12,8 @@ def followed_answer_joins(tenant: str, hours: str, event: str) -> str:
     """Joins that give an interaction `FOLLOWED_ANSWER`: the answer that it followed from, or null.
 
     That is the answer which the interaction names, where that showed the item; otherwise the newest one that showed the
-    item to the user within the window before the interaction.
+    item to the user within the window before the interaction. Where it is known what the user saw of an answer
+    (`seen_impressions`), it showed these items and no others.
 
     Args:
         tenant, hours: the tenant's id and the length of the window, as SQL.
@@ -31,6 +32,10 @@ def followed_answer_joins(tenant: str, hours: str, event: str) -> str:
             AND created_at <= {event}.occurred_at
             AND created_at > {event}.occurred_at - {hours} * interval '1 hour'
             AND {event}.item_id = ANY (item_ids)
+            AND (
+                SELECT coalesce(bool_or(seen.item_id = {event}.item_id), true) FROM seen_impressions AS seen
+                WHERE seen.tenant_id = {tenant} AND seen.recommendation_id = impressions.recommendation_id
+            )
         ORDER BY created_at DESC LIMIT 1
     ) AS shown ON true
     """  # noqa: S608 - parts of statements of this code base

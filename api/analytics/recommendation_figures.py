@@ -4,8 +4,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.analytics.intervals import FollowedSums
@@ -29,6 +30,7 @@ class AnswerSelection:
     scenario: str | None = None
     family: str | None = None
     release: str | None = None
+    segment: UUID | None = None  # of users, as of now
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class AnswerFigures:
     interactions: int
     purchases: int
     value: float  # the event weights of the purchases, added up
+    seen: int  # answers of which it is known that something was seen
+    items_seen: int
     items_shown: int
     new_items_shown: int
     distinct_items: int  # of the items shown, those that are in the catalogue now
@@ -46,7 +50,7 @@ class AnswerFigures:
     milliseconds: tuple[float, float] | None  # median and 95th percentile; None where no time was recorded
 
 
-NO_ANSWERS = AnswerFigures(FollowedSums(0, 0, 0, 0, 0, 0), 0, 0, 0.0, 0, 0, 0, 0, None)
+NO_ANSWERS = AnswerFigures(FollowedSums(0, 0, 0, 0, 0, 0), 0, 0, 0.0, 0, 0, 0, 0, 0, 0, None)
 
 
 class AnswerFiguresRepository:
@@ -71,32 +75,51 @@ class AnswerFiguresRepository:
             "scenario": wanted.scenario,
             "family": wanted.family,
             "release": wanted.release,
+            "segment": wanted.segment,
         }
         # The bound is passed as a value. For a subquery the planner would assume that a third of the table matches.
-        counted = (await connection.execute(_COUNTED_UP_TO, {"tenant": self._tenant_id})).scalar_one_or_none()
-        parameters["next_xid"] = counted or "0"
+        parameters["next_xid"] = await self._value(_COUNTED_UP_TO) or "0"
         statement = _statement(wanted)
         used = {name: value for name, value in parameters.items() if f":{name}" in statement}
         rows = (await connection.execute(text(statement), used)).mappings().all()
         return {row["holdout"]: _figures(row) for row in rows}
+
+    async def has_scenario(self, scenario: str) -> bool:
+        """Whether the tenant has this scenario now. One that was deleted may have answers still."""
+        return bool(await self._value(_HAS_SCENARIO, scenario=scenario))
+
+    async def kind_of_segment(self, segment: UUID) -> str | None:
+        """`users` or `items`; None where the tenant has no such segment."""
+        kind: str | None = await self._value(_KIND_OF_SEGMENT, segment=segment)
+        return kind
+
+    async def _value(self, statement: TextClause, **parameters: Any) -> Any:
+        connection = await self._session.connection()
+        return (await connection.execute(statement, {"tenant": self._tenant_id, **parameters})).scalar_one_or_none()
 
 
 def _figures(row: Any) -> AnswerFigures:
     sums = FollowedSums(
         *(int(row[name]) for name in ("users", "shown", "followed", "shown_squared", "followed_squared", "product"))
     )
-    counts = (int(row[name]) for name in ("items_shown", "new_items_shown", "distinct_items", "catalogue_items"))
     times = row["milliseconds"]
     return AnswerFigures(
         sums,
-        int(row["interactions"]),
-        int(row["purchases"]),
-        float(row["value"]),
-        *counts,
-        None if times is None or times[0] is None else (float(times[0]), float(times[1])),
+        interactions=int(row["interactions"]),
+        purchases=int(row["purchases"]),
+        value=float(row["value"]),
+        seen=int(row["seen"]),
+        items_seen=int(row["items_seen"]),
+        items_shown=int(row["items_shown"]),
+        new_items_shown=int(row["new_items_shown"]),
+        distinct_items=int(row["distinct_items"]),
+        catalogue_items=int(row["catalogue_items"]),
+        milliseconds=None if times is None or times[0] is None else (float(times[0]), float(times[1])),
     )
 
 
+_HAS_SCENARIO = text("SELECT EXISTS (SELECT FROM scenarios WHERE tenant_id = :tenant AND id = :scenario)")
+_KIND_OF_SEGMENT = text("SELECT kind FROM segments WHERE tenant_id = :tenant AND id = :segment")
 _ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 _COUNTED_UP_TO = text("SELECT next_xid::text FROM analytics_totals WHERE tenant_id = :tenant")
 
@@ -131,6 +154,13 @@ _LATER = f"""
             WHERE attributions.tenant_id = :tenant AND attributions.interaction_id = event.id
         )
 """
+_IN_SEGMENT = """
+    EXISTS (
+        SELECT FROM segment_users
+        WHERE segment_users.tenant_id = :tenant AND segment_users.segment_id = :segment
+            AND segment_users.user_id = impressions.user_id
+    )
+"""
 
 
 def _statement(wanted: AnswerSelection) -> str:
@@ -139,6 +169,7 @@ def _statement(wanted: AnswerSelection) -> str:
         *(["scenario = :scenario"] if wanted.scenario is not None else []),
         *(["(holdout OR algorithm = :family)"] if wanted.family is not None else []),
         *(["(holdout OR release = :release)"] if wanted.release is not None else []),
+        *([_IN_SEGMENT] if wanted.segment is not None else []),
     ]
     events = [_ATTRIBUTED, _TAIL, *([_LATER] if wanted.window_hours > ATTRIBUTION_HOURS else [])]
     return f"""
@@ -150,16 +181,23 @@ WITH answers AS MATERIALIZED (
         count(*) FILTER (WHERE interaction_type = 'purchase') AS purchases,
         coalesce(sum(weight) FILTER (WHERE interaction_type = 'purchase'), 0) AS value
     FROM ({" UNION ALL ".join(events)}) AS event GROUP BY recommendation_id
+), seen AS (
+    SELECT answers.recommendation_id, count(*) AS items FROM answers
+    JOIN seen_impressions ON seen_impressions.tenant_id = :tenant
+        AND seen_impressions.recommendation_id = answers.recommendation_id
+    GROUP BY answers.recommendation_id
 ), of_users AS (
     SELECT holdout, count(*) AS shown, count(followed.recommendation_id) AS followed,
+        count(seen.recommendation_id) AS seen, coalesce(sum(seen.items), 0) AS items_seen,
         coalesce(sum(interactions), 0) AS interactions, coalesce(sum(purchases), 0) AS purchases,
         coalesce(sum(value), 0) AS value
-    FROM answers LEFT JOIN followed USING (recommendation_id) GROUP BY holdout, user_id
+    FROM answers LEFT JOIN followed USING (recommendation_id) LEFT JOIN seen USING (recommendation_id)
+    GROUP BY holdout, user_id
 ), of_groups AS (
     SELECT holdout, count(*) AS users, sum(shown) AS shown, sum(followed) AS followed,
         sum(shown * shown) AS shown_squared, sum(followed * followed) AS followed_squared,
         sum(shown * followed) AS product, sum(interactions) AS interactions, sum(purchases) AS purchases,
-        sum(value) AS value
+        sum(value) AS value, sum(seen) AS seen, sum(items_seen) AS items_seen
     FROM of_users GROUP BY holdout
 ), of_items AS (
     SELECT holdout, item_id, count(*) AS shown,

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, FastAPI, Query, Request
 
@@ -24,6 +25,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 router = APIRouter(prefix="/api/analytics", tags=["analytics"], lifespan=_lifespan)
 _FORBIDDEN: dict[int | str, dict[str, Any]] = {403: {"description": "Forbidden"}}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {**_FORBIDDEN, 404: {"description": "No such scenario or segment"}}
 
 
 @router.get("/stats", summary="Statistics of the tenant", responses=_FORBIDDEN)
@@ -42,7 +44,7 @@ async def get_data(
     return await service.series(session, admin.scope, period)
 
 
-@router.get("/recommendations", summary="What came of recommendations", responses=_FORBIDDEN)
+@router.get("/recommendations", summary="What came of recommendations", responses=_NOT_FOUND)
 async def get_recommendation_figures(
     admin: CurrentAdmin,
     session: Session,
@@ -51,6 +53,7 @@ async def get_recommendation_figures(
     scenario: Annotated[PlainText | None, Query(description="Only answers of this scenario")] = None,
     family: Annotated[FilteredFamily | None, Query(description="Only answers of this family")] = None,
     release: Annotated[PlainText | None, Query(description="Only answers of this release")] = None,
+    segment: Annotated[UUID | None, Query(description="Only answers to users who are in this segment now")] = None,
     window_hours: Annotated[
         WindowHours, Query(alias="windowHours", description="Within which an interaction follows from an answer")
     ] = 24,
@@ -62,5 +65,5 @@ async def get_recommendation_figures(
     user the item. `family` and `release` leave the holdout as it is, since no model answers it. Where the figures take
     too long the answer is 503: ask for a shorter period.
     """
-    wanted = AnswerFilter(period, window_hours, scenario, family, release)
+    wanted = AnswerFilter(period, window_hours, scenario, family, release, segment)
     return await service.recommendation_figures(session, admin.scope, wanted, request.app.state.counting_turns)

@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, JsonValue
 
 from api.http.schemas import Schema
 
@@ -59,10 +59,12 @@ class Day(Schema):
     )
 
 
-_EXAMPLE_GROUP = {
+_EXAMPLE_GROUP: dict[str, JsonValue] = {
     "users": 1180,
     "shown": 5200,
     "itemsShown": 52000,
+    "seen": 4100,
+    "itemsSeen": 19800,
     "followed": 780,
     "rate": {"value": 0.15, "low": 0.1385, "high": 0.1623},
     "interactions": 940,
@@ -95,6 +97,8 @@ class GroupFigures(Schema):
     users: int = Field(description="Users who were shown an answer")
     shown: int = Field(description="Answers that were shown")
     items_shown: int = Field(description="Items in these answers")
+    seen: int = Field(description="Of these answers, those of which `POST /api/v1/impressions` said what was seen")
+    items_seen: int = Field(description="Items in these answers that were seen")
     followed: int = Field(description="Answers that an interaction followed from")
     rate: EstimatedRate | None = Field(description="`followed` of `shown`; null where nothing was shown")
     interactions: int = Field(description="Interactions that followed from these answers")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from psycopg.errors import QueryCanceled
 from sqlalchemy.exc import DBAPIError
@@ -28,7 +29,7 @@ from api.analytics.schemas import (
 )
 from api.analytics.turns import CountingTurns
 from api.database.scope import TenantScope
-from api.http.problems import Unavailable
+from api.http.problems import Invalid, NotFound, Unavailable
 
 DAYS: dict[Period, int] = {"7d": 7, "30d": 30, "90d": 90}
 ACCURACY_DIGITS = 4
@@ -44,6 +45,7 @@ class AnswerFilter:
     scenario: str | None = None
     family: str | None = None
     release: str | None = None
+    segment: UUID | None = None
 
 
 async def stats(session: AsyncSession, scope: TenantScope) -> Stats:
@@ -83,18 +85,33 @@ async def series(session: AsyncSession, scope: TenantScope, period: Period) -> l
 async def recommendation_figures(
     session: AsyncSession, scope: TenantScope, wanted: AnswerFilter, turns: CountingTurns
 ) -> RecommendationFigures:
-    """What came of the period's answers. Raises Unavailable where counting, or waiting for it, takes too long."""
+    """What came of the period's answers.
+
+    Raises NotFound for a scenario or a segment that the tenant has not, Invalid for a segment of items, and Unavailable
+    where counting, or waiting for it, takes too long.
+    """
     first = _today() - timedelta(days=DAYS[wanted.period] - 1)
-    selection = AnswerSelection(first, wanted.window_hours, wanted.scenario, wanted.family, wanted.release)
+    selection = AnswerSelection(
+        first, wanted.window_hours, wanted.scenario, wanted.family, wanted.release, wanted.segment
+    )
+    repository = AnswerFiguresRepository(session, scope)
     try:
         async with turns.turn(scope):
-            groups = await AnswerFiguresRepository(session, scope).figures(selection)
+            groups = await repository.figures(selection)
     except DBAPIError as error:
         if isinstance(error.orig, QueryCanceled):
             raise Unavailable(
                 f"Counting takes longer than {STATEMENT_SECONDS:.0f} seconds: ask for a shorter period or window"
             ) from error
         raise
+    if wanted.segment is not None:
+        kind = await repository.kind_of_segment(wanted.segment)
+        if kind is None:
+            raise NotFound("There is no such segment")
+        if kind != "users":
+            raise Invalid.field("segment", "is one of items; figures are of users")
+    if wanted.scenario is not None and not groups and not await repository.has_scenario(wanted.scenario):
+        raise NotFound("There is no such scenario")
     treated, held_out = groups.get(False, NO_ANSWERS), groups.get(True, NO_ANSWERS)
     rate, other = followed_rate(treated.sums), followed_rate(held_out.sums)
     return RecommendationFigures(
@@ -111,6 +128,8 @@ def _group(found: AnswerFigures, rate: RateInterval | None) -> dict[str, Any]:
         "users": found.sums.users,
         "shown": found.sums.shown,
         "items_shown": shown,
+        "seen": found.seen,
+        "items_seen": found.items_seen,
         "followed": found.sums.followed,
         "rate": None if rate is None else _estimated(rate),
         "interactions": found.interactions,

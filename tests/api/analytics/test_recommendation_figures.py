@@ -89,6 +89,8 @@ def test_figures_are_those_worked_out_by_hand(
         "users": 2,
         "shown": 4,
         "itemsShown": 6,
+        "seen": 0,
+        "itemsSeen": 0,
         "followed": 3,
         # ann follows 2 of 2, bob 1 of 2: the variance of 0.75 is 2 * (0.5^2 + 0.5^2) / 4^2 = 1 / 16, that of three
         # independent answers.
@@ -104,7 +106,7 @@ def test_figures_are_those_worked_out_by_hand(
     holdout, difference = found.pop("holdout"), found.pop("difference")
     assert found == {**rounded(treated), "windowHours": 24}
     assert holdout == {
-        **{"users": 1, "shown": 2, "itemsShown": 2, "followed": 1},
+        **{"users": 1, "shown": 2, "itemsShown": 2, "seen": 0, "itemsSeen": 0, "followed": 1},
         "rate": {"value": 0.5, "low": 0.054621, "high": 0.945379},  # as of one independent answer
         **{"interactions": 1, "purchases": 1, "value": 1.0, "coverage": 0.5, "newItems": 0.5},
         "latencyMs": {"p50": 5.0, "p95": 5.0},
@@ -126,15 +128,57 @@ def rounded(found: dict[str, Any]) -> dict[str, Any]:
 def test_a_filter_selects_answers_and_leaves_the_holdout_to_its_own(traffic: Backend, admin: TestClient) -> None:
     for query, shown, followed, held_out in (
         ({"scenario": "home"}, 1, 1, 0),
-        ({"scenario": "none"}, 0, 0, 0),
         ({"family": "collaborative"}, 1, 1, 2),
         ({"family": "hybrid", "release": "r1"}, 2, 2, 2),
         ({"release": "r2"}, 1, 0, 2),
     ):
         found = figures(admin, **query)
         assert (found["shown"], found["followed"], found["holdout"]["shown"]) == (shown, followed, held_out), query
-    nothing = figures(admin, scenario="none")
+    traffic.sql("INSERT INTO scenarios VALUES (%s, 'idle', 'Idle', 'draft', 1)", [traffic.tenant_id])
+    nothing = figures(admin, scenario="idle")
     assert (nothing["rate"], nothing["difference"], nothing["newItems"], nothing["coverage"]) == (None, None, None, 0)
+
+
+def test_a_segment_selects_its_users_and_what_the_tenant_has_not_is_not_found(
+    traffic: Backend, admin: TestClient, tenants: Any
+) -> None:
+    tenants.create("other")
+    segments = {}
+    for tenant, kind in ((traffic.tenant_id, "users"), (traffic.tenant_id, "items"), ("other", "users")):
+        ((segments[tenant, kind],),) = traffic.sql(
+            "INSERT INTO segments (tenant_id, name, kind) VALUES (%s, 'some', %s) RETURNING id::text", [tenant, kind]
+        )
+    ours = segments[traffic.tenant_id, "users"]
+    traffic.sql("INSERT INTO users (tenant_id, id) VALUES (%s, 'bob'), (%s, 'cid')", [traffic.tenant_id] * 2)
+    for user in ("bob", "cid"):
+        traffic.sql("INSERT INTO segment_users VALUES (%s, %s, %s)", [traffic.tenant_id, ours, user])
+    found = figures(admin, segment=ours)
+    assert (found["users"], found["shown"], found["followed"], found["holdout"]["shown"]) == (1, 2, 1, 2)
+    for query, status in (
+        ({"segment": segments["other", "users"]}, 404),
+        ({"segment": segments[traffic.tenant_id, "items"]}, 400),
+        ({"scenario": "none"}, 404),
+    ):
+        assert admin.get("/api/analytics/recommendations", params=query).status_code == status, query
+
+
+@pytest.mark.parametrize("counted", [False, True], ids=["by-nobody", "by-the-pipeline"])
+def test_where_it_is_known_what_was_seen_the_rest_was_not_shown(
+    backend: Backend, admin: TestClient, roll_up: Callable[[], Any], counted: bool
+) -> None:
+    older, newer = show(backend, "ann", ["a", "b"], 5), show(backend, "ann", ["a", "b"], 4)
+    backend.sql("INSERT INTO seen_impressions VALUES (%s, %s, 'b', 1)", [backend.tenant_id, newer])
+    act(backend, "ann", "a", "click", 3)  # of the newer answer ann saw `b` alone
+    if counted:
+        roll_up()
+    found = figures(admin)
+    assert (found["shown"], found["seen"], found["itemsSeen"], found["followed"]) == (2, 1, 1, 1)
+    act(backend, "ann", "b", "click", 2)
+    act(backend, "ann", "a", "click", 2, named=newer)  # what an interaction says itself holds
+    assert figures(admin)["followed"] == 2
+    roll_up()
+    attributed = backend.sql("SELECT recommendation_id, count(*) FROM attributions GROUP BY 1")
+    assert dict(attributed) == {older: 1, newer: 2}
 
 
 def test_only_an_administrator_gets_them_and_only_of_its_tenant(
