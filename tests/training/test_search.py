@@ -126,15 +126,16 @@ def searched(figures: np.ndarray) -> StudyResult:
 
 def test_the_luckiest_of_many_equal_trials_is_not_shown_better_and_a_better_one_is() -> None:
     shown, by_its_own_queries, better = 0, 0, 0
-    for seed in range(40):
+    for seed in range(16):
         rng = np.random.default_rng(seed)
-        figures = rng.random(300) + rng.normal(0, 0.1, (40, 300))
+        figures = rng.random(100) + rng.normal(0, 0.1, (200, 100))
         lucky = searched(figures)
         shown += lucky.shown_better
         by_its_own_queries += (paired_difference(figures[lucky.best], figures[0]).low or 0) > 0
-        figures[7] += 0.04
-        better += searched(figures).shown_better
-    assert by_its_own_queries >= 20
-    assert shown <= 3  # a search that finds nothing is right in 97.5 %
-    assert better >= 38
-    assert "not shown better" in lucky.summary() and searched(figures).summary().startswith("better than")
+        raised = figures.copy()
+        raised[7] += 0.06
+        better += searched(raised).shown_better
+    assert by_its_own_queries >= 4
+    assert shown <= 1  # 2.5 % of searches that have nothing to find
+    assert better >= 14
+    assert "not shown better" in lucky.summary() and searched(raised).summary().startswith("better than")
