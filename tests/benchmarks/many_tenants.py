@@ -39,7 +39,7 @@ from tests.fixtures.dagster_http import DagsterClient
 from tests.fixtures.platform import ROOT, answers, free_ports, wait_until
 from tests.fixtures.postgres import running_postgres
 
-RUNS = 2
+RUNS = 1
 ASKED = 5
 console = Console(stderr=True)
 
