@@ -39,11 +39,13 @@ from api.idempotency.middleware import Idempotency
 from api.idempotency.service import expiring
 from api.keys.directory import KeyDirectory
 from api.metering.meter import Meter
+from api.retention.service import deleting_expired_rows
 from api.tenants.leftovers import sweeping
 from api.users.passwords import Passwords
 from configs.database import LimitsOfRequests
 from configs.journal import JournalSettings
 from configs.mail import MailSettings
+from configs.retention import RetentionSettings
 from configs.settings import (
     ApiSettings,
     AuthSettings,
@@ -94,6 +96,7 @@ class Configuration:
     journal: JournalSettings = field(default_factory=JournalSettings)
     mail: MailSettings = field(default_factory=MailSettings)
     spans: SpanSettings = field(default_factory=SpanSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
 
 def create_app(configuration: Configuration | None = None) -> FastAPI:
@@ -134,6 +137,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
             for running in (
                 *(tokens.keys.watching(), keys.running(), meter.running()),
                 *(expiring(database.pool), sweeping(database)),
+                deleting_expired_rows(database.pool, configuration.retention),
             ):
                 await stack.enter_async_context(running)
             yield

@@ -20,7 +20,6 @@ from api.http.outgoing import OutgoingClient, OutgoingFailedError, OutgoingRefus
 from configs.mail import MailSettings
 
 POLL_SECONDS = 5.0
-EXPIRY_SECONDS = 3_600.0
 SUCCESS = range(200, 300)
 
 log = structlog.get_logger(__name__)
@@ -36,11 +35,8 @@ class AlertDelivery:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Inside the block, due alerts are delivered every `POLL_SECONDS`, and old ones deleted."""
-        async with (
-            PeriodicTask("alerts", self.deliver_due, POLL_SECONDS, expected=UNREACHABLE),
-            PeriodicTask("expiry of alerts", self._alerts.delete_expired, EXPIRY_SECONDS, expected=UNREACHABLE),
-        ):
+        """Inside the block, due alerts are delivered every `POLL_SECONDS`."""
+        async with PeriodicTask("alerts", self.deliver_due, POLL_SECONDS, expected=UNREACHABLE):
             yield
 
     async def deliver_due(self) -> int:

@@ -16,8 +16,6 @@ AT_ONCE = 20
 PER_TENANT = 4
 """How many of them may be of one tenant, whose slow webhook then holds up few others."""
 GIVE_UP_AFTER = "24 hours"
-RETENTION = "30 days"
-DELETED_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True)
@@ -73,16 +71,6 @@ class AlertRepository:
                 event = AuditEvent("alert.failed", alert.scope.tenant_id, "tenant", detail)
                 await AuditTrail(connection, alert.scope).add(event, SERVICE)
         return given_up
-
-    async def delete_expired(self) -> int:
-        """Delete alerts that are older than `RETENTION`, and return how many there were."""
-        deleted = 0
-        while True:
-            async with self._pool.connection() as connection:
-                cursor = await connection.execute(_DELETE_EXPIRED)
-            deleted += cursor.rowcount
-            if cursor.rowcount < DELETED_AT_ONCE:
-                return deleted
 
 
 def _due(
@@ -149,11 +137,4 @@ UPDATE alerts SET
     END
 WHERE tenant_id = %(tenant)s AND id = %(id)s AND finished_at IS NULL
 RETURNING error IS NOT NULL AND finished_at IS NOT NULL
-"""  # noqa: S608 - constants of this module
-
-_DELETE_EXPIRED = f"""
-DELETE FROM alerts WHERE (tenant_id, id) IN (
-    SELECT tenant_id, id FROM alerts WHERE created_at < now() - interval '{RETENTION}' LIMIT {DELETED_AT_ONCE}
-    FOR UPDATE SKIP LOCKED
-)
 """  # noqa: S608 - constants of this module

@@ -96,13 +96,14 @@ _ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
 _ROLLED_UP = text(
     """
     SELECT coalesce(totals.next_xid, '0')::text AS next_xid, coalesce(totals.users, 0) AS users,
-        catalogue.live_items AS items, coalesce(totals.shown, 0) AS shown,
+        catalogue.live_items AS items, coalesce(totals.shown, 0) + coalesce(expired.shown, 0) AS shown,
         coalesce(totals.interactions, 0) AS interactions,
-        (
+        coalesce(expired.generated, 0) + (
             SELECT coalesce(sum(recommendations_written), 0)::bigint FROM generation_jobs
             WHERE generation_jobs.tenant_id = :tenant
         ) AS generated
     FROM catalogues AS catalogue LEFT JOIN analytics_totals AS totals ON totals.tenant_id = catalogue.tenant_id
+    LEFT JOIN expired_counts AS expired ON expired.tenant_id = catalogue.tenant_id
     WHERE catalogue.tenant_id = :tenant
     """
 )

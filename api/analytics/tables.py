@@ -34,6 +34,16 @@ class AnalyticsTotals(Table, table=True):
     shown: int = _count()
 
 
+class ExpiredCounts(Table, table=True):
+    """What totals count of rows that were deleted because of their age. A count made anew leaves it as it is."""
+
+    __tablename__ = "expired_counts"
+
+    tenant_id: str = _tenant()
+    shown: int = _count()
+    generated: int = _count()
+
+
 class AnalyticsDay(Table, table=True):
     """The same counts for one day in UTC: the event's day for interactions, the answer's day for impressions."""
 

@@ -11,15 +11,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.audit.references import ANONYMOUS, ERASED, TargetKind, actor_of, user_reference
 from api.audit.tables import AuditRow
-from api.database.engine import Connection, Pool
+from api.database.engine import Connection
 from api.database.erasure_lock import ERASE_ALONE_IN_TENANT, NO_ERASURE_IN_TENANT
 from api.database.origin import Origin
 from api.database.scope import TenantScope
 
 ROWS_PER_HOUR = 20
 """Logins, and failures to log in, of one user and hour that are rows. One more row counts the rest of that hour."""
-RETENTION = "13 months"
-DELETED_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,17 +148,6 @@ class AuditRepository:
         return (await self._session.exec(statement)).all(), total
 
 
-async def delete_expired_entries(pool: Pool) -> int:
-    """Delete the entries of all tenants that are older than `RETENTION`, and return how many there were."""
-    deleted = 0
-    while True:
-        async with pool.connection() as connection:
-            cursor = await connection.execute(_DELETE_EXPIRED)
-        deleted += cursor.rowcount
-        if cursor.rowcount < DELETED_AT_ONCE:
-            return deleted
-
-
 _LOCK_FAILURES = "SELECT pg_advisory_xact_lock(hashtextextended('failed logins/' || %(tenant)s, 0))"
 
 _IS_THERE = "EXISTS (SELECT FROM users WHERE tenant_id = %(tenant)s AND id = CAST({user} AS text))"
@@ -219,10 +206,3 @@ WHERE tenant_id = %(tenant)s AND target_kind = 'key' AND EXISTS (
     WHERE detail ->> 'name' = word OR (length(word) >= 6 AND position(lower(word) IN lower(detail ->> 'name')) > 0)
 )
 """
-
-_DELETE_EXPIRED = f"""
-DELETE FROM audit_entries WHERE (tenant_id, id) IN (
-    SELECT tenant_id, id FROM audit_entries WHERE at < now() - interval '{RETENTION}' LIMIT {DELETED_AT_ONCE}
-    FOR UPDATE SKIP LOCKED
-)
-"""  # noqa: S608 - constants of this module

@@ -4,37 +4,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import structlog
 from fastapi import APIRouter, FastAPI, Query
 from pydantic import StringConstraints
 
 from api.audit import service
 from api.audit.failures import LoginFailures
-from api.audit.repository import AuditFilter, delete_expired_entries
+from api.audit.repository import AuditFilter
 from api.audit.schemas import AuditRecord
-from api.background import PeriodicTask
-from api.database.engine import UNREACHABLE
 from api.database.session import Session
 from api.http.origin import RequestOrigin
 from api.http.principal import CurrentAdmin
 from api.http.schemas import Page, Paging, PlainText, QueryInstant
 
-EXPIRY_SECONDS = 3_600.0
-
-log = structlog.get_logger(__name__)
-
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async def expire() -> None:
-        log.debug("audit entries expired", count=await delete_expired_entries(app.state.database.pool))
-
     app.state.origin = RequestOrigin(app.state.client_address)
     app.state.login_failures = LoginFailures(app.state.database.pool)
-    async with (
-        app.state.login_failures.running(),
-        PeriodicTask("expiry of audit entries", expire, EXPIRY_SECONDS, expected=UNREACHABLE, starts_with_pause=False),
-    ):
+    async with app.state.login_failures.running():
         yield
 
 
@@ -58,7 +45,8 @@ async def list_audit_trail(
     to: Annotated[QueryInstant | None, Query(description="Entries before this time")] = None,
 ) -> Page[AuditRecord]:
     """Logins and failures, API keys, users and roles, plans, caps, settings, segments, erasures and promotions, newest
-    first. Entries are kept for 13 months. Of an erased user, `actor`, `target` and `ip` are `erased`."""
+    first. Entries are kept for 13 months, unless the operator sets another time. Of an erased user, `actor`, `target`
+    and `ip` are `erased`."""
     wanted = AuditFilter(action, actor, from_, to)
     data, total = await service.list_entries(session, admin.scope, wanted, paging)
     return Page(data=data, total=total, page=paging.page, page_size=paging.page_size)

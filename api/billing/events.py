@@ -27,8 +27,6 @@ from api.http.problems import Invalid, Problem
 TOLERANCE_SECONDS = 300
 RELEVANT_TYPES = ("checkout.session.", "customer.subscription.", "invoice.")
 """Prefixes of the event types that may change a subscription."""
-RETENTION_DAYS = 90
-"""How long a handled event is stored. Stripe does not resend events after a month."""
 MAX_RETRY = timedelta(hours=1)
 """The longest pause between two attempts to handle an event."""
 
@@ -104,12 +102,6 @@ async def handle_pending(database: Database, gateway: Gateway) -> int:
             break  # Stripe may be unavailable, and then the other events would fail too
         handled += 1
     return handled
-
-
-async def delete_old_events(database: Database) -> None:
-    """Delete events that were handled more than RETENTION_DAYS ago."""
-    async with transaction(database) as session:
-        await (await session.connection()).execute(_DELETE_OLD, {"days": RETENTION_DAYS})
 
 
 async def handle(database: Database, gateway: Gateway, event: WebhookEvent) -> None:
@@ -199,5 +191,3 @@ RETURNING id, type, created, payload
 _MARK = text("UPDATE stripe_events SET handled_at = now(), tenant_id = :tenant, error = NULL WHERE id = :id")
 
 _FAILED = "UPDATE stripe_events SET error = left(%(error)s, 500) WHERE id = %(id)s"
-
-_DELETE_OLD = text("DELETE FROM stripe_events WHERE handled_at < now() - make_interval(days => :days)")

@@ -5,14 +5,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from api.background import PeriodicTask
 from api.billing.dunning import note_ended_grace_periods
-from api.billing.events import delete_old_events, handle_pending
+from api.billing.events import handle_pending
 from api.billing.gateway import Gateway
 from api.billing.overage import report_overage
 from api.billing.problems import StripeUnavailable
 from api.database.engine import UNREACHABLE, Database
 from configs.settings import BillingSettings
-
-CLEANUP_SECONDS = 3_600.0
 
 
 @asynccontextmanager
@@ -28,7 +26,6 @@ async def billing(database: Database, settings: BillingSettings) -> AsyncIterato
                 PeriodicTask(name, work, seconds, expected=expected, starts_with_pause=False)
             )
 
-        await every(CLEANUP_SECONDS, "deletion of handled events", lambda: delete_old_events(database))
         await every(settings.poll_seconds, "end of grace periods", lambda: note_ended_grace_periods(database))
         if gateway.configured:
             await every(settings.poll_seconds, "Stripe events", lambda: handle_pending(database, gateway))

@@ -59,6 +59,7 @@ class StripeEvent(Table, table=True):
     __table_args__ = (
         Index("stripe_events_unhandled_idx", "received_at", postgresql_where=text("handled_at IS NULL")),
         Index("stripe_events_tenant_id_idx", "tenant_id"),
+        Index("stripe_events_handled_idx", "handled_at"),
     )
 
     id: str = text_column(primary_key=True)

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.database.engine import Pool
+from api.database.parts import delete_in_parts
 from api.database.scope import TenantScope
 
 LIFETIME = "24 hours"
@@ -100,7 +101,7 @@ async def delete_expired(pool: Pool) -> int:
     """Delete the records of all tenants that are older than a day, and return how many there were."""
     async with pool.connection() as connection:
         await connection.execute(_DELETE_VOID_CLAIMS)
-        return (await connection.execute(_DELETE_EXPIRED)).rowcount
+    return await delete_in_parts(pool, _DELETE_EXPIRED)
 
 
 # Another transaction may commit a record between the snapshot of this statement and its lock. `_ADD` finds out then.
@@ -141,7 +142,12 @@ _ADD = text(
     """  # noqa: S608 - a constant of this module
 )
 
-_DELETE_EXPIRED = f"DELETE FROM idempotency_records WHERE created_at <= now() - interval '{LIFETIME}'"  # noqa: S608 - a constant
+_DELETE_EXPIRED = f"""
+DELETE FROM idempotency_records WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM idempotency_records WHERE created_at <= now() - interval '{LIFETIME}'
+    LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+))
+"""  # noqa: S608 - a constant of this module
 
 _DELETE_OF_USER = text(
     "DELETE FROM idempotency_records WHERE tenant_id = :tenant AND (user_id = :user OR position(:mention IN body) > 0)"

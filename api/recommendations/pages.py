@@ -15,6 +15,7 @@ import psycopg
 
 from api.background import PeriodicTask
 from api.database.engine import UNREACHABLE, Pool
+from api.database.parts import delete_in_parts
 from api.database.scope import TenantScope
 from api.http.families import requested_families
 from api.recommendations.bodies import ContextBody, RecommendBody, ScenarioRecommendBody, named_field
@@ -139,11 +140,9 @@ def expiring_pages(pool: Pool) -> PeriodicTask:
     )
 
 
-async def delete_old_pages(pool: Pool) -> None:
-    deleted = _DELETED_AT_ONCE
-    while deleted == _DELETED_AT_ONCE:
-        async with pool.connection() as connection:
-            deleted = (await connection.execute(_DELETE_OLD)).rowcount
+async def delete_old_pages(pool: Pool) -> int:
+    """Delete the rows of all tenants that are too old for a page, and return how many there were."""
+    return await delete_in_parts(pool, _DELETE_OLD)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -179,11 +178,10 @@ CROSS JOIN LATERAL (
 """  # noqa: S608 - a constant of this module
 
 _EXPIRY_SECONDS = 60.0
-_DELETED_AT_ONCE = 10_000
 # Twice the lifetime: the clocks of the API's processes and of the database need not agree.
 _DELETE_OLD = f"""
 DELETE FROM recommendation_pages WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM recommendation_pages WHERE created_at < now() - 2 * interval '{SEQUENCE_LIFETIME}'
-    LIMIT {_DELETED_AT_ONCE}
+    LIMIT %(rows)s FOR UPDATE SKIP LOCKED
 ))
 """  # noqa: S608 - constants of this module

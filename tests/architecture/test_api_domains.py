@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "front_page": {"metering", "recommendations"},
     "recommendations": {"erasure", "items", "lists", "metering", "scenarios", "tenants"},
     "scenarios": {"audit", "idempotency", "tenants"},
+    "retention": set(),
     "records": {"items", "metering", "recommendations"},
     "graphql": {"idempotency", "interactions", "metering", "recommendations"},
 }

@@ -20,9 +20,11 @@ from api.database.engine import Database
 from api.database.scope import TenantScope
 from api.database.session import transaction
 from api.http.outgoing import OutgoingClient
+from api.retention.repository import delete_expired_rows
 from api.settings.service import replace_settings
 from api.tenants.service import create_tenant
 from configs.mail import MailSettings
+from configs.retention import RetentionSettings
 from configs.settings import DatabaseSettings
 from configs.tenant_pipeline import TenantPipeline
 from feature_store import alert_sinks
@@ -240,7 +242,7 @@ async def test_alerts_are_bounded_in_number_in_length_and_in_age(place: Place, m
     assert len(json.dumps(row["facts"])) < MAX_FACTS + 100
     assert {len(row["subject"]) for row in place.sql("SELECT subject FROM alerts")} == {22, 200}
     place.sql("UPDATE alerts SET created_at = now() - interval '31 days'")
-    assert await AlertRepository(place.database.pool).delete_expired() == 3
+    assert (await delete_expired_rows(place.database.pool, RetentionSettings()))["alerts"] == 3
 
 
 async def test_a_deleted_tenant_gets_none(place: Place) -> None:

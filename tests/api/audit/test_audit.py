@@ -2,7 +2,6 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.audit.failures import LoginFailures
-from api.audit.repository import ROWS_PER_HOUR, delete_expired_entries
+from api.audit.repository import ROWS_PER_HOUR
 from api.billing.repository import BillingRepository, Change
 from api.database.engine import Database
 from api.database.erasure_lock import NO_ERASURE_IN_TENANT
@@ -315,27 +314,6 @@ def test_an_erasure_waits_for_who_is_writing_an_entry_and_erases_it(portal: Port
         assert erasing.result().status_code == 204
     assert tables_with(portal.tenants.url, "gone-1") == {"tombstones"}
     assert [(entry["actor"], entry["ip"]) for entry in trail(portal, admin, action="key.late")] == [("erased",) * 2]
-
-
-def test_entries_are_kept_for_thirteen_months(portal: Portal) -> None:
-    admin = portal.admin()
-    before = len(trail(portal, admin))
-    insert = "INSERT INTO audit_entries (tenant_id, actor, action, at) VALUES ('acme', 'service', 'key.old', now() - "
-    for age in ("interval '12 months 27 days'", "interval '13 months 1 hour'"):
-        portal.sql(f"{insert}{age})")
-
-    async def expire() -> int:
-        database = Database(portal.tenants.url, pool_min=1)
-        await database.open()
-        try:
-            return await delete_expired_entries(database.pool)
-        finally:
-            await database.close()
-
-    asyncio.run(expire())
-    entries = trail(portal, admin)
-    assert len(entries) == before + 1
-    assert datetime.now(UTC) - datetime.fromisoformat(entries[-1]["at"]) < timedelta(days=400)
 
 
 def test_a_release_promotes_the_versions_that_did_not_serve_before(portal: Portal) -> None:

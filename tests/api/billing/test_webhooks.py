@@ -12,9 +12,11 @@ import pytest
 from pydantic import SecretStr
 
 from api.app import create_app
-from api.billing.events import delete_old_events, handle_pending
+from api.billing.events import handle_pending
 from api.billing.gateway import Gateway
 from api.database.engine import Database
+from api.retention.repository import delete_expired_rows
+from configs.retention import RetentionSettings
 from configs.settings import BillingSettings, LimitSettings
 from tests.fixtures.desk import BILLING_PATH, HOOK, Desk, Shop
 from tests.fixtures.live import api_process, served
@@ -360,5 +362,5 @@ def test_what_was_handled_long_ago_is_forgotten(desk: Desk) -> None:
     assert send(desk, *signed(event("evt_old", "charge.updated"))).status_code == 200
     assert send(desk, *signed(event("evt_new", "charge.updated"))).status_code == 200
     desk.sql("UPDATE stripe_events SET handled_at = now() - interval '91 days' WHERE id = 'evt_old'")
-    asyncio.run(in_process(desk, lambda database, _: delete_old_events(database)))
+    asyncio.run(in_process(desk, lambda database, _: delete_expired_rows(database.pool, RetentionSettings())))
     assert (stored(desk, "evt_old"), stored(desk, "evt_new") is not None) == (None, True)

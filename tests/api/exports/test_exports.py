@@ -18,7 +18,7 @@ USER = "erasmus-7f3a"
 WITHOUT_PEOPLE = {
     *("tenants", "api_keys", "items", "catalogues", "generation_jobs", "release_models", "daily_accuracy"),
     "alerts",
-    *("analytics_days", "analytics_totals", "usage_cycles", "usage_flushes", "plan_periods"),
+    *("analytics_days", "analytics_totals", "expired_counts", "usage_cycles", "usage_flushes", "plan_periods"),
     *("subscriptions", "billing_settings", "overage_charges", "stripe_events"),
     *("adopted_cluster", "idempotency_claims"),
     *("item_lists", "segments", "scenarios", "scenario_versions"),
