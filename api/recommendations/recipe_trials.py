@@ -120,7 +120,8 @@ class _Trial:
         shown = {item.item_id for item in made.items}
         pins = [RankedItem(item, 0.0, "", "", []) for _, item in rules.pins.values()]
         others = [item for item in (*source.items, *pins) if item.item_id not in shown]
-        facts = await self.lists.facts.read_anew(self.scope, compiled, [item.item_id for item in others])
+        ids = [item.item_id for item in others]
+        facts = await self.lists.facts.read(self.scope, asked.scenario, ids, asked.catalogue_version)
         candidates = ScenarioCandidates(
             [others], facts=facts, seen=frozenset(asked.seen()), filtered=compiled.filter is not None
         )

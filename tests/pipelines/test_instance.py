@@ -20,11 +20,12 @@ def test_a_tenant_has_one_training_at_a_time_a_generation_its_own_place_and_noth
         limits = instance.get_concurrency_config().run_queue_config
         assert limits is not None
         trainings = max(1, (os.cpu_count() or 2) // 2)
-        assert limits.max_concurrent_runs == trainings + 3
+        assert limits.max_concurrent_runs == trainings + 4
         assert limits.tag_concurrency_limits == [
             {"key": TENANT_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1},
             {"key": "recommendai/work", "value": "training", "limit": trainings},
             {"key": "recommendai/work", "value": "generation", "limit": 1},
+            {"key": "recommendai/work", "value": "exports", "limit": 1},
             {"key": "recommendai/work", "value": "search", "limit": trainings},
         ]
         instance.add_dynamic_partitions("tenants", ["acme"])
