@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
 from api.items.filter_sql import to_sql
+from api.scenarios.matching import matches
 from serving.contracts.filters import Filter, parse_filter
 from serving.filtering import MetadataColumns
 from tests.fixtures.filters import says
@@ -79,6 +80,7 @@ def test_sql_and_columns_select_the_same_items(
     expected = [says(tree, item) for item in items]
     assert matching_in_sql(connection, tree, items) == expected
     assert MetadataColumns(items).mask(tree).tolist() == expected
+    assert [matches(tree, item) for item in items] == expected
 
 
 def test_operands_are_bound_and_never_become_sql(connection: psycopg.Connection[Any]) -> None:
