@@ -30,7 +30,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-analytics bench-metering bench-traces bench-waits bench-stalls bench-quality bench-scenarios bench-estimates fuzz settings complete-journey lock update audit sbom clean reset
+.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-faults bench-analytics bench-metering bench-traces bench-waits bench-stalls bench-quality bench-scenarios bench-estimates fuzz settings complete-journey lock update audit sbom clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench-latency: install ## what a recommendation costs on the running demo; write
 
 bench-reliability: install ## clients while parts of the demo fail, restart or are replaced (SCENARIOS=swap,killed MEMORY=600)
 	@$(BIN)/python -m tests.benchmarks.reliability $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(MEMORY),--memory-seconds $(MEMORY))
+
+bench-faults: install ## what is lost, wrong or refused while the demo is broken on purpose (FAULTS=killed_api REQUESTS=100000)
+	@$(BIN)/python -m tests.benchmarks.faults $(if $(FAULTS),--faults $(FAULTS)) $(if $(REQUESTS),--requests $(REQUESTS))
 
 bench-analytics: install ## latency of both analytics routes over ten million interactions; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.analytics

@@ -54,7 +54,7 @@ def rolling(demo: RunningDemo, tenant: Tenant, **_: Any) -> dict[str, Any]:
     """A balancer spreads connections over two processes; each in turn leaves it, ends, starts, and comes back."""
     ports = free_ports(3)
     with ExitStack() as stack:
-        processes = [stack.enter_context(_api(demo, port)) for port in ports[:2]]
+        processes = [stack.enter_context(api_beside(demo, port)) for port in ports[:2]]
         balancer = stack.enter_context(_balancer(ports[2], ports[:2]))
         url = f"http://127.0.0.1:{ports[2]}"
         with traffic(url, tenant.headers, recommendations(demo.users(tenant, USERS))) as seen:
@@ -79,13 +79,18 @@ def rolling(demo: RunningDemo, tenant: Tenant, **_: Any) -> dict[str, Any]:
     }
 
 
-class _Api:
-    """`python -m api serve` with the settings of the demo's API, on a port of its own."""
+class ApiBeside:
+    """`python -m api serve` with the settings of the demo's API and some others, on a port of its own.
 
-    def __init__(self, demo: RunningDemo, port: int) -> None:
+    It shows no metrics, because their port is the demo's API's.
+    """
+
+    def __init__(self, demo: RunningDemo, port: int, changes: dict[str, str]) -> None:
         self.port = port
         self._log = (demo.paths.logs / f"bench-api-{port}.log").open("ab")
-        self._environment = {**os.environ, **_environment_of_api(demo), "API_PORT": str(port)}
+        settings = _environment_of_api(demo)
+        settings.pop("METRICS_PORT", None)
+        self._environment = {**os.environ, **settings, "API_PORT": str(port), **changes}
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -105,8 +110,9 @@ class _Api:
 
 
 @contextmanager
-def _api(demo: RunningDemo, port: int) -> Iterator[_Api]:
-    process = _Api(demo, port)
+def api_beside(demo: RunningDemo, port: int, **environment: str) -> Iterator[ApiBeside]:
+    """Another API process beside the demo's, with these settings besides, until the block ends."""
+    process = ApiBeside(demo, port, environment)
     try:
         yield process
     finally:

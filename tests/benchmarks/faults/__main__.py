@@ -1,0 +1,73 @@
+"""`make bench-faults`: what is lost, wrong or refused while the running demo is broken on purpose.
+
+    python -m tests.benchmarks.faults [--faults killed_api,redis] [--seconds 10] [--requests 100000] [--state FOLDER]
+
+Each fault prints its line; the table follows, JSON is on stdout, and the exit status is 1 where a promise is broken. A
+fault that this machine cannot have (no libfaketime, no right to mount) is named with the reason. The modules:
+
+    load            the clients during a fault, and what came of their requests
+    kills           each program is killed
+    table           the table
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from configs.settings import PathSettings
+from tests.benchmarks.faults.kills import killed_api, killed_dagster, killed_mlflow, killed_postgres, killed_serving
+from tests.benchmarks.faults.load import FaultRow
+from tests.benchmarks.faults.table import table_of
+from tests.benchmarks.latency.page import commit, machine
+from tests.benchmarks.latency.rows import console
+from tests.benchmarks.running_demo import running_demo
+
+FAULTS: dict[str, Callable[..., list[FaultRow]]] = {
+    "killed_api": killed_api,
+    "killed_serving": killed_serving,
+    "killed_postgres": killed_postgres,
+    "killed_mlflow": killed_mlflow,
+    "killed_dagster": killed_dagster,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.faults", description="Break the demo.")
+    parser.add_argument("--faults", default=",".join(FAULTS), help=f"some of {','.join(FAULTS)}")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long a fault lasts that has an end")
+    parser.add_argument("--requests", type=int, default=100_000, help="hostile ones")
+    parser.add_argument("--state", type=Path, default=PathSettings().root / "bench-latency", help="of the demo; kept")
+    given = parser.parse_args()
+    chosen = given.faults.split(",")
+    if unknown := set(chosen) - set(FAULTS):
+        parser.error(f"there are no faults {sorted(unknown)}")
+    rows: list[FaultRow] = []
+    with running_demo(given.state) as demo:
+        tenant = demo.tenant()
+        for name in chosen:
+            began = time.monotonic()
+            for row in FAULTS[name](demo, tenant, seconds=given.seconds, requests=given.requests):
+                console.print(asdict(row), soft_wrap=True)
+                rows.append(row)
+            console.print(f"{name}: {time.monotonic() - began:.0f} s")
+    console.print(table_of(rows))
+    broken = [f"{row.fault}: {promise}" for row in rows for promise, kept in row.promises.items() if not kept]
+    date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    report = {
+        "date": date,
+        "commit": commit(),
+        "machine": machine(),
+        "faults": [asdict(row) for row in rows],
+        "broken": broken,
+    }
+    print(json.dumps(report, indent=2))
+    sys.exit(1 if broken else 0)
+
+
+if __name__ == "__main__":
+    main()
