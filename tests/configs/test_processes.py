@@ -63,6 +63,17 @@ def test_programs_are_those_of_the_design_and_come_back_when_they_die(paths: Pat
     assert {program.name for program in without} == names - {"stripe"}
 
 
+def test_bind_host_opens_the_api_alone(monkeypatch: pytest.MonkeyPatch, paths: PathSettings) -> None:
+    everywhere = "0.0.0.0"  # nothing listens here
+    monkeypatch.setenv("BIND_HOST", everywhere)
+    ports = PortSettings()
+    assert ports.host == everywhere
+    assert {ports.serving_host, ports.dagster_host, ports.mlflow_host, ports.metrics_host} == {"127.0.0.1"}
+    assert not any(ports.beyond_loopback(name) for name in ("serving", "dagster", "mlflow"))
+    given = [part for each in programs(ports, paths, api={}, pipeline={}, stripe={}) for part in each.command]
+    assert everywhere not in given
+
+
 def test_the_supervisor_waits_longer_than_the_api_drains(paths: PathSettings) -> None:
     """Stopped under load, the API first answers what it has, and then writes the last counts and impressions."""
     parser = rendered(paths)
