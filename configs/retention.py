@@ -9,7 +9,7 @@ LONGEST_PERIOD_DAYS = 100
 
 
 class RetentionSettings(Settings):
-    """How long what grows is kept: the API deletes older rows of the database."""
+    """How long what grows is kept: days of rows in the database, which the API deletes, and a number of runs."""
 
     audit_days: int = Field(
         default=397, alias="RETENTION_AUDIT_DAYS", ge=1, description="of the audit trail; the default is 13 months"
@@ -34,4 +34,7 @@ class RetentionSettings(Settings):
         alias="RETENTION_RECOMMENDATION_DAYS",
         ge=LONGEST_PERIOD_DAYS,
         description="of stored recommendations, and of generation jobs since they ended; totals still count them",
+    )
+    runs: int = Field(
+        default=100, alias="RETENTION_RUNS", ge=25, description="newest runs in Dagster, of each job and tenant"
     )

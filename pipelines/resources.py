@@ -6,6 +6,7 @@ import dagster as dg
 
 from configs.database import LimitsOfJobs
 from configs.exports import ExportSettings
+from configs.retention import RetentionSettings
 from configs.settings import DatabaseSettings, HistorySettings, PathSettings, PipelineSettings, TrackingSettings
 
 
@@ -24,6 +25,7 @@ class Installation:
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     history: HistorySettings = field(default_factory=HistorySettings)
     exports: ExportSettings = field(default_factory=ExportSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
     def database_url(self) -> str:
         """The database's URL, with the limits of jobs.

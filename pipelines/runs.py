@@ -15,6 +15,7 @@ PROCESS_TAG = "recommendai/process"
 
 Runs of the command line and of generations have this tag."""
 
+ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
 _ACTIVE = [
     *_WAITING,

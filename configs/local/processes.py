@@ -119,6 +119,7 @@ def configuration(all_programs: list[Program], paths: PathSettings, root: Path) 
                 "directory": str(root),
                 "logfile": str(paths.logs / "supervisord.log"),
                 "logfile_maxbytes": "10MB",
+                "logfile_backups": "2",
                 "pidfile": str(paths.root / "supervisord.pid"),
                 "childlogdir": str(paths.logs),
                 "silent": "true",

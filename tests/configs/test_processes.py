@@ -74,6 +74,17 @@ def test_bind_host_opens_the_api_alone(monkeypatch: pytest.MonkeyPatch, paths: P
     assert everywhere not in given
 
 
+def test_every_log_is_rotated_and_none_lies_elsewhere(paths: PathSettings) -> None:
+    parser = rendered(paths)
+    logs = [(parser["supervisord"], "logfile")]
+    logs += [(parser[name], "stdout_logfile") for name in parser.sections() if name.startswith("program:")]
+    for section, option in logs:
+        assert Path(section[option].replace("%%", "%")).parent == paths.logs
+        assert section[f"{option}_maxbytes"].endswith("MB")
+        assert section.getint(f"{option}_backups") == 2
+    assert all(section.getboolean("redirect_stderr") for section, _ in logs[1:])
+
+
 def test_the_supervisor_waits_longer_than_the_api_drains(paths: PathSettings) -> None:
     """Stopped under load, the API first answers what it has, and then writes the last counts and impressions."""
     parser = rendered(paths)

@@ -75,7 +75,15 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         *("new_tenants", "retrain_after_interactions", "generation_jobs", "activity", "erasures", "deleted_tenants"),
-        *("failed_runs", "searches", "retrain_after_drift", "moved_aliases", "outdated_lists", "export_jobs"),
+        *(
+            "failed_runs",
+            "searches",
+            "retrain_after_drift",
+            "moved_aliases",
+            "outdated_lists",
+            "export_jobs",
+            "old_runs",
+        ),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}
 

@@ -11,9 +11,9 @@ from dagster import DagsterRunStatus, RunRecord, RunsFilter
 
 from configs.spans import SpanRecorder, SpanSettings, recording
 from pipelines.partitions import GENERATION_TENANT_TAG, TENANT_TAG
+from pipelines.runs import ENDED
 
 RUNS_PER_TICK = 50
-ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
 
 
 @dg.sensor(name="traces", minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
