@@ -22,6 +22,13 @@ Connection = AsyncConnection[TupleRow]
 MAX_BORROWED = 4
 """Connections that read by prepared statements, two for each of the busiest reads."""
 
+RECONNECT_SECONDS = 2.0
+"""How long the pool tries a connection again before it gives the attempt up; the next request begins a new one.
+
+The pool doubles the pause between its attempts up to this. With its own default of five minutes, the first attempt after
+an outage could come as long after it as the outage had lasted.
+"""
+
 UNREACHABLE = (
     psycopg.OperationalError,
     psycopg.errors.IdleInTransactionSessionTimeout,  # no OperationalError, though the server ended the connection
@@ -111,6 +118,7 @@ class Database:
             min_size=pool_min,
             max_size=pool_max,
             timeout=5.0,
+            reconnect_timeout=RECONNECT_SECONDS,
             open=False,
             kwargs={"autocommit": True, "application_name": "recommendai-api", "connect_timeout": 5},
             name="requests",
