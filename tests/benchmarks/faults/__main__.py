@@ -7,6 +7,11 @@ fault that this machine cannot have (no libfaketime, no right to mount) is named
 
     load            the clients during a fault, and what came of their requests
     kills           each program is killed
+    dependencies    PostgreSQL gives no connection; Redis, Stripe hang
+    clock           the clock moves
+    releases        files of releases are cut short
+    runs            Dagster is restarted while a run works
+    hostile         mutated requests, with credentials and without
     table           the table
 """
 
@@ -20,8 +25,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from configs.settings import PathSettings
+from tests.benchmarks.faults.clock import moved_clock
+from tests.benchmarks.faults.dependencies import hung_redis, hung_stripe, no_connections
+from tests.benchmarks.faults.hostile import hostile_requests
 from tests.benchmarks.faults.kills import killed_api, killed_dagster, killed_mlflow, killed_postgres, killed_serving
 from tests.benchmarks.faults.load import FaultRow
+from tests.benchmarks.faults.releases import cut_releases
+from tests.benchmarks.faults.runs import restart_in_run
 from tests.benchmarks.faults.table import table_of
 from tests.benchmarks.latency.page import commit, machine
 from tests.benchmarks.latency.rows import console
@@ -33,6 +43,13 @@ FAULTS: dict[str, Callable[..., list[FaultRow]]] = {
     "killed_postgres": killed_postgres,
     "killed_mlflow": killed_mlflow,
     "killed_dagster": killed_dagster,
+    "no_connections": no_connections,
+    "hung_redis": hung_redis,
+    "hung_stripe": hung_stripe,
+    "moved_clock": moved_clock,
+    "cut_releases": cut_releases,
+    "hostile_requests": hostile_requests,
+    "restart_in_run": restart_in_run,
 }
 
 
