@@ -25,8 +25,8 @@ MAX_BORROWED = 4
 RECONNECT_SECONDS = 2.0
 """How long the pool tries a connection again before it gives the attempt up; the next request begins a new one.
 
-The pool doubles the pause between its attempts up to this. With its own default of five minutes, the first attempt after
-an outage could come as long after it as the outage had lasted.
+The pool doubles the pause between its attempts up to this. With its own default of five minutes, the first attempt
+after an outage could come as long after it as the outage had lasted.
 """
 
 UNREACHABLE = (

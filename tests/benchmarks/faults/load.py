@@ -19,6 +19,7 @@ CALLERS = 8
 READERS = 50
 CALM_SECONDS = 2.0
 AFTER_SECONDS = 6.0
+MODEL_SECONDS = 60.0
 SLOW_SECONDS = 2.0
 """An answer that takes longer is not normal: a client that waits for a program to come back waits for its answer."""
 
@@ -136,12 +137,22 @@ def _rankings(
     headers = {**tenant.headers, "Content-Type": "application/json"}
     with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
         for path, body in requests:
-            answer = client.post(path, content=body).raise_for_status()
-            if "X-Recommendation-Degraded" in answer.headers:
-                raise RuntimeError(f"no model answers before the fault: {dict(answer.headers)}")
+            answer = _from_a_model(client, path, body)
             rows = [(row["itemId"], row["score"]) for row in answer.json()]
             found[path, body] = answer.headers["X-Model-Release"], rows
     return found
+
+
+def _from_a_model(client: httpx.Client, path: str, body: str) -> httpx.Response:
+    """The answer of a model. An API that has just started may not get one within its time for a while."""
+    deadline = time.monotonic() + MODEL_SECONDS
+    while True:
+        answer = client.post(path, content=body).raise_for_status()
+        if "X-Recommendation-Degraded" not in answer.headers:
+            return answer
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"no model answers before the fault: {dict(answer.headers)}")
+        time.sleep(0.2)
 
 
 def _written(demo: RunningDemo, tenant: Tenant, users: list[str]) -> set[str]:
