@@ -10,6 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from api.audit.service import note_key
 from api.database.scope import TenantScope
+from api.http.disk import needing_disk
 from api.http.principal import SCOPES
 from api.http.problems import Conflict, Invalid, NotFound
 from api.keys.journal import RevocationJournal
@@ -87,7 +88,8 @@ async def rotate_key(
     if row is None or ended is None:
         raise NotFound("There is no such live API key")
     await note_key(session, scope, "key.rotated", row.id, {"name": row.name})
-    await journal.record(scope.tenant_id, key_id, ended)
+    with needing_disk():
+        await journal.record(scope.tenant_id, key_id, ended)
     return row, key
 
 
@@ -105,5 +107,6 @@ async def revoke_key(session: AsyncSession, scope: TenantScope, key_id: UUID, jo
         raise NotFound("There is no such live API key")
     revoked_at, name = revoked
     await note_key(session, scope, "key.revoked", key_id, {"name": name})
-    await journal.record(scope.tenant_id, key_id, ended)
+    with needing_disk():
+        await journal.record(scope.tenant_id, key_id, ended)
     return revoked_at

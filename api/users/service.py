@@ -14,6 +14,7 @@ from api.database.scope import TenantScope
 from api.database.session import allow_statements
 from api.erasure.journal import ErasureJournal
 from api.erasure.service import erase_user
+from api.http.disk import needing_disk
 from api.http.principal import UserPrincipal
 from api.http.problems import Conflict, Forbidden, Invalid, NotFound
 from api.metering.refusals import user_refusal
@@ -177,7 +178,8 @@ async def delete_user(session: AsyncSession, scope: TenantScope, user_id: str, j
     if deleted is None:
         raise _no_such_user()
     await note_user(session, scope, "user.deleted", user_id, {"role": deleted.role})
-    await erase_user(session, scope, user_id, journal, deleted.email)
+    with needing_disk():
+        await erase_user(session, scope, user_id, journal, deleted.email)
 
 
 async def set_password(session: AsyncSession, passwords: Passwords, email: str, password: str) -> None:

@@ -1,5 +1,6 @@
 """Erasures and revoked keys are on disk, outside the database, before anybody is told that they happened."""
 
+import errno
 import json
 import multiprocessing
 import stat
@@ -54,6 +55,27 @@ def test_who_cannot_be_noted_is_not_erased(portal: Portal, tmp_path: Path) -> No
     assert portal.client.delete(f"/api/users/{USER}", headers=admin).status_code == 500
     assert portal.client.get(f"/api/users/{USER}", headers=admin).status_code == 200
     assert portal.sql("SELECT count(*) FROM tombstones") == [(0,)]
+
+
+def test_with_a_full_disk_an_erasure_and_a_revocation_are_refused_until_there_is_room(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = portal.admin()
+    portal.client.post("/api/users", json={"id": USER}, headers=admin)
+    key = portal.client.post("/api/keys", json={"name": "k"}, headers=admin).json()["id"]
+    paths = (f"/api/users/{USER}", f"/api/keys/{key}")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "append", full)
+        for path in paths:
+            answer = portal.client.delete(path, headers=admin)
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) > 0
+    for path in paths:
+        assert portal.client.delete(path, headers=admin).status_code == 204
 
 
 def test_ended_secrets_of_keys_are_in_their_journal(portal: Portal, tmp_path: Path) -> None:

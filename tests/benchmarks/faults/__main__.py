@@ -9,6 +9,7 @@ fault that this machine cannot have (no libfaketime, no right to mount) is named
     kills           each program is killed
     dependencies    PostgreSQL gives no connection; Redis, Stripe hang
     clock           the clock moves
+    disk            the disk under the API's state folder is full
     releases        files of releases are cut short
     runs            Dagster is restarted while a run works
     hostile         mutated requests, with credentials and without
@@ -24,9 +25,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich.console import Console
+
 from configs.settings import PathSettings
 from tests.benchmarks.faults.clock import moved_clock
 from tests.benchmarks.faults.dependencies import hung_redis, hung_stripe, no_connections
+from tests.benchmarks.faults.disk import full_disk
 from tests.benchmarks.faults.hostile import hostile_requests
 from tests.benchmarks.faults.kills import killed_api, killed_dagster, killed_mlflow, killed_postgres, killed_serving
 from tests.benchmarks.faults.load import FaultRow
@@ -48,9 +52,13 @@ FAULTS: dict[str, Callable[..., list[FaultRow]]] = {
     "hung_stripe": hung_stripe,
     "moved_clock": moved_clock,
     "cut_releases": cut_releases,
+    "full_disk": full_disk,
     "hostile_requests": hostile_requests,
     "restart_in_run": restart_in_run,
 }
+
+WIDTH = 160
+"""Of the table, in characters: a narrower terminal would break the words."""
 
 
 def main() -> None:
@@ -72,7 +80,7 @@ def main() -> None:
                 console.print(asdict(row), soft_wrap=True)
                 rows.append(row)
             console.print(f"{name}: {time.monotonic() - began:.0f} s")
-    console.print(table_of(rows))
+    Console(stderr=True, width=WIDTH).print(table_of(rows))
     broken = [f"{row.fault}: {promise}" for row in rows for promise, kept in row.promises.items() if not kept]
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     report = {

@@ -3,9 +3,13 @@
 import os
 import tempfile
 import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from tests.benchmarks.faults.load import FaultRow, under_load
 from tests.benchmarks.reliability.api_processes import api_beside
@@ -26,7 +30,7 @@ def moved_clock(demo: RunningDemo, tenant: Tenant, seconds: float, **_: Any) -> 
             )
         ]
     found = []
-    for name, change in (("clock a day ahead", "+1d"), ("clock an hour back", "-1h")):
+    for name, change, expected in (("clock a day ahead", "+1d", 24), ("clock an hour back", "-1h", -1)):
         with tempfile.TemporaryDirectory() as folder:
             clock = Path(folder, "clock")
             clock.write_text("+0")
@@ -40,12 +44,14 @@ def moved_clock(demo: RunningDemo, tenant: Tenant, seconds: float, **_: Any) -> 
 
             def trouble(clock: Path = clock, change: str = change) -> float:
                 clock.write_text(change)
-                moved = time.monotonic()
                 time.sleep(seconds)
-                return moved
+                return time.monotonic()
 
             with api_beside(demo, port, **environment):
                 row = under_load(name, demo, tenant, trouble, url=f"http://127.0.0.1:{port}")
+                said = parsedate_to_datetime(httpx.get(f"http://127.0.0.1:{port}/health").headers["date"])
+            hours = (said - datetime.now(UTC)).total_seconds() / 3600
+            row.promises["the clock moved"] = abs(hours - expected) < 0.1
             found.append(row)
     return found
 

@@ -66,7 +66,8 @@ class HostileAnswers:
         self.server_errors += status >= 500 and status != 503
         self.unavailable += status == 503
         self.cut_off += status == CUT_OFF
-        let_in = request.is_stranger and request.needs_credential and 200 <= status < 300
+        refused = b'"UNAUTHORIZED"' in body  # as GraphQL says it, with status 200
+        let_in = request.is_stranger and request.needs_credential and 200 <= status < 300 and not refused
         self.let_in += let_in
         if (let_in or status >= 500 or status == CUT_OFF) and len(self.findings) < MOST_FINDINGS:
             self.findings.append(f"{status} to {request.content[:300]!r}: {body[:200]!r}")

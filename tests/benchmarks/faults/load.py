@@ -17,6 +17,9 @@ from tests.benchmarks.running_demo import RunningDemo, Tenant, unique
 
 CALLERS = 8
 READERS = 50
+MOST_USERS = 20_000
+WRITER = "fault"
+"""How the ids of users begin for whom interactions are written. Their recommendations change, so none is a reader."""
 CALM_SECONDS = 2.0
 AFTER_SECONDS = 6.0
 MODEL_SECONDS = 60.0
@@ -55,8 +58,9 @@ def under_load(
     and a list of another length. may_cut_off: whether connections break by the nature of the fault.
     """
     url = url or demo.api_url
-    item, prefix = an_item(demo, tenant), unique("fault")
-    readers = recommendations(demo.users(tenant, READERS))
+    item, prefix = an_item(demo, tenant), unique(WRITER)
+    people = [user for user in demo.users(tenant, MOST_USERS) if not user.startswith(WRITER)]
+    readers = recommendations(people[:READERS])
     writers = [f"{prefix}-{number}" for number in range(len(readers))]
     writes = [
         (INTERACTIONS, json.dumps({"userId": user, "itemId": item, "interactionType": "view"})) for user in writers

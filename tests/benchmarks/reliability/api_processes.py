@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -85,17 +85,24 @@ class ApiBeside:
     It shows no metrics, because their port is the demo's API's.
     """
 
-    def __init__(self, demo: RunningDemo, port: int, changes: dict[str, str]) -> None:
+    def __init__(self, demo: RunningDemo, port: int, changes: dict[str, str], before: Sequence[str] = ()) -> None:
+        """before: words of a command that runs the API's command in turn."""
         self.port = port
         self._log = (demo.paths.logs / f"bench-api-{port}.log").open("ab")
         settings = _environment_of_api(demo)
         settings.pop("METRICS_PORT", None)
         self._environment = {**os.environ, **settings, "API_PORT": str(port), **changes}
+        self._before = list(before)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
+    @property
+    def process_id(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
-        command = [sys.executable, "-m", "api", "serve"]
+        command = [*self._before, sys.executable, "-m", "api", "serve"]
         self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=self._log, stderr=self._log)
         wait_until("an API process", lambda: answers(f"http://127.0.0.1:{self.port}/health/ready"))
 
@@ -110,9 +117,9 @@ class ApiBeside:
 
 
 @contextmanager
-def api_beside(demo: RunningDemo, port: int, **environment: str) -> Iterator[ApiBeside]:
+def api_beside(demo: RunningDemo, port: int, before: Sequence[str] = (), **environment: str) -> Iterator[ApiBeside]:
     """Another API process beside the demo's, with these settings besides, until the block ends."""
-    process = ApiBeside(demo, port, environment)
+    process = ApiBeside(demo, port, environment, before)
     try:
         yield process
     finally:
