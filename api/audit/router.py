@@ -14,7 +14,7 @@ from api.audit.schemas import AuditRecord
 from api.database.session import Session
 from api.http.origin import RequestOrigin
 from api.http.principal import CurrentAdmin
-from api.http.schemas import Page, Paging, PlainText, QueryInstant
+from api.http.schemas import Page, Paging, PlainText, WrittenInstant
 
 
 @asynccontextmanager
@@ -41,8 +41,8 @@ async def list_audit_trail(
     actor: Annotated[
         PlainText | None, Query(description="Who did it, as entries write it", examples=["user-uuid"])
     ] = None,
-    from_: Annotated[QueryInstant | None, Query(alias="from", description="Entries of this time and later")] = None,
-    to: Annotated[QueryInstant | None, Query(description="Entries before this time")] = None,
+    from_: Annotated[WrittenInstant | None, Query(alias="from", description="Entries of this time and later")] = None,
+    to: Annotated[WrittenInstant | None, Query(description="Entries before this time")] = None,
 ) -> Page[AuditRecord]:
     """Logins and failures, API keys, users and roles, plans, caps, settings, segments, erasures and promotions, newest
     first. Entries are kept for 13 months, unless the operator sets another time. Of an erased user, `actor`, `target`

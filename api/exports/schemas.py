@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
 
-from api.http.schemas import AwareInstant, Instant, Schema
+from api.http.schemas import Instant, Schema, WrittenInstant
 
 Row = dict[str, Any]
 
@@ -56,8 +56,8 @@ class ExportRequest(Schema):
 
     kind: ExportKind = Field(description="`impressions` are answers that were shown, `recommendations` single records")
     format: ExportFormat = "parquet"
-    since: AwareInstant | None = Field(default=None, alias="from", description="Rows of this time and later")
-    until: AwareInstant | None = Field(default=None, alias="to", description="Rows before this time")
+    since: WrittenInstant | None = Field(default=None, alias="from", description="Rows of this time and later")
+    until: WrittenInstant | None = Field(default=None, alias="to", description="Rows before this time")
 
     @model_validator(mode="after")
     def _is_a_period(self) -> Self:

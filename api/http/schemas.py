@@ -112,12 +112,13 @@ AwareInstant = Annotated[Instant, AfterValidator(_aware)]
 
 
 def _written_out(value: object) -> object:
-    if isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\dT", value, re.IGNORECASE | re.ASCII):
+    is_number = isinstance(value, int | float)
+    if is_number or (isinstance(value, str) and not re.match(r"\d{4}-\d\d-\d\dT", value, re.IGNORECASE | re.ASCII)):
         raise ValueError("a time is written as in RFC 3339, such as 2026-01-31T12:00:00Z")
     return value
 
 
-QueryInstant = Annotated[AwareInstant, BeforeValidator(_written_out)]
-"""A time in a query string. pydantic alone takes a number there too, for seconds since 1970."""
+WrittenInstant = Annotated[AwareInstant, BeforeValidator(_written_out)]
+"""The same, and no number. pydantic alone takes one for seconds since 1970, in a query string too."""
 
 Json = dict[str, Any]

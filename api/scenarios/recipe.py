@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from api.http.families import requested_families
-from api.http.schemas import WHOLE, AwareInstant, OpaqueId
+from api.http.schemas import WHOLE, OpaqueId, WrittenInstant
 from api.scenarios.expression import field_path, parse_expression
 from feature_store.interaction_types import SeenPolicy
 from serving.contracts.filters import FilterError, parse_filter
@@ -120,8 +120,8 @@ class DailyHours(RecipePart):
 class BusinessWindow(RecipePart):
     """When a rule holds: all of these together. Hours past midnight belong to the day on which they begin."""
 
-    from_: AwareInstant | None = Field(default=None, alias="from", description="The first moment")
-    to: AwareInstant | None = Field(default=None, description="The first moment after it")
+    from_: WrittenInstant | None = Field(default=None, alias="from", description="The first moment")
+    to: WrittenInstant | None = Field(default=None, description="The first moment after it")
     days: Annotated[tuple[Weekday, ...], Field(max_length=7), AfterValidator(_each_once)] = ()
     hours: DailyHours | None = None
     time_zone: Annotated[str, AfterValidator(_time_zone)] = Field(

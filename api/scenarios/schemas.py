@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from api.http.schemas import WHOLE, AwareInstant, Instant, OpaqueId, Schema
+from api.http.schemas import WHOLE, Instant, OpaqueId, Schema, WrittenInstant
 from api.scenarios.recipe import Recipe
 from api.scenarios.trials import MAX_TRIAL_USERS
 
@@ -100,7 +100,7 @@ class PreviewRequest(Schema):
     user_ids: list[OpaqueId] = Field(min_length=1, max_length=MAX_TRIAL_USERS, examples=[["196", "22"]])
     recipe: Recipe | None = Field(default=None, description="The draft; the scenario's newest version where left out")
     count: Annotated[int, Field(strict=True, ge=1, le=MAX_PREVIEWED), WHOLE] = 10
-    at: AwareInstant | None = Field(default=None, description="The moment that windows are compared with; now")
+    at: WrittenInstant | None = Field(default=None, description="The moment that windows are compared with; now")
 
 
 class PreviewMove(Schema):

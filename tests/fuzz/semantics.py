@@ -8,6 +8,7 @@ VALID_SHARE = 0.8
 
 COMMON = "a password is none of the first that are guessed"
 TAKEN = "an address or id is free only once"
+RULES = "filters and expressions are languages of their own, and the rules have to fit together"
 SEMANTIC: dict[str, tuple[tuple[int, ...], str]] = {
     "POST /api/auth/register": ((400, 409), f"{COMMON}, and {TAKEN}"),
     "POST /auth/v1/signup": ((422,), f"{COMMON}, and {TAKEN}"),
@@ -29,6 +30,14 @@ SEMANTIC: dict[str, tuple[tuple[int, ...], str]] = {
     "PUT /api/billing/overage-cap": ((400,), "an amount has at most two decimals"),
     "PUT /api/settings/pipeline": ((400,), "a webhook is on the internet, and its secret is printable ASCII"),
     "POST /api/billing/webhook": ((400,), "only Stripe can sign"),
+    "POST /api/exports": ((400, 409), "a period ends after it begins, and a tenant has at most 5 exports that wait"),
+    "POST /api/segments": ((400, 409), RULES),
+    "PUT /api/segments/{segment_id}": ((400,), RULES),
+    "POST /api/scenarios": ((400, 409), f"{RULES}, and {TAKEN}"),
+    "PUT /api/scenarios/{scenario_id}": ((400,), RULES),
+    "PATCH /api/scenarios/{scenario_id}": ((400,), RULES),
+    "POST /api/scenarios/{scenario_id}/preview": ((400,), RULES),
+    "GET /api/v1/lists/{source}": ((400,), "a filter is a language of its own, and some lists are of a user or item"),
     "POST /graphql": ((400,), "a document is a language of its own, and names its operations"),
 }
 """Statuses and the reason, by operation."""
