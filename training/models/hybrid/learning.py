@@ -94,10 +94,12 @@ def learn_ranker(
     Args:
         families: of the base models, in the order of `features`.
         features: inputs of the ranker.
-        queries: later than all events that the base models know.
+        queries: later than all events that the base models know; there may be none.
         config: alternatives to try.
         rng: draws the folds.
     """
+    if not len(queries):  # such as where users chose again what they may not be recommended again
+        return _without_queries(families, config)
     candidates = _gather(features, queries, config.candidates)
     base_models = _with_popularity(candidates, 0.0)
     singles = [_single(base_models, place, 0.0) for place in range(len(families))]
@@ -129,6 +131,22 @@ def learn_ranker(
         gain=choice.gain,
         aggregate_diversity=chosen.diversity,
         base_model_diversity={family: one.diversity for family, one in zip(families, singles, strict=True)},
+    )
+
+
+def _without_queries(families: Sequence[str], config: RankerConfig) -> LearnedRanker:
+    unknown = dict.fromkeys(families, 0.0)
+    return LearnedRanker(
+        weights=dict.fromkeys(families, 1 / len(families)),
+        popularity_weight=min(config.popularity_weights),
+        kept_base_model=None,
+        choice="equal weights, because no user tells anything apart",
+        n_queries=0,
+        ndcg=0.0,
+        base_model_ndcg=unknown,
+        gain=Estimate(mean=0.0),
+        aggregate_diversity=0,
+        base_model_diversity=dict.fromkeys(families, 0),
     )
 
 

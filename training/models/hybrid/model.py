@@ -88,6 +88,8 @@ class Hybrid(Ensemble):
         if self.queries is None:
             past, queries = split_queries(dataset, self.known_until, self.config, rng)
         else:
+            if not len(self.queries):
+                raise ValueError("hybrid has no queries to learn from: nobody chose anything in their window")
             past, queries = dataset, self.queries.sample(self.config.max_queries, options.seed)
             self.queries = None
         self._measure(past, measure_growth(self.base_models, self._sample(past)))
