@@ -10,6 +10,7 @@ The modules of this package:
     memory      garbage collection of servers            priority    low priority for the background
     journal     what a restore must not undo             exports     files that administrators ask for
     health_check   whether a program answers             retention   how long what grows is kept
+    compute     where heavy steps run
     local/      the processes of one machine: demo, PostgreSQL
     deploy/     image, units and proxies of an installation      observability/   dashboard and alert rules
     models/, search/, datasets/                          YAML: hyper-parameters, search spaces, data sets

@@ -4,10 +4,13 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
+from configs.compute import ComputeSettings
 from configs.database import LimitsOfJobs
 from configs.exports import ExportSettings
 from configs.retention import RetentionSettings
 from configs.settings import DatabaseSettings, HistorySettings, PathSettings, PipelineSettings, TrackingSettings
+from pipelines.compute.choice import compute_of
+from pipelines.compute.port import Compute
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Installation:
     history: HistorySettings = field(default_factory=HistorySettings)
     exports: ExportSettings = field(default_factory=ExportSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    engine: ComputeSettings = field(default_factory=ComputeSettings)
 
     def database_url(self) -> str:
         """The database's URL, with the limits of jobs.
@@ -33,6 +37,10 @@ class Installation:
         It is read anew each time, since the bundled server may come back on another port.
         """
         return self.connections.limited(self.database.resolve(self.paths))
+
+    def compute(self) -> Compute:
+        """The machines that heavy steps run on: this one, or those of a cluster."""
+        return compute_of(self.engine)
 
     @property
     def sensor_status(self) -> dg.DefaultSensorStatus:

@@ -1,0 +1,26 @@
+"""Where the heavy steps of the pipeline run."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from configs.settings import Settings
+
+
+class ComputeSettings(Settings):
+    """The engine of the pipeline's heavy steps. Results are the same with either."""
+
+    engine: Literal["local", "ray"] = Field(
+        default="local",
+        alias="COMPUTE",
+        description="local: in the process of the run; ray: as tasks on the Ray cluster at `RAY_ADDRESS`",
+    )
+    ray_address: str | None = Field(
+        default=None, alias="RAY_ADDRESS", description="of the cluster's head, `<host>:<port>`; `COMPUTE=ray` needs it"
+    )
+
+    @model_validator(mode="after")
+    def _names_its_cluster(self) -> Self:
+        if self.engine == "ray" and not self.ray_address:
+            raise ValueError("COMPUTE=ray needs RAY_ADDRESS, the host and port of the cluster's head")
+        return self
