@@ -1,6 +1,6 @@
 """Adds alerts to those that the API delivers. The SQL names tables as text, which a contract test holds against it."""
 
-from adbc_driver_postgresql import dbapi
+from feature_store.tenant_writes import write_transaction
 
 KEPT_ALERTS = 200
 """Alerts of a tenant that are kept, delivered or not; an older one goes where another comes."""
@@ -22,13 +22,8 @@ def add_alert(url: str, tenant_id: str, event: str, subject: str, facts: str) ->
 
     facts: a JSON object.
     """
-    with dbapi.connect(url) as connection, connection.cursor() as cursor:
-        try:
-            cursor.execute(_ADD, (tenant_id, event, subject, facts))
-            added = cursor.fetchone()
-            cursor.execute(_DELETE_OLDEST, (tenant_id, KEPT_ALERTS))
-        except BaseException:
-            connection.rollback()
-            raise
-        connection.commit()
+    with write_transaction(url) as cursor:
+        cursor.execute(_ADD, (tenant_id, event, subject, facts))
+        added = cursor.fetchone()
+        cursor.execute(_DELETE_OLDEST, (tenant_id, KEPT_ALERTS))
     return None if added is None else str(added[0])

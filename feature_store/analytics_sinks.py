@@ -5,8 +5,6 @@ A roll-up counts the rows of transactions that have ended, `next_xid <= xid < pg
 therefore counted exactly once. The statements are in `analytics_statements`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 from adbc_driver_postgresql import dbapi
 
 from feature_store import analytics_statements as statements
+from feature_store.tenant_writes import fetch_rows, lock_tenant, write_transaction
 
 KEPT_DAYS = 91
 """Days for which active users are kept: the 90 that the API can be asked for, and one for clocks that disagree."""
@@ -75,13 +74,13 @@ def roll_up_step(url: str, tenant_id: str, today: date | None = None, step_rows:
     it is in the cluster of that one.
     """
     first = (today or datetime.now(UTC).date()) - timedelta(days=KEPT_DAYS - 1)
-    with _transaction(url) as cursor:
-        _rows(cursor, statements.ADOPT_CLUSTER)
+    with write_transaction(url) as cursor:
+        fetch_rows(cursor, statements.ADOPT_CLUSTER)
         # Both locks come before any count: a deletion of the tenant or of its rows happens wholly before or after.
-        _lock_tenant(cursor, tenant_id)
+        lock_tenant(cursor, tenant_id)
         _execute(cursor, statements.MAKE_TOTALS, tenant_id)
-        lower = int(_rows(cursor, statements.LOCK_TOTALS, tenant_id)[0][0])
-        end = int(_rows(cursor, statements.XMIN)[0][0])
+        lower = int(fetch_rows(cursor, statements.LOCK_TOTALS, tenant_id)[0][0])
+        end = int(fetch_rows(cursor, statements.XMIN)[0][0])
         if end < lower:
             raise ValueError(
                 f"the totals of tenant {tenant_id} end at transaction {lower}, the database has come to {end} only: "
@@ -90,13 +89,13 @@ def roll_up_step(url: str, tenant_id: str, today: date | None = None, step_rows:
             )
         upper = _step_end(cursor, tenant_id, lower, end, step_rows)
         span = (tenant_id, str(lower), str(upper))
-        users = int(_rows(cursor, statements.COUNT_USERS, *span)[0][0])
-        interactions = int(_rows(cursor, statements.COUNT_INTERACTIONS, *span)[0][0])
-        shown = int(_rows(cursor, statements.COUNT_ITEMS_SHOWN, *span)[0][0])
+        users = int(fetch_rows(cursor, statements.COUNT_USERS, *span)[0][0])
+        interactions = int(fetch_rows(cursor, statements.COUNT_INTERACTIONS, *span)[0][0])
+        shown = int(fetch_rows(cursor, statements.COUNT_ITEMS_SHOWN, *span)[0][0])
         attributed = 0
         if interactions:
             _execute(cursor, statements.ADD_ACTIVE_USERS, *span, first)
-            attributed = int(_rows(cursor, statements.ATTRIBUTE, *span)[0][0])
+            attributed = int(fetch_rows(cursor, statements.ATTRIBUTE, *span)[0][0])
         if shown:
             _execute(cursor, statements.ADD_ITEMS_SHOWN, *span)
         if interactions or users or shown:
@@ -110,10 +109,10 @@ def record_release(url: str, tenant_id: str, release: str, models: list[Released
 
     Raises LookupError where there is no such tenant.
     """
-    with _transaction(url) as cursor:
-        _lock_tenant(cursor, tenant_id)
+    with write_transaction(url) as cursor:
+        lock_tenant(cursor, tenant_id)
         for model in models:
-            added = _rows(
+            added = fetch_rows(
                 cursor, statements.ADD_RELEASE_MODEL, tenant_id, release, model.family, model.version, model.auc
             )
             if added:
@@ -131,40 +130,19 @@ def record_accuracy(url: str, tenant_id: str, day: date, release: str, accuracie
 
     Raises LookupError where there is no such tenant.
     """
-    with _transaction(url) as cursor:
-        _lock_tenant(cursor, tenant_id)
+    with write_transaction(url) as cursor:
+        lock_tenant(cursor, tenant_id)
         for each in accuracies:
             _execute(cursor, statements.SET_ACCURACY, tenant_id, day, release, each.family, each.auc, each.users)
 
 
-def _lock_tenant(cursor: dbapi.Cursor, tenant_id: str) -> None:
-    if not _rows(cursor, statements.LOCK_TENANT, tenant_id):
-        raise LookupError(f"there is no tenant {tenant_id}")
-
-
 def _step_end(cursor: dbapi.Cursor, tenant_id: str, lower: int, end: int, step_rows: int) -> int:
     """The transaction id that the step counts up to: that of the first row past the step, or `end` without one."""
-    found = _rows(cursor, statements.STEP_END, tenant_id, str(lower), str(end), step_rows)
+    found = fetch_rows(cursor, statements.STEP_END, tenant_id, str(lower), str(end), step_rows)
     if not found:
         return end
     first, upper = map(int, found[0])
     return upper if upper > first else upper + 1  # one transaction wrote all of the step, and is counted as a whole
-
-
-@contextmanager
-def _transaction(url: str) -> Iterator[dbapi.Cursor]:
-    with dbapi.connect(url) as connection, connection.cursor() as cursor:
-        try:
-            yield cursor
-        except BaseException:
-            connection.rollback()
-            raise
-        connection.commit()
-
-
-def _rows(cursor: dbapi.Cursor, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    cursor.execute(statement, parameters or None)
-    return list(cursor.fetchall())
 
 
 def _execute(cursor: dbapi.Cursor, statement: str, *parameters: Any) -> None:

@@ -4,7 +4,6 @@ from feature_store.attribution import ATTRIBUTION_HOURS, FOLLOWED_ANSWER, follow
 
 ADOPT_CLUSTER = "SELECT adopt_cluster()"
 """Makes restored rows those of this cluster, before anything is counted."""
-LOCK_TENANT = "SELECT id FROM tenants WHERE id = $1 AND deleted_at IS NULL FOR SHARE"
 MAKE_TOTALS = "INSERT INTO analytics_totals (tenant_id) VALUES ($1) ON CONFLICT DO NOTHING"
 LOCK_TOTALS = "SELECT next_xid::text FROM analytics_totals WHERE tenant_id = $1 FOR UPDATE"
 XMIN = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"

@@ -3,10 +3,6 @@
 The SQL names tables and columns as text, which a contract test holds against the API's tables.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
 
@@ -14,6 +10,7 @@ from feature_store import columns as c
 from feature_store.list_sources import SegmentRule
 from feature_store.schemas import LISTED_ITEMS, SEGMENT_USERS
 from feature_store.segments import MeasuredSegment
+from feature_store.tenant_writes import fetch_rows, lock_tenant, write_transaction
 
 
 def replace_lists(url: str, tenant_id: str, source: str, listed: pa.Table) -> None:
@@ -21,8 +18,8 @@ def replace_lists(url: str, tenant_id: str, source: str, listed: pa.Table) -> No
 
     Raises LookupError where there is no such tenant.
     """
-    with _transaction(url) as cursor:
-        _lock_tenant(cursor, tenant_id)
+    with write_transaction(url) as cursor:
+        lock_tenant(cursor, tenant_id)
         _replace(cursor, tenant_id, source, listed)
 
 
@@ -32,15 +29,15 @@ def replace_members(url: str, tenant_id: str, rule: SegmentRule, measured: Measu
     Users who were erased since their events were exported are left out. Returns whether it was stored.
     Raises LookupError where there is no such tenant.
     """
-    with _transaction(url) as cursor:
-        _lock_tenant(cursor, tenant_id)
-        if not _rows(cursor, _MEASURED, tenant_id, rule.id, rule.updated_at, measured.size):
+    with write_transaction(url) as cursor:
+        lock_tenant(cursor, tenant_id)
+        if not fetch_rows(cursor, _MEASURED, tenant_id, rule.id, rule.updated_at, measured.size):
             return False
         cursor.execute(_STAGED_MEMBERS)
         if measured.users.num_rows:
             _stage(cursor, "staged_members", measured.users.cast(SEGMENT_USERS))
-        _rows(cursor, _REMOVE_MEMBERS, tenant_id, rule.id)
-        _rows(cursor, _ADD_MEMBERS, tenant_id, rule.id)
+        fetch_rows(cursor, _REMOVE_MEMBERS, tenant_id, rule.id)
+        fetch_rows(cursor, _ADD_MEMBERS, tenant_id, rule.id)
         _replace(cursor, tenant_id, f"{c.SEGMENT_LIST}{rule.id}", measured.listed)
         return True
 
@@ -49,34 +46,12 @@ def _replace(cursor: dbapi.Cursor, tenant_id: str, source: str, listed: pa.Table
     cursor.execute(_STAGED_ITEMS)
     if listed.num_rows:
         _stage(cursor, "staged_items", listed.cast(LISTED_ITEMS))
-    _rows(cursor, "DELETE FROM item_lists WHERE tenant_id = $1 AND source = $2 RETURNING 1", tenant_id, source)
-    _rows(cursor, _ADD_LISTS, tenant_id, source)
+    fetch_rows(cursor, "DELETE FROM item_lists WHERE tenant_id = $1 AND source = $2 RETURNING 1", tenant_id, source)
+    fetch_rows(cursor, _ADD_LISTS, tenant_id, source)
 
 
 def _stage(cursor: dbapi.Cursor, table: str, rows: pa.Table) -> None:
     cursor.adbc_ingest(table, rows, mode="append", temporary=True)
-
-
-def _lock_tenant(cursor: dbapi.Cursor, tenant_id: str) -> None:
-    """Until the transaction ends, the tenant is not deleted."""
-    if not _rows(cursor, "SELECT id FROM tenants WHERE id = $1 AND deleted_at IS NULL FOR SHARE", tenant_id):
-        raise LookupError(f"there is no tenant {tenant_id}")
-
-
-@contextmanager
-def _transaction(url: str) -> Iterator[dbapi.Cursor]:
-    with dbapi.connect(url) as connection, connection.cursor() as cursor:
-        try:
-            yield cursor
-        except BaseException:
-            connection.rollback()
-            raise
-        connection.commit()
-
-
-def _rows(cursor: dbapi.Cursor, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    cursor.execute(statement, parameters)
-    return list(cursor.fetchall())
 
 
 _STAGED_MEMBERS = f"""
