@@ -2,11 +2,24 @@
 
 import os
 
-BACKGROUND = 10
-"""The niceness of training, pipelines, Dagster and MLflow. A program that answers gets nine times their share of a core
-that both want; a core that it does not want is theirs."""
+from pydantic import Field
+
+from configs.settings import Settings
+
+
+class PrioritySettings(Settings):
+    """How far the programs in the background stand back: training, pipelines, Dagster and MLflow."""
+
+    niceness: int = Field(
+        default=10,
+        alias="BACKGROUND_NICENESS",
+        ge=0,
+        le=19,
+        description="niceness of these programs; at 10, one that answers gets nine times their share of a core",
+    )
 
 
 def run_in_background() -> None:
     """Lower the priority of this process, and of those that it starts from now on. It is never raised."""
-    os.setpriority(os.PRIO_PROCESS, 0, max(BACKGROUND, os.getpriority(os.PRIO_PROCESS, 0)))
+    niceness = PrioritySettings().niceness
+    os.setpriority(os.PRIO_PROCESS, 0, max(niceness, os.getpriority(os.PRIO_PROCESS, 0)))

@@ -29,7 +29,7 @@ from configs.local.processes import (
 )
 from configs.local.supervision import STOP_SECONDS, Supervisor
 from configs.plans import plans
-from configs.priority import BACKGROUND
+from configs.priority import PrioritySettings
 from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings
 from tests.fixtures.platform import answers, free_ports, wait_until
 
@@ -167,8 +167,9 @@ def supervised(tmp_path: Path) -> Iterator[Callable[[list[Program]], Supervisor]
 
 @pytest.mark.service
 def test_a_program_in_the_background_and_its_children_run_with_low_priority(
-    supervised: Callable[[list[Program]], Supervisor], tmp_path: Path
+    supervised: Callable[[list[Program]], Supervisor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("BACKGROUND_NICENESS")
     own = os.getpriority(os.PRIO_PROCESS, 0)
     report = "import os; print(os.getpriority(os.PRIO_PROCESS, 0), flush=True)"
     child = "import subprocess, sys, time; subprocess.run([sys.executable, '-c', sys.argv[1]]); time.sleep(600)"
@@ -178,20 +179,26 @@ def test_a_program_in_the_background_and_its_children_run_with_low_priority(
     wait_until("both report", lambda: all(log.exists() and log.read_text().strip() for log in logs.values()))
     assert {name: int(log.read_text()) for name, log in logs.items()} == {
         "answering": own,
-        "working": max(own, BACKGROUND),
+        "working": max(own, PrioritySettings().niceness),
     }
 
 
 @pytest.mark.service
 @pytest.mark.parametrize("package", ["pipelines", "training"])
-def test_trainings_and_pipelines_run_with_low_priority(package: str) -> None:
+@pytest.mark.parametrize("niceness", [None, 15])
+def test_trainings_and_pipelines_run_with_low_priority(
+    package: str, niceness: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever starts them: here the command's own process says so, after its command has ended."""
+    monkeypatch.delenv("BACKGROUND_NICENESS")
+    if niceness is not None:
+        monkeypatch.setenv("BACKGROUND_NICENESS", str(niceness))
     code = (
         "import atexit, os, runpy, sys; atexit.register(lambda: print(os.getpriority(os.PRIO_PROCESS, 0)));"
         f"sys.argv = ['{package}', '--help']; runpy.run_module('{package}', run_name='__main__', alter_sys=True)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert int(result.stdout.split()[-1]) == max(BACKGROUND, os.getpriority(os.PRIO_PROCESS, 0))
+    assert int(result.stdout.split()[-1]) == max(niceness or 10, os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def test_demo_state_makes_a_secret_once_and_keeps_it(tmp_path: Path) -> None:
