@@ -1,8 +1,10 @@
 """A data set comes from a snapshot or from events with outside ids, and says what is wrong with either."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,7 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_store import schemas
-from training.data.dataset import from_events, load_snapshot
+from tests.training.catalogue import build_dataset
+from training.data.dataset import ItemTable, from_events, load_snapshot
+from training.data.stored_metadata import StoredMetadata
+from training.models.content_based.model import ContentBased
+from training.models.contract import RuntimeOptions
 
 EVENTS = pd.DataFrame(
     {
@@ -101,7 +107,7 @@ def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:
     dataset = load_snapshot(tmp_path, max_events=7)
     assert dataset.interactions.items.tolist() == [1, 0]
     assert dataset.interactions.weights.dtype == np.float32
-    assert dataset.items.metadata == [{"k": 1}, {}]
+    assert list(dataset.items.metadata) == [{"k": 1}, {}]
     assert dataset.items.active.tolist() == [True, False]
     assert (dataset.n_users, dataset.snapshot_id, dataset.max_events) == (3, "abc", 7)
 
@@ -118,3 +124,27 @@ def test_a_snapshot_without_a_column_is_refused_with_the_file_and_the_column(tmp
     pq.write_table(pq.read_table(path).drop_columns(["weight"]), path)
     with pytest.raises(ValueError, match=r"interactions.parquet: columns \['weight'\]"):
         load_snapshot(tmp_path)
+
+
+def test_metadata_are_decoded_where_they_are_read_and_not_kept() -> None:
+    objects = [{"n": number} for number in range(9_000)]
+    texts = [json.dumps(each) for each in objects]
+    metadata = StoredMetadata(pa.chunked_array([texts[:10], texts[10:]]))
+    assert list(metadata) == objects and list(metadata[-3:]) == objects[-3:]
+    assert metadata[5_000] == objects[5_000] and metadata[-1] == objects[-1]
+    assert metadata[0] is not metadata[0]
+    with pytest.raises(IndexError):
+        metadata[9_000]
+    with pytest.raises(msgspec.ValidationError):
+        list(StoredMetadata(pa.chunked_array([["{}", "[1]"]])))
+
+
+@pytest.mark.fit
+def test_a_fit_reads_the_same_from_stored_metadata_as_from_objects() -> None:
+    dataset = build_dataset()
+    texts = pa.chunked_array([[json.dumps(each) for each in dataset.items.metadata]])
+    stored = ItemTable(dataset.items.ids, StoredMetadata(texts), dataset.items.active)
+    assert stored.metadata_values == dataset.items.metadata_values
+    histories, options = dataset.histories(), RuntimeOptions(threads=1)
+    scores = [ContentBased().fit(each, options).score(histories) for each in (dataset, replace(dataset, items=stored))]
+    assert np.array_equal(scores[0], scores[1])

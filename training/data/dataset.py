@@ -1,5 +1,6 @@
 """What models are trained on: the events and the item table of one feature snapshot, by position."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from feature_store import columns as c
 from feature_store import schemas
 from feature_store.interaction_types import TYPE_CODES, SeenPolicy, event_weights
 from feature_store.online import Histories, build_histories
+from training.data.mapped_columns import MAPPED_FROM, check_columns, selected, snapshot_columns
+from training.data.stored_metadata import StoredMetadata
 
 MIN_REPEAT_SHARE = 0.2
 """From this share of repeating events on (`Dataset.repeat_share`), models learn repeats."""
@@ -31,15 +34,27 @@ class Interactions:
     types: npt.NDArray[np.int8]  # [n]
     weights: npt.NDArray[np.float32]  # [n]
     timestamps: npt.NDArray[np.int64]  # [n] microseconds since the epoch
+    spool: Path | None = field(default=None, kw_only=True)
+    """A folder where files of what is computed from these events may lie; None where they come from no snapshot."""
+    mapped_from: int = field(default=MAPPED_FROM, kw_only=True)
+    """Events of a mask from which on the result is mapped from a file beside the spool."""
 
     def __len__(self) -> int:
         return len(self.users)
 
+    @property
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """The columns in the order of `schemas.SNAPSHOT_INTERACTIONS`."""
+        return self.users, self.items, self.types, self.weights, self.timestamps
+
     def where(self, mask: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Interactions":
         """The events under a bool mask [n], or at these int64 indices in this order."""
-        return Interactions(
-            self.users[mask], self.items[mask], self.types[mask], self.weights[mask], self.timestamps[mask]
-        )
+        large = mask.dtype == bool and len(mask) >= self.mapped_from and np.count_nonzero(mask) >= self.mapped_from
+        if large and self.spool is not None:
+            found = selected(self.columns, mask, self.spool)
+        else:
+            found = tuple(column[mask] for column in self.columns)
+        return Interactions(*found, spool=self.spool, mapped_from=self.mapped_from)
 
 
 @dataclass(frozen=True)
@@ -47,11 +62,16 @@ class ItemTable:
     """The catalogue by position: row i describes item position i."""
 
     ids: npt.NDArray[np.object_]  # [n_items] str
-    metadata: list[dict[str, Any]]  # [n_items]
+    metadata: Sequence[dict[str, Any]]  # [n_items]
     active: npt.NDArray[np.bool_]  # [n_items]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def metadata_values(self) -> int:
+        """Entries of all items' metadata together."""
+        return sum(map(len, self.metadata))
 
 
 @dataclass(frozen=True)
@@ -122,30 +142,27 @@ class Dataset:
         return 1 - self.seen.nnz / len(self.interactions)
 
 
-def load_snapshot(folder: Path, max_events: int = 200) -> Dataset:
+def load_snapshot(folder: Path, max_events: int = 200, mapped_from: int = MAPPED_FROM) -> Dataset:
     """The data set of the feature snapshot in `folder`.
 
     Args:
         folder: holds interactions.parquet, items.parquet and manifest.json as `feature_store.snapshots` writes them.
         max_events: bound on every history, `HistorySettings.max_events`.
+        mapped_from: events from which on columns are mapped from files instead of held in memory; at least 1.
 
     Raises:
         FileNotFoundError: a file of the snapshot is missing.
         ValueError: a table has other columns than its schema, or positions out of order.
     """
     manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=dict[str, Any])
-    events = _read_table(folder / "interactions.parquet", schemas.SNAPSHOT_INTERACTIONS)
     items = _read_table(folder / "items.parquet", schemas.SNAPSHOT_ITEMS)
     if not np.array_equal(items[c.ITEM].to_numpy(), np.arange(items.num_rows)):
         raise ValueError(f"{folder / 'items.parquet'}: row i must hold item position i")
-    interactions = Interactions(
-        *(events[name].to_numpy() for name in (c.USER, c.ITEM, c.TYPE, c.WEIGHT, c.TIMESTAMP)),
-    )
     return Dataset(
-        interactions=interactions,
+        interactions=_snapshot_interactions(folder, mapped_from),
         items=ItemTable(
             ids=np.array(items[c.ITEM_ID].to_pylist(), dtype=object),
-            metadata=[msgspec.json.decode(text) for text in items[c.METADATA].to_pylist()],
+            metadata=StoredMetadata(items[c.METADATA]),
             active=items[c.IS_ACTIVE].to_numpy(zero_copy_only=False),
         ),
         n_users=int(manifest["n_users"]),
@@ -154,10 +171,19 @@ def load_snapshot(folder: Path, max_events: int = 200) -> Dataset:
     )
 
 
+def _snapshot_interactions(folder: Path, mapped_from: int) -> Interactions:
+    path = folder / "interactions.parquet"
+    if pq.read_metadata(path).num_rows >= mapped_from:
+        columns = snapshot_columns(folder)
+    else:
+        events = _read_table(path, schemas.SNAPSHOT_INTERACTIONS)
+        columns = tuple(events[name].to_numpy() for name in schemas.SNAPSHOT_INTERACTIONS.names)
+    return Interactions(*columns, spool=folder.parent, mapped_from=mapped_from)
+
+
 def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     table = pq.read_table(path)
-    if missing := set(schema.names) - set(table.column_names):
-        raise ValueError(f"{path}: columns {sorted(missing)} are missing")
+    check_columns(table.column_names, path, schema)
     return table.select(schema.names).cast(schema).combine_chunks()
 
 

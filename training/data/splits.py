@@ -43,9 +43,7 @@ class Holdout:
 
     def sample(self, n: int, seed: int) -> "Holdout":
         """At most n of the queries, drawn with the seed and kept in order."""
-        if len(self) <= n:
-            return self
-        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
+        return self if len(self) <= n else self.take(_sampled_rows(len(self), n, seed))
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,8 @@ def temporal_split(
     times_of_events = dataset.interactions.timestamps
     train, before_test = dataset.where(times_of_events < first), dataset.where(times_of_events < second)
     window = dataset.interactions.where((times_of_events >= first) & (times_of_events < second))
-    validation_queries = _queries(train, window, mask).sample(max_users, seed=0)
-    test_queries = _queries(before_test, dataset.interactions.where(times_of_events >= second), mask)
-    test_queries = test_queries.sample(max_users, seed=0)
+    validation_queries = _queries(train, window, mask, max_users)
+    test_queries = _queries(before_test, dataset.interactions.where(times_of_events >= second), mask, max_users)
     protocol = (
         f"temporal: global cuts at {_iso_time(first)} and {_iso_time(second)}, the oldest "
         f"{1 - validation - test:.0%} of events train, the next {validation:.0%} validate, the last {test:.0%} test; "
@@ -122,7 +119,7 @@ def leave_one_out_split(dataset: Dataset, mask: SeenPolicy = "all", max_users: i
     for place in (2, 1):
         past = dataset.where(~held_out | (from_end > place))
         chosen = events.where(held_out & (from_end == place))
-        parts.append((past, _queries(past, chosen, mask).sample(max_users, seed=0)))
+        parts.append((past, _queries(past, chosen, mask, max_users)))
     protocol = (
         f"leave-one-out: each user's last event tests, the one before it validates, the rest train (events of one "
         f"moment in seeded random order); a query is the newest {dataset.max_events} events before the target; "
@@ -162,13 +159,21 @@ def last_moments(dataset: Dataset, mask: SeenPolicy, n_users: int, seed: int) ->
     return past, _queries(past, events.where(held_out), mask)
 
 
-def _queries(past: Dataset, chosen: Interactions, mask: SeenPolicy) -> Holdout:
+def _queries(past: Dataset, chosen: Interactions, mask: SeenPolicy, max_users: int | None = None) -> Holdout:
+    """One query for each user with a target among the chosen events, or for a sample of `max_users` of them."""
     masked = _masked_items(past, mask)
     targets = replace(past, interactions=chosen).seen
     targets = (targets.astype(np.int8) - targets.multiply(masked).astype(np.int8)).astype(bool)
     targets.eliminate_zeros()
     users = np.flatnonzero(np.diff(targets.indptr)).astype(np.int32)
+    if max_users is not None and len(users) > max_users:
+        users = users[_sampled_rows(len(users), max_users, seed=0)]
     return Holdout(users, past.histories(users), targets[users], masked[users])
+
+
+def _sampled_rows(n: int, size: int, seed: int) -> npt.NDArray[np.int64]:
+    """`size` of n > size rows, drawn with the seed, ascending."""
+    return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
 
 
 def _masked_items(past: Dataset, mask: SeenPolicy) -> sp.csr_array:
@@ -194,7 +199,7 @@ def _split(
             matrix.sort_indices()
             columns += [matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)]
     for column in columns:
-        digest.update(np.ascontiguousarray(column).tobytes())
+        digest.update(np.ascontiguousarray(column))
     return Split(protocol, train, validation, before_test, test, known_until, mask, digest.hexdigest())
 
 

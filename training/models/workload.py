@@ -67,7 +67,7 @@ class DataSizes:
             all_pairs=int(ever.sum()),
             all_co_pairs=int((ever**2).sum()),
             earlier_events=float(counts @ (counts - 1)) / max(1, 2 * len(events)),
-            metadata_values=sum(map(len, dataset.items.metadata)),
+            metadata_values=dataset.items.metadata_values,
             validation_users=validation_users,
         )
 

@@ -49,8 +49,8 @@ def key_of(events: Interactions, config: ModelConfig, options: RuntimeOptions, *
     """A hash of everything that determines the course of a fit: data, configuration, seed and `more`."""
     digest = blake2b(config.model_dump_json().encode(), digest_size=8)
     digest.update(repr((options.seed, *more)).encode())
-    for column in (events.users, events.items, events.types, events.weights, events.timestamps):
-        digest.update(np.ascontiguousarray(column).tobytes())
+    for column in events.columns:
+        digest.update(np.ascontiguousarray(column))
     return digest.hexdigest()
 
 

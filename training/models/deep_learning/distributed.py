@@ -3,9 +3,10 @@
     torchrun --nproc-per-node 2 -m training evaluate --models deep-learning --interactions ... --threads 1
 
 Only the first process reads files, evaluates and saves models, and what it saves is the same as what one process
-trains. It sends each fit to the others over the process group that `torchrun` has set up, never through a file. If a
-process fails within a fit, it exits and `torchrun` stops the others. Each process writes checkpoints of its own part;
-the same number of processes can resume from an epoch that all of them had finished.
+trains. It sends each fit to the others over the process group that `torchrun` has set up. Events and content of items
+are not sent, but read from files that exist as long as the fit (`shared_data`). If a process fails within a fit, it
+exits and `torchrun` stops the others. Each process writes checkpoints of its own part; the same number of processes can
+resume from an epoch that all of them had finished.
 """
 
 import logging
@@ -15,18 +16,17 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import structlog
 import torch
 import torch.distributed as dist
 
-from training.data.dataset import Dataset
 from training.data.splits import Holdout
 from training.models.contract import FloatMatrix, RuntimeOptions
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.loop import Progress, Trainer
 from training.models.deep_learning.network import Network
 from training.models.deep_learning.sharding import ShardedProcesses, check_divisible
+from training.models.deep_learning.shared_data import FitData, SharedData, shared_data
 from training.models.deep_learning.strategy import SingleProcess
 
 log = structlog.get_logger(__name__)
@@ -41,9 +41,7 @@ class NetworkFit:
     """The arguments of one run of the training loop; `Trainer` explains each."""
 
     network: Network
-    ids: FloatMatrix | None
-    content: FloatMatrix
-    dataset: Dataset
+    data: FitData | SharedData
     config: DeepLearningConfig
     options: RuntimeOptions
     stage: str
@@ -69,10 +67,16 @@ def train_network(run: NetworkFit) -> tuple[Progress, FloatMatrix]:
     """
     if not dist.is_initialized():
         return _train(run, SingleProcess())
-    check_divisible(run.dataset.n_items, dist.get_world_size(), run.options.device)
+    data = run.data.open()
+    check_divisible(data.dataset.n_items, dist.get_world_size(), run.options.device)
+    with shared_data(data) as shared:
+        return _train_together(replace(run, data=shared))
+
+
+def _train_together(run: NetworkFit) -> tuple[Progress, FloatMatrix]:
+    """Train in all processes. The first one alone calls the progress callback of the run."""
     caller = run.options.progress
-    options = replace(run.options, progress=None)
-    run = replace(run, dataset=_without_metadata(run.dataset), options=options)
+    run = replace(run, options=replace(run.options, progress=None))
     _broadcast((run, caller is not None, torch.get_rng_state()))
     ended: list[Exception] = []
 
@@ -86,7 +90,7 @@ def train_network(run: NetworkFit) -> tuple[Progress, FloatMatrix]:
             raise _AbandonedError
 
     try:
-        reporting = replace(options, progress=progress if caller else None)
+        reporting = replace(run.options, progress=progress if caller else None)
         return _train(replace(run, options=reporting), ShardedProcesses())
     except _AbandonedError:
         raise ended[0] from None
@@ -125,7 +129,8 @@ def _join_fits() -> None:
 
 
 def _train(run: NetworkFit, strategy: SingleProcess) -> tuple[Progress, FloatMatrix]:
-    trainer = Trainer(run.network, run.ids, run.content, run.dataset, run.config, run.options, strategy)
+    data = run.data.open()
+    trainer = Trainer(run.network, data.ids, data.content, data.dataset, run.config, run.options, strategy)
     progress = trainer.run(run.stage, run.epochs, run.learning_rate, run.seconds, run.holdout)
     return progress, trainer.export()
 
@@ -144,10 +149,3 @@ def _receive() -> Any:
     received: list[Any] = [None]
     dist.broadcast_object_list(received, src=0)
     return received[0]
-
-
-def _without_metadata(dataset: Dataset) -> Dataset:
-    """The part of a data set that the training loop reads, so that no metadata is sent to the other processes."""
-    n = dataset.n_items
-    items = replace(dataset.items, ids=np.arange(n).astype(object), metadata=[])
-    return Dataset(dataset.interactions, items, dataset.n_users)

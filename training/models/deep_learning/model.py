@@ -23,6 +23,7 @@ Reading order of this package:
     checkpoint           state of an interrupted fit
     strategy             what one process and several do differently
     sharding             the strategy of several processes, with TorchRec
+    shared_data          files that the processes of one fit read
     distributed          sends a fit to the processes of `torchrun`
     workload             what a fit costs, counted before it starts
 

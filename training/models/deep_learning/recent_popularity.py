@@ -46,21 +46,29 @@ def recent_popularity(events: Interactions, n_items: int, half_lives: tuple[floa
         k = len(half_lives)
         nothing = np.zeros((1, k, n_items), np.float32)
         return RecentPopularity(np.zeros(1, np.int64), nothing, np.zeros((n_items, k), np.float32))
-    order = np.argsort(events.timestamps, kind="stable")
-    timestamps, items, weights = events.timestamps[order], events.items[order], events.weights[order]
-    times = np.unique(timestamps[np.linspace(0, len(timestamps) - 1, N_TIMES).astype(np.int64)])
-    bounds = np.append(np.searchsorted(timestamps, times, side="left"), len(timestamps))
+    n = len(events)
+    places = np.unique(np.linspace(0, n - 1, N_TIMES).astype(np.int64))
+    times = np.unique(np.partition(events.timestamps, places)[places])
+    newest = events.timestamps.max()
+    # The events after each time, in the order of a stable sort of all of them, which would take several copies.
+    period_of = np.searchsorted(times, events.timestamps, side="right").astype(np.uint8) - 1
+    by_period = np.argsort(period_of, kind="stable")
+    bounds = np.concatenate(([0], np.cumsum(np.bincount(period_of, minlength=len(times)))))
     decay = np.log(2) / (np.array(half_lives) * c.MICROS_PER_DAY)  # [k] per microsecond
-    ends = np.append(times[1:], timestamps[-1])
+    ends = np.append(times[1:], newest)
     state = np.zeros((len(half_lives), n_items))
     found = np.empty((len(times), len(half_lives), n_items), dtype=np.float32)
     for index, time in enumerate(times):
         found[index] = state
-        part = slice(bounds[index], bounds[index + 1])
+        part = by_period[bounds[index] : bounds[index + 1]]
+        part = part[np.argsort(events.timestamps[part], kind="stable")]
+        timestamps, items, weights = events.timestamps[part], events.items[part], events.weights[part]
         for k, rate in enumerate(decay):
-            faded = weights[part] * np.exp(-rate * (ends[index] - timestamps[part]))
-            state[k] = state[k] * np.exp(-rate * (ends[index] - time)) + np.bincount(items[part], faded, n_items)
+            faded = weights * np.exp(-rate * (ends[index] - timestamps))
+            state[k] = state[k] * np.exp(-rate * (ends[index] - time)) + np.bincount(items, faded, n_items)
     spread = np.log1p(state).std(axis=1)[:, None]
     spread = np.where(spread > 1e-6, spread, 1.0).astype(np.float32)  # 1 where all items are equally popular
     latest = np.log1p(state).T.astype(np.float32) / spread.T
-    return RecentPopularity(times, np.log1p(found) / spread, latest)
+    np.log1p(found, out=found)
+    found /= spread
+    return RecentPopularity(times, found, latest)

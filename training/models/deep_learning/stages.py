@@ -13,6 +13,7 @@ from training.data.splits import Split, leave_one_out_split, temporal_split
 from training.models.contract import FloatMatrix, RuntimeOptions
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network
+from training.models.deep_learning.shared_data import FitData
 
 _VALIDATED_SHARE = 0.78  # of the time of a fit
 _CONTINUED_SHARE = 0.2  # for the continuation on all events
@@ -44,9 +45,7 @@ def fit_network(
     progress, ids = train_network(
         NetworkFit(
             network,
-            None,
-            content,
-            split.before_test if validated else dataset,
+            FitData(split.before_test if validated else dataset, content, None),
             config,
             options,
             "fit",
@@ -94,9 +93,7 @@ def continue_network(
         progress, ids = train_network(
             NetworkFit(
                 network,
-                ids,
-                content,
-                dataset,
+                FitData(dataset, content, ids),
                 config,
                 options,
                 stage,

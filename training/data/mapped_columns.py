@@ -1,0 +1,119 @@
+"""Columns of events in files that are memory-mapped, so that a large log takes no memory of a process.
+
+The system reads the pages that are used and drops them where memory is short. All processes of a machine that map a
+file share its pages. The files are `.npy`, one for each column of `schemas.SNAPSHOT_INTERACTIONS`.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from configs.storage import open_storage
+from feature_store import schemas
+
+MAPPED_FROM = 5_000_000
+"""Events from which on columns are mapped. Fewer take 105 MB at most, and reading them into memory is quicker."""
+
+_FOLDER = "columns"
+_BATCH = 1 << 18
+"""Events that are held at a time while columns are written."""
+_DTYPES = {field.name: np.dtype(field.type.to_pandas_dtype()) for field in schemas.SNAPSHOT_INTERACTIONS}
+
+Columns = tuple[npt.NDArray[Any], ...]
+"""One array for each column of `schemas.SNAPSHOT_INTERACTIONS`, in its order."""
+
+
+def snapshot_columns(folder: Path) -> Columns:
+    """The mapped columns of the snapshot in `folder`, which are written where they are missing.
+
+    They lie in the snapshot's folder and vanish with it: a snapshot is deleted when a user in it was erased.
+    Processes that want them at once write them once.
+
+    Raises:
+        FileNotFoundError: the snapshot was deleted.
+        ValueError: a column is missing.
+    """
+    storage, key = open_storage(folder.parent), f"{folder.name}/{_FOLDER}"
+    if not storage.exists(key):
+        with storage.lock():  # nobody may delete the snapshot meanwhile: its columns would be left alone
+            if not storage.exists(key):
+                with pq.ParquetFile(folder / "interactions.parquet") as file:
+                    check_columns(file.schema_arrow.names, folder / "interactions.parquet")
+                    with storage.put_folder(key) as made:
+                        write_columns(made, file.metadata.num_rows, _batches(file))
+    return map_columns(storage.local(key))
+
+
+def check_columns(found: Sequence[str], path: Path, schema: Any = schemas.SNAPSHOT_INTERACTIONS) -> None:
+    """Raise ValueError where a table of a snapshot lacks a column of its schema."""
+    if missing := set(schema.names) - set(found):
+        raise ValueError(f"{path}: columns {sorted(missing)} are missing")
+
+
+def write_columns(folder: Path, n_events: int, parts: Iterable[Sequence[npt.NDArray[Any]]]) -> None:
+    """Write the columns of events, which come in parts of some events each, one after the other.
+
+    Raises ValueError where the parts have another number of events than `n_events`.
+    """
+    files = [(folder / f"{name}.npy").open("wb") for name in _DTYPES]
+    written = 0
+    try:
+        for file, dtype in zip(files, _DTYPES.values(), strict=True):
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_events,)}
+            np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            for file, dtype, column in zip(files, _DTYPES.values(), part, strict=True):
+                file.write(np.ascontiguousarray(column, dtype).data)
+            written += len(part[0])
+    finally:
+        for file in files:
+            file.close()
+    if written != n_events:
+        raise ValueError(f"{folder}: {written} events came where {n_events} were announced")
+
+
+def map_columns(folder: Path) -> Columns:
+    """The columns that `write_columns` wrote. They cannot be written to, and stay readable when the files are deleted.
+
+    Raises FileNotFoundError where they are not there.
+    """
+    return tuple(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _DTYPES)
+
+
+def sliced(columns: Columns) -> Iterable[Columns]:
+    """The columns in slices of some events, as `write_columns` takes them."""
+    for start in range(0, len(columns[0]), _BATCH):
+        yield tuple(column[start : start + _BATCH] for column in columns)
+
+
+def selected(columns: Columns, mask: npt.NDArray[np.bool_], folder: Path) -> Columns:
+    """The events under a mask, bool [n] with at least one event, mapped from files that have no name.
+
+    Nobody else can open such a file, and the system deletes it with the last array on it, however the process ends:
+    nothing of an erased user stays behind.
+
+    folder: says on which file system the files lie.
+    """
+    n_events = int(np.count_nonzero(mask))
+    return tuple(_selected(column, mask, n_events, folder) for column in columns)
+
+
+def _selected(column: npt.NDArray[Any], mask: npt.NDArray[np.bool_], n_events: int, folder: Path) -> npt.NDArray[Any]:
+    file: IO[bytes]
+    with TemporaryFile(dir=folder) as file:
+        for start in range(0, len(mask), _BATCH):
+            part = slice(start, start + _BATCH)
+            file.write(column[part][mask[part]].data)
+        file.flush()
+        return np.asarray(np.memmap(file, column.dtype, "r", shape=(n_events,)))
+
+
+def _batches(file: pq.ParquetFile) -> Iterable[Columns]:
+    schema = schemas.SNAPSHOT_INTERACTIONS
+    for batch in file.iter_batches(_BATCH, columns=schema.names):
+        yield tuple(batch[field.name].cast(field.type).to_numpy() for field in schema)
