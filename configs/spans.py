@@ -2,6 +2,9 @@
 
 A span is a part with a beginning and an end. Spans of one trace form a tree across processes. Where no setting names a
 collector, nothing is recorded and OpenTelemetry is not imported.
+
+Most traces are not recorded. Which are is decided by the trace id before anything is made of them, so that the others
+cost next to nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +31,8 @@ SAMPLED = 0x01
 Attributes = Mapping[str, str | int | float | bool]
 
 _current: ContextVar["Span | None"] = ContextVar("span", default=None)
+_begun: ContextVar[int | None] = ContextVar("trace_id", default=None)
+"""The id of the trace whose first span is started now."""
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
@@ -55,23 +60,47 @@ class SpanRecorder:
     def __init__(self, program: str, sampled: float, exporter: "SpanExporter", follow_callers: bool) -> None:
         """
         program: the `service.name` of its spans.
-        sampled: share of the traces that begin here.
+        sampled: share of the traces that `samples` takes.
         follow_callers: whether a caller decides that its trace is recorded; a stranger must not.
         """
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, TraceIdRatioBased
+        from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON, TraceIdRatioBased
 
-        share = TraceIdRatioBased(sampled)
-        sampler = ParentBased(share, remote_parent_sampled=ALWAYS_ON if follow_callers else share)
+        class Ids(RandomIdGenerator):
+            """Random ids, except that of a trace whose id was drawn before its first span."""
+
+            def generate_trace_id(self) -> int:
+                begun = _begun.get()
+                return super().generate_trace_id() if begun is None else begun
+
+        self._bound = TraceIdRatioBased.get_bound_for_rate(sampled)
+        self._follow_callers = follow_callers
         self._provider = TracerProvider(
-            sampler, Resource.create({SERVICE_NAME: f"recommendai-{program}"}), shutdown_on_exit=False
+            ALWAYS_ON,
+            Resource.create({SERVICE_NAME: f"recommendai-{program}"}),
+            shutdown_on_exit=False,
+            id_generator=Ids(),
         )
         self._provider.add_span_processor(
             BatchSpanProcessor(exporter, max_queue_size=MAX_QUEUE, schedule_delay_millis=SEND_SECONDS * 1000)
         )
         self._tracer = self._provider.get_tracer("recommendai")
+
+    def samples(self, trace_id: str, flags: str | None = None) -> bool:
+        """Whether a trace is recorded in this process, from the hexadecimal fields of its `traceparent`.
+
+        flags: the caller's; None where the trace begins here. A trace that its caller does not record is not recorded.
+        Otherwise the id decides as OpenTelemetry's `TraceIdRatioBased` does, so that processes with one share agree.
+        """
+        if flags is not None:
+            if not int(flags, 16) & SAMPLED:
+                return False
+            if self._follow_callers:
+                return True
+        return int(trace_id[16:], 16) < self._bound
 
     def start(
         self,
@@ -82,24 +111,30 @@ class SpanRecorder:
         links: Sequence["SpanContext"] = (),
         attributes: Attributes | None = None,
         began_ns: int | None = None,
+        trace_id: str | None = None,
     ) -> "Span":
-        """A span that has begun now, or at `began_ns` since the epoch. Whoever starts it calls its `end`.
+        """A span that is recorded, begun now or at `began_ns` since the epoch. Whoever starts it calls its `end`.
 
         answers: whether it is the answer to another process. links: other spans that it works for.
+        trace_id: of the trace that begins with it, 32 hexadecimal digits; None: a random one. Not with a parent.
         """
         from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, set_span_in_context
 
         context = None
         if parent is not None:
             context = set_span_in_context(NonRecordingSpan(parent) if isinstance(parent, SpanContext) else parent)
-        return self._tracer.start_span(
-            name,
-            context,
-            SpanKind.SERVER if answers else SpanKind.INTERNAL,
-            attributes,
-            [Link(each) for each in links],
-            began_ns,
-        )
+        token = _begun.set(None if trace_id is None else int(trace_id, 16))
+        try:
+            return self._tracer.start_span(
+                name,
+                context,
+                SpanKind.SERVER if answers else SpanKind.INTERNAL,
+                attributes,
+                [Link(each) for each in links],
+                began_ns,
+            )
+        finally:
+            _begun.reset(token)
 
     def close(self) -> None:
         """Send what waits, within `SEND_SECONDS`."""
@@ -175,11 +210,15 @@ def part_for(name: str, callers: Sequence["SpanContext"]) -> Iterator["SpanConte
 def answer_to(name: str, traceparent: str) -> Iterator[None]:
     """Within the block, a span answers another process, whose span this W3C header names, as `traceparent_of` does."""
     fields = traceparent.split("-")
-    if _recorder is None or [len(each) for each in fields] != [2, 32, 16, 2]:
+    if (
+        _recorder is None
+        or [len(each) for each in fields] != [2, 32, 16, 2]
+        or not _recorder.samples(fields[1], fields[3])
+    ):
         yield
         return
     span = _recorder.start(name, answers=True, parent=remote_context(*fields[1:]))
-    token = _current.set(span if span.is_recording() else None)
+    token = _current.set(span)
     try:
         yield
     finally:

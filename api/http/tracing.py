@@ -14,10 +14,12 @@ from structlog.contextvars import bind_contextvars
 from configs import spans
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, SpanContext
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+NOT_SAMPLED = "00"
+"""The flags of a trace that this process does not record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +47,28 @@ def begin(incoming: str | None) -> Trace:
     match = _TRACEPARENT.fullmatch(incoming) if incoming else None
     if match is not None and (match[1] == _NO_TRACE or match[2] == _NO_SPAN or match[0].startswith("ff")):
         match = None
-    if (recorder := spans.recorder()) is not None:
-        trace = _recorded(recorder, match)
-    elif match is not None:
-        trace = Trace(match[1], secrets.token_hex(8), match[3])
+    if match is not None:
+        trace_id, span_id, flags = match[1], secrets.token_hex(8), match[3]
     else:
         random = secrets.token_hex(24)
-        trace = Trace(random[:32], random[32:])
+        trace_id, span_id, flags = random[:32], random[32:], None
+    if (recorder := spans.recorder()) is None:
+        trace = Trace(trace_id, span_id, flags or "01")
+    elif recorder.samples(trace_id, flags):
+        trace = _recorded(recorder, trace_id, match and spans.remote_context(trace_id, match[2], match[3]))
+    else:
+        spans.make_current(None)
+        trace = Trace(trace_id, span_id, NOT_SAMPLED)
     _current.set(trace)
     bind_contextvars(trace_id=trace.trace_id)
     return trace
 
 
-def _recorded(recorder: spans.SpanRecorder, match: re.Match[str] | None) -> Trace:
-    span = recorder.start("request", answers=True, parent=match and spans.remote_context(match[1], match[2], match[3]))
-    context, is_recorded = span.get_span_context(), span.is_recording()
-    spans.make_current(span if is_recorded else None)
-    return Trace(
-        f"{context.trace_id:032x}",
-        f"{context.span_id:016x}",
-        f"{int(context.trace_flags):02x}",
-        span if is_recorded else None,
-    )
+def _recorded(recorder: spans.SpanRecorder, trace_id: str, parent: "SpanContext | None") -> Trace:
+    span = recorder.start("request", answers=True, parent=parent, trace_id=None if parent else trace_id)
+    spans.make_current(span)
+    context = span.get_span_context()
+    return Trace(trace_id, f"{context.span_id:016x}", f"{int(context.trace_flags):02x}", span)
 
 
 def end(method: str, route: str, status: int, tenant_id: str | None) -> None:

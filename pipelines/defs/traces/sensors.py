@@ -29,8 +29,7 @@ def traces(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         order_by="update_timestamp",
         ascending=True,
     )
-    settings = SpanSettings()
-    with recording("pipelines", settings.model_copy(update={"sampled": 1.0})) as recorder:
+    with recording("pipelines", SpanSettings()) as recorder:
         if recorder is not None:
             for record in records:
                 _send(recorder, context.instance, record)
