@@ -1,8 +1,12 @@
 """Reads which items of a list may be shown now."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
+from api.database.batch_loader import BatchLoader
 from api.database.engine import Pool
+from api.database.prepared import text_array
 from api.database.scope import TenantScope
 from api.items.filter_sql import Condition, to_sql
 from serving.contracts.filters import Filter
@@ -19,10 +23,16 @@ def condition_on_items(filter_: Filter | None) -> Condition:
 
 # Lists are sent in the binary format (%b): as text, a thousand long ids take 18 ms of the event loop instead of 0.3.
 class LiveItems:
-    """The items of a tenant that are neither hidden nor deleted, and that a filter matches, at the moment of a read."""
+    """The items of a tenant that are neither hidden nor deleted, and that a filter matches, at the moment of a read.
+
+    Concurrent callers without a filter share their reads of a list's first chunk, whatever each leaves out: when a
+    model server stops answering, all callers need popular items at the same moment. With a statement and a connection
+    for each, the last of 32 waited 0.1 s.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._live = BatchLoader(self._read_live)
 
     async def first(
         self, scope: TenantScope, ids: Sequence[str], exclude: Iterable[str], condition: Condition, count: int
@@ -36,12 +46,24 @@ class LiveItems:
         start = 0
         for end in CHUNKS:
             if start < len(ids) and len(found) < count:
-                part = list(ids[start:end])
-                found += [
-                    start + at for at in await self._in_order(scope, part, left_out, condition, count - len(found))
-                ]
+                part = ids[start:end]
+                missing = count - len(found)
+                if condition is ANY_ITEM and end == CHUNKS[0]:
+                    places = await self._live_places(scope, part, set(left_out), missing)
+                else:
+                    places = await self._in_order(scope, list(part), left_out, condition, missing)
+                found += [start + at for at in places]
             start = end
         return found
+
+    async def _live_places(self, scope: TenantScope, ids: Sequence[str], exclude: set[str], count: int) -> list[int]:
+        live = await self._live.load((scope, tuple(ids)))
+        return list(islice((at for at in live if ids[at] not in exclude), count))
+
+    async def _read_live(self, keys: list[tuple[TenantScope, tuple[str, ...]]]) -> list[list[int]]:
+        """By (tenant, ids): indices into the ids, ascending, of the items that are live."""
+        reads = (self._pool.fetch(_LIVE_PLACES, scope.tenant_id, text_array(ids)) for scope, ids in keys)
+        return [[at for (at,) in rows] for rows in await asyncio.gather(*reads)]
 
     async def others(
         self, scope: TenantScope, listed: Sequence[str], exclude: Iterable[str], condition: Condition, count: int
@@ -90,3 +112,12 @@ class LiveItems:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(query, [ids, scope.tenant_id, exclude, *condition.values, count])
             return [row[0] for row in await cursor.fetchall()]
+
+
+_LIVE_PLACES = """
+SELECT candidate.place - 1
+FROM unnest($2::text[]) WITH ORDINALITY AS candidate (id, place)
+JOIN items AS item ON item.tenant_id = $1::text AND item.id = candidate.id
+WHERE item.is_active AND item.deleted_at IS NULL
+ORDER BY candidate.place
+"""
