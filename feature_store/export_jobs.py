@@ -16,8 +16,7 @@ from feature_store.table_files import FileFormat
 
 MAX_ATTEMPTS = 3
 """Starts of an export before it fails."""
-KEPT_DAYS_OF_JOBS = 30
-"""Days for which a finished job is listed."""
+_DELETED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -89,14 +88,15 @@ def tenants_to_export(url: str) -> list[str]:
         return cursor.fetch_arrow_table().column("id").to_pylist()
 
 
-def files_to_keep(url: str) -> set[tuple[str, str]]:
+def files_to_keep(url: str, kept_days: int) -> set[tuple[str, str]]:
     """Tenant and name of every file that somebody may still fetch, or that is being written.
 
-    First exports whose link has expired are marked so, and finished jobs of more than KEPT_DAYS_OF_JOBS days deleted.
+    First exports whose link has expired are marked so, and up to 1,000 finished jobs are deleted whose link is over
+    and that ended more than `kept_days` days ago.
     """
     with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
-        for statement in (_EXPIRE, _DELETE_OLD):
-            cursor.execute(statement)
+        cursor.execute(_EXPIRE)
+        cursor.execute(_DELETE_OLD, (kept_days,))
         cursor.execute(_KEPT)
         found = cursor.fetch_arrow_table()
     return set(zip(found["tenant_id"].to_pylist(), found["file"].to_pylist(), strict=True))
@@ -132,8 +132,12 @@ WHERE job.status = 'processing' GROUP BY job.tenant_id ORDER BY min(job.created_
 _EXPIRE = "UPDATE export_jobs SET status = 'expired' WHERE status = 'completed' AND expires_at <= clock_timestamp()"
 
 _DELETE_OLD = f"""
-DELETE FROM export_jobs
-WHERE status IN ('failed', 'expired') AND created_at < now() - interval '{KEPT_DAYS_OF_JOBS} days'
+DELETE FROM export_jobs WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM export_jobs
+    WHERE status IN ('failed', 'expired')
+        AND coalesce(finished_at, created_at) < now() - $1::integer * interval '1 day'
+    LIMIT {_DELETED_AT_ONCE} FOR UPDATE SKIP LOCKED
+))
 """  # noqa: S608 - a constant of this module
 
 _KEPT = """

@@ -36,7 +36,7 @@ class ExportedTable:
 
     columns: Mapping[str, pa.DataType]
     moment: str  # the column that orders the rows, and that a period selects by
-    key: str  # tells rows of one moment apart
+    key: str  # columns that tell rows of one moment apart
     batch_rows: int = 50_000  # held in memory at a time
 
     def query(self, file_format: FileFormat, *, bounded: bool) -> str:
@@ -108,6 +108,16 @@ EXPORTED_TABLES: dict[str, ExportedTable] = {
         },
         "created_at",
         "id",
+    ),
+    "seen_impressions": ExportedTable(
+        {
+            "recommendation_id": _TEXT,
+            "item_id": _TEXT,
+            "position": pa.int32(),
+            "seen_at": UTC_MICROS,
+        },
+        "seen_at",
+        "recommendation_id, item_id",
     ),
 }
 """By the name of the table. All columns of a table are exported but the tenant's id and the transaction's."""

@@ -19,7 +19,7 @@ def export(
     tenant: Annotated[str | None, typer.Option(help="a tenant's id; without it, all tenants")] = None,
     file_format: Annotated[ExportFormat, typer.Option("--format", help="of the files")] = "parquet",
 ) -> None:
-    """Write the interactions, impressions and recommendations of a tenant, or of all, into files.
+    """Write the interactions, impressions, seen items and recommendations of a tenant, or of all, into files.
 
     Each file appears whole, in place of one that was there, and is readable by its owner alone. Its path is printed.
     These files are yours: no erasure of a user reaches them.

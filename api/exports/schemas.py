@@ -41,7 +41,7 @@ class PersonExport(Schema):
     exports: list[Row] = _rows("Exports of the tenant's rows that the person asked for")
 
 
-ExportKind = Literal["interactions", "impressions", "recommendations"]
+ExportKind = Literal["interactions", "impressions", "recommendations", "seen_impressions"]
 ExportFormat = Literal["parquet", "csv"]
 ExportStatus = Literal["processing", "completed", "failed", "expired"]
 
@@ -54,7 +54,10 @@ class ExportRequest(Schema):
         json_schema_extra={"examples": [{"kind": "interactions", "format": "parquet", "from": "2026-01-01T00:00:00Z"}]},
     )
 
-    kind: ExportKind = Field(description="`impressions` are answers that were shown, `recommendations` single records")
+    kind: ExportKind = Field(
+        description="`impressions` are answers that were shown, `seen_impressions` their items that were really seen, "
+        "`recommendations` single records"
+    )
     format: ExportFormat = "parquet"
     since: WrittenInstant | None = Field(default=None, alias="from", description="Rows of this time and later")
     until: WrittenInstant | None = Field(default=None, alias="to", description="Rows before this time")

@@ -18,7 +18,7 @@ class ExportJob(Table, table=True):
     __tablename__ = "export_jobs"
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "user_id"], ["users.tenant_id", "users.id"], ondelete="CASCADE"),
-        CheckConstraint("kind IN ('interactions', 'impressions', 'recommendations')", name="kind"),
+        CheckConstraint("kind IN ('interactions', 'impressions', 'recommendations', 'seen_impressions')", name="kind"),
         CheckConstraint("format IN ('parquet', 'csv')", name="format"),
         CheckConstraint("status IN ('processing', 'completed', 'failed', 'expired')", name="status"),
         Index("export_jobs_processing_idx", "created_at", postgresql_where=text("status = 'processing'")),

@@ -40,6 +40,7 @@ def connection(database_url: str) -> Iterator[Connection]:
 def _fill(connection: Connection, tenant: str, text: str, at: datetime, place: int) -> None:
     connection.execute("INSERT INTO users (tenant_id, id) VALUES (%s, %s)", [tenant, text])
     value, named = (0.1, uuid4()) if place % 2 else (None, None)
+    answer = uuid4()
     connection.execute(
         "INSERT INTO interactions (tenant_id, id, user_id, item_id, interaction_type, value, occurred_at, "
         "recommendation_id) VALUES (%s, %s, %s, %s, 'view', %s, %s, %s)",
@@ -50,10 +51,15 @@ def _fill(connection: Connection, tenant: str, text: str, at: datetime, place: i
         "scores, created_at, scenario, scenario_version, holdout, milliseconds) "
         "VALUES (%s, %s, %s, 'hybrid', %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         [
-            *(tenant, uuid4(), text, "" if place % 2 else None, text, [text, "a"][: place % 3]),
+            *(tenant, answer, text, "" if place % 2 else None, text, [text, "a"][: place % 3]),
             *([0.3, 1.0][: place % 3], at, text if place % 2 else None, place if place % 2 else None),
             *(place % 2 == 0, value),
         ],
+    )
+    connection.execute(
+        "INSERT INTO seen_impressions (tenant_id, recommendation_id, item_id, position, seen_at) "
+        "VALUES (%s, %s, %s, %s, %s)",
+        [tenant, answer, text, place + 1, at],
     )
     connection.execute(
         "INSERT INTO recommendations (tenant_id, user_id, item_id, rank, score, algorithm, reason, created_at, job_id) "
@@ -131,7 +137,8 @@ def test_a_period_takes_its_first_moment_and_not_its_last(
         ({"until": until}, range(8)),
     ):
         write_table(database_url, "acme", table, "parquet", tmp_path / "p", **bounds)  # type: ignore[arg-type]
-        users = pq.read_table(tmp_path / "p", columns=["user_id"])["user_id"].to_pylist()
+        text = "item_id" if table == "seen_impressions" else "user_id"  # the same in the rows of `connection`
+        users = pq.read_table(tmp_path / "p", columns=[text])[text].to_pylist()
         assert sorted(users) == sorted(NASTY[place] for place in wanted)
 
 

@@ -37,7 +37,8 @@ def clear_exports(installation: Installation) -> int:
     waiting = {_folder(installation, tenant) for tenant in tenants_to_export(installation.database_url())}
     for folder in set(storage.folders()) - waiting:
         storage.remove_unfinished(folder)  # a job that comes at this moment is begun anew
-    kept = {f"{_folder(installation, tenant)}/{name}" for tenant, name in files_to_keep(installation.database_url())}
+    listed = files_to_keep(installation.database_url(), installation.retention.export_job_days)
+    kept = {f"{_folder(installation, tenant)}/{name}" for tenant, name in listed}
     for key in files:
         if key not in kept:
             storage.delete(key)

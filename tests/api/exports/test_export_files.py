@@ -162,6 +162,18 @@ def test_what_a_killed_export_left_goes_though_nobody_exports_again(portal: Port
     assert files_with(installation.paths.exports, USER) == set()
 
 
+def test_ended_exports_are_listed_for_a_time_and_then_forgotten(portal: Portal, installation: Installation) -> None:
+    admin = portal.admin()
+    old, recent = ask(portal, admin), ask(portal, admin)
+    export_next(installation, "acme")
+    export_next(installation, "acme")
+    waiting = ask(portal, admin)
+    portal.sql("UPDATE export_jobs SET created_at = now() - interval '99 days', expires_at = now()")
+    portal.sql("UPDATE export_jobs SET finished_at = now() - interval '31 days' WHERE id = %s", old)
+    clear_exports(installation)
+    assert {row["id"] for row in listed(portal, admin)["data"]} == {recent, waiting}
+
+
 def test_files_go_with_who_asked_and_with_the_tenant(portal: Portal, installation: Installation) -> None:
     admin = portal.admin()
     asker = portal.person("second@acme.example", "admin")
@@ -257,7 +269,7 @@ def test_the_operator_exports_all_tenants_into_a_folder(
     assert files == {
         f"{tenant}/{table}.parquet"
         for tenant in ("acme", "other")
-        for table in ("interactions", "impressions", "recommendations")
+        for table in ("interactions", "impressions", "recommendations", "seen_impressions")
     }
     assert {str(tmp_path / "out" / file) for file in files} == set(done.stdout.split())
     assert pq.read_table(tmp_path / "out/acme/interactions.parquet").num_rows == 2
