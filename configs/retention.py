@@ -9,7 +9,7 @@ LONGEST_PERIOD_DAYS = 100
 
 
 class RetentionSettings(Settings):
-    """How long what grows is kept: days of rows in the database, which the API deletes, and a number of runs."""
+    """How long what grows is kept: days of rows in the database, numbers of runs and of versions of models."""
 
     audit_days: int = Field(
         default=397, alias="RETENTION_AUDIT_DAYS", ge=1, description="of the audit trail; the default is 13 months"
@@ -35,6 +35,30 @@ class RetentionSettings(Settings):
         ge=LONGEST_PERIOD_DAYS,
         description="of stored recommendations, and of generation jobs since they ended; totals still count them",
     )
+    export_job_days: int = Field(
+        default=30,
+        alias="RETENTION_EXPORT_JOB_DAYS",
+        ge=8,
+        description="of exports that administrators asked for, since they ended; the files go with their links",
+    )
     runs: int = Field(
         default=100, alias="RETENTION_RUNS", ge=25, description="newest runs in Dagster, of each job and tenant"
+    )
+    model_versions: int = Field(
+        default=20,
+        alias="RETENTION_MODEL_VERSIONS",
+        ge=10,
+        description="newest registered versions in MLflow, of each family and tenant, beside those in use",
+    )
+    rollbacks: int = Field(
+        default=20,
+        alias="RETENTION_ROLLBACKS",
+        ge=1,
+        description="rollbacks in a row whose versions stay in MLflow, of each family and tenant",
+    )
+    mlflow_deleted_days: int = Field(
+        default=7,
+        alias="RETENTION_MLFLOW_DELETED_DAYS",
+        ge=0,
+        description="after which what was deleted in MLflow, by a person too, is removed from its database",
     )

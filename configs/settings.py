@@ -333,6 +333,13 @@ class TrackingSettings(Settings):
     def resolve(self, paths: PathSettings) -> str:
         return self.uri or f"sqlite:///{paths.mlflow / 'mlflow.db'}"
 
+    def store(self, paths: PathSettings) -> str | None:
+        """The address of MLflow's database, where this machine reaches it: the state folder's, behind a server too."""
+        if self.uri is not None and not self.uri.startswith("http"):
+            return self.uri
+        path = paths.mlflow / "mlflow.db"
+        return f"sqlite:///{path}" if path.exists() else None
+
 
 class PipelineSettings(Settings):
     """When the pipeline runs by itself, and the resources of a training."""

@@ -139,6 +139,11 @@ def newest_manifest(home: Path, tenant_id: str) -> ReleaseManifest | None:
     release = next(iter(tenant_releases(home, tenant_id)), None)
     if release is None:
         return None
+    return read_manifest(home, tenant_id, release)
+
+
+def read_manifest(home: Path, tenant_id: str, release: str) -> ReleaseManifest:
+    """The manifest of a release. Raises as `newest_manifest` does."""
     content = (release_folder(home, tenant_id, release) / MANIFEST_FILE).read_bytes()
     return msgspec.json.decode(content, type=ReleaseManifest)
 

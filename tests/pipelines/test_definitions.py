@@ -83,6 +83,7 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
             "outdated_lists",
             "export_jobs",
             "old_runs",
+            "old_models",
         ),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}

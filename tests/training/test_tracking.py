@@ -31,6 +31,7 @@ from training.models.contract import RuntimeOptions
 from training.models.registry import load_model
 from training.tracking import stored_names
 from training.tracking.mlflow_store import Tracking
+from training.tracking.old_versions import KeptVersions, delete_old_versions
 from training.tracking.versions import ModelRef, UnknownVersionError, UnreadableReportError
 from training.train import TrainedModel, train_family
 
@@ -338,3 +339,16 @@ def test_pages_of_other_sites_cannot_use_the_server(server: Tracking, header: di
     response = httpx.post(url, json={"name": "foreign"}, headers=header)
     assert response.status_code == 403
     assert server.client.get_experiment_by_name("foreign") is None
+
+
+def test_old_versions_go_through_a_server_with_their_artefacts(server: Tracking, trained: TrainedModel) -> None:
+    refs = [server.log(trained, "old") for _ in range(2)]
+    assert delete_old_versions(server, "old", KeptVersions(newest=1, rollbacks=1), {}, ["hybrid"], 10) == (1, False)
+    with pytest.raises(UnknownVersionError):
+        server.version("old", "collaborative", refs[0].version)
+    run = server.client.get_run(refs[0].run_id)
+    assert run.info.lifecycle_stage == "deleted" and run.info.artifact_uri.startswith("mlflow-artifacts:")
+    models = server.client.search_logged_models([run.info.experiment_id])
+    assert [model.source_run_id for model in models] == [refs[1].run_id]
+    assert server.client.list_artifacts(refs[0].run_id) == []
+    assert server.base_model_versions(refs[1]) == {}

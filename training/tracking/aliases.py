@@ -9,7 +9,7 @@ The tag `champion_chosen` of a registered model names the version that this prog
 versions become challengers only, until a person lifts it. Holds are tags of the registered model, so MLflow shows them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -145,6 +145,15 @@ class Aliases(Experiments):
             return None
         self.make_champion(name, version, previous=self._replaced_by(name, version) or _NONE)
         return version
+
+    def reached_by_rollbacks(self, model: ModelAliases, rollbacks: int) -> Iterator[str]:
+        """The versions that so many calls of `go_back` in a row would make champion, in this order."""
+        version = model.aliases.get(PREVIOUS)
+        for _ in range(rollbacks):
+            if version is None or version == _NONE or not self._exists(model.name, version):
+                return
+            yield version
+            version = self._replaced_by(model.name, version)
 
     def hold(self, name: str, by: str, reason: str, refit_of: str | None = None) -> Hold:
         """Keep trainings from replacing the champion until `end_hold`."""

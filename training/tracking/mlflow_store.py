@@ -107,10 +107,18 @@ class Tracking(Promotions):
 
     def base_models(self, ref: ModelRef) -> dict[str, ModelRef]:
         """The versions that an ensemble serves with, by family; empty for any other model."""
+        return {
+            family: self.version(ref.tenant_id, family, number)
+            for family, number in self.base_model_versions(ref).items()
+        }
+
+    def base_model_versions(self, ref: ModelRef) -> dict[str, str]:
+        """The numbers of the versions that an ensemble serves with, by family, whether or not they exist."""
+        self.use_in_process()
         with TemporaryDirectory() as folder:
-            metadata = _metadata(self._download(ref, Path(folder)))
-        versions: dict[str, str] = metadata.get(stored_names.BASE_MODELS, {})
-        return {family: self.version(ref.tenant_id, family, number) for family, number in versions.items()}
+            path = mlflow.artifacts.download_artifacts(f"models:/{ref.name}/{ref.version}/MLmodel", dst_path=folder)
+            versions: dict[str, str] = _metadata(Path(path).parent).get(stored_names.BASE_MODELS, {})
+        return versions
 
     def download(self, ref: ModelRef, folder: Path) -> Path:
         """Copy a version's model folder to `folder`, which must not exist, and return it."""

@@ -63,6 +63,14 @@ class Versions(Aliases):
         The tags of runs hold this even after the alias or the version was deleted. So a family that lost its champion
         is distinguished from one that never had any.
         """
+        run_id = self.last_promoted_run(tenant_id, family)
+        if run_id is None:
+            return None
+        versions = self.client.search_model_versions(f"run_id = '{run_id}'")
+        return f"version {versions[0].version}" if versions else f"a deleted version of run {run_id}"
+
+    def last_promoted_run(self, tenant_id: str, family: str) -> str | None:
+        """The id of the newest run whose version was promoted; None where none ever was."""
         experiment = self.client.get_experiment_by_name(tenant_id)
         if experiment is None or experiment.lifecycle_stage != LifecycleStage.ACTIVE:
             return None
@@ -72,11 +80,7 @@ class Versions(Aliases):
             order_by=["attributes.start_time DESC"],
             max_results=1,
         )
-        if not found:
-            return None
-        run_id = found[0].info.run_id
-        versions = self.client.search_model_versions(f"run_id = '{run_id}'")
-        return f"version {versions[0].version}" if versions else f"a deleted version of run {run_id}"
+        return str(found[0].info.run_id) if found else None
 
     def version(self, tenant_id: str, family: str, version: str) -> ModelRef:
         """A version by its number. Raises UnknownVersionError where it does not exist."""

@@ -1,9 +1,12 @@
-"""Deletes what Dagster keeps of old runs."""
+"""Deletes what Dagster keeps of old runs, and MLflow of old versions."""
 
 import dagster as dg
 
+from pipelines.jobs import PUBLISH, RETRAIN
 from pipelines.old_runs import delete_old_runs
+from pipelines.partitions import GENERATION_TENANT_TAG, TENANT_TAG, TENANTS
 from pipelines.resources import Installation
+from pipelines.runs import active_run
 
 INTERVAL_SECONDS = 3_600
 
@@ -19,3 +22,29 @@ def old_runs(context: dg.SensorEvaluationContext, installation: dg.ResourceParam
     the next one."""
     deleted, cursor = delete_old_runs(context.instance, installation.retention.runs, context.cursor or None)
     return dg.SensorResult(cursor=cursor or "", skip_reason=f"{deleted} old runs deleted")
+
+
+@dg.sensor(
+    name="old_models",
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    # Always on: people train and register versions, too.
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def old_models(
+    context: dg.SensorEvaluationContext, installation: dg.ResourceParam[Installation]
+) -> dg.SensorResult | dg.SkipReason:
+    """Deletes all but the newest `RETENTION_MODEL_VERSIONS` versions of each family that no release, alias or rollback
+    needs, with their runs and artefacts. Tenants that train now wait for the next tick."""
+    if installation.tracking.uri is None and installation.tracking.store(installation.paths) is None:
+        return dg.SkipReason("no model is registered yet")
+    from pipelines.old_models import delete_old_models  # loads MLflow and BentoML
+
+    def is_busy(tenant: str) -> bool:
+        return any(
+            active_run(context.instance, tenant, job, tag) is not None
+            for job, tag in ((RETRAIN, TENANT_TAG), (PUBLISH, GENERATION_TENANT_TAG))
+        )
+
+    tenants = context.instance.get_dynamic_partitions(TENANTS)
+    deleted, cursor = delete_old_models(installation, tenants, is_busy, context.cursor or None)
+    return dg.SensorResult(cursor=cursor or "", skip_reason=f"{deleted} old versions deleted")
