@@ -20,7 +20,7 @@ from feature_store import columns as c
 from feature_store.lake import Cursor, TenantLake
 from feature_store.online import NEWEST_FIRST_SQL, Histories, build_histories, form_of
 from feature_store.query_database import query_database
-from feature_store.snapshots import SnapshotManifest
+from feature_store.snapshot_files import ITEMS_FILE, SnapshotManifest, snapshot_parts
 from feature_store.sources import EVENT_SQL, repeatable_read
 
 Int64s = npt.NDArray[np.int64]
@@ -101,8 +101,9 @@ def training_histories(folder: Path, users: SnapshotUsers, max_events: int) -> t
     with query_database(folder.parent) as database:
         wanted = pa.table({c.USER: users.positions.astype(np.int32), "row": np.arange(len(users.positions))})
         database.register("wanted", wanted)
-        events = database.sql(_SNAPSHOT_EVENTS, params={"file": str(folder / "interactions.parquet")}).to_arrow_table()
-        items = database.sql(_SNAPSHOT_ITEMS, params={"file": str(folder / "items.parquet")}).to_arrow_table()
+        parts = [str(part) for part in snapshot_parts(folder)]
+        events = database.sql(_SNAPSHOT_EVENTS, params={"files": parts}).to_arrow_table()
+        items = database.sql(_SNAPSHOT_ITEMS, params={"file": str(folder / ITEMS_FILE)}).to_arrow_table()
     rows, item, kind, weight, timestamp = (
         events[name].to_numpy() for name in ("row", c.ITEM, c.TYPE, c.WEIGHT, c.TIMESTAMP)
     )
@@ -209,8 +210,8 @@ FROM users ORDER BY md5({c.USER_ID}) LIMIT $n
 
 _SNAPSHOT_EVENTS = f"""
 SELECT wanted.row, {c.ITEM}, {c.TYPE}, {c.WEIGHT}, {c.TIMESTAMP}
-FROM read_parquet($file, file_row_number = true) AS events JOIN wanted ON wanted."{c.USER}" = events."{c.USER}"
-ORDER BY events.file_row_number
+FROM read_parquet($files, file_row_number = true) AS events JOIN wanted ON wanted."{c.USER}" = events."{c.USER}"
+ORDER BY events."{c.USER}", events.file_row_number
 """  # noqa: S608
 
 _SNAPSHOT_ITEMS = f"SELECT {c.ITEM}, {c.ITEM_ID} FROM read_parquet($file)"  # noqa: S608

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -23,16 +23,14 @@ from feature_store import columns as c
 from feature_store.interaction_types import EVENT_WEIGHT_SQL, TYPE_CODE_SQL
 from feature_store.lake import TenantLake, put_parquet, tenant_folder, write_parquet
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
+from feature_store.snapshot_files import ITEMS_FILE, MANIFEST_FILE, ONLY_PART, SnapshotManifest
 
 POSITIONS = pa.schema([SNAPSHOT_ITEMS.field(c.ITEM), SNAPSHOT_ITEMS.field(c.ITEM_ID)])
 """Every item that was ever in a snapshot of the tenant, with its position."""
 
 POSITIONS_ID = b"positions_id"
 
-_ITEMS_FILE = "items.parquet"
-_INTERACTIONS_FILE = "interactions.parquet"
 _POSITIONS_FILE = "positions.parquet"
-_MANIFEST_FILE = "manifest.json"
 
 BATCH_ROWS = 122_880
 """Rows held in Arrow at a time: the size of a DuckDB row group."""
@@ -75,32 +73,6 @@ ORDER BY "{c.USER}", {c.TIMESTAMP}, {c.ITEM_ID}, {c.INTERACTION_ID}
 """  # noqa: S608
 
 
-@dataclass(frozen=True)
-class SnapshotManifest:
-    """Describes a snapshot. Timestamps are RFC 3339 in UTC, and None where there is no event."""
-
-    snapshot_id: str
-    tenant_id: str
-    positions_id: str  # where two are equal, one item table is a prefix of the other
-    catalogue_version: int
-    n_users: int
-    n_items: int
-    n_interactions: int
-    first_timestamp: str | None
-    last_timestamp: str | None
-    created_at: str  # when it was last built
-
-
-def snapshot_folder(features: Path, tenant_id: str, snapshot_id: str) -> Path:
-    """The folder of a snapshot. Raises ValueError for a text that is no tenant id."""
-    return tenant_folder(features, tenant_id) / snapshot_id
-
-
-def read_snapshot_manifest(folder: Path) -> SnapshotManifest:
-    """The manifest of the snapshot in `folder`. Raises FileNotFoundError without one."""
-    return _read_manifest(open_storage(folder.parent), folder.name)
-
-
 def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
     """Delete all but the tenant's `keep` newest snapshots. Returns the ids of the deleted ones.
 
@@ -111,7 +83,7 @@ def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
     with storage.lock():
         storage.finish_deletions()
         manifests = [
-            _read_manifest(storage, name) for name in storage.folders() if storage.exists(f"{name}/{_MANIFEST_FILE}")
+            _read_manifest(storage, name) for name in storage.folders() if storage.exists(f"{name}/{MANIFEST_FILE}")
         ]
         newest_first = sorted(manifests, key=lambda manifest: manifest.created_at, reverse=True)
         dropped = [manifest.snapshot_id for manifest in newest_first[keep:]]
@@ -137,11 +109,11 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> SnapshotManife
         positions_id = _assign_positions(database, storage, items_file)
         items, interactions = _ColumnHashes(), _ColumnHashes()
         rows = items.of(_batches(database.sql(_ITEMS, params=[str(items_file)])), SNAPSHOT_ITEMS)
-        n_items = write_parquet(work / _ITEMS_FILE, rows, SNAPSHOT_ITEMS)
+        n_items = write_parquet(work / ITEMS_FILE, rows, SNAPSHOT_ITEMS)
         events = database.sql(_INTERACTIONS, params=[[str(file) for file in files], str(items_file)])
         rows = interactions.of(_batches(events), SNAPSHOT_INTERACTIONS)
-        n_interactions = write_parquet(work / _INTERACTIONS_FILE, rows, SNAPSHOT_INTERACTIONS)
-        n_users, first, last = _summary(database, work / _INTERACTIONS_FILE)
+        n_interactions = write_parquet(work / ONLY_PART, rows, SNAPSHOT_INTERACTIONS)
+        n_users, first, last = _summary(database, work / ONLY_PART)
         content = f"{version} {items.hexdigest()} {interactions.hexdigest()}"
         manifest = SnapshotManifest(
             snapshot_id=hashlib.sha256(content.encode()).hexdigest()[:16],
@@ -155,14 +127,14 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> SnapshotManife
             last_timestamp=last,
             created_at=datetime.now(UTC).isoformat(),
         )
-        if storage.exists(f"{manifest.snapshot_id}/{_MANIFEST_FILE}"):
+        if storage.exists(f"{manifest.snapshot_id}/{MANIFEST_FILE}"):
             manifest = replace(_read_manifest(storage, manifest.snapshot_id), created_at=manifest.created_at)
-            storage.put_text(f"{manifest.snapshot_id}/{_MANIFEST_FILE}", _as_text(manifest))
+            storage.put_text(f"{manifest.snapshot_id}/{MANIFEST_FILE}", _as_text(manifest))
             return manifest
         with storage.put_folder(manifest.snapshot_id) as folder:
-            for name in (_ITEMS_FILE, _INTERACTIONS_FILE):
+            for name in (ITEMS_FILE, ONLY_PART):
                 shutil.move(work / name, folder / name)
-            (folder / _MANIFEST_FILE).write_text(_as_text(manifest))
+            (folder / MANIFEST_FILE).write_text(_as_text(manifest))
         return manifest
 
 
@@ -210,7 +182,7 @@ def _summary(database: duckdb.DuckDBPyConnection, interactions: Path) -> tuple[i
 
 
 def _read_manifest(storage: Storage, snapshot_id: str) -> SnapshotManifest:
-    return SnapshotManifest(**json.loads(storage.read_text(f"{snapshot_id}/{_MANIFEST_FILE}")))
+    return SnapshotManifest.of(json.loads(storage.read_text(f"{snapshot_id}/{MANIFEST_FILE}")))
 
 
 def _as_text(manifest: SnapshotManifest) -> str:

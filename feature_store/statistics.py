@@ -10,9 +10,25 @@ import numpy.typing as npt
 
 from feature_store import columns as c
 from feature_store.query_database import query_database
+from feature_store.snapshot_files import ITEMS_FILE, snapshot_parts
 
 METADATA_WIDTH = 160
 """Characters of an item's metadata that a preview shows."""
+
+
+# Users are counted of these items alone: distinct pairs of all items and users do not fit in memory.
+_MOST_POPULAR = f"""
+WITH popular AS (
+    SELECT {c.ITEM}, {c.ITEM_ID}, {c.METADATA}
+    FROM (SELECT {c.ITEM}, count(*) AS n FROM read_parquet($parts) GROUP BY ALL)
+    JOIN read_parquet($items) USING ({c.ITEM})
+    ORDER BY n DESC, {c.ITEM_ID} LIMIT $n
+)
+SELECT {c.ITEM_ID}, {c.METADATA}[:{METADATA_WIDTH}] AS {c.METADATA}, count(*) AS interactions,
+    count(DISTINCT "{c.USER}") AS users
+FROM read_parquet($parts) JOIN popular USING ({c.ITEM})
+GROUP BY ALL ORDER BY interactions DESC, {c.ITEM_ID}
+"""  # noqa: S608 - constants of this code base
 
 
 def interactions_by_type(files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -44,7 +60,7 @@ def interactions_per_day(snapshot: Path) -> tuple[list[date], npt.NDArray[np.int
         snapshot,
         f"SELECT make_timestamp({c.TIMESTAMP})::DATE AS day, count(*) AS n "  # noqa: S608
         f"FROM read_parquet(?) GROUP BY ALL ORDER BY day",
-        [str(snapshot / "interactions.parquet")],
+        [_parts(snapshot)],
     )
     return [row["day"] for row in rows], np.array([row["n"] for row in rows], dtype=np.int64)
 
@@ -54,23 +70,22 @@ def item_popularity(snapshot: Path) -> npt.NDArray[np.int64]:
     rows = _records(
         snapshot,
         f"SELECT count(*) AS n FROM read_parquet(?) GROUP BY {c.ITEM} ORDER BY n DESC",  # noqa: S608
-        [str(snapshot / "interactions.parquet")],
+        [_parts(snapshot)],
     )
     return np.array([row["n"] for row in rows], dtype=np.int64)
 
 
 def most_popular_items(snapshot: Path, n: int = 10) -> list[dict[str, Any]]:
     """The n items with most interactions."""
-    return _records(
-        snapshot,
-        f"SELECT {c.ITEM_ID}, {c.METADATA}[:{METADATA_WIDTH}] AS {c.METADATA}, count(*) AS interactions, "  # noqa: S608
-        f'count(DISTINCT "{c.USER}") AS users FROM read_parquet(?) JOIN read_parquet(?) USING ({c.ITEM}) '
-        f"GROUP BY ALL ORDER BY interactions DESC, {c.ITEM_ID} LIMIT ?",
-        [str(snapshot / "interactions.parquet"), str(snapshot / "items.parquet"), n],
-    )
+    parameters = {"parts": _parts(snapshot), "items": str(snapshot / ITEMS_FILE), "n": n}
+    return _records(snapshot, _MOST_POPULAR, parameters)
 
 
-def _records(beside: Path, query: str, parameters: list[Any]) -> list[dict[str, Any]]:
+def _parts(snapshot: Path) -> list[str]:
+    return [str(part) for part in snapshot_parts(snapshot)]
+
+
+def _records(beside: Path, query: str, parameters: list[Any] | dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a query. beside: one of the queried files, or the snapshot's folder."""
     with query_database(beside.parent) as database:
         cursor = database.execute(query, parameters)

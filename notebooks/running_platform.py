@@ -9,7 +9,7 @@ import pandas as pd
 
 from configs.settings import HistorySettings, PathSettings, TrackingSettings
 from feature_store.lake import TenantLake
-from feature_store.snapshots import SnapshotManifest, read_snapshot_manifest, snapshot_folder
+from feature_store.snapshot_files import SnapshotManifest, read_snapshot_manifest, snapshot_folder
 from serving.predictor import Predictor
 from serving.release import list_releases, release_folder
 from training.data.dataset import Dataset, load_snapshot

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,8 @@ from feature_store import columns as c
 from feature_store.interaction_types import TYPE_CODES, event_weights
 from feature_store.lake import TenantLake
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
-from feature_store.snapshots import build_snapshot, prune_snapshots, read_snapshot_manifest, snapshot_folder
+from feature_store.snapshot_files import read_snapshot_manifest, snapshot_folder, snapshot_parts
+from feature_store.snapshots import build_snapshot, prune_snapshots
 from tests.feature_store.lakes import TENANT, interaction, write_lake
 from tests.fixtures.folders import waits_for_folder_lock
 from tests.fixtures.platform import wait_until
@@ -28,7 +30,7 @@ def built(tmp_path: Path) -> tuple[str, list[dict], list[dict]]:
     manifest = build_snapshot(tmp_path / "lake", tmp_path / "features", TENANT)
     folder = snapshot_folder(tmp_path / "features", TENANT, manifest.snapshot_id)
     assert read_snapshot_manifest(folder) == manifest
-    interactions = pq.read_table(folder / "interactions.parquet")
+    interactions = pa.concat_tables(map(pq.read_table, snapshot_parts(folder)))
     items = pq.read_table(folder / "items.parquet")
     assert interactions.schema.equals(SNAPSHOT_INTERACTIONS)
     assert items.schema.equals(SNAPSHOT_ITEMS)

@@ -14,7 +14,8 @@ from configs.settings import PathSettings
 from feature_store.interaction_types import TYPE_CODES
 from feature_store.lake import TenantLake
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
-from feature_store.snapshots import build_snapshot, snapshot_folder
+from feature_store.snapshot_files import snapshot_folder
+from feature_store.snapshots import build_snapshot
 from serving.release import ReleaseMember, publish
 from tests.fixtures.mlflow_store import mlflow_store
 from tests.notebooks.test_notebooks import FOLDER, run

@@ -18,6 +18,7 @@ from feature_store import columns as c
 from feature_store import schemas
 from feature_store.interaction_types import TYPE_CODES, SeenPolicy, event_weights
 from feature_store.online import Histories, build_histories
+from feature_store.snapshot_files import snapshot_parts
 from training.data.mapped_columns import MAPPED_FROM, check_columns, selected, snapshot_columns
 from training.data.stored_metadata import StoredMetadata
 
@@ -146,7 +147,7 @@ def load_snapshot(folder: Path, max_events: int = 200, mapped_from: int = MAPPED
     """The data set of the feature snapshot in `folder`.
 
     Args:
-        folder: holds interactions.parquet, items.parquet and manifest.json as `feature_store.snapshots` writes them.
+        folder: holds items.parquet, manifest.json and the parts as `feature_store.snapshot_files` describes them.
         max_events: bound on every history, `HistorySettings.max_events`.
         mapped_from: events from which on columns are mapped from files instead of held in memory; at least 1.
 
@@ -172,11 +173,12 @@ def load_snapshot(folder: Path, max_events: int = 200, mapped_from: int = MAPPED
 
 
 def _snapshot_interactions(folder: Path, mapped_from: int) -> Interactions:
-    path = folder / "interactions.parquet"
-    if pq.read_metadata(path).num_rows >= mapped_from:
+    parts = snapshot_parts(folder)
+    if sum(pq.read_metadata(part).num_rows for part in parts) >= mapped_from:
         columns = snapshot_columns(folder)
     else:
-        events = _read_table(path, schemas.SNAPSHOT_INTERACTIONS)
+        tables = [_read_table(part, schemas.SNAPSHOT_INTERACTIONS) for part in parts]
+        events = tables[0] if len(tables) == 1 else pa.concat_tables(tables).combine_chunks()
         columns = tuple(events[name].to_numpy() for name in schemas.SNAPSHOT_INTERACTIONS.names)
     return Interactions(*columns, spool=folder.parent, mapped_from=mapped_from)
 

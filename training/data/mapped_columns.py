@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from configs.storage import open_storage
 from feature_store import schemas
+from feature_store.snapshot_files import snapshot_parts
 
 MAPPED_FROM = 5_000_000
 """Events from which on columns are mapped. Fewer take 105 MB at most, and reading them into memory is quicker."""
@@ -42,10 +43,11 @@ def snapshot_columns(folder: Path) -> Columns:
     if not storage.exists(key):
         with storage.lock():  # nobody may delete the snapshot meanwhile: its columns would be left alone
             if not storage.exists(key):
-                with pq.ParquetFile(folder / "interactions.parquet") as file:
-                    check_columns(file.schema_arrow.names, folder / "interactions.parquet")
-                    with storage.put_folder(key) as made:
-                        write_columns(made, file.metadata.num_rows, _batches(file))
+                parts = snapshot_parts(folder)
+                for part in parts:
+                    check_columns(pq.read_schema(part).names, part)
+                with storage.put_folder(key) as made:
+                    write_columns(made, sum(pq.read_metadata(part).num_rows for part in parts), _batches(parts))
     return map_columns(storage.local(key))
 
 
@@ -113,7 +115,9 @@ def _selected(column: npt.NDArray[Any], mask: npt.NDArray[np.bool_], n_events: i
         return np.asarray(np.memmap(file, column.dtype, "r", shape=(n_events,)))
 
 
-def _batches(file: pq.ParquetFile) -> Iterable[Columns]:
+def _batches(parts: Sequence[Path]) -> Iterable[Columns]:
     schema = schemas.SNAPSHOT_INTERACTIONS
-    for batch in file.iter_batches(_BATCH, columns=schema.names):
-        yield tuple(batch[field.name].cast(field.type).to_numpy() for field in schema)
+    for part in parts:
+        with pq.ParquetFile(part) as file:
+            for batch in file.iter_batches(_BATCH, columns=schema.names):
+                yield tuple(batch[field.name].cast(field.type).to_numpy() for field in schema)

@@ -8,6 +8,7 @@ import dagster as dg
 from feature_store import snapshots, sources, statistics
 from feature_store.lake import TenantLake
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
+from feature_store.snapshot_files import snapshot_folder
 from pipelines.defs.ingestion.assets import lake_interactions, lake_items
 from pipelines.partitions import tenants
 from pipelines.presentation import COLUMNS, SUMMARY, line_plot, rank_plot, table, table_schema
@@ -36,7 +37,7 @@ def feature_snapshot(
     cursor = TenantLake(installation.paths.lake, context.partition_key).cursor()
     manifest = snapshots.build_snapshot(installation.paths.lake, features, context.partition_key)
     snapshots.prune_snapshots(features, context.partition_key, KEPT_SNAPSHOTS)
-    folder = snapshots.snapshot_folder(features, context.partition_key, manifest.snapshot_id)
+    folder = snapshot_folder(features, context.partition_key, manifest.snapshot_id)
     days, counts = statistics.interactions_per_day(folder)
     return dg.MaterializeResult(
         # The policy on seen items travels with the snapshot, so that every family's metrics mask the same items.

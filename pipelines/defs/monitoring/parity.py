@@ -21,7 +21,7 @@ from feature_store.parity import (
     training_histories,
 )
 from feature_store.schemas import RECENT_EVENTS
-from feature_store.snapshots import read_snapshot_manifest, snapshot_folder
+from feature_store.snapshot_files import read_snapshot_manifest, snapshot_folder
 from pipelines.newest_snapshot import newest_snapshot
 from pipelines.resources import Installation
 from serving.contracts.histories import read_history

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -10,7 +10,7 @@ from typing import Any, Self
 from configs.tenant_pipeline import TenantPipeline
 from feature_store.interaction_types import SeenPolicy, seen_policy
 from feature_store.lake import tenant_folder
-from feature_store.snapshots import SnapshotManifest, snapshot_folder
+from feature_store.snapshot_files import SnapshotManifest, snapshot_folder
 from pipelines.defs.training.families import base_models_of
 from pipelines.resources import Installation
 from pipelines.tenant_settings import in_force, tenant_settings
@@ -50,7 +50,7 @@ class TrainingRun:
     @classmethod
     def on(cls, installation: Installation, feature_snapshot: Mapping[str, Any]) -> Self:
         """The run on the snapshot that the asset `feature_snapshot` described."""
-        manifest = SnapshotManifest(**{field.name: feature_snapshot[field.name] for field in fields(SnapshotManifest)})
+        manifest = SnapshotManifest.of(feature_snapshot)
         return cls(installation, manifest, seen_policy(feature_snapshot["exclude_seen"]))
 
     @property
