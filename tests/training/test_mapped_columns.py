@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_store.snapshots import build_snapshot, prune_snapshots, snapshot_folder
+from feature_store.snapshot_files import snapshot_folder
+from feature_store.snapshots import build_snapshot, prune_snapshots
 from tests.feature_store.lakes import TENANT, interaction, write_lake
 from training.data import mapped_columns
 from training.data.dataset import Dataset, load_snapshot
