@@ -6,6 +6,8 @@ it, and a later event of the user, a hidden item or a new release is another nam
 Nothing of a user may remain when the user is erased, and the model server does not learn of erasures. Therefore an
 answer is kept encrypted, and its key is derived from the query, which holds the user's history: who has not got the
 history can neither find nor read the answer. After an erasure nobody has it.
+
+A kept answer is the MessagePack of its items. That is a part of the response as it stands, so it is given out as it is.
 """
 
 import hashlib
@@ -26,7 +28,6 @@ ENTRY_BYTES = 256
 _NAME_BYTES, _KEY_BYTES, _NONCE_BYTES = 16, 32, 12
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[RankedItem]).decode
 
 
 class AnswerName(NamedTuple):
@@ -64,11 +65,11 @@ class AnswerCache:
         digest = hashlib.blake2b(asked, key=self._secret, digest_size=_NAME_BYTES + _KEY_BYTES).digest()
         return AnswerName(digest[:_NAME_BYTES], digest[_NAME_BYTES:])
 
-    def get(self, name: AnswerName) -> list[RankedItem] | None:
-        """The answer of this name; None where it is not here or not any more."""
+    def get(self, name: AnswerName) -> msgspec.Raw | None:
+        """The answer of this name, for `items_of`; None where it is not here or not any more."""
         self._drop_old()
         entry = self._entries.get(name.name)
-        return None if entry is None else _decode(AESGCM(name.key).decrypt(entry.nonce, entry.encrypted, None))
+        return None if entry is None else msgspec.Raw(AESGCM(name.key).decrypt(entry.nonce, entry.encrypted, None))
 
     def put(self, name: AnswerName, answer: list[RankedItem]) -> None:
         """Keep an answer. One that is here already stays as old as it is."""

@@ -16,7 +16,7 @@ import structlog
 from configs import spans
 from configs.metrics import METRICS_PATH
 from serving.answer_cache import AnswerCache
-from serving.contracts.codec import Codec
+from serving.contracts.codec import Codec, n_items_of
 from serving.contracts.messages import BATCH_PATH, RELEASES_PATH, BatchRequest, BatchResponse
 from serving.contracts.protocol import BY_MEDIA_TYPE, NEWEST, VERSION_HEADER
 from serving.figures import metrics_text
@@ -146,7 +146,7 @@ def _log_batch(request: BatchRequest, response: BatchResponse, seconds: float) -
             trace_id=query.trace_id,
             tenant_id=request.tenant_id,
             release=response.release,
-            items=0 if isinstance(answer, str) else len(answer),
+            items=0 if isinstance(answer, str) else n_items_of(answer),
             error=answer if isinstance(answer, str) else None,
             batch=len(request.queries),
             milliseconds=round(seconds * 1000, 2),

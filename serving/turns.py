@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from serving.answer_cache import AnswerCache
 from serving.contracts.messages import BatchRequest, BatchResponse, Query
 from serving.figures import count_answers, count_batch
@@ -112,20 +114,21 @@ class Turns:
                 return predictor.delta_needed()
         catalogue, queries = predictor.catalogue, request.queries
         if self._cache is None:
-            answers = await self._compute(predictor, catalogue, queue, queries)
-            failed = sum(isinstance(answer, str) for answer in answers)
-            count_answers(0, len(answers) - failed, failed)
-        else:
-            answers = await self._find_or_compute(self._cache, predictor, catalogue, queue, queries)
-        return BatchResponse("ok", predictor.manifest.release, catalogue.version, answers)
+            computed = await self._compute(predictor, catalogue, queue, queries)
+            failed = sum(isinstance(answer, str) for answer in computed)
+            count_answers(0, len(computed) - failed, failed)
+            return BatchResponse("ok", predictor.manifest.release, catalogue.version, computed)
+        answers = await self._find_or_compute(self._cache, predictor, catalogue, queue, queries)
+        response = BatchResponse("ok", predictor.manifest.release, catalogue.version)
+        return msgspec.structs.replace(response, answers=answers)  # kept ones as MessagePack: see `items_of`
 
     async def _find_or_compute(
         self, cache: AnswerCache, predictor: "Predictor", catalogue: "Catalogue", queue: _Queue, queries: list[Query]
-    ) -> list["Answer"]:
+    ) -> list["Answer | msgspec.Raw"]:
         names = [cache.name(queue.name, catalogue.place, query) for query in queries]
         found = [cache.get(name) for name in names]
         missing = [index for index, answer in enumerate(found) if answer is None]
-        answers: list[Answer] = ["failed" if answer is None else answer for answer in found]
+        answers: list[Answer | msgspec.Raw] = ["failed" if answer is None else answer for answer in found]
         failed = 0
         if missing:
             computed = await self._compute(predictor, catalogue, queue, [queries[index] for index in missing])

@@ -68,7 +68,7 @@ def arrange(
         pinned_as: what `algorithm` says of pinned items that no source has ranked.
     """
     out = _Exclusion(compiled, candidates)
-    stream = _stream(rules, candidates, moment, out, rules is compiled.always and compiled.is_steady)
+    stream = iter(_stream(rules, candidates, moment, out, rules is compiled.always and compiled.is_steady))
     last = offset + count
     pins: dict[int, str] = {}
     for position, (_, id_) in sorted(rules.pins.items()):
@@ -80,9 +80,7 @@ def arrange(
     for position, pinned in pins.items():
         if position <= last:
             caps.count(pinned)
-    ranked = (item for tier in (*candidates.slots.values(), *candidates.tiers) for item in tier) if pins else ()
-    known = {item.item_id: item for item in ranked if item.item_id in used}
-    at = 0
+    known = _ranked(candidates, used) if pins else {}
     for position in range(offset + 1, last + 1):
         if position in pins:
             pinned = pins[position]
@@ -90,20 +88,29 @@ def arrange(
             continue
         slot = candidates.slots.get(position)
         chosen = None if slot is None else _best(slot, candidates.facts, used, caps, out)
-        while chosen is None and at < len(stream):
-            item, at = stream[at], at + 1
-            if item.item_id not in used:
-                if (full := caps.full(item.item_id)) is None:
-                    chosen = item
-                else:
+        if chosen is None:
+            for item in stream:
+                if item.item_id not in used:
+                    if (full := caps.admit(item.item_id)) is None:
+                        chosen = item
+                        break
                     out.reasons[item.item_id] = f"capped by {full}"
         if chosen is not None:
             placed.append(chosen)
             used.add(chosen.item_id)
-            caps.count(chosen.item_id)
     for item in placed if out.reasons else ():
         out.reasons.pop(item.item_id, None)
     return Arrangement(placed, out.reasons)
+
+
+def _ranked(candidates: ScenarioCandidates, ids: set[str]) -> dict[str, RankedItem]:
+    """Those of these items that a source has ranked."""
+    found = {}
+    for tier in (*candidates.slots.values(), *candidates.tiers):
+        for item in tier:
+            if item.item_id in ids:
+                found[item.item_id] = item
+    return found
 
 
 class _Exclusion:
@@ -113,11 +120,11 @@ class _Exclusion:
         self.reasons: dict[str, str] = {}
         self._items = compiled.excluded_items
         self._candidates = candidates
-        self._none_by_id = not (candidates.excluded or compiled.excluded_items or candidates.seen)
+        self.none_by_id = not (candidates.excluded or compiled.excluded_items or candidates.seen)
 
     def of(self, id_: str, facts: ItemFacts | None) -> str | None:
         """Why a candidate is left out; None where it is not."""
-        if facts is not None and facts.open and self._none_by_id:
+        if facts is not None and facts.open and self.none_by_id:
             return None
         candidates = self._candidates
         reason = self.of_pin(id_)
@@ -154,17 +161,22 @@ class _CapCounts:
         self._counts: dict[tuple[int, Any], int] = {}
 
     def count(self, id_: str) -> None:
+        """Count an item that is in the list, whether or not a cap is full."""
         if (facts := self._facts.get(id_)) is not None:
             for value in facts.capped:
                 self._counts[value] = self._counts.get(value, 0) + 1
 
-    def full(self, id_: str) -> str | None:
-        """The field of a cap that has no place for this item."""
-        if (facts := self._facts.get(id_)) is not None:
-            counts, most = self._counts, self._most
-            for value in facts.capped:
-                if value in counts and counts[value] >= most.get(value[0], MAX_POSITION):
-                    return self._names[value[0]]
+    def admit(self, id_: str) -> str | None:
+        """Count an item, unless a cap has no place for it: then the field of the cap is returned."""
+        facts = self._facts.get(id_)
+        if facts is None or not facts.capped:
+            return None
+        counts, most = self._counts, self._most
+        for value in facts.capped:
+            if counts.get(value, 0) >= most.get(value[0], MAX_POSITION):
+                return self._names[value[0]]
+        for value in facts.capped:
+            counts[value] = counts.get(value, 0) + 1
         return None
 
 
@@ -178,7 +190,12 @@ def _stream(
     stream: list[RankedItem] = []
     met: set[str] = set()
     facts, showings = candidates.facts or {}, candidates.showings
+    # Nearly every request of a recipe without windows: nothing but facts, which are the same at every moment, decides.
+    by_facts = out.none_by_id and not showings and (candidates.facts is None or steady)
     for tier in candidates.tiers:
+        if by_facts and (counts := _counts_by_facts(tier, candidates.facts, met)) is not None:
+            stream += [tier[at] for at in sorted(range(len(tier)), key=counts.__getitem__, reverse=True)]  # stable
+            continue
         counted: list[tuple[float, RankedItem]] = []
         for item in tier:
             id_ = item.item_id
@@ -196,6 +213,27 @@ def _stream(
     return stream
 
 
+def _counts_by_facts(
+    tier: Sequence[RankedItem], facts: Mapping[str, ItemFacts] | None, met: set[str]
+) -> list[float] | None:
+    """What each candidate of a tier counts for; None where one is left out, or was met before.
+
+    Its ids are added to those that were met, unless it returns None.
+    """
+    ids = [item.item_id for item in tier]
+    if len(set(ids)) < len(ids) or not met.isdisjoint(ids):
+        return None
+    if facts is None:
+        counts = [item.score for item in tier]
+    else:
+        known = [facts.get(id_, HIDDEN) for id_ in ids]
+        if not all([fact.open for fact in known]):
+            return None
+        counts = [item.score * fact.weight for item, fact in zip(tier, known, strict=True)]
+    met.update(ids)
+    return counts
+
+
 def _best(
     items: Sequence[RankedItem],
     facts: Mapping[str, ItemFacts] | None,
@@ -203,10 +241,10 @@ def _best(
     caps: _CapCounts,
     out: _Exclusion,
 ) -> RankedItem | None:
-    """The first item of a slot's source that may stand there."""
+    """The first item of a slot's source that may stand there. It counts for caps from now on."""
     for item in items:
         id_ = item.item_id
-        if id_ not in used and out.of(id_, (facts or {}).get(id_)) is None and caps.full(id_) is None:
+        if id_ not in used and out.of(id_, (facts or {}).get(id_)) is None and caps.admit(id_) is None:
             return item
     return None
 

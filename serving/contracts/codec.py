@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from serving.contracts.messages import BatchRequest, BatchResponse
+from serving.contracts.messages import BatchRequest, BatchResponse, RankedItem
 
 MAX_INTEGER = 2**64 - 1
 MIN_INTEGER = -(2**63)
 MAX_FLOAT = int(1.7976931348623157e308)
+_ARRAY_16 = 0xDC  # of 16 to 65,535 elements; a shorter one has its length in the first byte
 
 
 class Codec(NamedTuple):
@@ -25,6 +26,19 @@ class Codec(NamedTuple):
     decode_request: Callable[[bytes], BatchRequest]
     encode_response: Callable[[BatchResponse], bytes]
     decode_response: Callable[[bytes], BatchResponse]
+
+
+def items_of(answer: list[RankedItem] | msgspec.Raw) -> list[RankedItem]:
+    """The items of an answer, which a response of the model server may hold as MessagePack."""
+    return _decode_items(answer) if isinstance(answer, msgspec.Raw) else answer
+
+
+def n_items_of(answer: list[RankedItem] | msgspec.Raw) -> int:
+    """How many items an answer has. MessagePack's head of an array says it, so nothing is decoded."""
+    if not isinstance(answer, msgspec.Raw):
+        return len(answer)
+    head = bytes(memoryview(answer)[:3])
+    return head[0] & 0x0F if head[0] != _ARRAY_16 else int.from_bytes(head[1:], "big")
 
 
 def encode_with_any_integer(message: msgspec.Struct) -> bytes:
@@ -59,3 +73,4 @@ def _within_64_bits(value: Any) -> Any:
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_any = msgspec.msgpack.Decoder().decode
+_decode_items = msgspec.msgpack.Decoder(list[RankedItem]).decode

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from serving.contracts.codec import Codec, encode_with_any_integer
+from serving.contracts.codec import Codec, encode_with_any_integer, items_of
 from serving.contracts.filters import Filter
 from serving.contracts.histories import pack_history, read_history, read_ids
 from serving.contracts.messages import (
@@ -144,7 +144,8 @@ def _change_in(change: _ItemChange) -> ItemChange:
 
 def _encode_response(response: BatchResponse) -> bytes:
     answers = [
-        answer if isinstance(answer, str) else [_item_out(item) for item in answer] for answer in response.answers
+        answer if isinstance(answer, str) else [_item_out(item) for item in items_of(answer)]
+        for answer in response.answers
     ]
     return _encode(_BatchResponse(response.status, response.release, response.catalogue_version, answers))
 
