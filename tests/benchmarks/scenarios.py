@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from configs.settings import PathSettings
 from serving.contracts.messages import ALGORITHMS, MAX_COUNT
 from tests.benchmarks.latency.measure import COUNT, RECOMMEND, measure, medians
 from tests.benchmarks.running_demo import RunningDemo, Tenant, running_demo, unique
+from tests.fixtures.filters import FilteredItems
 from tests.fixtures.random_scenarios import RandomRecipes
 from tests.fixtures.slow_scenarios import slow_list
 
@@ -93,11 +95,12 @@ class Comparison:
                 "SELECT user_id, array_agg(DISTINCT item_id) FROM interactions WHERE tenant_id = %s GROUP BY 1",
                 [tenant.id],
             ).fetchall()
-        self.items: dict[str, dict[str, Any]] = dict(rows)
+        self.items = FilteredItems(dict(rows))
         self.seen: dict[str, set[str]] = {user: set(items) for user, items in seen}
         self.lists = asyncio.run(whole_lists(demo.database_url, tenant, len(self.items)))
         self.recipes = RandomRecipes(random, self.items, (*ALGORITHMS, *LISTS))
-        self.compared = 0
+        self.compared: Counter[str] = Counter()  # lists by what their recipes and requests have
+        self.right: Counter[str] = Counter()
         self.wrong: list[dict[str, Any]] = []
 
     def ask(self, user: str, scenario: dict[str, Any], pages: int) -> None:
@@ -106,7 +109,7 @@ class Comparison:
         own = self.recipes.some(self.recipes.condition, 0.2)
         body = {"userId": user, "count": count, "scenario": scenario["id"], "exclude": gone, "filter": own}
         path, shown = RECOMMEND, list[str]()
-        for _ in range(pages):
+        for page in range(pages):
             moments = [datetime.now(UTC)]
             response = self.client.post(path, json=body).raise_for_status()
             moments.append(datetime.now(UTC))  # a window may open or close meanwhile
@@ -116,8 +119,11 @@ class Comparison:
             right = [self.expected(ranked, scenario, moments[0], count, len(shown), left_out, own)]
             if got not in right:
                 right += [self.expected(ranked, scenario, moments[1], count, len(shown), left_out, own)]
-            self.compared += 1
-            if got not in right or "X-Recommendation-Degraded" in response.headers:
+            kinds = ["lists", *kinds_of(scenario, own), *(["pages"] if page else [])]
+            self.compared.update(kinds)
+            if got in right and "X-Recommendation-Degraded" not in response.headers:
+                self.right.update(kinds)
+            else:
                 self.wrong.append({"user": user, "scenario": scenario, "body": body, "got": got, "right": right[0]})
             shown += got
             path = f"{RECOMMEND}/next"
@@ -147,6 +153,18 @@ class Comparison:
             ranked.wanted += MAX_COUNT
             found = slow_list(scenario, self.items, ranked, at, count, first, gone, own)
         return found
+
+
+def kinds_of(scenario: dict[str, Any], own: Any) -> list[str]:
+    """What a list is made by: the rules of its recipe, windows among them, and filters of either side."""
+    rules = ("boosts", "pins", "caps", "expression", "fallbacks")
+    filtered = scenario["filter"] or scenario["exclusions"]["filter"] or own
+    timed = any(each["windows"] for each in (scenario, *scenario["boosts"], *scenario["pins"], *scenario["caps"]))
+    return [
+        *(name for name in rules if scenario[name]),
+        *(["filters"] if filtered else []),
+        *(["windows"] if timed else []),
+    ]
 
 
 async def whole_lists(url: str, tenant: Tenant, count: int) -> dict[str, Ranked]:
@@ -182,8 +200,10 @@ def compare(demo: RunningDemo, admin: httpx.Client, users: int, scenarios: int) 
             with live_scenario(admin, comparison.recipes.recipe()) as scenario:
                 for index, user in enumerate(asking):
                     comparison.ask(user, scenario, pages=3 if (index + number) % 10 == 0 else 1)
-            console.print(f"scenario {number + 1}: {comparison.compared} lists, {len(comparison.wrong)} wrong")
-    return {"lists": comparison.compared, "wrong": len(comparison.wrong), "first_wrong": comparison.wrong[:1]}
+            lists = comparison.compared["lists"]
+            console.print(f"scenario {number + 1}: {lists} lists, {len(comparison.wrong)} wrong")
+    right = {kind: f"{comparison.right[kind]} of {compared}" for kind, compared in comparison.compared.most_common()}
+    return {"right": right, "wrong": len(comparison.wrong), "first_wrong": comparison.wrong[:1]}
 
 
 def cost(demo: RunningDemo, admin: httpx.Client, clients: int, seconds: float, rounds: int) -> dict[str, Any]:

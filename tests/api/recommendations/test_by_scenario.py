@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from api.scenarios.arrange import PINNED
 from serving.contracts.messages import MAX_COUNT
 from tests.fixtures.backend import Backend
+from tests.fixtures.filters import FilteredItems
 from tests.fixtures.people import person
 from tests.fixtures.platform import wait_until
 from tests.fixtures.random_scenarios import RandomRecipes
@@ -41,7 +42,7 @@ def test_fifty_users_get_by_twenty_random_scenarios_what_the_slow_model_says(
 ) -> None:
     random = Random(15)
     dataset = small_dataset()
-    items = dict(zip(dataset.items.ids, dataset.items.metadata, strict=True))
+    items = FilteredItems(dict(zip(dataset.items.ids, dataset.items.metadata, strict=True)))
     random_recipes = RandomRecipes(random, items, SOURCES)
     users = [f"user-{number}" for number in range(50)]
     for user in users:
