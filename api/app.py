@@ -35,7 +35,7 @@ from api.http.limits import RateLimiter
 from api.http.openapi import install_openapi
 from api.http.requests import RequestMiddleware
 from api.http.window_counters import MemoryWindowCounter, RedisWindowCounter
-from api.idempotency.middleware import Idempotency
+from api.idempotency.middleware import Idempotency, never_recorded
 from api.idempotency.service import expiring
 from api.keys.directory import KeyDirectory
 from api.metering.meter import Meter
@@ -163,7 +163,7 @@ def create_app(configuration: Configuration | None = None) -> FastAPI:
     if configuration.api.benchmark_routes:
         app.include_router(benchmark.router)
     handlers.install(app)
-    install_openapi(app, NOT_IDEMPOTENT)
+    install_openapi(app, NOT_IDEMPOTENT, never_recorded)
     patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs loads its script and style from this host
     # The middleware that is added last is the outermost.
     direct = [route for domain in domains for route in getattr(domain, "direct_routes", ())]

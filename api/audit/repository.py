@@ -147,6 +147,13 @@ class AuditRepository:
         statement = select(AuditRow).where(*condition).order_by(*newest).offset(offset).limit(limit)
         return (await self._session.exec(statement)).all(), total
 
+    async def last_version(self, kind: TargetKind, target: str) -> int:
+        """The version in the newest entry about a target that names one; 0 where none does."""
+        version = col(AuditRow.detail)["version"].as_integer()
+        own = [col(AuditRow.tenant_id) == self._tenant_id, col(AuditRow.target) == target]
+        statement = select(version).where(*own, col(AuditRow.target_kind) == kind, version.is_not(None))
+        return (await self._session.exec(statement.order_by(col(AuditRow.at).desc()).limit(1))).first() or 0
+
 
 _LOCK_FAILURES = "SELECT pg_advisory_xact_lock(hashtextextended('failed logins/' || %(tenant)s, 0))"
 

@@ -39,6 +39,11 @@ async def note_scenario(
     await _note(session, scope, AuditEvent(action, scenario_id, "scenario", detail))
 
 
+async def last_scenario_version(session: AsyncSession, scope: TenantScope, scenario_id: str) -> int:
+    """The newest version that the trail tells of scenarios with this id, deleted ones too; 0 where it tells of none."""
+    return await AuditRepository(session, scope).last_version("scenario", scenario_id)
+
+
 async def note_tenant(
     session: AsyncSession, scope: TenantScope, action: str, detail: dict[str, Any], by: Origin | None = None
 ) -> None:

@@ -1,7 +1,7 @@
 """The OpenAPI document: FastAPI's, completed with the credentials, errors and examples of each route."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -54,15 +54,18 @@ IDEMPOTENCY_KEY = {
 }
 
 
-def install_openapi(app: FastAPI, not_idempotent: tuple[str, ...] = ()) -> None:
+def install_openapi(
+    app: FastAPI, not_idempotent: tuple[str, ...] = (), never_recorded: Callable[..., Any] | None = None
+) -> None:
     """Serve the completed document at `OPENAPI_PATH`.
 
-    not_idempotent: beginnings of the paths whose POST ignores `Idempotency-Key`.
+    not_idempotent: beginnings of the paths whose POST ignores `Idempotency-Key`. never_recorded: a dependency of
+    further routes that do.
     """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app, not_idempotent)
+            app.openapi_schema = _document(app, not_idempotent, never_recorded)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
@@ -81,7 +84,9 @@ def install_openapi(app: FastAPI, not_idempotent: tuple[str, ...] = ()) -> None:
     app.router.routes.insert(0, Route(OPENAPI_PATH, serve, include_in_schema=False))
 
 
-def _document(app: FastAPI, not_idempotent: tuple[str, ...]) -> dict[str, Any]:
+def _document(
+    app: FastAPI, not_idempotent: tuple[str, ...], never_recorded: Callable[..., Any] | None
+) -> dict[str, Any]:
     schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
     schemas = schema.setdefault("components", {}).setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -91,11 +96,13 @@ def _document(app: FastAPI, not_idempotent: tuple[str, ...]) -> dict[str, Any]:
         "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         "Token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     }
-    schemes = _credentials(app)
+    calls = _calls_of_routes(app)
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
-            operation.setdefault("security", [{name: []} for name in schemes[method, path]])
-            if method == "post" and operation["security"] and not path.startswith(not_idempotent):
+            schemes = sorted({name for call in calls[method, path] if (name := required_scheme(call))})
+            operation.setdefault("security", [{name: []} for name in schemes])
+            ignored = path.startswith(not_idempotent) or never_recorded in calls[method, path]
+            if method == "post" and operation["security"] and not ignored:
                 operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
                 operation["responses"].setdefault("409", {})
             _add_errors(operation, any_route=() if path.startswith(UNCOUNTED) else ANY_ROUTE)
@@ -103,13 +110,16 @@ def _document(app: FastAPI, not_idempotent: tuple[str, ...]) -> dict[str, Any]:
     return schema
 
 
-def _credentials(app: FastAPI) -> dict[tuple[str, str], list[str]]:
-    """By method and path, the security schemes that a route accepts; any one of them is enough."""
-    found: dict[tuple[str, str], list[str]] = {}
+def _calls_of_routes(app: FastAPI) -> dict[tuple[str, str], list[Any]]:
+    """By method and path, what a route calls: its endpoint and dependencies.
+
+    Of the security schemes that these require, any one is enough.
+    """
+    found: dict[tuple[str, str], list[Any]] = {}
     for route in iter_route_contexts(app.routes):
         if isinstance(dependant := getattr(route, "dependant", None), Dependant):
-            names = {name for call in _calls(dependant) if (name := required_scheme(call))}
-            found |= {(method.lower(), str(route.path_format)): sorted(names) for method in route.methods or ()}
+            calls = list(_calls(dependant))
+            found |= {(method.lower(), str(route.path_format)): calls for method in route.methods or ()}
     return found
 
 

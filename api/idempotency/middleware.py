@@ -59,6 +59,11 @@ def do_not_record(request: Request) -> None:
     request.scope["state"][NOT_RECORDED] = True
 
 
+async def never_recorded(request: Request) -> None:
+    """A dependency for routes that make nothing: each request is answered anew, with the header too."""
+    do_not_record(request)
+
+
 def is_final(status: int) -> bool:
     """Whether the same request would get this status again, so that the response may be recorded."""
     return status < SERVER_ERROR and status not in RETRIABLE

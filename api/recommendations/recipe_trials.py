@@ -123,7 +123,7 @@ class _Trial:
         ids = [item.item_id for item in others]
         facts = await self.lists.facts.read(self.scope, asked.scenario, ids, asked.catalogue_version)
         candidates = ScenarioCandidates(
-            [others], facts=facts, seen=frozenset(asked.seen()), filtered=compiled.filter is not None
+            [others], facts=facts, seen=frozenset(asked.seen_of(asked.source)), filtered=compiled.filter is not None
         )
         unpinned = replace(rules, pins={}, slots={}, caps=())
         return arrange(compiled, unpinned, candidates, self.moment.timestamp(), self.count).left_out

@@ -58,6 +58,15 @@ class ScenarioRequest:
     user_id: str | None  # None: the request is for an item
     showings: Callable[[float], Awaitable[Mapping[str, float]]] | None  # by a half-life in hours; None: of no user
 
+    def seen_of(self, source: str) -> list[str]:
+        """What the user had and this source leaves out.
+
+        `recently-viewed` is made of what the user had. So it leaves that out only where the request or the recipe asks
+        for it, and not because of the tenant's setting.
+        """
+        asked = self.own_seen or self.scenario.recipe.exclusions.seen is not None
+        return self.seen() if source != RECENTLY_VIEWED or asked else []
+
 
 @dataclass(slots=True)
 class ScenarioList:
@@ -192,7 +201,7 @@ class _Making:
             source == RECENTLY_VIEWED and request.user_id is None
         ):
             return []
-        exclude = [*self._left_out(), *request.seen()]
+        exclude = [*self._left_out(), *request.seen_of(source)]
         ids = {"item_id": request.item_id, "user_id": request.user_id}
         try:
             found = await self._using.lists.top(request.scope, source, self._pool, filter_, exclude=exclude, **ids)

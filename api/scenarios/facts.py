@@ -84,7 +84,7 @@ class ScenarioFacts:
     def _of(self, scope: TenantScope, scenario: LiveScenario, catalogue_version: int) -> _Kept:
         key = (scope, scenario.id, scenario.version)
         kept = self._kept.get(key)
-        # A scenario that is deleted and made again counts its versions anew.
+        # One that is made again goes on with its versions only as long as the audit trail tells of them.
         recipe = scenario.recipe
         if kept is None or (kept.compiled.recipe is not recipe and kept.compiled.recipe != recipe):
             kept = self._kept[key] = _Kept(CompiledRecipe.of(scenario.recipe), catalogue_version)

@@ -9,7 +9,7 @@ from api.database.session import CurrentDatabase, Session, reading_first, transa
 from api.http.batches import count_rows
 from api.http.principal import CurrentAdmin, UserPrincipal
 from api.http.schemas import Page, Paging, PathId
-from api.idempotency.middleware import do_not_record
+from api.idempotency.middleware import never_recorded
 from api.scenarios import service
 from api.scenarios.preview import preview, recipes_of, warnings_of
 from api.scenarios.repository import Found
@@ -117,17 +117,12 @@ async def list_scenario_versions(
     return Page[ScenarioVersionOut](data=data, total=total, page=paging.page, page_size=paging.page_size)
 
 
-async def _not_recorded(request: Request) -> None:
-    """For a route that creates nothing, and names users."""
-    do_not_record(request)
-
-
 @router.post(
     "/{scenario_id}/preview",
     summary="See a scenario's lists",
     responses=_NOT_FOUND,
     response_model=Preview,
-    dependencies=[Depends(_not_recorded)],
+    dependencies=[Depends(never_recorded)],
 )
 async def preview_scenario(
     scenario_id: PathId,

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from api.audit.service import note_scenario
+from api.audit.service import last_scenario_version, note_scenario
 from api.database.scope import TenantScope
 from api.http.problems import Conflict, NotFound
 from api.scenarios.recipe import Recipe
@@ -24,7 +24,10 @@ NO_SCENARIO = "There is no such scenario"
 
 
 async def create_scenario(session: AsyncSession, scope: TenantScope, new: NewScenario) -> Found:
-    """Raises Conflict where the id is taken or the tenant has 200 scenarios."""
+    """Raises Conflict where the id is taken or the tenant has 200 scenarios.
+
+    An id that a deleted scenario had goes on with its versions, so that `X-Scenario` never names two recipes.
+    """
     recipe = _stored(new.recipe())
     scenarios = ScenarioRepository(session, scope)
     await scenarios.begin_change()
@@ -34,16 +37,17 @@ async def create_scenario(session: AsyncSession, scope: TenantScope, new: NewSce
     if await scenarios.count() >= MAX_SCENARIOS:
         raise Conflict(f"A tenant has at most {MAX_SCENARIOS} scenarios: delete one first")
     status = new.status or "draft"
+    version = 1 if new.id is None else await last_scenario_version(session, scope, scenario_id) + 1
     row = ScenarioRow(
         tenant_id=scope.tenant_id,
         id=scenario_id,
         name=new.name.strip(),
         status=status,
-        version=1,
-        live_version=1 if status == "live" else None,
+        version=version,
+        live_version=version if status == "live" else None,
     )
     await scenarios.add(row, recipe)
-    await note_scenario(session, scope, "scenario.created", row.id, {"version": 1, "status": status})
+    await note_scenario(session, scope, "scenario.created", row.id, {"version": version, "status": status})
     return await _found(scenarios, scenario_id)
 
 

@@ -210,6 +210,7 @@ def test_the_openapi_document_says_which_credential_opens_a_route(client: TestCl
     }
     assert {"/api/items", "/api/keys", "/api/v1/interactions", "/graphql"} <= heeding
     assert not heeding & {"/api/v1/recommend", "/api/v1/similar", "/auth/v1/logout", *PUBLIC}
+    assert "/api/scenarios" in heeding and "/api/scenarios/{scenario_id}/preview" not in heeding
 
 
 @pytest.fixture

@@ -175,6 +175,18 @@ def test_similar_items_and_lists_are_arranged_too(films: Backend, make: Callable
     assert [each["algorithm"] for each in gone] == ["recently-viewed"] * 2 + ["popular"] * 3
 
 
+def test_recently_viewed_shows_what_the_user_had_unless_that_is_excluded(
+    films: Backend, make: Callable[..., Any]
+) -> None:
+    films.sql("UPDATE tenants SET exclude_seen = 'all'")
+    films.interact("ann", "horror-3", "horror-4")
+    make("again", source="recently-viewed")
+    make("never-again", source="recently-viewed", exclusions={"seen": "all"})
+    assert sorted(listed(films, userId="ann", scenario="again")) == ["horror-3", "horror-4"]
+    assert listed(films, userId="ann", scenario="again", excludeSeen="all") == []
+    assert listed(films, userId="ann", scenario="never-again") == []
+
+
 def test_what_was_shown_and_not_chosen_sinks(films: Backend, make: Callable[..., Any]) -> None:
     make("front", source="collaborative", rotation={"halfLifeHours": 24, "strength": 1})
     first = listed(films, userId="ann", scenario="front")

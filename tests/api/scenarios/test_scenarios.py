@@ -179,6 +179,19 @@ def test_a_post_that_is_sent_again_makes_one_and_an_id_that_is_taken_none(desk: 
     desk.call("POST", status=409, body={"id": "front", "name": "Again"})
 
 
+def test_an_id_that_is_used_again_goes_on_with_its_versions(desk: Desk) -> None:
+    """Or `front@1` would name two recipes, and figures by version would mix them."""
+    desk.made(source="popular")
+    desk.call("PATCH", "/front", body={"source": "latest"})
+    Desk(desk.portal, "other").made()
+    for version in (3, 4):
+        desk.call("DELETE", "/front", 204)
+        again = desk.made(source="trending", status="live")
+        assert (again["version"], again["liveVersion"]) == (version, version)
+        assert [each["version"] for each in desk.call("GET", "/front/versions")["data"]] == [version]
+    assert desk.made(id="second")["version"] == 1
+
+
 def test_scenarios_and_versions_are_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "MAX_SCENARIOS", 2)
     monkeypatch.setattr(service, "MAX_VERSIONS", 3)
