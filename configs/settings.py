@@ -367,6 +367,12 @@ class PipelineSettings(Settings):
     train_threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1, alias="TRAIN_THREADS", ge=1, description="of a fit"
     )
+    train_memory_mb: float | None = Field(
+        default=None,
+        alias="TRAIN_MEMORY_MB",
+        gt=0,
+        description="MB; a training expected to take more is refused before it starts; none: what the machine has",
+    )
     train_device: str = Field(default="cpu", alias="TRAIN_DEVICE", description="cpu, cuda or cuda:<n>")
     search_minutes_per_day: float = Field(
         default=360.0,

@@ -25,12 +25,13 @@ from training.config import config_for
 from training.data.dataset import Dataset
 from training.data.profile import DataProfile
 from training.data.splits import Split, temporal_split
-from training.evaluation.calibration import ScoreMap, fit_score_map
+from training.evaluation.calibration import SCORE_MAP_USERS, ScoreMap, fit_score_map
 from training.evaluation.diagnostics import Diagnostics, diagnose
 from training.evaluation.intervals import Estimate
 from training.evaluation.rankings import HoldoutRankings, ProgressCallback, rank_test_queries
 from training.evaluation.report import EvaluationReport, evaluate_model
 from training.forecast import Forecast, PastTraining, PlannedFit, forecast
+from training.memory_limit import check_memory
 from training.models.contract import Ensemble, ModelConfig, Recommender, RuntimeOptions
 from training.models.registry import family_class, load_model, save_model
 from training.models.workload import DataSizes
@@ -141,6 +142,7 @@ def train_family(
     Raises:
         KeyError: no such family.
         ValueError: the data cannot be split in time, or are not enough for the family.
+        InsufficientMemoryError: the fits would take more memory than they may.
     """
     split = split or temporal_split(dataset, exclude_seen)
     dataset = dataset.served_by(split.mask)
@@ -160,7 +162,7 @@ def train_family(
         seed=options.seed,
         usage=found.usage + usage.result,
         model=model,
-        score_map=fit_score_map(model, dataset.histories(), seed=options.seed),
+        score_map=fit_score_map(model, dataset.sampled_histories(SCORE_MAP_USERS, options.seed)),
         rankings=found.rankings,
         diagnostics=diagnose(found.evaluated, dataset, split, found.rankings, options.seed),
     )
@@ -192,6 +194,7 @@ def evaluate_family(
     Raises:
         KeyError: no such family.
         ValueError: the data are not enough for the family.
+        InsufficientMemoryError: the fits would take more memory than they may.
     """
     config = config or config_for(family, DataProfile.of(split.train))
     expected = _forecast(family, config, split, options, base_models or {})
@@ -207,7 +210,10 @@ def _forecast(
     past: Sequence[PastTraining] = (),
     served: Dataset | None = None,
 ) -> Forecast:
-    """What the fits will take, logged before they start. served: the whole snapshot, where a model is fitted on it."""
+    """What the fits will take, logged before they start; refused where memory is too small.
+
+    served: the whole snapshot, where a model is fitted on it.
+    """
     data = [(split.train, FIRST_FIT_SHARE), (split.before_test, _REFIT_SHARE)]
     data += [] if served is None else [(served, _REFIT_SHARE)]
     queries = len(split.validation)
@@ -215,6 +221,7 @@ def _forecast(
     fitted = {name: one.validated for name, one in base_models.items()}
     found = forecast(family, config, fits, options.threads, fitted, past)
     log.info("forecast", family=family, **found.notes())
+    check_memory(family, found, fits[-1].sizes, options)
     return found
 
 

@@ -1,6 +1,6 @@
 """What models are trained on: the events and the item table of one feature snapshot, by position."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,8 @@ from training.data.stored_metadata import StoredMetadata
 
 MIN_REPEAT_SHARE = 0.2
 """From this share of repeating events on (`Dataset.repeat_share`), models learn repeats."""
+EVENTS_AT_ONCE = 5_000_000
+"""Events whose histories are built at a time where all are needed one after the other."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class Interactions:
     def columns(self) -> tuple[npt.NDArray[Any], ...]:
         """The columns in the order of `schemas.SNAPSHOT_INTERACTIONS`."""
         return self.users, self.items, self.types, self.weights, self.timestamps
+
+    def part(self, start: int, stop: int) -> "Interactions":
+        """The events from index `start` to before `stop`, in the same memory."""
+        return Interactions(*(column[start:stop] for column in self.columns))
 
     def where(self, mask: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Interactions":
         """The events under a bool mask [n], or at these int64 indices in this order."""
@@ -112,12 +118,34 @@ class Dataset:
         else:
             row_of = np.full(self.n_users, -1, dtype=np.int64)
             row_of[users] = np.arange(len(users))
+            events = events.where((row_of >= 0)[events.users])
             rows, n_rows = row_of[events.users], len(users)
-            events = events.where(rows >= 0)
-            rows = rows[rows >= 0]
-        return build_histories(
-            rows, events.items, events.types, events.weights, events.timestamps, n_rows, self.max_events
-        )
+        return build_histories(rows, *events.columns[1:], n_rows, self.max_events)
+
+    def sampled_histories(self, max_users: int, seed: int) -> Histories:
+        """The histories of at most so many users, drawn with the seed, in order."""
+        if self.n_users <= max_users:
+            return self.histories()
+        drawn = np.random.default_rng(seed).choice(self.n_users, max_users, replace=False)
+        return self.histories(np.sort(drawn).astype(np.int32))
+
+    def histories_in_parts(self, n_events: int = EVENTS_AT_ONCE) -> Iterator[tuple[int, Histories]]:
+        """The histories of all users, in order, in parts of about so many events; each with the position of its first.
+
+        Building histories takes many times the memory of the events in them. A part holds whole users.
+        """
+        events, first = self.interactions, 0
+        if len(events) <= n_events:
+            yield 0, self.histories()
+            return
+        while first < self.n_users:
+            start = int(np.searchsorted(events.users, first))
+            last = int(events.users[start + n_events]) if start + n_events < len(events) else self.n_users - 1
+            part = slice(start, int(np.searchsorted(events.users, last, side="right")))
+            rows = events.users[part].astype(np.int64) - first
+            items, types, weights, timestamps = (column[part] for column in events.columns[1:])
+            yield first, build_histories(rows, items, types, weights, timestamps, last + 1 - first, self.max_events)
+            first = last + 1
 
     def served_by(self, exclude_seen: SeenPolicy) -> "Dataset":
         """The same data set, whose lists are ranked by this policy on seen items."""

@@ -16,6 +16,10 @@ TOP_SCORE = 0.9
 """The mapped score of the best item of a typical list."""
 
 
+SCORE_MAP_USERS = 512
+"""Users whose scores a map is fitted on."""
+
+
 @dataclass(frozen=True)
 class ScoreMap:
     """score = (1 + z / (1 + |z|)) / 2 with z = (raw - center) / scale.
@@ -50,15 +54,12 @@ class ScoreMap:
         return cls(**json.loads((folder / FILE).read_text()))
 
 
-def fit_score_map(model: Recommender, histories: Histories, max_users: int = 512, seed: int = 0) -> ScoreMap:
+def fit_score_map(model: Recommender, histories: Histories) -> ScoreMap:
     """The map that puts 95 % of all scores under one half and the best score of the median user at TOP_SCORE.
 
-    histories: those of real users, of which at most `max_users` are drawn.
+    histories: of a sample of real users, SCORE_MAP_USERS at most.
     """
-    rows = np.arange(len(histories))
-    if len(rows) > max_users:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, max_users, replace=False))
-    scores = model.score(histories.take(rows)).astype(np.float64)
+    scores = model.score(histories).astype(np.float64)
     center = float(np.quantile(scores, 0.95))
     reach = float(np.median(scores.max(axis=1))) - center
     soft = 2 * TOP_SCORE - 1

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from training.data.dataset import Dataset
 from training.data.splits import Split
-from training.evaluation.calibration import fit_score_map
+from training.evaluation.calibration import SCORE_MAP_USERS, fit_score_map
 from training.evaluation.rankings import LIST_LENGTH, HoldoutRankings
 from training.models.contract import Recommender
 from training.models.lists import NO_ITEM
@@ -97,7 +97,7 @@ def diagnose(
 
 
 def _reliability(model: Recommender, split: Split, seed: int) -> Reliability:
-    score_map = fit_score_map(model, split.before_test.histories(), seed=seed)
+    score_map = fit_score_map(model, split.before_test.sampled_histories(SCORE_MAP_USERS, seed))
     sample = split.test.sample(MAX_QUERIES, seed)
     pairs, chosen = np.zeros(BANDS, np.int64), np.zeros(BANDS, np.int64)
     for rows in sample.batches(_ROWS_AT_ONCE):

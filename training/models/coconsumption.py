@@ -27,7 +27,17 @@ def training_matrix(dataset: Dataset, whole: bool = False) -> sp.csr_array:
     if not len(dataset.interactions):
         raise ValueError("there are no interactions to learn from: record some first")
     read = replace(dataset, max_events=len(dataset.interactions)) if whole else dataset
-    return build_profiles(read.histories(), dataset.n_items).matrix(dataset.n_items)
+    weights = np.empty(len(dataset.interactions), np.float32)  # pages that are not written to take no memory
+    items = np.empty(len(dataset.interactions), np.int32)
+    lengths = np.zeros(dataset.n_users + 1, np.int64)
+    end = 0
+    for first, histories in read.histories_in_parts():
+        found = build_profiles(histories, dataset.n_items)
+        lengths[first + 1 : first + 1 + len(found)] = np.diff(found.offsets)
+        weights[end : end + len(found.items)] = found.weights
+        items[end : end + len(found.items)] = found.items
+        end += len(found.items)
+    return sp.csr_array((weights[:end], items[:end], np.cumsum(lengths)), shape=(dataset.n_users, dataset.n_items))
 
 
 def prior_scores(dataset: Dataset, weight: float) -> npt.NDArray[np.float32]:

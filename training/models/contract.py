@@ -52,6 +52,7 @@ class RuntimeOptions:
     seed: int = 0
     threads: int = 2
     max_seconds: float = 600.0  # a fit stops after this long and keeps its best state
+    max_memory_mb: float | None = None  # a training that is expected to take more is refused; None: what there is
     workdir: Path | None = None  # checkpoints of a long fit; None: none are written
     progress: Callable[[int, int, float | None], None] | None = None
     """Called after each step of a long fit, such as an epoch, with its number, the number of steps, and the held-out
@@ -65,6 +66,8 @@ class Recommender(ABC):
     Config: ClassVar[type[ModelConfig]]
     imports: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Libraries that the first fit of a process loads, with the processor seconds and the MB that this takes."""
+    memory_advice: ClassVar[str] = ""
+    """What makes a fit take less memory, in words, where its configuration can."""
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         self.config = config or self.Config()

@@ -26,6 +26,7 @@ class ItemKnn(LinearRecommender):
     """Neighbourhood model with the shrunk cosine of two items' users (`training.models.neighbours`)."""
 
     family = "item-knn"
+    memory_advice = "lower `dimensions` (the vectors of `similar`) or `neighbours`"
     Config = ItemKnnConfig
     config: ItemKnnConfig
 

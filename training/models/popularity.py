@@ -11,7 +11,7 @@ from pydantic import Field
 
 from feature_store import columns as c
 from feature_store.online import Histories
-from training.data.dataset import Dataset
+from training.data.dataset import EVENTS_AT_ONCE, Dataset
 from training.models.contract import FloatMatrix, ModelConfig, Positions, Recommender, RuntimeOptions
 from training.models.lists import Contributions
 from training.models.workload import LOOKUP, DataSizes, Workload
@@ -95,6 +95,13 @@ def decayed_popularity(dataset: Dataset, half_life_days: float) -> npt.NDArray[n
     events = dataset.interactions
     if not len(events):
         raise ValueError("popularity cannot be learned without interactions: record some first")
-    age_days = (events.timestamps.max() - events.timestamps) / c.MICROS_PER_DAY
-    mass = np.bincount(events.items, events.weights * 0.5 ** (age_days / half_life_days), dataset.n_items)
+    newest, mass = events.timestamps.max(), np.zeros(dataset.n_items)
+    for start in range(0, len(events), EVENTS_AT_ONCE):
+        part = slice(start, start + EVENTS_AT_ONCE)
+        age_days = (newest - events.timestamps[part]) / c.MICROS_PER_DAY
+        faded = events.weights[part] * 0.5 ** (age_days / half_life_days)
+        if start:  # one event after the other, so that the sums do not depend on the parts
+            np.add.at(mass, events.items[part], faded)
+        else:
+            mass = np.bincount(events.items[part], faded, dataset.n_items)
     return np.log2(1 + mass).astype(np.float32)

@@ -52,18 +52,21 @@ class DataSizes:
     @classmethod
     def of(cls, dataset: Dataset, validation_users: int = 0) -> Self:
         """Count a data set, which may be empty."""
-        events, histories = dataset.interactions, dataset.histories()
-        distinct = np.unique(histories.rows * dataset.n_items + histories.items) // max(1, dataset.n_items)
-        in_history = np.bincount(distinct, minlength=dataset.n_users).astype(np.float64)
+        events, history_events, pairs, co_pairs = dataset.interactions, 0, 0, 0
+        for _, histories in dataset.histories_in_parts():
+            distinct = np.unique(histories.rows * dataset.n_items + histories.items) // max(1, dataset.n_items)
+            in_history = np.bincount(distinct, minlength=len(histories)).astype(np.int64)
+            history_events += len(histories.items)
+            pairs, co_pairs = pairs + int(in_history.sum()), co_pairs + int((in_history**2).sum())
         ever = np.diff(dataset.seen.indptr).astype(np.float64)
         counts = np.bincount(events.users).astype(np.float64)
         return cls(
             events=len(events),
             users=int((counts > 0).sum()),
             items=dataset.n_items,
-            history_events=len(histories.items),
-            pairs=int(in_history.sum()),
-            co_pairs=int((in_history**2).sum()),
+            history_events=history_events,
+            pairs=pairs,
+            co_pairs=co_pairs,
             all_pairs=int(ever.sum()),
             all_co_pairs=int((ever**2).sum()),
             earlier_events=float(counts @ (counts - 1)) / max(1, 2 * len(events)),
@@ -96,7 +99,9 @@ class Workload:
 def item_vectors_workload(sizes: DataSizes, dimensions: int) -> Workload:
     """The cost of `coconsumption.item_vectors`: a randomised SVD with seven power iterations, each of two products."""
     rank = min(dimensions, sizes.users, sizes.items)
-    return svd_workload(sizes.users, sizes.items, sizes.pairs, rank) + Workload(sizes.items * rank, 0.0)
+    svd = svd_workload(sizes.users, sizes.items, sizes.pairs, rank)
+    scaled = 8.0 * sizes.pairs  # a copy of the matrix
+    return Workload(sizes.items * rank, svd.seconds, svd.peak_bytes + scaled)
 
 
 def svd_workload(rows: int, columns: int, entries: float, rank: int) -> Workload:

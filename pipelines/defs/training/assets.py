@@ -52,12 +52,16 @@ def _family_asset(family: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[dict[str, Any]]:
         from pipelines.defs.training import steps
         from pipelines.defs.training.configurations import chosen_configuration
+        from training.memory_limit import InsufficientMemoryError
 
         run = steps.TrainingRun.on(installation, inputs["feature_snapshot"])
         versions = {name: inputs[asset_name(name)]["version"] for name in base_models}
         chosen = chosen_configuration(run, family)
         tags = {"dagster_run": context.run.run_id, "configuration": chosen.source}
-        model, ref = steps.train(run, family, versions, tags, chosen.config)
+        try:
+            model, ref = steps.train(run, family, versions, tags, chosen.config)
+        except InsufficientMemoryError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
         found = steps.figures(model.report)
         return dg.MaterializeResult(
             value={

@@ -70,7 +70,10 @@ class TrainingRun:
     def options(self) -> RuntimeOptions:
         settings = in_force(self.installation, self.settings)
         return RuntimeOptions(
-            device=settings.train_device, threads=settings.train_threads, max_seconds=settings.train_seconds
+            device=settings.train_device,
+            threads=settings.train_threads,
+            max_seconds=settings.train_seconds,
+            max_memory_mb=settings.train_memory_mb,
         )
 
     @property

@@ -63,7 +63,7 @@ class Learner:
         """The kernels of a method, before its factor."""
         config = self.config
         if method.name == "neighbours":
-            return [Sparse(shrunk_cosines(self._matrix, config.neighbours, config.shrinkage))]
+            return [Sparse(shrunk_cosines(self.matrix, config.neighbours, config.shrinkage))]
         if method.name == "ease":
             return self._ease(config.regularisation if method.regularisation is None else method.regularisation)
         ridge = config.transition_regularisation if method.regularisation is None else method.regularisation
@@ -89,12 +89,15 @@ class Learner:
         return Term(Sparse(same), None, int(self.dataset.interactions.timestamps.max()))
 
     @cached_property
-    def _matrix(self) -> sp.csr_array:
+    def matrix(self) -> sp.csr_array:
+        """The users-by-items matrix of histories."""
         return training_matrix(self.dataset)
 
     @cached_property
     def _whole_matrix(self) -> sp.csr_array:
-        return training_matrix(self.dataset, whole=True)
+        """The same of all events, which is the same matrix where no history is cut."""
+        longest = np.bincount(self.dataset.interactions.users).max(initial=0)
+        return self.matrix if longest <= self.dataset.max_events else training_matrix(self.dataset, whole=True)
 
     @cached_property
     def _folded(self) -> Factors:
@@ -117,7 +120,7 @@ class Learner:
             return [Sparse(strongest(ease_weights(matrix, regularisation), config.kept_weights))]
         if not config.head_items:
             return [self._folded]
-        chosen = np.diff(sp.csc_array(matrix).indptr)
+        chosen = np.bincount(matrix.indices, minlength=n_items)
         head = np.sort(np.argsort(-chosen, kind="stable")[: config.head_items])
         weights = ease_weights(sp.csr_array(matrix[:, head]), regularisation)
         within = strongest(weights, config.kept_weights).tocoo()

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field
 
 from training.data.dataset import MIN_REPEAT_SHARE, Dataset
 from training.data.profile import DataProfile, preferred_number
-from training.models.coconsumption import item_vectors, prior_scores, training_matrix
+from training.models.coconsumption import item_vectors, prior_scores
 from training.models.collaborative.candidates import candidates_of, named_method
 from training.models.collaborative.methods import Learner, Method
 from training.models.collaborative.selection import MethodChoice, choose_methods
@@ -87,6 +87,9 @@ class Collaborative(LinearRecommender):
     """
 
     family = "collaborative"
+    memory_advice = (
+        "lower `dimensions` (the vectors of `similar`), `head_items` and `closed_form_items` (the Gram matrix of EASE)"
+    )
     Config = CollaborativeConfig
     config: CollaborativeConfig
     choice: MethodChoice | None = None
@@ -111,9 +114,9 @@ class Collaborative(LinearRecommender):
 
     def fit(self, dataset: Dataset, options: RuntimeOptions) -> Self:
         config = self.config
-        matrix = training_matrix(dataset)
-        methods = self._methods(dataset, options)
         learner = Learner(dataset, config, options)
+        matrix = learner.matrix
+        methods = self._methods(dataset, options)
         self.terms = tuple(term for method in methods for term in learner.terms(method))
         self.base = prior_scores(dataset, config.prior * sum(method.factor for method in methods))
         self.vectors = item_vectors(matrix, config.dimensions, options.seed)

@@ -1,13 +1,14 @@
 """What a fit of the collaborative family costs, with each of its methods and with a choice between them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from training.models.collaborative.candidates import candidates_of, named_method
-from training.models.collaborative.ease import DOUBLE_UP_TO
+from training.models.collaborative.ease import DOUBLE_UP_TO, ENTRIES_AT_ONCE
 from training.models.collaborative.methods import Method
 from training.models.collaborative.selection import HALF_LIVES
 from training.models.collaborative.transitions import CELLS, HALF_LIVES_READ
@@ -38,6 +39,13 @@ def collaborative_workload(sizes: DataSizes, config: "CollaborativeConfig", refi
     Which methods a choice will take is not known before; the two that cost most are counted. A refit takes what the
     fit has chosen.
     """
+    found = _parts_workload(sizes, config, refit)
+    matrices = 8.0 * (sizes.pairs + sizes.all_pairs)  # users by items, of histories and of all events
+    return replace(found, peak_bytes=found.peak_bytes + matrices)
+
+
+def _parts_workload(sizes: DataSizes, config: "CollaborativeConfig", refit: bool) -> Workload:
+    """All but the memory of the matrices, which are held through the whole fit."""
     rest = Workload(sizes.items, LOOKUP * sizes.history_events) + item_vectors_workload(sizes, config.dimensions)
     if config.method != "auto":
         return method_workload(named_method(config, sizes.items), sizes, config) + rest
@@ -104,7 +112,7 @@ def _ease(sizes: DataSizes, n: int, kept: int) -> Workload:
     return Workload(
         n * kept,
         inverse + sizes.all_co_pairs * SPARSE_SPARSE + 10.0 * n**2 * PASS,
-        3.0 * width * n**2 + 12.0 * n * kept,
+        3.0 * width * n**2 + 12.0 * n * kept + 16.0 * min(sizes.all_pairs, ENTRIES_AT_ONCE),
         scoring_seconds=sizes.history_length * kept * SPARSE_DENSE + n * PASS,
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,8 @@ import numpy.typing as npt
 from training.data.dataset import Interactions
 
 Ints = npt.NDArray[np.int64]
+EVENTS_OF_PART = 10_000_000
+"""Events whose sequences are drawn at a time. Drawing them takes about 80 bytes an event."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ def epoch(
     """Yield every event once, in windows of at most `window` events; each batch with the share of the epoch before it.
 
     Events with equal timestamps are shuffled, since their order in storage is arbitrary.
+    Of more events than EVENTS_OF_PART, one part after the other is drawn, in random order; a part holds whole users.
     A long history is cut at random places. The first event of a window is a target only if it is the user's first:
     otherwise the window does not show the events before it.
 
@@ -50,6 +54,36 @@ def epoch(
         target_share: share of the events that are targets of the loss, drawn anew each time. Targets next to each other
             teach almost the same, and each one is expensive where the catalogue is large.
     """
+    if len(events) <= EVENTS_OF_PART:
+        yield from _part_of_epoch(events, window, batch_size, rng, horizon, target_share)
+        return
+    parts = _parts(events.users)
+    done = 0
+    for number in rng.permutation(len(parts)):
+        part = events.part(*parts[number])
+        for share, batch in _part_of_epoch(part, window, batch_size, rng, horizon, target_share):
+            yield (done + share * len(part)) / len(events), batch
+        done += len(part)
+
+
+def _parts(users: npt.NDArray[np.int32]) -> list[tuple[int, int]]:
+    """Bounds of parts of whole users, of about EVENTS_OF_PART events each. users: int32 [n], ascending."""
+    bounds = [0]
+    while bounds[-1] < len(users):
+        last = min(bounds[-1] + EVENTS_OF_PART, len(users)) - 1
+        bounds.append(int(np.searchsorted(users, users[last], side="right")))
+    return list(pairwise(bounds))
+
+
+def _part_of_epoch(
+    events: Interactions,
+    window: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    horizon: int | None,
+    target_share: float,
+) -> Iterator[tuple[float, Batch]]:
+    """As `epoch`, of events that are drawn at once."""
     order = np.lexsort((rng.random(len(events)), events.timestamps, events.users))
     events = events.where(order)
     query_times, known = _draw_query_times(events, horizon, rng)
