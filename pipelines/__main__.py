@@ -47,7 +47,7 @@ def run_pipeline(
     from pipelines.jobs import LAKE, RETRAIN
     from pipelines.progress import RunProgress
     from pipelines.resources import Installation
-    from pipelines.runs import PROCESS_TAG, active_run, this_process
+    from pipelines.runs import PROCESS_TAG, active_run, claim_for_resuming, this_process
 
     if force and resume:
         _fail("--force starts a new run and --resume goes on with one: give one of them")
@@ -68,6 +68,7 @@ def run_pipeline(
                 failed = resuming.failed_run(instance, tenant)
             except resuming.NothingToResumeError as error:
                 _fail(f"there is nothing to resume: {error}")
+            claim_for_resuming(instance, failed)
             success = resuming.resume(job, instance, failed, run_id, tags)
         else:
             success = job.execute_in_process(
@@ -210,8 +211,8 @@ def lift(
 def ui() -> None:
     """Serve Dagster's UI, and the daemon that runs schedules and sensors, until a signal ends them."""
     from pipelines.console import ConsoleError, run_console
-    from pipelines.instance import open_instance
-    from pipelines.runs import fail_abandoned
+    from pipelines.instance import open_instance, prepare_home
+    from pipelines.runs import abandoned_runs, fail_runs
 
     ports = PortSettings()
     with socket.socket() as probe:
@@ -220,12 +221,16 @@ def ui() -> None:
             probe.bind((ports.dagster_host, ports.dagster))
         except OSError as error:
             _fail(f"port {ports.dagster} is not free ({error.strerror}): stop what uses it or set DAGSTER_PORT")
-    with open_instance(PathSettings()) as instance:
-        for run_id in fail_abandoned(instance):
-            console.print(f"run {run_id} was cut off earlier and is marked as failed")
     refuse_open_console(ports, ConsoleSettings())
+
+    def fail_abandoned() -> None:
+        with open_instance(PathSettings()) as instance:
+            for run_id in fail_runs(instance, abandoned_runs(instance)):
+                console.print(f"run {run_id} was cut off earlier and is marked as failed; it is started again")
+
+    prepare_home(PathSettings())
     try:
-        run_console(ports.dagster_host, ports.dagster)
+        run_console(ports.dagster_host, ports.dagster, before_daemon=fail_abandoned)
     except ConsoleError as error:
         _fail(str(error))
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -30,8 +30,11 @@ class ConsoleError(Exception):
     """A part of Dagster ended or did not come up."""
 
 
-def run_console(host: str, port: int) -> None:
-    """Run all three until SIGTERM or SIGINT. Raises ConsoleError where one ends by itself or does not come up."""
+def run_console(host: str, port: int, before_daemon: Callable[[], None] = lambda: None) -> None:
+    """Run all three until SIGTERM or SIGINT. Raises ConsoleError where one ends by itself or does not come up.
+
+    before_daemon: called when the code server answers and the daemon does not run yet.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -46,6 +49,7 @@ def run_console(host: str, port: int) -> None:
             processes["code server"] = _start(code_command(address))
             if not await_code_server(address, lambda: _refuse_ended(processes)):
                 raise ConsoleError(f"the code server did not come up within {START_SECONDS} s")
+            before_daemon()
             processes["web server"] = _start(web_command(workspace, host, port))
             processes["daemon"] = _start(daemon_command(workspace))
             while True:

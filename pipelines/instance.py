@@ -4,14 +4,16 @@ import os
 from pathlib import Path
 
 import dagster as dg
-import yaml
 
-from configs.files import write_text
 from configs.settings import PathSettings
+from pipelines.instance_file import bring_up_to_date
 from pipelines.jobs import EXPORTING, GENERATION, SEARCHING, TRAINING, WORK_TAG
 from pipelines.partitions import TENANT_TAG
 
 MAX_RUN_SECONDS = 6 * 3600
+"""A run that takes longer is ended, so that the runs of others have their turn."""
+MAX_RETRIES = 2
+"""How often a run is started again that was cut off, such as by a restart of Dagster."""
 
 
 def instance_settings() -> dict[str, object]:
@@ -37,6 +39,10 @@ def instance_settings() -> dict[str, object]:
             }
         },
         "run_monitoring": {"enabled": True, "max_runtime_seconds": MAX_RUN_SECONDS},
+        # A run that was cut off goes on in a new run at the step that it was in. A step that fails would fail again.
+        "run_retries": {"enabled": True, "max_retries": MAX_RETRIES, "retry_on_asset_or_op_failure": False},
+        # A queued run waits while the code server starts; else it would fail at once.
+        "run_queue": {"max_user_code_failure_retries": 20, "user_code_failure_retry_delay": 15},
         # One after the other, a slow tick of one sensor would hold up all others: a rollback is published in a minute.
         "sensors": {"use_threads": True, "num_workers": 4},
         "retention": {"sensor": {"purge_after_days": {"skipped": 1, "failure": 30, "success": 30}}},
@@ -44,12 +50,10 @@ def instance_settings() -> dict[str, object]:
 
 
 def prepare_home(paths: PathSettings) -> Path:
-    """Write dagster.yaml where there is none, and set DAGSTER_HOME for this process and its children."""
+    """Bring dagster.yaml up to date, and set DAGSTER_HOME for this process and its children."""
     home = paths.dagster
     home.mkdir(parents=True, exist_ok=True)
-    target = home / "dagster.yaml"
-    if not target.exists():
-        write_text(target, yaml.safe_dump(instance_settings(), sort_keys=False))
+    bring_up_to_date(home / "dagster.yaml", instance_settings())
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 

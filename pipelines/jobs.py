@@ -25,6 +25,9 @@ GENERATION = "generation"
 SEARCHING = "search"
 EXPORTING = "exports"
 
+STARTED_BY_SENSORS = {"dagster/max_retries": "0"}
+"""The tag of jobs whose sensor starts another run after one that was cut off. Dagster's own retry would be a second."""
+
 TUNING_GROUP = "tuning"
 """The asset group of the searches, which only the job `search` runs."""
 

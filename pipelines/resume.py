@@ -10,6 +10,7 @@ import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import create_execution_plan, execute_run
 from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.storage.tags import TAGS_TO_MAYBE_OMIT_ON_RETRY
 
 from pipelines.jobs import RETRAIN
 from pipelines.partitions import TENANT_TAG
@@ -44,7 +45,8 @@ def resume(
         run_id: id of the new run, which names the failed one as its parent.
         tags: replace those of the failed run.
     """
-    wrapped, all_tags = InMemoryJob(job), {**failed.tags, **tags}
+    kept = {name: value for name, value in failed.tags.items() if name not in TAGS_TO_MAYBE_OMIT_ON_RETRY}
+    wrapped, all_tags = InMemoryJob(job), {**kept, **tags}
     steps, state = KnownExecutionState.build_resume_retry_reexecution(instance, failed)
     plan = create_execution_plan(
         wrapped, failed.run_config, step_keys_to_execute=steps, known_state=state, tags=all_tags

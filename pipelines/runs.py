@@ -2,10 +2,11 @@
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.tags import WILL_RETRY_TAG
 
 from pipelines.jobs import GENERATE, RETRAIN
 from pipelines.partitions import TENANT_TAG
@@ -49,19 +50,38 @@ def waiting_work(instance: dg.DagsterInstance) -> str:
     return ""
 
 
-def fail_abandoned(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs as failed that were cut off with the machine or the daemon. Call it before a daemon starts.
+def abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Ids of runs that were cut off with the machine or the code server. Call it before a new one starts runs.
 
-    A run that the daemon started cannot outlive it. Queued runs stay queued, for the next daemon. Returns run ids.
+    A run that a code server started cannot outlive it. Queued runs stay queued.
+    """
+    runs = instance.get_runs(dg.RunsFilter(statuses=[each for each in _ACTIVE if each.value != "QUEUED"]))
+    return [run.run_id for run in runs if PROCESS_TAG not in run.tags or _has_ended(run)]
+
+
+def fail_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> list[str]:
+    """Mark those of these runs as failed that have not ended, and return their ids.
+
+    Call it when a code server answers. Dagster's daemon asks the server for the plan of a new run within seconds, and
+    never again where that fails.
     """
     failed = []
-    for run in instance.get_runs(dg.RunsFilter(statuses=[each for each in _ACTIVE if each.value != "QUEUED"])):
-        if PROCESS_TAG not in run.tags:
-            instance.report_run_failed(run, "The daemon that ran this ended before the run did.")
-            failed.append(run.run_id)
-        elif _fail_if_ended(instance, run):
-            failed.append(run.run_id)
+    for run_id in run_ids:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and run.status not in ENDED:
+            instance.report_run_failed(run, "The program that ran this ended before the run did.")
+            failed.append(run_id)
     return failed
+
+
+def claim_for_resuming(instance: dg.DagsterInstance, failed: dg.DagsterRun) -> None:
+    """Keep Dagster's daemon from going on with a run that was cut off, because the caller does."""
+    instance.add_run_tags(failed.run_id, {WILL_RETRY_TAG: "false"})
+
+
+def goes_on_by_itself(run: dg.DagsterRun) -> bool:
+    """Whether Dagster's daemon starts a failed run again, since it was cut off and not a step that failed."""
+    return run.tags.get(WILL_RETRY_TAG) == "true"
 
 
 def this_process() -> str:
@@ -70,14 +90,19 @@ def this_process() -> str:
 
 
 def _fail_if_ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    if not _has_ended(run):
+        return False
+    instance.report_run_failed(run, "The process that ran this ended before the run did.")
+    return True
+
+
+def _has_ended(run: dg.DagsterRun) -> bool:
+    """Whether the process in the run's tag ran on this machine and is gone."""
     process = run.tags.get(PROCESS_TAG)
     if process is None:
         return False
     host, pid, _ = process.rsplit(":", 2)
-    if host != socket.gethostname() or _identity(int(pid)) == process:
-        return False
-    instance.report_run_failed(run, "The process that ran this ended before the run did.")
-    return True
+    return host == socket.gethostname() and _identity(int(pid)) != process
 
 
 def _identity(pid: int) -> str | None:

@@ -5,6 +5,7 @@ alone, as a unit of systemd or a container (`configs/deploy`). All three share t
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -31,18 +32,34 @@ app = typer.Typer()
 def code() -> None:
     """Serve the definitions and start their runs, for `web` and `daemon` beside it. Its runs end with it.
 
-    Runs that an earlier one left are marked as failed first.
+    Runs that an earlier one left are marked as failed as soon as it serves; the daemon then starts them again.
     """
     from pipelines.instance import open_instance
-    from pipelines.runs import fail_abandoned
+    from pipelines.runs import abandoned_runs
 
     paths = PathSettings()
     address = _code_socket(paths)
     with open_instance(paths) as instance:
-        for run_id in fail_abandoned(instance):
-            print(f"run {run_id} was cut off earlier and is marked as failed", file=sys.stderr)
+        abandoned = abandoned_runs(instance)
+    if abandoned:
+        # The shell ends at once, so that no ended child stays with the server that this process becomes.
+        command = [sys.executable, "-m", "pipelines", "fail-runs", *abandoned]
+        subprocess.run(["sh", "-c", '"$@" &', "sh", *command], check=True)
     os.environ.update(ConsoleSettings().tracking_environment)  # its runs log in to MLflow
     _become(code_command(address))
+
+
+@app.command("fail-runs", hidden=True)
+def fail_abandoned_runs(run_ids: list[str]) -> None:
+    """Mark these runs as failed once `code` serves the definitions. `code` starts it."""
+    from pipelines.instance import open_instance
+    from pipelines.runs import fail_runs
+
+    paths = PathSettings()
+    _await_code_server(_code_socket(paths))
+    with open_instance(paths) as instance:
+        for run_id in fail_runs(instance, run_ids):
+            print(f"run {run_id} was cut off earlier and is marked as failed", file=sys.stderr)
 
 
 @app.command()
@@ -81,9 +98,13 @@ def _workspace() -> Path:
     paths = PathSettings()
     address = _code_socket(paths)
     home = prepare_home(paths)
+    _await_code_server(address)
+    return write_workspace(home, address)
+
+
+def _await_code_server(address: Path) -> None:
     if not await_code_server(address):
         _fail(f"nothing serves the definitions at {address} within {START_SECONDS} s: run `python -m pipelines code`")
-    return write_workspace(home, address)
 
 
 def _code_socket(paths: PathSettings) -> Path:

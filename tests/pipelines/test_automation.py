@@ -19,7 +19,7 @@ from pipelines.jobs import LAKE, RETRAIN
 from pipelines.partitions import TENANT_TAG, TENANTS
 from pipelines.pending_interactions import PendingInteractions
 from pipelines.resources import Installation
-from pipelines.runs import PROCESS_TAG, active_run, fail_abandoned, this_process
+from pipelines.runs import PROCESS_TAG, abandoned_runs, active_run, fail_runs, this_process
 from tests.feature_store.rows import add_interactions, add_tenant
 from tests.pipelines.conftest import TENANT
 
@@ -193,7 +193,7 @@ def test_a_daemon_that_starts_fails_the_runs_of_the_one_before(instance: dg.Dags
     cut_off = start_run(instance, dg.DagsterRunStatus.STARTED)
     starting = start_run(instance, dg.DagsterRunStatus.STARTING)
     beside = start_run(instance, dg.DagsterRunStatus.STARTED, **{PROCESS_TAG: this_process()})
-    assert set(fail_abandoned(instance)) == {cut_off, starting}
+    assert set(fail_runs(instance, abandoned_runs(instance))) == {cut_off, starting}
     statuses = {run.run_id: run.status.value for run in instance.get_runs()}
     assert statuses == {cut_off: "FAILURE", starting: "FAILURE", beside: "STARTED"}
 

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from feature_store.schemas import RECOMMENDATIONS
-from pipelines.jobs import GENERATE, GENERATION, WORK_TAG
+from pipelines.jobs import GENERATE, GENERATION, STARTED_BY_SENSORS, WORK_TAG
 from pipelines.partitions import tenants
 from pipelines.presentation import COLUMNS, SUMMARY, table_schema
 from pipelines.resources import Installation
@@ -66,7 +66,7 @@ def generate_recommendations(
         )
 
 
-@dg.job(name=GENERATE, executor_def=dg.in_process_executor, tags={WORK_TAG: GENERATION})
+@dg.job(name=GENERATE, executor_def=dg.in_process_executor, tags={WORK_TAG: GENERATION, **STARTED_BY_SENSORS})
 def generate_job() -> None:
     """Processes the generation jobs of one tenant."""
     generate_recommendations()

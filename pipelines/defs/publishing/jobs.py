@@ -3,7 +3,7 @@
 import dagster as dg
 
 from pipelines.defs.publishing.assets import release
-from pipelines.jobs import PUBLISH
+from pipelines.jobs import PUBLISH, STARTED_BY_SENSORS
 from pipelines.presentation import SUMMARY
 from pipelines.resources import Installation
 from pipelines.runs import PROCESS_TAG, this_process
@@ -46,7 +46,7 @@ def publish_chosen_champions(
     )
 
 
-@dg.job(name=PUBLISH, executor_def=dg.in_process_executor)
+@dg.job(name=PUBLISH, executor_def=dg.in_process_executor, tags=STARTED_BY_SENSORS)
 def publish_job() -> None:
     """Publishes the champions of one tenant as they are now, because a person chose some of them."""
     publish_chosen_champions()
