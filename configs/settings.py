@@ -383,6 +383,12 @@ class PipelineSettings(Settings):
     search_runs: int = Field(
         default=1, alias="SEARCH_RUNS", ge=1, description="searches that run at once, while no training waits or runs"
     )
+    generation_turn_seconds: float = Field(
+        default=120.0,
+        alias="GENERATION_TURN_SECONDS",
+        ge=0,
+        description="a turn of a tenant's bulk generation, after which one of another tenant that waits has its turn",
+    )
     owners: Words = Field(
         default=("team:recommendations",),
         alias="PIPELINE_OWNERS",

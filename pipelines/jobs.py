@@ -28,6 +28,16 @@ EXPORTING = "exports"
 STARTED_BY_SENSORS = {"dagster/max_retries": "0"}
 """The tag of jobs whose sensor starts another run after one that was cut off. Dagster's own retry would be a second."""
 
+LAST_IN_QUEUE = -(10**15)
+"""The priority of a run that is not the next of its tenant. See `pipelines.defs.queue.order`."""
+
+
+def tags_of_work(kind: str) -> dict[str, str]:
+    """The tags of a job: its kind of work, and the end of the queue as its place until the sensor `queue_order` has
+    seen it. Else a run that comes at the moment at which a place is free would be before those that wait."""
+    return {WORK_TAG: kind, "dagster/priority": str(LAST_IN_QUEUE)}
+
+
 TUNING_GROUP = "tuning"
 """The asset group of the searches, which only the job `search` runs."""
 
@@ -36,6 +46,6 @@ retrain = dg.define_asset_job(
     selection=dg.AssetSelection.all() - dg.AssetSelection.groups(TUNING_GROUP),
     config=runs_of_tenants(),
     executor_def=dg.in_process_executor,  # a process per step would load torch in every step
-    tags={WORK_TAG: TRAINING},
+    tags=tags_of_work(TRAINING),
     description="Exports new data, checks it, trains every family and releases the champions.",
 )

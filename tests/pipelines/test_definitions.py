@@ -84,6 +84,8 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
             "export_jobs",
             "old_runs",
             "old_models",
+            "queue_order",
+            "long_runs",
         ),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}

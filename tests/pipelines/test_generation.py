@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import psycopg
 import pyarrow as pa
 import pytest
 
+from configs.settings import PipelineSettings
 from feature_store.generation_sinks import MAX_ATTEMPTS, generating
 from feature_store.generation_sources import generation_source, tenants_to_generate
 from feature_store.schemas import RECOMMENDATIONS
 from pipelines.definitions import build_definitions
+from pipelines.defs.generation import steps
 from pipelines.defs.generation.steps import JobResult, process_jobs
 from pipelines.jobs import GENERATE
 from pipelines.partitions import GENERATION_TENANT_TAG
@@ -204,6 +207,44 @@ def test_jobs_are_worked_off_in_turn_those_too_that_come_meanwhile(
 
     assert [each.job_id for each in run(installation, progress)] == jobs
     assert [len(generated(shop, id_)["ann"]) for id_ in jobs] == [1, 2, 3]
+
+
+def test_a_long_generation_of_one_tenant_makes_way_for_another_and_goes_on_later(
+    installation: Installation, shop: Connection, release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "ASK_SECONDS", 0.0)
+    hurried = replace(installation, pipeline=PipelineSettings(generation_turn_seconds=0))
+    users = [f"user-{number}" for number in range(6)]
+    add_users(shop, *users)
+    jobs = [ask(shop), ask(shop)]
+    add_tenant(shop, "rival")
+    shop.execute(
+        "UPDATE generation_jobs SET created_at = created_at + interval '1 hour'"
+    )  # who came first is no matter
+    rival = ask(shop, tenant="rival")
+    (broken_off,) = run(hurried, max_batch=2)
+    assert (broken_off.job_id, broken_off.users, broken_off.goes_on) == (jobs[0], 2, True)
+    assert job(shop, jobs[0])[:3] == ("processing", 6, 2)
+    assert tenants_to_generate(installation.database_url()) == ["rival", TENANT]
+    shop.execute("UPDATE generation_jobs SET status = 'completed' WHERE id = %s", [rival])
+    assert [(each.job_id, each.users) for each in run(hurried, max_batch=2)] == [(jobs[0], 4), (jobs[1], 6)]
+    assert all(sorted(generated(shop, id_)) == users for id_ in jobs)
+    scored = shop.execute("SELECT users_scored FROM generation_jobs WHERE tenant_id = %s", [TENANT]).fetchall()
+    assert scored == [(6,), (6,)]
+
+
+def test_a_job_whose_users_get_nothing_is_not_broken_off_since_it_would_never_end(
+    installation: Installation, shop: Connection, release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "ASK_SECONDS", 0.0)
+    add_users(shop, *[f"user-{number}" for number in range(6)])
+    shop.execute("UPDATE items SET is_active = false, version = 2")
+    shop.execute("UPDATE catalogues SET version = 2")
+    id_ = ask(shop)
+    add_tenant(shop, "rival")
+    ask(shop, tenant="rival")
+    (result,) = run(replace(installation, pipeline=PipelineSettings(generation_turn_seconds=0)), max_batch=2)
+    assert (result.goes_on, result.recommendations, job(shop, id_)[0]) == (False, 0, "completed")
 
 
 def test_a_job_without_a_release_or_without_the_family_fails_and_says_so(

@@ -8,7 +8,7 @@ import dagster as dg
 
 from feature_store import analytics_sources
 from pipelines.defs.analytics.activity import roll_up
-from pipelines.jobs import ANALYTICS, TRAINING, WORK_TAG
+from pipelines.jobs import ANALYTICS, TRAINING, tags_of_work
 from pipelines.partitions import runs_of_tenants, tenants
 from pipelines.presentation import SUMMARY, table
 from pipelines.resources import Installation
@@ -82,6 +82,6 @@ analytics_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(daily_activity, daily_accuracy),
     executor_def=dg.in_process_executor,
     config=runs_of_tenants(),
-    tags={WORK_TAG: TRAINING},  # it scores with models, so it takes its turn among the training runs
+    tags=tags_of_work(TRAINING),  # it scores with models, so it takes its turn among the training runs
     description="Counts new activity and measures the accuracy of the releases that served.",
 )

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from pipelines.defs.exports.steps import export_next
-from pipelines.jobs import EXPORT_FILES, EXPORTING, STARTED_BY_SENSORS, WORK_TAG
+from pipelines.jobs import EXPORT_FILES, EXPORTING, STARTED_BY_SENSORS, tags_of_work
 from pipelines.resources import Installation
 from pipelines.runs import PROCESS_TAG, this_process
 
@@ -25,7 +25,7 @@ def write_export(
     context.log.info(outcome or "no export is waiting")
 
 
-@dg.job(name=EXPORT_FILES, executor_def=dg.in_process_executor, tags={WORK_TAG: EXPORTING, **STARTED_BY_SENSORS})
+@dg.job(name=EXPORT_FILES, executor_def=dg.in_process_executor, tags={**tags_of_work(EXPORTING), **STARTED_BY_SENSORS})
 def export_files_job() -> None:
     """Writes one file of one tenant, so that tenants take turns."""
     write_export()

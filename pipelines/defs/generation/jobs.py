@@ -3,7 +3,7 @@
 import dagster as dg
 
 from feature_store.schemas import RECOMMENDATIONS
-from pipelines.jobs import GENERATE, GENERATION, STARTED_BY_SENSORS, WORK_TAG
+from pipelines.jobs import GENERATE, GENERATION, STARTED_BY_SENSORS, tags_of_work
 from pipelines.partitions import tenants
 from pipelines.presentation import COLUMNS, SUMMARY, table_schema
 from pipelines.resources import Installation
@@ -50,6 +50,8 @@ def generate_recommendations(
         if result.problem:
             context.log.error(f"job {result.job_id}: {result.problem}")
             continue
+        if result.goes_on:
+            context.log.info(f"job {result.job_id} goes on later: {result.users:,} users done, another tenant waits")
         context.log_event(
             dg.AssetMaterialization(
                 recommendation_records.key,
@@ -66,7 +68,7 @@ def generate_recommendations(
         )
 
 
-@dg.job(name=GENERATE, executor_def=dg.in_process_executor, tags={WORK_TAG: GENERATION, **STARTED_BY_SENSORS})
+@dg.job(name=GENERATE, executor_def=dg.in_process_executor, tags={**tags_of_work(GENERATION), **STARTED_BY_SENSORS})
 def generate_job() -> None:
     """Processes the generation jobs of one tenant."""
     generate_recommendations()

@@ -1,5 +1,6 @@
 """What the generation job does, without Dagster: recommend to the users of a tenant's waiting jobs, in batches."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 
 from feature_store import columns as c
 from feature_store.generation_sinks import ClaimedJob, Generation, JobGoneError, generating
-from feature_store.generation_sources import GenerationSource, generation_source
+from feature_store.generation_sources import GenerationSource, generation_source, tenants_to_generate
 from feature_store.interaction_types import SEEN_TYPES
 from feature_store.schemas import RECOMMENDATIONS
 from pipelines.resources import Installation
@@ -27,6 +28,12 @@ MAX_SCORES = 16_000_000
 MAX_BATCH = 500
 """Users whose recommendations are stored in one transaction. A crash repeats at most so many users."""
 
+LEAST_SHARE = 0.5
+"""Of the users of a turn, who must have got recommendations for the turn to end before its job does. The others are
+scored again when the job goes on, so a job whose users get nothing would never end."""
+ASK_SECONDS = 2.0
+"""Between two questions, at the end of a turn, whether another tenant waits."""
+
 ReportProgress = Callable[[int, int], None]
 """Called with the users done and the users to do."""
 
@@ -41,25 +48,51 @@ class JobResult:
     users: int = 0
     recommendations: int = 0
     problem: str = ""  # why it failed or was abandoned; empty where it completed
+    goes_on: bool = False  # the tenant's turn is over, and the job goes on in its next one
 
 
 def process_jobs(
     installation: Installation, tenant_id: str, report_progress: ReportProgress, max_batch: int = MAX_BATCH
 ) -> Iterator[JobResult]:
-    """Process the tenant's jobs, oldest first, including those that arrive meanwhile.
+    """Process the tenant's jobs, oldest first, including those that arrive meanwhile, until its turn is over.
 
     Processes none while another process works on the tenant's jobs. An exception leaves the job unfinished, and the
-    next call continues it with the users that are left.
+    next call continues it with the users that are left. So does the end of the turn, which comes after
+    `GENERATION_TURN_SECONDS` where a job of another tenant waits.
     """
     url = installation.database_url()
+    turn = _TenantTurn(url, tenant_id, installation.pipeline.generation_turn_seconds)
     with generating(url, tenant_id) as generation:
-        while generation is not None and (job := generation.next_job()) is not None:
+        has_begun = False  # even a turn without time gets on
+        while generation is not None and not (has_begun and turn.is_over()):
+            job = generation.next_job()
+            if job is None:
+                return
+            has_begun = True
             with generation_source(url, tenant_id) as source:
                 job_run = _JobRun(installation, tenant_id, source, generation, job)
                 try:
-                    yield job_run.run(report_progress, max_batch)
+                    result = job_run.run(report_progress, max_batch, turn)
                 except JobGoneError as error:
-                    yield JobResult(job.id, job.algorithm, problem=str(error))
+                    result = JobResult(job.id, job.algorithm, problem=str(error))
+            yield result
+            if result.goes_on:
+                return
+
+
+class _TenantTurn:
+    """How long a tenant's jobs go on: for so many seconds, and then until a job of another tenant waits."""
+
+    def __init__(self, url: str, tenant_id: str, seconds: float) -> None:
+        self._url = url
+        self._tenant_id = tenant_id
+        self._asks_at = time.monotonic() + seconds
+
+    def is_over(self) -> bool:
+        if time.monotonic() < self._asks_at:
+            return False
+        self._asks_at = time.monotonic() + ASK_SECONDS
+        return any(tenant != self._tenant_id for tenant in tenants_to_generate(self._url))
 
 
 class _JobRun:
@@ -80,7 +113,7 @@ class _JobRun:
         self._generation = generation
         self._job = job
 
-    def run(self, report_progress: ReportProgress, max_batch: int) -> JobResult:
+    def run(self, report_progress: ReportProgress, max_batch: int, turn: _TenantTurn) -> JobResult:
         job = self._job
         predictor = self._predictor()
         if predictor is None:
@@ -97,7 +130,7 @@ class _JobRun:
             )
         self._generation.begin(job, release, len(users))
         exclude_seen = self._source.exclude_seen()
-        catalogue, written = predictor.catalogue, 0
+        catalogue, written, served = predictor.catalogue, 0, 0
         size = max(1, min(max_batch, MAX_SCORES // max(1, len(catalogue.ids))))
         for start in range(0, len(users), size):
             batch = users.slice(start, size)
@@ -108,7 +141,11 @@ class _JobRun:
                 predictor, catalogue, job.algorithm, events, len(batch), job.count, exclude_seen, self._bounds
             )
             written += self._generation.write(job, release, records(batch, catalogue, lists), len(batch))
-            report_progress(start + len(batch), len(users))
+            served += int((lists.items != NO_ITEM).any(axis=1).sum())
+            done = start + len(batch)
+            report_progress(done, len(users))
+            if done < len(users) and served >= LEAST_SHARE * done and turn.is_over():
+                return JobResult(job.id, job.algorithm, release, done, written, goes_on=True)
         self._generation.complete(job)
         return JobResult(job.id, job.algorithm, release, len(users), written)
 

@@ -6,7 +6,7 @@ from feature_store import exports, statistics
 from feature_store.lake import TenantLake
 from feature_store.schemas import LAKE_INTERACTIONS, LAKE_ITEMS
 from pipelines.defs.ingestion.steps import export
-from pipelines.jobs import LAKE, TRAINING, WORK_TAG
+from pipelines.jobs import LAKE, TRAINING, tags_of_work
 from pipelines.partitions import runs_of_tenants, tenants
 from pipelines.presentation import COLUMNS, SUMMARY, table, table_schema
 from pipelines.resources import Installation
@@ -74,6 +74,6 @@ lake_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(lake_interactions).without_checks(),  # an erasure waits for no check
     executor_def=dg.in_process_executor,
     config=runs_of_tenants(),
-    tags={WORK_TAG: TRAINING},
+    tags=tags_of_work(TRAINING),
     description="Exports new interactions, and deletes erased users from every file.",
 )

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from pipelines.defs.ingestion.assets import lake_interactions, lake_items
-from pipelines.jobs import LISTS, TRAINING, WORK_TAG
+from pipelines.jobs import LISTS, TRAINING, tags_of_work
 from pipelines.partitions import runs_of_tenants, tenants
 from pipelines.presentation import SUMMARY, table
 from pipelines.resources import Installation
@@ -66,6 +66,6 @@ lists_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(lake_interactions, lake_items, item_lists, segment_members).without_checks(),
     executor_def=dg.in_process_executor,
     config=runs_of_tenants(),
-    tags={WORK_TAG: TRAINING},
+    tags=tags_of_work(TRAINING),
     description="Exports new interactions, and makes the lists and the members of segments anew.",
 )

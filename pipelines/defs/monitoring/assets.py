@@ -11,7 +11,7 @@ from pipelines.alerts import send_alert
 from pipelines.defs.features.assets import feature_snapshot
 from pipelines.defs.ingestion.assets import lake_interactions, lake_items
 from pipelines.defs.monitoring.flag import DRIFT, DriftState, read_drift, write_drift
-from pipelines.jobs import MEASURE_DRIFT, TRAINING, WORK_TAG
+from pipelines.jobs import MEASURE_DRIFT, TRAINING, tags_of_work
 from pipelines.partitions import runs_of_tenants, tenants
 from pipelines.presentation import SUMMARY, limit_plot, table
 from pipelines.resources import Installation
@@ -191,6 +191,6 @@ drift_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(lake_interactions, lake_items, drift),
     executor_def=dg.in_process_executor,
     config=runs_of_tenants(),
-    tags={WORK_TAG: TRAINING},
+    tags=tags_of_work(TRAINING),
     description="Exports new data, checks it, and measures whether the newest day differs from those before.",
 )

@@ -12,7 +12,7 @@ import numpy as np
 from pipelines.defs.training.families import base_models_of, configuration_key, searchable_families
 from pipelines.defs.training.presentation import run_link
 from pipelines.defs.tuning.records import search_record
-from pipelines.jobs import SEARCH, SEARCHING, STARTED_BY_SENSORS, TUNING_GROUP, WORK_TAG
+from pipelines.jobs import SEARCH, SEARCHING, STARTED_BY_SENSORS, TUNING_GROUP, tags_of_work
 from pipelines.partitions import runs_of_tenants, tenants
 from pipelines.presentation import SUMMARY, line_plot
 from pipelines.resources import Installation
@@ -33,7 +33,7 @@ search_job = dg.define_asset_job(
     selection=dg.AssetSelection.groups(TUNING_GROUP),
     executor_def=dg.in_process_executor,
     config=runs_of_tenants(),
-    tags={WORK_TAG: SEARCHING, **STARTED_BY_SENSORS},
+    tags={**tags_of_work(SEARCHING), **STARTED_BY_SENSORS},
     description="Searches for better hyper-parameters of a family, while no training waits or runs.",
 )
 

@@ -1,0 +1,94 @@
+"""Keeps the queue of runs fair to all tenants, and lets no long run begin anew."""
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster._core.storage.tags import MAX_RETRIES_TAG, PRIORITY_TAG
+
+from pipelines.defs.queue.order import QueuedRun, Turn, changed_priorities
+from pipelines.instance import MAX_RUN_SECONDS
+from pipelines.jobs import PUBLISH, WORK_TAG
+from pipelines.partitions import GENERATION_TENANT_TAG, TENANT_TAG
+from pipelines.runs import ENDED
+
+ORDER_SECONDS = 10
+RECENT = timedelta(days=1)
+"""Runs that were updated longer ago count as none for the order of the queue."""
+MOST_QUEUED, MOST_RECENT = 5_000, 1_000
+"""Runs that a tick reads."""
+LONG_SECONDS = 300
+GRACE_SECONDS = 2 * LONG_SECONDS
+
+
+@dg.sensor(
+    name="queue_order",
+    minimum_interval_seconds=ORDER_SECONDS,
+    # Always on: people start runs, too.
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def queue_order(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Orders the queue of each kind of work so that tenants take turns, those first that have waited longest.
+
+    A publication is no part of it: its job has no priority and is before all others."""
+    changed = order_queue(context.instance)
+    return dg.SkipReason(f"{changed} runs have another place in the queue")
+
+
+def order_queue(instance: dg.DagsterInstance) -> int:
+    """Give each queued run its priority. Returns how many got another."""
+    waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
+    runs = instance.get_runs(waiting, limit=MOST_QUEUED, ascending=True)
+    queue = [QueuedRun(run.run_id, _turn(run), _priority(run)) for run in runs if run.job_name != PUBLISH]
+    if len({run.turn for run in queue}) < 2:
+        return 0  # nobody else waits
+    statuses = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING, *ENDED]
+    recent = dg.RunsFilter(statuses=statuses, updated_after=datetime.now(UTC) - RECENT)
+    changed = changed_priorities(queue, _last_began(instance.get_run_records(recent, limit=MOST_RECENT)))
+    for run_id, priority in changed.items():
+        instance.add_run_tags(run_id, {PRIORITY_TAG: str(priority)})
+    return len(changed)
+
+
+@dg.sensor(
+    name="long_runs",
+    minimum_interval_seconds=LONG_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def long_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Keeps runs that are about to exceed their time from being started again: a run that hangs would hang again, and
+    keep others waiting once more."""
+    long = 0
+    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+    for record in context.instance.get_run_records(started):
+        seconds = 0.0 if record.start_time is None else time.time() - record.start_time
+        if seconds > MAX_RUN_SECONDS - GRACE_SECONDS and record.dagster_run.tags.get(MAX_RETRIES_TAG) != "0":
+            context.instance.add_run_tags(record.dagster_run.run_id, {MAX_RETRIES_TAG: "0"})
+            long += 1
+    return dg.SkipReason(f"{long} runs have gone on for long")
+
+
+def _last_began(records: Iterable[dg.RunRecord]) -> dict[Turn, float]:
+    """When the newest run of each turn began; one that is starting begins now."""
+    found: dict[Turn, float] = {}
+    for record in records:
+        run = record.dagster_run
+        began = record.start_time
+        if began is None and run.status in ENDED:
+            continue  # it was cancelled in the queue
+        turn = _turn(run)
+        found[turn] = max(time.time() if began is None else began, found.get(turn, 0.0))
+    return found
+
+
+def _turn(run: dg.DagsterRun) -> Turn:
+    tenant = run.tags.get(GENERATION_TENANT_TAG) or run.tags.get(TENANT_TAG) or ""
+    return tenant, run.tags.get(WORK_TAG, "")
+
+
+def _priority(run: dg.DagsterRun) -> int:
+    try:
+        return int(run.tags.get(PRIORITY_TAG, "0"))
+    except ValueError:  # as the daemon reads a text that is no number
+        return 0
