@@ -32,7 +32,7 @@ NAME = "recommendai-small-disk"
 
 def full_disk(demo: RunningDemo, tenant: Tenant, **_: Any) -> list[FaultRow]:
     """Erasures are asked for while the disk is full: refused, not half done, and done when there is room again."""
-    if not _may_mount():
+    if not may_mount():
         return [FaultRow("full disk", notes={"not run": "this user may not mount: no small file system can be had"})]
     admin, prefix = demo.admin(), unique("full")
     port = free_ports(1)[0]
@@ -72,7 +72,7 @@ def full_disk(demo: RunningDemo, tenant: Tenant, **_: Any) -> list[FaultRow]:
     return [row]
 
 
-def _may_mount() -> bool:
+def may_mount() -> bool:
     command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     return os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
 

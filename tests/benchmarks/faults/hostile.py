@@ -32,6 +32,8 @@ LARGEST = nasty.MEGABYTE
 """Bytes of the largest body: larger ones would measure the network."""
 MOST_FINDINGS = 20
 ANSWER_SECONDS = 60.0
+LEAST_RATE = 50.0
+"""Hostile requests a second that are expected: where fewer are answered, the fault ends with a broken promise."""
 SPARED = ("/auth/v1/logout", "/api/recommendations/generate", "/api/exports")
 """Routes that end the credential or start runs of pipelines."""
 GONE_BY_NATURE = ("PUT /auth/v1/user",)
@@ -99,7 +101,9 @@ def hostile_requests(demo: RunningDemo, tenant: Tenant, requests: int, **_: Any)
         operations = _operations(url, [{"X-API-Key": key}, {"Authorization": f"Bearer {token}"}])
 
         def trouble() -> float:
-            thread = threading.Thread(target=lambda: asyncio.run(_send_all(url, operations, requests, found)))
+            deadline = time.monotonic() + ANSWER_SECONDS + requests / LEAST_RATE
+            sending = _send_all(url, operations, requests, found, deadline)
+            thread = threading.Thread(target=lambda: asyncio.run(sending))
             thread.start()
             thread.join()
             return time.monotonic()
@@ -212,7 +216,8 @@ class Mutator:
         return bytes(text), chance.choice([nasty.JSON, "application/json; charset=utf-16", "text/plain"])
 
 
-async def _send_all(url: str, operations: Operations, count: int, found: HostileAnswers) -> None:
+async def _send_all(url: str, operations: Operations, count: int, found: HostileAnswers, deadline: float) -> None:
+    """Send until all are answered, or the deadline by the monotonic clock is over."""
     place = urlsplit(url)
     mutator = Mutator(operations, place.netloc)
     left = count
@@ -220,7 +225,7 @@ async def _send_all(url: str, operations: Operations, count: int, found: Hostile
     async def client() -> None:
         nonlocal left
         streams = None
-        while left > 0:
+        while left > 0 and time.monotonic() < deadline:
             left -= 1
             request = mutator.request()
             status, body = CUT_OFF, b""
