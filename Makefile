@@ -31,7 +31,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-faults bench-analytics bench-metering bench-traces bench-waits bench-stalls bench-quality bench-scenarios bench-estimates fuzz settings complete-journey lock update audit sbom clean reset
+.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-faults bench-analytics bench-metering bench-traces bench-waits bench-stalls bench-quality bench-scenarios bench-estimates bench-scale fuzz settings complete-journey lock update audit sbom clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ bench-scenarios: install ## lists by random scenarios against a slow model, and 
 
 bench-estimates: install ## forecast and measured processor time and memory (ML1M=folder TOYS=folder BUSY=1)
 	@$(BIN)/python -m tests.benchmarks.forecasts $(if $(ML1M),--ml-1m $(ML1M)) $(if $(TOYS),--amazon-toys $(TOYS)) $(if $(BUSY),--busy)
+
+bench-scale: install ## time, memory and disk of large tenants' feature snapshots; writes docs/scale.md (SIZES=1000000,20000000)
+	@$(BIN)/python -m tests.benchmarks.scale $(if $(SIZES),--sizes $(SIZES)) $(SCALE_ARGS)
 
 fuzz: install ## long test of the API and GraphQL with random requests (EXAMPLES=200 per operation)
 	@$(BIN)/python -m tests.fuzz $(EXAMPLES)

@@ -1,14 +1,14 @@
 """Feature snapshots: what models train on. A snapshot is the lake with ids replaced by positions; its id is a hash of
 its content.
 
-<features>/tenant=<t>/<snapshot id>/{interactions.parquet, items.parquet, manifest.json}
+`feature_store.snapshot_files` describes its files. Events of a large tenant are built in ranges of users
+(`feature_store.snapshot_ranges`); the id does not depend on them.
 """
 
 import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +20,13 @@ import pyarrow.parquet as pq
 
 from configs.storage import Storage, open_storage
 from feature_store import columns as c
-from feature_store.interaction_types import EVENT_WEIGHT_SQL, TYPE_CODE_SQL
 from feature_store.lake import TenantLake, put_parquet, tenant_folder, write_parquet
+from feature_store.query_database import query_database
+from feature_store.range_plan import DEFAULT_LIMITS, RangeLimits
+from feature_store.range_queries import BATCH_ROWS, write_catalogue
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
 from feature_store.snapshot_files import ITEMS_FILE, MANIFEST_FILE, ONLY_PART, SnapshotManifest
+from feature_store.snapshot_ranges import BuiltRange, MapTasks, build_ranges, one_by_one, renumbered, whole_range
 
 POSITIONS = pa.schema([SNAPSHOT_ITEMS.field(c.ITEM), SNAPSHOT_ITEMS.field(c.ITEM_ID)])
 """Every item that was ever in a snapshot of the tenant, with its position."""
@@ -31,9 +34,6 @@ POSITIONS = pa.schema([SNAPSHOT_ITEMS.field(c.ITEM), SNAPSHOT_ITEMS.field(c.ITEM
 POSITIONS_ID = b"positions_id"
 
 _POSITIONS_FILE = "positions.parquet"
-
-BATCH_ROWS = 122_880
-"""Rows held in Arrow at a time: the size of a DuckDB row group."""
 
 # New items are appended in the order of ids: ranking breaks ties of scores by position, and so by id.
 _NEW_POSITIONS = f"""
@@ -52,26 +52,6 @@ FROM positions LEFT JOIN read_parquet(?) USING ({c.ITEM_ID})
 ORDER BY {c.ITEM}
 """  # noqa: S608
 
-# The order is that of requests (`feature_store.online`), and total, so that the same lake gives the same file and hash.
-_INTERACTIONS = f"""
-WITH accepted AS (
-    SELECT * FROM read_parquet(?)
-    QUALIFY row_number() OVER (PARTITION BY {c.INTERACTION_ID} ORDER BY {c.INGESTED_AT}) = 1
-),
-known AS (
-    SELECT accepted.*, positions.{c.ITEM}
-    FROM accepted JOIN positions USING ({c.ITEM_ID}) SEMI JOIN read_parquet(?) AS catalogue USING ({c.ITEM_ID})
-)
-SELECT
-    (dense_rank() OVER (ORDER BY {c.USER_ID}) - 1)::INTEGER AS "{c.USER}",
-    {c.ITEM},
-    ({TYPE_CODE_SQL})::TINYINT AS {c.TYPE},
-    {EVENT_WEIGHT_SQL}::REAL AS {c.WEIGHT},
-    epoch_us({c.TIMESTAMP}) AS {c.TIMESTAMP}
-FROM known
-ORDER BY "{c.USER}", {c.TIMESTAMP}, {c.ITEM_ID}, {c.INTERACTION_ID}
-"""  # noqa: S608
-
 
 def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
     """Delete all but the tenant's `keep` newest snapshots. Returns the ids of the deleted ones.
@@ -82,6 +62,7 @@ def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
     storage = open_storage(tenant_folder(features, tenant_id))
     with storage.lock():
         storage.finish_deletions()
+        storage.remove_unfinished()  # a killed build left rows with ids of users
         manifests = [
             _read_manifest(storage, name) for name in storage.folders() if storage.exists(f"{name}/{MANIFEST_FILE}")
         ]
@@ -92,11 +73,18 @@ def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
     return dropped
 
 
-def build_snapshot(lake: Path, features: Path, tenant_id: str) -> SnapshotManifest:
+def build_snapshot(
+    lake: Path, features: Path, tenant_id: str, limits: RangeLimits = DEFAULT_LIMITS, run: MapTasks = one_by_one
+) -> SnapshotManifest:
     """Write a snapshot of the tenant's whole lake, and return its manifest.
 
     An interaction is kept once per id, and only where its item is in the catalogue. The same lake gives the same
-    snapshot id; a snapshot that exists only gets a new `created_at`.
+    snapshot id, whatever the limits; a snapshot that exists only gets a new `created_at`.
+
+    Args:
+        limits: of the ranges of users that events are built in.
+        run: runs the tasks of these ranges.
+
     Raises FileNotFoundError where the lake has no catalogue or no interactions.
     """
     tenant = TenantLake(lake, tenant_id)
@@ -105,15 +93,19 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> SnapshotManife
     if not files:
         raise FileNotFoundError(f"no interactions of tenant {tenant_id} in {tenant.folder}: export them first")
     storage = open_storage(tenant_folder(features, tenant_id))
-    with storage.lock(), storage.work_folder() as work, _database(work) as database:
+    with storage.lock(), storage.work_folder() as work, query_database(work, limits.memory_bytes) as database:
         positions_id = _assign_positions(database, storage, items_file)
         items, interactions = _ColumnHashes(), _ColumnHashes()
         rows = items.of(_batches(database.sql(_ITEMS, params=[str(items_file)])), SNAPSHOT_ITEMS)
         n_items = write_parquet(work / ITEMS_FILE, rows, SNAPSHOT_ITEMS)
-        events = database.sql(_INTERACTIONS, params=[[str(file) for file in files], str(items_file)])
-        rows = interactions.of(_batches(events), SNAPSHOT_INTERACTIONS)
-        n_interactions = write_parquet(work / ONLY_PART, rows, SNAPSHOT_INTERACTIONS)
-        n_users, first, last = _summary(database, work / ONLY_PART)
+        write_catalogue(work, database, items_file)
+        if tenant.cursor().rows <= limits.events:
+            rows = interactions.of(whole_range(work, files, limits.memory_bytes), SNAPSHOT_INTERACTIONS)
+            write_parquet(work / ONLY_PART, rows, SNAPSHOT_INTERACTIONS)
+            parts = [ONLY_PART]
+        else:
+            parts = _write_parts(work, build_ranges(work, files, limits, run), interactions)
+        n_users, n_interactions, first, last = _summary(database, [work / name for name in parts])
         content = f"{version} {items.hexdigest()} {interactions.hexdigest()}"
         manifest = SnapshotManifest(
             snapshot_id=hashlib.sha256(content.encode()).hexdigest()[:16],
@@ -126,13 +118,14 @@ def build_snapshot(lake: Path, features: Path, tenant_id: str) -> SnapshotManife
             first_timestamp=first,
             last_timestamp=last,
             created_at=datetime.now(UTC).isoformat(),
+            parts=tuple(parts),
         )
         if storage.exists(f"{manifest.snapshot_id}/{MANIFEST_FILE}"):
             manifest = replace(_read_manifest(storage, manifest.snapshot_id), created_at=manifest.created_at)
             storage.put_text(f"{manifest.snapshot_id}/{MANIFEST_FILE}", _as_text(manifest))
             return manifest
         with storage.put_folder(manifest.snapshot_id) as folder:
-            for name in (ITEMS_FILE, ONLY_PART):
+            for name in (ITEMS_FILE, *parts):
                 shutil.move(work / name, folder / name)
             (folder / MANIFEST_FILE).write_text(_as_text(manifest))
         return manifest
@@ -158,27 +151,36 @@ def _assign_positions(database: duckdb.DuckDBPyConnection, storage: Storage, ite
     return schema.metadata[POSITIONS_ID].decode()
 
 
-@contextmanager
-def _database(work: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect(config={"temp_directory": str(work / "spill")}) as database:
-        database.execute("SET TimeZone = 'UTC'")
-        yield database
-
-
 def _batches(relation: duckdb.DuckDBPyRelation) -> Iterator[pa.RecordBatch]:
     reader: pa.RecordBatchReader = relation.to_arrow_reader(BATCH_ROWS)
     yield from reader
 
 
-def _summary(database: duckdb.DuckDBPyConnection, interactions: Path) -> tuple[int, str | None, str | None]:
+def _write_parts(work: Path, ranges: Iterable[BuiltRange], hashes: "_ColumnHashes") -> list[str]:
+    """Write the events of all ranges under users that count on from range to range. Returns the names of the files."""
+    parts, n_users = [], 0
+    for built in ranges:
+        name = f"interactions-{len(parts):05}.parquet"
+        rows = hashes.of(renumbered(built, n_users), SNAPSHOT_INTERACTIONS)
+        n_rows = write_parquet(work / name, rows, SNAPSHOT_INTERACTIONS)
+        built.file.unlink()
+        n_users += built.users
+        if n_rows or not parts:
+            parts.append(name)
+    return parts
+
+
+def _summary(database: duckdb.DuckDBPyConnection, parts: list[Path]) -> tuple[int, int, str | None, str | None]:
+    """Users, events, and the first and last time of the events in these files."""
     summary = database.execute(
-        f'SELECT coalesce(max("{c.USER}") + 1, 0), min({c.TIMESTAMP}), max({c.TIMESTAMP}) FROM read_parquet(?)',  # noqa: S608
-        [str(interactions)],
+        f'SELECT coalesce(max("{c.USER}") + 1, 0), count(*), min({c.TIMESTAMP}), max({c.TIMESTAMP}) '  # noqa: S608
+        "FROM read_parquet(?)",
+        [[str(part) for part in parts]],
     ).fetchone()
     if summary is None:
-        raise LookupError(f"no summary of {interactions}")
-    n_users, first, last = summary
-    return n_users, _rfc3339(first), _rfc3339(last)
+        raise LookupError(f"no summary of {parts}")
+    n_users, n_events, first, last = summary
+    return n_users, n_events, _rfc3339(first), _rfc3339(last)
 
 
 def _read_manifest(storage: Storage, snapshot_id: str) -> SnapshotManifest:

@@ -7,6 +7,7 @@ import dagster as dg
 from configs.compute import ComputeSettings
 from configs.database import LimitsOfJobs
 from configs.exports import ExportSettings
+from configs.features import FeatureSettings
 from configs.retention import RetentionSettings
 from configs.settings import DatabaseSettings, HistorySettings, PathSettings, PipelineSettings, TrackingSettings
 from pipelines.compute.choice import compute_of
@@ -29,6 +30,7 @@ class Installation:
     history: HistorySettings = field(default_factory=HistorySettings)
     exports: ExportSettings = field(default_factory=ExportSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
     engine: ComputeSettings = field(default_factory=ComputeSettings)
 
     def database_url(self) -> str:

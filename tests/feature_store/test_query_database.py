@@ -23,6 +23,6 @@ def test_no_other_module_lets_duckdb_choose_the_folder() -> None:
     }
     assert by_module == {
         "feature_store/query_database.py",
-        *("feature_store/reconciliation.py", "feature_store/snapshots.py"),  # in a work folder of the storage
+        "feature_store/reconciliation.py",  # in a work folder of the storage
         "api/imports/load.py",  # in a scratch folder
     }

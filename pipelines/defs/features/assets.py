@@ -7,6 +7,7 @@ import dagster as dg
 
 from feature_store import snapshots, sources, statistics
 from feature_store.lake import TenantLake
+from feature_store.range_plan import RangeLimits
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
 from feature_store.snapshot_files import snapshot_folder
 from pipelines.defs.ingestion.assets import lake_interactions, lake_items
@@ -35,7 +36,9 @@ def feature_snapshot(
     features = installation.paths.features
     exclude_seen = sources.exclude_seen(installation.database_url(), context.partition_key)
     cursor = TenantLake(installation.paths.lake, context.partition_key).cursor()
-    manifest = snapshots.build_snapshot(installation.paths.lake, features, context.partition_key)
+    limits = RangeLimits(installation.features.range_events, installation.features.task_memory_mb << 20)
+    compute = installation.compute()
+    manifest = snapshots.build_snapshot(installation.paths.lake, features, context.partition_key, limits, compute.map)
     snapshots.prune_snapshots(features, context.partition_key, KEPT_SNAPSHOTS)
     folder = snapshot_folder(features, context.partition_key, manifest.snapshot_id)
     days, counts = statistics.interactions_per_day(folder)
