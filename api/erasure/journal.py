@@ -37,7 +37,10 @@ class ErasureJournal:
         await asyncio.to_thread(self._journal.copy)
 
     async def fill(self, pool: Pool) -> int:
-        """Add the erasures that the database knows and the journal does not. Returns how many."""
+        """Add the erasures that the database knows and the journal does not. Returns how many.
+
+        Where there is none at all the journal is made empty: a restore then knows that nobody was erased.
+        """
         added = 0
         async with pool.connection() as connection, connection.transaction():
             await self._stage(connection)
@@ -46,6 +49,7 @@ class ErasureJournal:
                 while rows := await cursor.fetchmany(_ROWS):
                     await asyncio.to_thread(self._journal.append, [_line(*row) for row in rows])
                     added += len(rows)
+        await asyncio.to_thread(self._journal.append, [])
         return added
 
     def copied(self, pool: Pool) -> AbstractAsyncContextManager[None]:

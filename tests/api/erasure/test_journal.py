@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from api.backup.journals import given_journals
 from api.tenants.service import delete_tenant
 from configs.journal import (
     ERASURES,
@@ -113,6 +114,14 @@ def test_erasures_that_the_journal_lacks_are_filled_in_once_at_the_start(
             wait_until("the journal", lambda: file.exists() and len(lines(file)) == 2)
             time.sleep(1)  # a second start must not add them again
     assert sorted((line["tenant"], line["user"]) for line in lines(file)) == [("acme", USER), ("gone", None)]
+
+
+def test_where_nobody_was_erased_the_journal_says_so(open_client: OpenClient, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere"
+    with open_client(journal=JournalSettings(copy_folder=other)):
+        wait_until("the copy", (other / ERASURES).exists)
+    for folder in (tmp_path / "journal", other):
+        assert lines(given_journals(folder)[ERASURES]) == []
 
 
 def test_the_command_that_deletes_a_tenant_notes_it(tenants: Tenants, database_url: str, tmp_path: Path) -> None:
