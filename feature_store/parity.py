@@ -200,7 +200,7 @@ def _places(moments: Int64s, unordered: Int64s) -> Int64s:
 _USERS = f"""
 WITH accepted AS (
     SELECT * FROM read_parquet($files)
-    QUALIFY row_number() OVER (PARTITION BY {c.INTERACTION_ID} ORDER BY {c.INGESTED_AT}) = 1
+    QUALIFY row_number() OVER (PARTITION BY {c.INTERACTION_ID} ORDER BY {c.INGESTED_AT}, {c.USER_ID}) = 1
 ), users AS (
     SELECT DISTINCT {c.USER_ID} FROM accepted SEMI JOIN read_parquet($items) AS catalogue USING ({c.ITEM_ID})
 )

@@ -158,7 +158,8 @@ def _batches(relation: duckdb.DuckDBPyRelation) -> Iterator[pa.RecordBatch]:
 
 def _write_parts(work: Path, ranges: Iterable[BuiltRange], hashes: "_ColumnHashes") -> list[str]:
     """Write the events of all ranges under users that count on from range to range. Returns the names of the files."""
-    parts, n_users = [], 0
+    parts: list[str] = []
+    n_users = 0
     for built in ranges:
         name = f"interactions-{len(parts):05}.parquet"
         rows = hashes.of(renumbered(built, n_users), SNAPSHOT_INTERACTIONS)

@@ -1,6 +1,7 @@
 """Snapshots in ranges of users are those of one query over the whole lake, whatever the ranges."""
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.files import unfinished_folder
+from configs.storage import open_storage
 from feature_store import columns as c
 from feature_store.interaction_types import EVENT_WEIGHT_SQL, TYPE_CODE_SQL
 from feature_store.range_plan import RangeLimits
 from feature_store.schemas import SNAPSHOT_INTERACTIONS
 from feature_store.snapshot_files import SnapshotManifest, snapshot_folder, snapshot_parts
-from feature_store.snapshots import build_snapshot
+from feature_store.snapshots import build_snapshot, prune_snapshots
+from pipelines.compute.local import LocalCompute
 from tests.feature_store.lakes import START, TENANT, interaction, write_lake
 
 CATALOGUE = {"x": '{"title": "X"}', "y": "{}", "z": "{}"}
@@ -42,7 +46,7 @@ FROM known ORDER BY "user", timestamp, item_id, interaction_id
 def build(root: Path, events: int) -> tuple[SnapshotManifest, pa.Table]:
     """A snapshot in ranges of about so many events, and its events."""
     features = root / f"features-{events}"
-    manifest = build_snapshot(root / "lake", features, TENANT, RangeLimits(events, MEMORY))
+    manifest = build_snapshot(root / "lake", features, TENANT, RangeLimits(events, MEMORY), LocalCompute().map)
     assert not [path for path in features.rglob(".*") if path.is_dir()], "work folders are left"
     parts = snapshot_parts(snapshot_folder(features, TENANT, manifest.snapshot_id))
     return manifest, pa.concat_tables(map(pq.read_table, parts)).combine_chunks()
@@ -148,6 +152,30 @@ def test_a_lake_whose_items_are_all_unknown_has_the_same_empty_snapshot(tmp_path
     write_lake(tmp_path / "lake", [row(number, f"user-{number}", "unknown") for number in range(5)], CATALOGUE)
     manifests = assert_equal_for_all_ranges(tmp_path, [2, 1])
     assert {(each.n_users, each.n_interactions, each.first_timestamp) for each in manifests.values()} == {(0, 0, None)}
+
+
+def test_an_erasure_deletes_what_a_killed_build_left(tmp_path: Path) -> None:
+    skewed(tmp_path)
+    storage = open_storage(tmp_path / "features-5" / f"tenant={TENANT}")
+    work = unfinished_folder(storage.local(""))  # as a build makes it, which nobody deletes after it is killed
+    shutil.copytree(tmp_path / "lake", work / "divided")
+    prune_snapshots(tmp_path / "features-5", TENANT, keep=0)
+    assert not work.exists()
+
+
+def test_a_build_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    skewed(tmp_path)
+
+    def third_task_fails(function: Any, tasks: Sequence[Any], *, memory_bytes: int | None = None) -> Any:
+        for number, task in enumerate(tasks):
+            if number == 2:
+                raise OSError("no space left on device")
+            yield function(task)
+
+    with pytest.raises(OSError, match="no space"):
+        build_snapshot(tmp_path / "lake", tmp_path / "features", TENANT, RangeLimits(5, MEMORY), third_task_fails)
+    files = [path.name for path in (tmp_path / "features").rglob("*") if path.is_file() and path.name != ".lock"]
+    assert files == ["positions.parquet"]
 
 
 EVENTS = st.tuples(
