@@ -78,8 +78,8 @@ bench-latency: install ## what a recommendation costs on the running demo; write
 bench-reliability: install ## clients while parts of the demo fail, restart or are replaced (SCENARIOS=swap,killed MEMORY=600)
 	@$(BIN)/python -m tests.benchmarks.reliability $(if $(SCENARIOS),--scenarios $(SCENARIOS)) $(if $(MEMORY),--memory-seconds $(MEMORY))
 
-bench-faults: install ## what is lost, wrong or refused while the demo is broken on purpose (FAULTS=killed_api REQUESTS=100000)
-	@$(BIN)/python -m tests.benchmarks.faults $(if $(FAULTS),--faults $(FAULTS)) $(if $(REQUESTS),--requests $(REQUESTS))
+bench-faults: install ## what is lost, wrong or refused while the demo is broken on purpose (FAULTS=killed_api REQUESTS=100000 MINUTES=60)
+	@$(BIN)/python -m tests.benchmarks.faults $(if $(FAULTS),--faults $(FAULTS)) $(if $(REQUESTS),--requests $(REQUESTS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 bench-analytics: install ## latency of both analytics routes over ten million interactions; JSON on stdout
 	@$(BIN)/python -m tests.benchmarks.analytics

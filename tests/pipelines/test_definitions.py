@@ -86,6 +86,7 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
             "old_models",
             "queue_order",
             "long_runs",
+            "cut_off_runs",
         ),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}

@@ -13,7 +13,7 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from configs.settings import PathSettings
 from pipelines.definitions import build_definitions
 from pipelines.defs.queue.order import QueuedRun, changed_priorities
-from pipelines.defs.queue.sensors import long_runs, order_queue
+from pipelines.defs.queue.sensors import cut_off_runs, long_runs, order_queue
 from pipelines.instance import MAX_RUN_SECONDS, open_instance
 from pipelines.jobs import EXPORTING, GENERATION, LAST_IN_QUEUE, PUBLISH, SEARCHING, TRAINING, tags_of_work
 from pipelines.partitions import GENERATION_TENANT_TAG, TENANT_TAG
@@ -148,3 +148,29 @@ def test_a_run_that_has_gone_on_for_too_long_is_not_started_again(
     run = own.get_run_by_id(run_id)
     assert run is not None
     assert run.tags["dagster/will_retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("tags", "later", "expected"),
+    [
+        ({}, False, 2),
+        ({"dagster/will_retry": "false"}, False, 2),  # the daemon tried, and the code server did not answer
+        ({}, True, 1),
+        ({"dagster/failure_reason": "STEP_FAILURE"}, False, 1),
+        ({MAX_RETRIES_TAG: "0"}, False, 1),
+    ],
+)
+def test_the_daemon_is_told_again_of_a_run_that_was_cut_off_unless_it_or_a_later_one_went_on(
+    own: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], later: bool, expected: int
+) -> None:
+    monkeypatch.setattr("pipelines.defs.queue.sensors.CUT_OFF_SECONDS", -1)
+    run_id = add(own, "busy", TRAINING)
+    start(own, run_id)
+    own.add_run_tags(run_id, tags)
+    end(own, run_id)
+    own.add_run_tags(run_id, tags)
+    if later:
+        add(own, "busy", TRAINING)
+    add(own, "other", TRAINING)
+    cut_off_runs(dg.build_sensor_context(instance=own))
+    assert len(own.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)) == expected

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from pipelines.defs.queue.sensors import long_runs, queue_order
+from pipelines.defs.queue.sensors import cut_off_runs, long_runs, queue_order
 from pipelines.resources import Installation
 
 
 def definitions(_installation: Installation) -> dg.Definitions:
-    """In which order queued runs begin."""
-    return dg.Definitions(sensors=[queue_order, long_runs])
+    """In which order queued runs begin, and which begin anew."""
+    return dg.Definitions(sensors=[queue_order, long_runs, cut_off_runs])

@@ -1,11 +1,13 @@
-"""Keeps the queue of runs fair to all tenants, and lets no long run begin anew."""
+"""Keeps the queue of runs fair to all tenants. Runs that were cut off go on, and those that took too long do not."""
 
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster._core.storage.tags import MAX_RETRIES_TAG, PRIORITY_TAG
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
+from dagster._core.storage.tags import MAX_RETRIES_TAG, PRIORITY_TAG, RUN_FAILURE_REASON_TAG
 
 from pipelines.defs.queue.order import QueuedRun, Turn, changed_priorities
 from pipelines.instance import MAX_RUN_SECONDS
@@ -18,6 +20,8 @@ RECENT = timedelta(days=1)
 """Runs that were updated longer ago count as none for the order of the queue."""
 MOST_QUEUED, MOST_RECENT = 5_000, 1_000
 """Runs that a tick reads."""
+CUT_OFF_SECONDS = 60
+"""The daemon starts a run that was cut off anew within 5 s."""
 LONG_SECONDS = 300
 GRACE_SECONDS = 2 * LONG_SECONDS
 
@@ -67,6 +71,42 @@ def long_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
             context.instance.add_run_tags(record.dagster_run.run_id, {MAX_RETRIES_TAG: "0"})
             long += 1
     return dg.SkipReason(f"{long} runs have gone on for long")
+
+
+@dg.sensor(
+    name="cut_off_runs",
+    minimum_interval_seconds=CUT_OFF_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def cut_off_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Tells Dagster's daemon again of runs that were cut off and that it has not started anew.
+
+    The daemon reads of each failure once. It passes one over that it reads before the run is marked, or at a moment at
+    which the code server does not answer."""
+    told = [run for run in _failed_today(context.instance) if _should_go_on(context.instance, run)]
+    for run in told:
+        context.instance.report_run_failed(run, "The run was cut off and goes on in another one.")
+    return dg.SkipReason(f"{len(told)} runs were cut off and did not go on")
+
+
+def _failed_today(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Runs that the daemon has had time for."""
+    now = datetime.now(UTC)
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=now - RECENT)
+    records = instance.get_run_records(failed, limit=MOST_RECENT)
+    return [each.dagster_run for each in records if (each.end_time or 0.0) < now.timestamp() - CUT_OFF_SECONDS]
+
+
+def _should_go_on(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether the daemon would start it anew, nobody has, and no later run has replaced what it made."""
+    reason = run.tags.get(RUN_FAILURE_REASON_TAG)
+    if run.remote_job_origin is None or not auto_reexecution_should_retry_run(
+        instance, run, None if reason is None else RunFailureReason(reason)
+    ):
+        return False
+    tenant = {name: run.tags[name] for name in (TENANT_TAG, GENERATION_TENANT_TAG) if name in run.tags}
+    newest = instance.get_run_ids(dg.RunsFilter(job_name=run.job_name, tags=tenant), limit=1)
+    return list(newest) == [run.run_id]
 
 
 def _last_began(records: Iterable[dg.RunRecord]) -> dict[Turn, float]:
