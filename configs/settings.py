@@ -11,6 +11,8 @@ The modules of this package:
     journal     what a restore must not undo             exports     files that administrators ask for
     health_check   whether a program answers             retention   how long what grows is kept
     compute     where heavy steps run
+    storage     where files are kept; in an object store: state_settings, state_check, object_storage, object_folders,
+                buckets, fetched_files, advisory_locks
     local/      the processes of one machine: demo, PostgreSQL
     deploy/     image, units and proxies of an installation      observability/   dashboard and alert rules
     models/, search/, datasets/                          YAML: hyper-parameters, search spaces, data sets

@@ -1,8 +1,8 @@
 """The storage of the files that the platform keeps: the lake, features, releases, rejected rows, values of assets.
 
 All of them are put, read, listed, deleted and locked through `Storage`, under keys such as `items/3.parquet`. Local
-folders are behind it. Whoever adds another place for files, such as an object store, implements `Storage` and lets
-`open_storage` choose it; no caller changes.
+folders are behind it, or an object store where `STATE_URL` is set (`configs.object_storage`). `open_storage` chooses;
+no caller changes.
 
 What a program keeps for this machine alone does not belong here: secrets, sockets, locks of programs, the bundled
 PostgreSQL, and the journals, which are appended to. MLflow keeps its artefacts in a store of its own.
@@ -33,6 +33,8 @@ from configs.files import (
     sync_below,
     unfinished_folder,
 )
+from configs.settings import DatabaseSettings, PathSettings
+from configs.state_settings import StateSettings
 
 MAX_PART = 200
 """Bytes of a part of a key. Local file systems have names of 255 bytes, and temporary names are longer."""
@@ -81,7 +83,15 @@ class Storage(ABC):
     def local(self, key: str) -> Path:
         """A local path where the file or the folder of this key can be read now. It is not to be written to.
 
-        Another place than a local folder fetches it first.
+        Another place than a local folder fetches it first, for as long as the process runs.
+        """
+
+    @abstractmethod
+    def kept_copy(self, key: str, parent: Path) -> Path:
+        """A local folder where the files of a folder can be read, also when this process has ended.
+
+        Another place than a local folder fetches them into `parent`, under a name that is a hash of what they hold,
+        where they are not there yet. Raises FileNotFoundError without such a folder.
         """
 
     @abstractmethod
@@ -95,6 +105,10 @@ class Storage(ABC):
     @abstractmethod
     def folders(self, key: str = "") -> list[str]:
         """The names of the folders directly below this key, sorted. Empty where there is none."""
+
+    @abstractmethod
+    def size(self, key: str) -> int:
+        """Bytes of the file, or of all files below the key. Raises OSError where they cannot be read."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
@@ -123,6 +137,10 @@ class Storage(ABC):
         """Replace a file's content, in UTF-8, in one step."""
         with self.put(key, mode) as file:
             file.write_text(text, encoding="utf-8")
+
+    def at_once(self, key: str) -> "Storage":
+        """This storage for who reads many folders and texts below a key. An object store lists them once, as of now."""
+        return self
 
     def read_text(self, key: str) -> str:
         """The content of a file, in UTF-8. Raises FileNotFoundError without one."""
@@ -169,6 +187,9 @@ class LocalStorage(Storage):
     def local(self, key: str) -> Path:
         return self._path(key)
 
+    def kept_copy(self, key: str, parent: Path) -> Path:
+        return self._path(key)
+
     def exists(self, key: str) -> bool:
         path = self._path(key)
         return path.exists() or bool(discards_of(path))
@@ -187,6 +208,10 @@ class LocalStorage(Storage):
                 return sorted(each.name for each in found if each.is_dir() and not each.name.startswith("."))
         except FileNotFoundError:
             return []
+
+    def size(self, key: str) -> int:
+        path = self._path(key)
+        return path.stat().st_size if path.is_file() else sum(each.stat().st_size for each in path.rglob("*"))
 
     def delete(self, key: str) -> None:
         path = self._path_below(key)
@@ -217,21 +242,49 @@ class LocalStorage(Storage):
 
     def _path(self, key: str) -> Path:
         """The path of a key; the root for the empty one."""
-        parts = key.split("/") if key else []
-        if not all(_is_part(part) for part in parts):
-            raise InvalidKeyError(f"not a key of a file: {key!r}")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(*checked_key(key))
 
     def _path_below(self, key: str) -> Path:
         """The path of a key of something in the storage, which is not all of it."""
-        if not key:
-            raise InvalidKeyError("the empty key stands for the whole storage")
-        return self._path(key)
+        return self.root.joinpath(*checked_key(key, whole=False))
 
 
 def open_storage(location: Path) -> Storage:
-    """The storage of the files at this place of the installation, such as `PathSettings.lake`."""
-    return LocalStorage(location)
+    """The storage of the files at this place of the installation, such as `PathSettings.lake`.
+
+    Lake, features and releases are in the object store where `STATE_URL` is set.
+    """
+    if not StateSettings.has_url():
+        return LocalStorage(location)
+    settings, paths = StateSettings(), PathSettings()
+    if settings.url is None or (prefix := settings.prefix_of(location, paths)) is None:
+        return LocalStorage(location)
+    # Loaded only where it is needed: the client of the object store, and that of the database for locks.
+    from configs.buckets import open_bucket
+    from configs.fetched_files import fetched_files
+    from configs.object_storage import ObjectStorage
+
+    return ObjectStorage(
+        open_bucket(settings),
+        prefix,
+        location.absolute(),
+        fetched=lambda: fetched_files(paths.root / "fetched"),
+        database_url=lambda: DatabaseSettings().resolve(paths),
+        lock_scope=settings.url.rstrip("/"),
+    )
+
+
+def checked_key(key: str, *, whole: bool = True) -> list[str]:
+    """The parts of a key. Raises InvalidKeyError for a text that is none.
+
+    whole: whether the empty key is one; it stands for the whole storage.
+    """
+    if not key and not whole:
+        raise InvalidKeyError("the empty key stands for the whole storage")
+    parts = key.split("/") if key else []
+    if not all(_is_part(part) for part in parts):
+        raise InvalidKeyError(f"not a key of a file: {key!r}")
+    return parts
 
 
 def _is_part(text: str) -> bool:

@@ -99,7 +99,9 @@ class TenantLake:
     def interactions_by_key(self) -> dict[str, Path]:
         """The same files by their keys in `storage`."""
         cursor, storage = self.cursor(), self.storage
-        return {key: storage.local(key) for key in storage.files("interactions") if cursor.covers(key)}
+        keys = [key for key in storage.files("interactions") if cursor.covers(key)]
+        folder = storage.local("interactions").parent  # all at once, since an object store is asked for each call
+        return {key: folder / key for key in keys}
 
     def items_file(self) -> tuple[int, Path]:
         """The newest catalogue version in the lake and its file (LAKE_ITEMS). Raises FileNotFoundError without one."""

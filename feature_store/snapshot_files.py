@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from configs.storage import open_storage
 from feature_store.lake import tenant_folder
 
 ITEMS_FILE = "items.parquet"
@@ -43,8 +44,8 @@ class SnapshotManifest:
 
 
 def snapshot_folder(features: Path, tenant_id: str, snapshot_id: str) -> Path:
-    """The folder of a snapshot. Raises ValueError for a text that is no tenant id."""
-    return tenant_folder(features, tenant_id) / snapshot_id
+    """A local folder where a snapshot can be read now. Raises ValueError for a text that is no tenant id."""
+    return open_storage(tenant_folder(features, tenant_id)).local(snapshot_id)
 
 
 def read_snapshot_manifest(folder: Path) -> SnapshotManifest:

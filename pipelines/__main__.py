@@ -17,7 +17,7 @@ from configs.logging import configure
 from configs.priority import run_in_background
 from configs.settings import ConsoleSettings, PathSettings, PortSettings
 from pipelines import services
-from pipelines.services import refuse_open_console
+from pipelines.services import refuse_open_console, refuse_unusable_state
 
 if TYPE_CHECKING:
     import dagster as dg  # takes two seconds, which `--help` need not spend
@@ -51,6 +51,7 @@ def run_pipeline(
 
     if force and resume:
         _fail("--force starts a new run and --resume goes on with one: give one of them")
+    refuse_unusable_state()
     installation = Installation()
     _refuse_unknown(installation.database_url(), tenant)
     log = installation.paths.logs / "pipelines.log"

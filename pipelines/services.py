@@ -13,6 +13,7 @@ from typing import NoReturn
 import typer
 
 from configs.settings import OPERATOR, ConsoleSettings, PathSettings, PortSettings
+from configs.state_check import UnusableStateError, require_usable_state
 from pipelines.dagster_programs import (
     START_SECONDS,
     LongSocketError,
@@ -37,6 +38,7 @@ def code() -> None:
     from pipelines.instance import open_instance
     from pipelines.runs import abandoned_runs
 
+    refuse_unusable_state()
     paths = PathSettings()
     address = _code_socket(paths)
     with open_instance(paths) as instance:
@@ -89,6 +91,14 @@ def refuse_open_console(ports: PortSettings, console: ConsoleSettings) -> None:
     if console.password is None:
         _fail(f"DAGSTER_HOST is {ports.dagster_host}, which other machines reach: set OPERATOR_PASSWORD as well")
     print(f"Dagster listens on {ports.dagster_host}: log in as {OPERATOR!r}, with TLS in front of it", file=sys.stderr)
+
+
+def refuse_unusable_state() -> None:
+    """End with advice where `STATE_URL` is set and cannot be used as it is."""
+    try:
+        require_usable_state(writes=True)
+    except UnusableStateError as error:
+        _fail(str(error))
 
 
 def _workspace() -> Path:

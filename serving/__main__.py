@@ -11,6 +11,7 @@ from rich.table import Table
 
 from configs.files import keep_state_private
 from configs.settings import PathSettings, PortSettings, ServingSettings
+from configs.state_check import UnusableStateError, require_usable_state
 
 ROOT = Path(__file__).resolve().parents[1]
 KEEP_ALIVE_SECONDS = 75
@@ -23,6 +24,10 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Instead of SERVING_PORT.")] = None,
 ) -> None:
     """Serve the newest release of every tenant with BentoML. This process becomes the server."""
+    try:
+        require_usable_state(writes=False)
+    except UnusableStateError as error:
+        sys.exit(str(error))
     ports, paths, threads = PortSettings(), PathSettings(), str(ServingSettings().threads)
     paths.bentoml.mkdir(parents=True, exist_ok=True)
     if ports.beyond_loopback("serving"):

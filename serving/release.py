@@ -105,7 +105,7 @@ def read_store(home: Path) -> StoreListing:
 
     A tenant whose folder cannot be read is named, and does not keep the others from being listed.
     """
-    storage = open_storage(home)
+    storage = open_storage(home).at_once(_MODELS)
     names = [name for name in storage.folders(_MODELS) if name.startswith(RELEASE_PREFIX)]
     tenants = [name.removeprefix(RELEASE_PREFIX) for name in names]
     latest = _read_pointers(storage, tenants)
@@ -144,14 +144,14 @@ def newest_manifest(home: Path, tenant_id: str) -> ReleaseManifest | None:
 
 def read_manifest(home: Path, tenant_id: str, release: str) -> ReleaseManifest:
     """The manifest of a release. Raises as `newest_manifest` does."""
-    content = (release_folder(home, tenant_id, release) / MANIFEST_FILE).read_bytes()
-    return msgspec.json.decode(content, type=ReleaseManifest)
+    file = open_storage(home).local(f"{release_key(tenant_id, release)}/{MANIFEST_FILE}")
+    return msgspec.json.decode(file.read_bytes(), type=ReleaseManifest)
 
 
 def release_size(home: Path, tenant_id: str, release: str) -> int:
     """Bytes of a release's files; 0 where they cannot be read, which loading will report."""
     try:
-        return sum(path.stat().st_size for path in release_folder(home, tenant_id, release).rglob("*"))
+        return open_storage(home).size(release_key(tenant_id, release))
     except OSError:
         return 0
 

@@ -18,10 +18,12 @@ from configs import logging as logs
 from configs import memory
 from configs.settings import HistorySettings, PathSettings, ServingSettings
 from configs.spans import SpanSettings, recording
+from configs.state_settings import StateSettings
 from serving.answer_cache import AnswerCache
 from serving.application import BatchApplication, Receive, Scope, Send
 from serving.contracts.releases import StoreListing
-from serving.release import read_store, release_folder, release_size
+from serving.release import read_store, release_size
+from serving.release_cache import ReleaseCache
 
 if TYPE_CHECKING:
     from serving.predictor import Predictor
@@ -73,12 +75,15 @@ class ModelServer:
         logging.getLogger("uvicorn.access").setLevel(
             logging.WARNING
         )  # the application logs each query with its trace id
-        paths, history = PathSettings(), HistorySettings()
+        paths, history, state = PathSettings(), HistorySettings(), StateSettings()
         serving = ServingSettings().with_secret(paths)
+
+        copies = ReleaseCache(paths.bentoml, paths.root / "release-cache", state.release_cache_bytes)
 
         def load(tenant_id: str, release: str) -> "Predictor":
             modules = len(sys.modules)
-            predictor = load_release(release_folder(paths.bentoml, tenant_id, release), tenant_id, history.max_events)
+            with copies.opened(tenant_id, release) as folder:
+                predictor = load_release(folder, tenant_id, history.max_events)
             if "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(serving.threads)
             # Collecting among all libraries stops the answers for 0.2 s, which a mere swap may not do. A release has
@@ -92,7 +97,9 @@ class ModelServer:
         def find() -> StoreListing:
             if os.getppid() != parent:  # the parent was killed, and this worker would keep the port occupied
                 os.kill(os.getpid(), signal.SIGTERM)
-            return read_store(paths.bentoml)
+            listing = read_store(paths.bentoml)
+            copies.follow(listing)
+            return listing
 
         def size(tenant_id: str, release: str) -> int:
             return release_size(paths.bentoml, tenant_id, release)

@@ -10,6 +10,7 @@ import typer
 
 from api.terminal import fail
 from configs.settings import DatabaseSettings, PathSettings
+from configs.state_check import UnusableStateError
 
 app = typer.Typer()
 
@@ -23,10 +24,10 @@ def backup(
     from api.backup.manifest import BrokenBackupError
     from api.backup.programs import ProgramError
 
-    errors = (BackupError, BrokenBackupError, ProgramError, psycopg.Error, sqlite3.Error, OSError, ValueError)
+    errors = (BackupError, BrokenBackupError, ProgramError, UnusableStateError, psycopg.Error, sqlite3.Error)
     try:
         made = make_backup(PathSettings(), DatabaseSettings().resolve_owner(PathSettings()), to)
-    except errors as error:
+    except (*errors, OSError, ValueError) as error:
         fail(str(error).strip())
     print(f"{to} holds {len(made.files)} files, verified, as of {made.started_at}")
 
@@ -52,7 +53,7 @@ def restore(
     errors = (BackupError, BrokenBackupError, ProgramError, BundledPostgresError, psycopg.Error, sqlite3.Error)
     try:
         done = restore_backup(PathSettings(), DatabaseSettings(), source, journal, without_journal=without_journal)
-    except (*errors, OSError, ValueError) as error:
+    except (*errors, UnusableStateError, OSError, ValueError) as error:
         fail(str(error).strip())
     print(restore_report(done))
 

@@ -25,6 +25,7 @@ _POINTER = "latest"
 _LEFT_OUT = {
     "exports",  # they expire within days
     *("features", "models", "logs", "postgres", "lake", "bentoml", "mlflow", "dagster", "journal"),  # or see below
+    *("fetched", "release-cache"),  # copies of objects
     *("postgres.json", "postgres.lock", "database.url", "database-owner.url", "restore-report.json"),
     "database.restoring",
     *("supervisord.conf", "supervisord.pid", "supervisor.sock"),

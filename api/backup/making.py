@@ -19,6 +19,7 @@ from api.database.migrate import head_revision
 from configs import database, journal, settings
 from configs.files import publish_folder, sync
 from configs.settings import PathSettings, Settings
+from configs.state_check import refuse_with_state_url
 
 DUMP = "database.dump"
 STATE = "state"
@@ -35,8 +36,9 @@ def make_backup(paths: PathSettings, url: str, target: Path) -> Manifest:
     """Make a backup in the folder `target`, which must not exist or be empty.
 
     Raises BackupError where it is in the way or lies in the state folder, ProgramError where the database
-    cannot be dumped, OSError where a disk is full.
+    cannot be dumped, OSError where a disk is full, UnusableStateError where `STATE_URL` is set.
     """
+    refuse_with_state_url("a backup")
     target = target.absolute()
     if not paths.root.is_dir():
         raise BackupError(f"{paths.root} does not exist: set RECOMMENDAI_STATE_DIR to the state folder")

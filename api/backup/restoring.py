@@ -35,6 +35,7 @@ from api.erasure.journal import ErasureJournal
 from configs.files import publish_folder, sync, write_private
 from configs.journal import ERASURES, REVOCATIONS, JournalSettings, read_journal
 from configs.settings import DatabaseSettings, PathSettings
+from configs.state_check import refuse_with_state_url
 
 REPORT = "restore-report.json"
 _MLFLOW_ADDRESSES = (
@@ -72,8 +73,9 @@ def restore_backup(
         without_journal: restore also where there is none. Who was erased after the backup comes back then.
 
     Raises BrokenBackupError for a damaged backup, BackupError where the target is not empty or no journal is known,
-    DamagedJournalError for a damaged journal.
+    DamagedJournalError for a damaged journal, UnusableStateError where `STATE_URL` is set.
     """
+    refuse_with_state_url("a restore")
     root, source = paths.root, source.absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise BackupError(f"{root} is not empty: restore into a new folder, which RECOMMENDAI_STATE_DIR names")

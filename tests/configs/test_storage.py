@@ -1,16 +1,20 @@
-"""Files that the platform keeps appear whole or not at all, under keys that lead nowhere else."""
+"""Files that the platform keeps appear whole or not at all, under keys that lead nowhere else: in a local folder and in
+an object store alike."""
 
 import ast
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Event
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.settings import PathSettings
 from configs.storage import InvalidKeyError, LocalStorage, Storage, open_storage
 
 _WRITER = """
@@ -27,9 +31,12 @@ with storage.lock(), storage.put("a/file") as file, storage.put_folder("folder")
 """
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> Storage:
-    return open_storage(tmp_path / "kept")
+@pytest.fixture(params=["local", pytest.param("objects", marks=pytest.mark.service)])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    monkeypatch.setenv("RECOMMENDAI_STATE_DIR", str(tmp_path / "state"))
+    if request.param == "objects":
+        request.getfixturevalue("object_store")
+    return open_storage(PathSettings().lake)
 
 
 def test_what_is_put_is_read_listed_and_deleted(storage: Storage) -> None:
@@ -68,9 +75,10 @@ def test_a_folder_is_never_put_over_another(storage: Storage) -> None:
     assert storage.files() == ["folder/part"]
 
 
-def test_a_killed_writer_leaves_nothing_that_can_be_read_and_frees_its_lock(storage: Storage, tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_nothing_that_can_be_read_and_frees_its_lock(storage: Storage) -> None:
     storage.put_text("a/file", "old")
-    with subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path / "kept")], stdout=subprocess.PIPE) as writer:
+    lake = PathSettings().lake
+    with subprocess.Popen([sys.executable, "-c", _WRITER, str(lake)], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"writing\n"
         assert storage.files() == ["a/file"]
@@ -79,17 +87,19 @@ def test_a_killed_writer_leaves_nothing_that_can_be_read_and_frees_its_lock(stor
         storage.remove_unfinished()
     assert storage.files() == ["a/file"]
     assert storage.read_text("a/file") == "old"
-    assert sorted(path.name for path in (tmp_path / "kept").rglob("*")) == [".lock", "a", "file"]
+    left = sorted(path.name for path in lake.rglob("*"))
+    assert left == ([".lock", "a", "file"] if isinstance(storage, LocalStorage) else [])
 
 
 def test_a_killed_deletion_is_known_and_the_next_call_ends_it(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was deleted may name people, so whoever asks must learn that some of it is still there."""
     for key in ("tenant=a/file", "tenant=b-tenant=a/file", "tenant=c/file"):
         storage.put_text(key, "of people")
     with monkeypatch.context() as killed:
-        killed.setattr("configs.files.shutil.rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        for deleting in ("configs.files.shutil.rmtree", "configs.buckets.obstore.delete"):
+            killed.setattr(deleting, lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         for key in ("tenant=a", "tenant=c"):
             with pytest.raises(KeyboardInterrupt):
                 storage.delete(key)
@@ -98,7 +108,72 @@ def test_a_killed_deletion_is_known_and_the_next_call_ends_it(
     storage.delete("tenant=a")
     assert not storage.exists("tenant=a") and storage.exists("tenant=c")
     storage.finish_deletions()
-    assert [path.name for path in sorted((tmp_path / "kept").rglob("*"))] == ["tenant=b-tenant=a", "file"]
+    assert not storage.exists("tenant=c")
+    assert storage.files() == ["tenant=b-tenant=a/file"]
+    if isinstance(storage, LocalStorage):
+        assert [path.name for path in sorted(storage.root.rglob("*"))] == ["tenant=b-tenant=a", "file"]
+
+
+def test_of_two_who_put_the_same_folder_one_wins_and_the_other_is_told(storage: Storage) -> None:
+    both_wrote = Barrier(2, timeout=60)
+
+    def put(writer: str) -> str:
+        try:
+            with storage.put_folder("release") as folder:
+                for name in ("a", "b"):
+                    (folder / name).write_text(writer)
+                both_wrote.wait()
+        except OSError:
+            return "told"
+        return writer
+
+    with ThreadPoolExecutor(2) as pool:
+        results = sorted(pool.map(put, ["first", "second"]))
+    assert len(set(results)) == 2 and "told" in results
+    (winner,) = set(results) - {"told"}
+    assert {storage.read_text(key) for key in storage.files()} == {winner}
+    storage.remove_unfinished()
+    assert storage.files() == ["release/a", "release/b"]
+
+
+def test_a_lock_is_waited_for(storage: Storage) -> None:
+    order: list[str] = []
+    waiting = Event()
+
+    def second() -> None:
+        waiting.set()
+        with storage.lock("tenant=a"):
+            order.append("second")
+
+    with ThreadPoolExecutor(1) as pool:
+        with storage.lock("tenant=a"):
+            other = pool.submit(second)
+            assert waiting.wait(60)
+            storage.put_text("tenant=a/file", "written while the other waits")
+            order.append("first")
+        other.result()
+    assert order == ["first", "second"]
+
+
+def test_a_file_of_a_folder_is_replaced_and_deleted_as_any_other(storage: Storage) -> None:
+    with storage.put_folder("snapshot") as folder:
+        for name in ("items", "manifest", "events/1"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("first")
+    storage.put_text("snapshot/manifest", "second")
+    assert storage.files("snapshot/events") == ["snapshot/events/1"]
+    assert storage.folders("snapshot") == ["events"]
+    assert (storage.local("snapshot") / "events" / "1").read_text() == "first"
+    assert (storage.local("snapshot") / "manifest").read_text() == storage.read_text("snapshot/manifest") == "second"
+    assert storage.size("snapshot/events/1") == 5
+    storage.delete("snapshot/manifest")
+    storage.delete("snapshot/events/1")
+    assert storage.files() == ["snapshot/items"] and not storage.exists("snapshot/manifest")
+    storage.delete("snapshot")
+    assert not storage.exists("snapshot")
+    with storage.put_folder("snapshot") as folder:
+        (folder / "items").write_text("anew")
+    assert storage.local("snapshot/items").read_text() == "anew"
 
 
 def test_the_lock_of_one_key_leaves_others_free(storage: Storage) -> None:

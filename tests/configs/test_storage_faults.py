@@ -266,6 +266,7 @@ def test_every_module_that_writes_by_hand_is_known() -> None:
         "feature_store/snapshots.py",
         "feature_store/snapshot_ranges.py",  # in a work folder of the storage
         "serving/release.py",
+        "serving/release_cache.py",  # copies on the model server's disk
         "api/imports/store.py",  # in a scratch folder
         "feature_store/table_files.py",  # into what the storage puts, or where an operator says
         "pipelines/__main__.py",  # for this machine alone: settings of Dagster's programs, logs, folders for MLflow

@@ -4,12 +4,14 @@ from datetime import UTC, timedelta
 
 import dagster as dg
 
+from configs.storage import open_storage
 from pipelines.defs.monitoring.flag import read_drift
 from pipelines.jobs import MEASURE_DRIFT, RETRAIN
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
 from pipelines.runs import active_run
 from pipelines.tenant_settings import all_tenant_settings
+from serving.contracts.releases import release_key
 
 
 def daily_drift(status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
@@ -42,4 +44,4 @@ def daily_drift(status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
 
 
 def _has_release(installation: Installation, tenant: str) -> bool:
-    return any((installation.paths.bentoml / "models" / f"release-{tenant}").glob("*/"))
+    return bool(open_storage(installation.paths.bentoml).folders(release_key(tenant)))
