@@ -7,6 +7,7 @@ from the machine's role, and they are in no message.
 
 import errno
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,10 +116,20 @@ class Bucket:
 
 
 def open_bucket(settings: StateSettings) -> Bucket:
-    """The objects at `STATE_URL`."""
+    """The objects at `STATE_URL`.
+
+    Raises RuntimeError in a process that was forked from one that used it: the client's threads are not there, and
+    its requests would never end.
+    """
     if settings.url is None:
         raise ValueError("STATE_URL is not set")
+    if _users.setdefault("first", os.getpid()) != os.getpid():
+        raise RuntimeError("a forked process cannot use the object store: start a new process instead")
     return _bucket(settings.url, settings.endpoint, settings.timeout_seconds, settings.retry_seconds)
+
+
+_users: dict[str, int] = {}
+"""The process that used the client first."""
 
 
 @lru_cache(maxsize=4_096)

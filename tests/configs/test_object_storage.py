@@ -7,7 +7,10 @@ from pathlib import Path
 import obstore
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
+from api.backup.making import make_backup
+from api.backup.restoring import restore_backup
 from configs import fetched_files as fetching
 from configs.advisory_locks import LockLostError
 from configs.buckets import ChangedObjectError
@@ -15,6 +18,7 @@ from configs.fetched_files import FetchedFiles
 from configs.settings import DatabaseSettings, PathSettings
 from configs.state_check import UnusableStateError, require_usable_state
 from configs.storage import InvalidKeyError, LocalStorage, Storage, open_storage
+from serving.__main__ import app as serving
 from tests.fixtures.object_store import ObjectStore, faulty_proxy
 
 pytestmark = pytest.mark.service
@@ -198,6 +202,17 @@ def test_large_files_and_odd_names_come_back_as_they_were(storage: Storage, tmp_
     assert storage.local(storage.files()[0]).read_bytes() == content
 
 
+def test_a_forked_process_is_told_and_does_not_hang(storage: Storage) -> None:
+    storage.put_text("file", "x")
+    if (child := os.fork()) == 0:
+        try:
+            open_storage(PathSettings().lake)
+        except RuntimeError:
+            os._exit(3)
+        os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+
 def test_only_lake_features_and_releases_leave_this_machine(object_store: ObjectStore, tmp_path: Path) -> None:
     paths = PathSettings()
     for place in (paths.lake, paths.features / "tenant=a", paths.bentoml):
@@ -223,3 +238,13 @@ def test_a_store_that_would_not_keep_its_promises_is_refused_at_start(
     monkeypatch.setenv("STATE_URL", "s3://nobody-made-this/prefix")
     with pytest.raises(UnusableStateError, match="cannot be used"):
         require_usable_state(writes=True)
+    served = CliRunner().invoke(serving, ["serve"])
+    assert served.exit_code == 1 and "cannot be used" in str(served.exception or served.output)
+
+
+def test_what_works_on_files_of_this_machine_alone_refuses(object_store: ObjectStore, tmp_path: Path) -> None:
+    with pytest.raises(UnusableStateError, match="a backup does not work with STATE_URL"):
+        make_backup(PathSettings(), DatabaseSettings().resolve(PathSettings()), tmp_path / "backup")
+    with pytest.raises(UnusableStateError, match="a restore does not work with STATE_URL"):
+        restore_backup(PathSettings(), DatabaseSettings(), tmp_path / "backup", None, without_journal=True)
+    assert not (tmp_path / "backup").exists()
