@@ -1,8 +1,12 @@
 """Requests to an object store: S3 and what speaks its protocol, Google's and Azure's.
 
 Requests that fail with 5xx, by a lost connection or by a time-out are sent again, with growing pauses, for a bounded
-time. Every failure is an OSError in the end. Credentials are the SDK's business: it reads them from the environment and
-from the machine's role, and they are in no message.
+time. Every failure is an OSError in the end. Credentials are in no message. `obstore` reads them from the
+environment, or gets them from the machine's role:
+
+    S3        AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
+    Google    GOOGLE_SERVICE_ACCOUNT (a file)
+    Azure     AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY
 """
 
 import errno
