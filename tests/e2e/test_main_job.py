@@ -72,7 +72,7 @@ def films(platform: Platform) -> Iterator[Films]:
         load(http)
         dagster = DagsterClient(platform.dagster_url)
         dagster.add_tenant(TENANT)
-        assert dagster.wait(dagster.launch("retrain", TENANT), 420) == "SUCCESS", platform.log("dagster")[-5000:]
+        assert dagster.wait(dagster.launch("retrain", TENANT), 1_500) == "SUCCESS", platform.log("dagster")[-5000:]
         films = Films(platform, http)
         wait_until(
             "the first answer of a model",
