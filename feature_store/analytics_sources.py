@@ -57,11 +57,11 @@ def days_with_accuracy(url: str, tenant_id: str) -> set[tuple[str, date]]:
         return set(zip(*cursor.fetch_arrow_table().to_pydict().values(), strict=True))
 
 
-def accuracy_is_outdated(url: str, tenant_id: str) -> bool:
-    """Whether the newest release got interactions since its accuracy was last measured."""
+def tenants_with_outdated_accuracy(url: str) -> set[str]:
+    """Whose newest release got interactions since its accuracy was last measured. One query answers for all tenants."""
     with repeatable_read(url) as cursor:
-        cursor.execute(_ACCURACY_IS_OUTDATED, (tenant_id,))
-        return bool(cursor.fetch_arrow_table()["outdated"][0].as_py())
+        cursor.execute(_OUTDATED_ACCURACY)
+        return set(cursor.fetch_arrow_table()["tenant_id"].to_pylist())
 
 
 def evaluation_events(
@@ -134,19 +134,18 @@ FROM evaluated CROSS JOIN LATERAL (
 ORDER BY evaluated.user_index, event.timestamp, event.item_id COLLATE "C", event.id
 """  # noqa: S608 - constants of this code base
 
-_ACCURACY_IS_OUTDATED = """
+_OUTDATED_ACCURACY = """
 WITH newest AS (
-    SELECT release, min(published_at) AS published_at FROM release_models WHERE tenant_id = $1
-    GROUP BY release ORDER BY release DESC LIMIT 1
+    SELECT DISTINCT ON (tenant_id) tenant_id, release, min(published_at) AS published_at
+    FROM release_models GROUP BY tenant_id, release ORDER BY tenant_id, release DESC
 )
-SELECT EXISTS (
-    SELECT FROM newest JOIN LATERAL (
-        SELECT FROM interactions
-        WHERE tenant_id = $1 AND occurred_at >= greatest(newest.published_at, (
-            SELECT max(measured_at) FROM daily_accuracy WHERE tenant_id = $1 AND daily_accuracy.release = newest.release
-        )) LIMIT 1
-    ) AS unmeasured ON true
-) AS outdated
+SELECT newest.tenant_id FROM newest JOIN LATERAL (
+    SELECT FROM interactions AS event
+    WHERE event.tenant_id = newest.tenant_id AND event.occurred_at >= greatest(newest.published_at, (
+        SELECT max(measured_at) FROM daily_accuracy AS measured
+        WHERE measured.tenant_id = newest.tenant_id AND measured.release = newest.release
+    )) LIMIT 1
+) AS unmeasured ON true
 """
 
 _ONLINE_METRICS = f"""

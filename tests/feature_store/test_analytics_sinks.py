@@ -18,7 +18,12 @@ from feature_store.analytics_sinks import (
     record_release,
     roll_up_step,
 )
-from feature_store.analytics_sources import ServingPeriod, accuracy_is_outdated, online_metrics, serving_periods
+from feature_store.analytics_sources import (
+    ServingPeriod,
+    online_metrics,
+    serving_periods,
+    tenants_with_outdated_accuracy,
+)
 from tests.feature_store.rows import add_interactions, add_items, add_tenant
 
 NOW = datetime.now(UTC)
@@ -212,13 +217,13 @@ def test_measuring_is_due_after_interactions_under_the_newest_release(
     database_url: str, connection: Connection
 ) -> None:
     act(connection, "ann", ago=1)
-    assert not accuracy_is_outdated(database_url, "acme")
+    assert tenants_with_outdated_accuracy(database_url) == set()
     record_release(database_url, "acme", "r1", [ReleasedModel("hybrid", "1", 0.9)])
-    assert not accuracy_is_outdated(database_url, "acme")
+    assert tenants_with_outdated_accuracy(database_url) == set()
     connection.execute("UPDATE release_models SET published_at = now() - interval '1 day'")
-    assert accuracy_is_outdated(database_url, "acme")
+    assert tenants_with_outdated_accuracy(database_url) == {"acme"}
     record_accuracy(database_url, "acme", NOW.date(), "r1", [ModelAccuracy("hybrid", 0.5, 1)])
-    assert not accuracy_is_outdated(database_url, "acme")
+    assert tenants_with_outdated_accuracy(database_url) == set()
 
 
 @pytest.mark.parametrize("deleted", [True, False])

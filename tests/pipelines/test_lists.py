@@ -17,7 +17,7 @@ from pipelines.defs.lists.steps import make_lists, measure_segments
 from pipelines.jobs import LISTS
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation
-from tests.feature_store.rows import add_interactions, add_items
+from tests.feature_store.rows import add_interactions, add_items, add_tenant
 from tests.pipelines.conftest import TENANT
 
 Connection = psycopg.Connection[Any]
@@ -58,8 +58,8 @@ def run(installation: Installation, instance: dg.DagsterInstance) -> dg.ExecuteI
     return result
 
 
-def tick(installation: Installation, instance: dg.DagsterInstance) -> Any:
-    context = dg.build_sensor_context(instance=instance, resources={"installation": installation})
+def tick(installation: Installation, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
+    context = dg.build_sensor_context(instance=instance, resources={"installation": installation}, cursor=cursor)
     return build_definitions(installation).resolve_sensor_def("outdated_lists")(context)
 
 
@@ -155,3 +155,21 @@ def test_lists_are_due_when_something_is_new(
     assert due(2 * MAX_AGE) == []
     with pytest.raises(LookupError, match="no tenant acme"):
         make_lists(installation, TENANT)
+
+
+def test_a_tick_asks_for_a_bounded_number_of_runs_and_the_next_one_goes_on(
+    installation: Installation, shop: Connection, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although those who were first still have outdated lists, as where their runs fail."""
+    monkeypatch.setattr("pipelines.defs.lists.sensors.MOST_REQUESTS", 1)
+    add_tenant(shop, "zeta")
+    add_items(shop, "zeta", {"tea": {}})
+    shop.execute("INSERT INTO users (tenant_id, id) VALUES ('zeta', 'u0')")
+    add_interactions(shop, "zeta", [("u0", "tea")], kind="purchase", at=NOON)
+    instance.add_dynamic_partitions(TENANTS, [TENANT, "zeta"])
+    asked, cursor = [], None
+    for _ in range(3):
+        result = tick(installation, instance, cursor)
+        asked += [request.partition_key for request in result.run_requests]
+        cursor = result.cursor
+    assert asked == [TENANT, "zeta", TENANT]

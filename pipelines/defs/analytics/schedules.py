@@ -23,10 +23,10 @@ def hourly_analytics(status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     ) -> list[dg.RunRequest] | dg.SkipReason:
         """Runs the analytics of every tenant whose newest release got interactions since the last measurement."""
         scheduled = context.scheduled_execution_time.isoformat()
+        outdated = analytics_sources.tenants_with_outdated_accuracy(installation.database_url())
         requests = [
             dg.RunRequest(run_key=f"{tenant}:{scheduled}", partition_key=tenant)
-            for tenant in sorted(context.instance.get_dynamic_partitions(TENANTS))
-            if analytics_sources.accuracy_is_outdated(installation.database_url(), tenant)
+            for tenant in sorted(outdated.intersection(context.instance.get_dynamic_partitions(TENANTS)))
         ]
         return requests or dg.SkipReason("no tenant with a release has new interactions")
 

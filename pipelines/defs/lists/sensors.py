@@ -8,12 +8,14 @@ from feature_store import sources
 from feature_store.lake import TenantLake
 from feature_store.list_sources import ListState, list_states
 from pipelines.jobs import LAKE, LISTS, RETRAIN
-from pipelines.partitions import TENANTS
+from pipelines.partitions import TENANT_TAG, TENANTS
 from pipelines.resources import Installation
-from pipelines.runs import active_run
+from pipelines.runs import active_runs
 
 MAX_AGE = timedelta(hours=1)
 """Lists that are older are made anew, where the tenant has new interactions or erasures."""
+MOST_REQUESTS = 200
+"""Runs that a tick asks for: Dagster takes 10 ms for each, and ends a tick after 60 s. The next tick goes on."""
 
 
 def outdated_lists(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -25,21 +27,31 @@ def outdated_lists(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
         present = set(context.instance.get_dynamic_partitions(TENANTS))
         now = datetime.now(UTC)
         requests, waiting = [], []
-        for state in outdated(installation, now):
+        active = {
+            run.tags[TENANT_TAG]: run for job in (LISTS, RETRAIN, LAKE) for run in active_runs(context.instance, job)
+        }
+        for state in _from(outdated(installation, now), context.cursor):
             tenant = state.tenant_id
-            active = (active_run(context.instance, tenant, job) for job in (LISTS, RETRAIN, LAKE))
             if tenant not in present:
                 continue
-            if run := next(filter(None, active), None):
+            if len(requests) == MOST_REQUESTS:
+                break
+            if run := active.get(tenant):
                 waiting.append(f"{tenant}: run {run.run_id} is {run.status.value.lower()}")
             else:
                 # Where a run fails, the next one is an hour later, unless a segment changes.
                 key = f"{tenant}:{state.made_at}:{state.waiting_since}:{now:%Y-%m-%dT%H}"
                 requests.append(dg.RunRequest(run_key=key, partition_key=tenant, tags={"trigger": "lists"}))
         reason = None if requests else "; ".join(waiting) or "all lists are up to date"
-        return dg.SensorResult(run_requests=requests, skip_reason=reason)
+        last = requests[-1].partition_key if len(requests) == MOST_REQUESTS else None
+        return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=last or "")
 
     return sensor
+
+
+def _from(states: list[ListState], last: str | None) -> list[ListState]:
+    """The states by tenant, those after the tenant first that the tick before ended with."""
+    return sorted(states, key=lambda state: (state.tenant_id <= (last or ""), state.tenant_id))
 
 
 def outdated(installation: Installation, now: datetime) -> list[ListState]:
