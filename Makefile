@@ -31,7 +31,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-faults bench-analytics bench-metering bench-sizes bench-traces bench-waits bench-stalls bench-quality bench-scenarios bench-estimates bench-scale fuzz settings complete-journey lock update audit sbom clean reset
+.PHONY: help install demo test test-fast lint format types check bench-latency bench-reliability bench-faults bench-analytics bench-metering bench-sizes bench-traces bench-waits bench-stalls bench-quality bench-scenarios bench-estimates bench-scale bench-streamed fuzz settings complete-journey lock update audit sbom clean reset
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +110,9 @@ bench-estimates: install ## forecast and measured processor time and memory (ML1
 
 bench-scale: install ## time, memory and disk of large tenants' feature snapshots; writes docs/scale.md (SIZES=1000000,20000000)
 	@$(BIN)/python -m tests.benchmarks.scale $(if $(SIZES),--sizes $(SIZES)) $(SCALE_ARGS)
+
+bench-streamed: install ## steps of deep-learning on a generated log: memory, and what an epoch takes (EVENTS=100000000 STEPS=200)
+	@$(BIN)/python -m tests.benchmarks.streamed_fit $(if $(EVENTS),--events $(EVENTS)) $(if $(STEPS),--steps $(STEPS))
 
 fuzz: install ## long test of the API and GraphQL with random requests (EXAMPLES=200 per operation)
 	@$(BIN)/python -m tests.fuzz $(EXAMPLES)

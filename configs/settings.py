@@ -375,6 +375,12 @@ class PipelineSettings(Settings):
         gt=0,
         description="MB; a training expected to take more is refused before it starts; none: what the machine has",
     )
+    evaluated_users: int = Field(
+        default=20_000,
+        alias="EVALUATED_USERS",
+        ge=100,
+        description="largest number of users that a model is measured on; of more, a sample of this size is drawn",
+    )
     train_device: str = Field(default="cpu", alias="TRAIN_DEVICE", description="cpu, cuda or cuda:<n>")
     search_minutes_per_day: float = Field(
         default=360.0,

@@ -11,6 +11,8 @@ from tests.training.catalogue import N_USERS, build_dataset
 from training.data.dataset import Dataset
 from training.data.splits import temporal_split
 from training.evaluation.comparison import EvaluationSetup, SkippedFamily, evaluate_families
+from training.evaluation.rankings import rank_queries
+from training.evaluation.segments import protocol_of
 from training.memory_limit import InsufficientMemoryError
 from training.models import popularity
 from training.models.coconsumption import training_matrix
@@ -112,6 +114,22 @@ def test_a_training_that_memory_is_too_small_for_is_refused_with_advice_before_i
     progress = EvaluationProgress(Console(quiet=True), 1)
     (outcome,) = evaluate_families([family.family], EvaluationSetup(split, options), progress)
     assert isinstance(outcome, SkippedFamily) and "may take 20 MB" in outcome.reason
+
+
+def test_the_protocol_tells_of_a_sample_of_users_and_figures_of_batches_are_those_of_all_at_once(
+    dataset: Dataset,
+) -> None:
+    whole, split = temporal_split(dataset), temporal_split(dataset, max_users=20)
+    assert f"; 20 of {len(whole.test)} users who chose an item in the test window" in protocol_of(split)
+    assert "users who chose an item" not in protocol_of(whole) and set(split.test.users) < set(whole.test.users)
+    model = ItemKnn().fit(split.before_test, RuntimeOptions(threads=1))
+    found = [rank_queries(model, split.test, batch_users) for batch_users in (1, 7, 256)]
+    for each in found[1:]:
+        assert np.array_equal(each.top, found[0].top)
+        assert np.array_equal(each.per_user["ndcg@10"], found[0].per_user["ndcg@10"])
+    rows = np.flatnonzero(np.isin(whole.test.users, split.test.users))
+    of_whole = rank_queries(model, whole.test).per_user["ndcg@10"][rows]
+    assert np.array_equal(found[0].per_user["ndcg@10"], of_whole)  # a user's figure does not depend on the sample
 
 
 def test_without_a_limit_the_machine_decides(dataset: Dataset) -> None:

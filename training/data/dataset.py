@@ -58,7 +58,7 @@ class Interactions:
         """The events under a bool mask [n], or at these int64 indices in this order."""
         large = mask.dtype == bool and len(mask) >= self.mapped_from and np.count_nonzero(mask) >= self.mapped_from
         if large and self.spool is not None:
-            found = selected(self.columns, mask, self.spool)
+            found = selected(self.columns, mask.astype(np.bool_, copy=False), self.spool)
         else:
             found = tuple(column[mask] for column in self.columns)
         return Interactions(*found, spool=self.spool, mapped_from=self.mapped_from)
@@ -120,7 +120,8 @@ class Dataset:
             row_of[users] = np.arange(len(users))
             events = events.where((row_of >= 0)[events.users])
             rows, n_rows = row_of[events.users], len(users)
-        return build_histories(rows, *events.columns[1:], n_rows, self.max_events)
+        _, items, types, weights, timestamps = events.columns
+        return build_histories(rows, items, types, weights, timestamps, n_rows, self.max_events)
 
     def sampled_histories(self, max_users: int, seed: int) -> Histories:
         """The histories of at most so many users, drawn with the seed, in order."""

@@ -12,6 +12,8 @@ from feature_store.interaction_types import SeenPolicy, makes_seen
 from feature_store.online import Histories
 from training.data.dataset import Dataset, Interactions
 
+MAX_EVALUATED_USERS = 20_000
+"""The largest number of queries of a window, unless the caller says another."""
 _MASK_DESCRIPTIONS = {
     "none": "no item is masked",
     "bought": "items the user bought before are masked and no targets",
@@ -27,6 +29,7 @@ class Holdout:
     histories: Histories  # of n queries, bounded by the data set's max_events
     targets: sp.csr_array  # bool [n, n_items], at least one a row
     masked: sp.csr_array  # bool [n, n_items] items that must not be ranked; disjoint from the targets
+    drawn_from: int | None = None  # queries of the whole window, where these are a sample of them
 
     def __len__(self) -> int:
         """The number of queries."""
@@ -61,7 +64,11 @@ class Split:
 
 
 def temporal_split(
-    dataset: Dataset, mask: SeenPolicy = "all", validation: float = 0.1, test: float = 0.1, max_users: int = 20_000
+    dataset: Dataset,
+    mask: SeenPolicy = "all",
+    validation: float = 0.1,
+    test: float = 0.1,
+    max_users: int = MAX_EVALUATED_USERS,
 ) -> Split:
     """Cut the events of all users at two times, so that no model learns from events after the ones it predicts.
 
@@ -96,7 +103,7 @@ def temporal_split(
     return _split(protocol, train, validation_queries, before_test, test_queries, int(first), mask)
 
 
-def leave_one_out_split(dataset: Dataset, mask: SeenPolicy = "all", max_users: int = 20_000) -> Split:
+def leave_one_out_split(dataset: Dataset, mask: SeenPolicy = "all", max_users: int = MAX_EVALUATED_USERS) -> Split:
     """Hold out every user's last event for test and the one before it for validation.
 
     Users with fewer than three events are only trained on. Events with equal timestamps are ordered at random with a
@@ -166,9 +173,11 @@ def _queries(past: Dataset, chosen: Interactions, mask: SeenPolicy, max_users: i
     targets = (targets.astype(np.int8) - targets.multiply(masked).astype(np.int8)).astype(bool)
     targets.eliminate_zeros()
     users = np.flatnonzero(np.diff(targets.indptr)).astype(np.int32)
-    if max_users is not None and len(users) > max_users:
-        users = users[_sampled_rows(len(users), max_users, seed=0)]
-    return Holdout(users, past.histories(users), targets[users], masked[users])
+    found = len(users)
+    if max_users is not None and found > max_users:
+        users = users[_sampled_rows(found, max_users, seed=0)]
+    drawn_from = found if found > len(users) else None
+    return Holdout(users, past.histories(users), targets[users], masked[users], drawn_from)
 
 
 def _sampled_rows(n: int, size: int, seed: int) -> npt.NDArray[np.int64]:
@@ -199,7 +208,7 @@ def _split(
             matrix.sort_indices()
             columns += [matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)]
     for column in columns:
-        digest.update(np.ascontiguousarray(column))
+        digest.update(np.ascontiguousarray(column).data)
     return Split(protocol, train, validation, before_test, test, known_until, mask, digest.hexdigest())
 
 

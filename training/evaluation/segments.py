@@ -42,7 +42,15 @@ class Segment:
 
 def protocol_of(split: Split) -> str:
     """The protocol of all figures of a split, in words."""
-    return split.protocol if split.mask == "all" else f"{split.protocol}; {UNSEEN_WORDS}"
+    words = [split.protocol]
+    if split.test.drawn_from is not None:
+        words.append(
+            f"{len(split.test):,} of {split.test.drawn_from:,} users who chose an item in the test window, drawn with "
+            "a fixed seed; intervals are those of this sample"
+        )
+    if split.mask != "all":
+        words.append(UNSEEN_WORDS)
+    return "; ".join(words)
 
 
 def segments(split: Split, rankings: HoldoutRankings) -> Iterator[Segment]:

@@ -95,7 +95,8 @@ def decayed_popularity(dataset: Dataset, half_life_days: float) -> npt.NDArray[n
     events = dataset.interactions
     if not len(events):
         raise ValueError("popularity cannot be learned without interactions: record some first")
-    newest, mass = events.timestamps.max(), np.zeros(dataset.n_items)
+    newest = events.timestamps.max()
+    mass: npt.NDArray[np.float64] = np.zeros(dataset.n_items)
     for start in range(0, len(events), EVENTS_AT_ONCE):
         part = slice(start, start + EVENTS_AT_ONCE)
         age_days = (newest - events.timestamps[part]) / c.MICROS_PER_DAY
@@ -103,5 +104,5 @@ def decayed_popularity(dataset: Dataset, half_life_days: float) -> npt.NDArray[n
         if start:  # one event after the other, so that the sums do not depend on the parts
             np.add.at(mass, events.items[part], faded)
         else:
-            mass = np.bincount(events.items[part], faded, dataset.n_items)
+            mass += np.bincount(events.items[part], faded, dataset.n_items)
     return np.log2(1 + mass).astype(np.float32)

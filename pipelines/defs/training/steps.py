@@ -82,7 +82,8 @@ class TrainingRun:
 
     def data(self) -> tuple[Dataset, Split]:
         """The snapshot's data set, and the temporal split that every family is evaluated on."""
-        return _data(self.snapshot, self.installation.history.max_events, self.exclude_seen)
+        history, pipeline = self.installation.history, self.installation.pipeline
+        return _data(self.snapshot, history.max_events, self.exclude_seen, pipeline.evaluated_users)
 
     def folder(self, family: str) -> Path:
         """The work folder in which a run keeps a trained family for its later steps."""
@@ -99,9 +100,9 @@ class TrainingRun:
 
 
 @lru_cache(maxsize=1)  # the steps of a run share one snapshot, whose content never changes
-def _data(snapshot: Path, max_events: int, exclude_seen: SeenPolicy) -> tuple[Dataset, Split]:
+def _data(snapshot: Path, max_events: int, exclude_seen: SeenPolicy, max_users: int) -> tuple[Dataset, Split]:
     dataset = load_snapshot(snapshot, max_events).served_by(exclude_seen)
-    return dataset, temporal_split(dataset, exclude_seen)
+    return dataset, temporal_split(dataset, exclude_seen, max_users=max_users)
 
 
 def train(

@@ -50,7 +50,7 @@ def key_of(events: Interactions, config: ModelConfig, options: RuntimeOptions, *
     digest = blake2b(config.model_dump_json().encode(), digest_size=8)
     digest.update(repr((options.seed, *more)).encode())
     for column in events.columns:
-        digest.update(np.ascontiguousarray(column))
+        digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()
 
 

@@ -71,7 +71,8 @@ class Trainer:
         self.network = network.to(self.device)
         self.rng = np.random.default_rng(options.seed)
         popularity = recent_popularity(dataset.interactions, dataset.n_items, config.popularity_half_lives)
-        self.steps = StepBuilder(dataset, content, popularity, config, self.device, self.rng)
+        placed = strategy.content_tensor(content, self.device)
+        self.steps = StepBuilder(dataset, placed, popularity, config, self.device, self.rng)
         repeats = learns_repeats(dataset, config)
         self.network.repeat_consumption.requires_grad_(repeats)
         mask_history = config.mask_history
@@ -84,13 +85,9 @@ class Trainer:
             mask_history,
             repeats,
             config.precision == "bfloat16" or (config.precision == "auto" and _multiplies_bfloat16(self.device)),
-            self.device,
+            strategy.table_device(self.device),
         )
-        if ids is not None:
-            with torch.no_grad():
-                self._table("item").copy_(torch.from_numpy(ids))
-                self._table("event_type").copy_(network.types)
-        self.module, self.parameters = strategy.prepare(self.task)
+        self.module, self.parameters = strategy.prepare(self.task, ids)
         self.average = [p.detach().clone() for p in self.parameters]
 
     def run(
@@ -169,11 +166,15 @@ class Trainer:
         return progress
 
     def export(self) -> FloatMatrix:
-        """The id embeddings as float32 [n_items, d], zero where an item had no event; the network goes to the CPU."""
+        """The id embeddings as float32 [n_items, d], zero where an item had no event; the network goes to the CPU.
+
+        Of several processes only the first one gets them; the others get [0, d].
+        """
         with torch.no_grad():
-            ids, types = self.task.lookup(torch.arange(self.dataset.n_items, device=self.device))
-            self.network.types.copy_(types)
-            ids = ids * self.steps.has_events.unsqueeze(-1)
+            ids, types = self.strategy.export_tables(self.task)
+            if len(ids):
+                self.network.types.copy_(types)
+                ids = ids * self.steps.has_events.unsqueeze(-1)
         self.network.cpu().eval()
         return ids.detach().cpu().numpy().copy()
 
@@ -234,9 +235,6 @@ class Trainer:
         weights = [p.detach().clone() for p in self.parameters]
         _copy(self.average, self.parameters)
         _copy(weights, self.average)
-
-    def _table(self, name: str) -> Tensor:
-        return self.task.embeddings.embeddings[name].weight
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:

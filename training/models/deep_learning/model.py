@@ -22,6 +22,7 @@ Reading order of this package:
     validation           NDCG of held-out events during training
     checkpoint           state of an interrupted fit
     strategy             what one process and several do differently
+    divided_tables       rows of tables that no process makes whole
     sharding             the strategy of several processes, with TorchRec
     shared_data          files that the processes of one fit read
     distributed          sends a fit to the processes of `torchrun`

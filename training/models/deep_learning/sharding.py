@@ -2,6 +2,8 @@
 
 Each process trains on its part of the sequences of every batch. Each row of the two embedding tables is stored in one
 process only: in every step the processes exchange the rows that they need, and send the gradients back the same way.
+No process makes the whole table of items, and their content is mapped from a file (`shared_data`). The finished model
+is put together in the first process, which saves it.
 The result equals that of one process up to rounding and the random draws of dropout.
 docs/adr/0007-shards-leave-their-gradient-to-the-loop.md has the reasons and the alternatives.
 """
@@ -24,6 +26,9 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise
 from torchrec.distributed.types import ShardingPlan
 
+from training.models.contract import FloatMatrix
+from training.models.deep_learning.divided_tables import drawn_rows, rows_of_rank
+from training.models.deep_learning.network import N_TYPES
 from training.models.deep_learning.sequences import Batch
 from training.models.deep_learning.strategy import SingleProcess
 from training.models.deep_learning.task import ITEM, TYPE, NextItemTask
@@ -51,7 +56,14 @@ class ShardedProcesses(SingleProcess):
         self.shards: list[Tensor] = []  # this process's rows [n, d] of each table, in the memory that lookups read
         self.replicated: list[Tensor] = []  # parameters that are the same in all processes
 
-    def prepare(self, task: NextItemTask) -> tuple[nn.Module, list[Tensor]]:
+    def table_device(self, device: torch.device) -> torch.device:
+        return torch.device("meta")
+
+    def prepare(self, task: NextItemTask, ids: FloatMatrix | None) -> tuple[nn.Module, list[Tensor]]:
+        first = [self._drawn(task.n_items, task), self._drawn(N_TYPES, task)]
+        if ids is not None:
+            own = np.ascontiguousarray(ids[rows_of_rank(task.n_items, self.rank, self.size)])
+            first = [torch.from_numpy(own), task.network.types[rows_of_rank(N_TYPES, self.rank, self.size)]]
         descent = {"optimizer": EmbOptimType.EXACT_SGD, "learning_rate": 1.0}
         sharder = EmbeddingCollectionSharder(fused_params=descent)
         by_rows = row_wise(compute_kernel=EmbeddingComputeKernel.FUSED.value)
@@ -71,11 +83,47 @@ class ShardedProcesses(SingleProcess):
             )
         # `.data`: `backward` overwrites the rows after the forward pass, and the backward pass does not read them.
         self.shards = [nn.Parameter(p.data) for p in task.embeddings.parameters()]
+        for shard, rows in zip(self.shards, first, strict=True):
+            if len(rows):
+                shard.data.copy_(rows)
         held = {table: list(p.shape) for table, p in zip((ITEM, TYPE), self.shards, strict=True)}
         log.info("sharded", holder=type(task.embeddings).__name__, rank=self.rank, of=self.size, rows=held)
         if self.rank:
             torch.manual_seed(torch.initial_seed() + self.rank)  # every process draws its own dropout
         return module, [*self.replicated, *self.shards]
+
+    def content_tensor(self, content: FloatMatrix, device: torch.device) -> Tensor:
+        return torch.from_numpy(content)  # mapped from a file: a step reads the rows of its items
+
+    def items_at_once(self, n_items: int) -> int:
+        return math.ceil(n_items / self.size)
+
+    def rounds(self, n_rows: int, at_once: int) -> int:
+        return super().rounds(math.ceil(n_rows / self.size), at_once)
+
+    def export_tables(self, task: NextItemTask) -> tuple[Tensor, Tensor]:
+        width = task.network.types.shape[1]
+        items, types = (
+            self._gathered(shard, n_rows, width)
+            for shard, n_rows in zip(self.shards, (task.n_items, N_TYPES), strict=True)
+        )
+        return items, types
+
+    def _gathered(self, shard: Tensor, n_rows: int, width: int) -> Tensor:
+        """The whole table [n_rows, width] in the first process, no row in the others."""
+        if self.rank:
+            if len(shard):
+                dist.send(shard.detach().contiguous(), dst=0)
+            return torch.empty(0, width)
+        whole = torch.empty(n_rows, width)
+        whole[: len(shard)] = shard.detach()
+        for rank in range(1, self.size):
+            if len(part := whole[rows_of_rank(n_rows, rank, self.size)]):
+                dist.recv(part, src=rank)
+        return whole
+
+    def _drawn(self, n_rows: int, task: NextItemTask) -> Tensor:
+        return drawn_rows(n_rows, task.network.types.shape[1], rows_of_rank(n_rows, self.rank, self.size))
 
     def shard_batch(self, batch: Batch) -> tuple[Batch, float]:
         targets = [int(batch.loss_mask[rank :: self.size].sum()) for rank in range(self.size)]

@@ -5,7 +5,6 @@ import numpy.typing as npt
 import torch
 
 from training.data.dataset import Dataset
-from training.models.contract import FloatMatrix
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.recent_popularity import RecentPopularity
 from training.models.deep_learning.sequences import Batch
@@ -23,15 +22,14 @@ class StepBuilder:
     def __init__(
         self,
         dataset: Dataset,
-        content: FloatMatrix,
+        content: torch.Tensor,
         popularity: RecentPopularity,
         config: DeepLearningConfig,
         device: torch.device,
         rng: np.random.Generator,
     ) -> None:
         self.config, self.device, self.rng, self.popularity = config, device, rng, popularity
-        # `torch.tensor` copies: the rounding of matrix products depends on how memory is aligned.
-        self.content = torch.tensor(content, device=device)
+        self.content = content
         counts = np.bincount(dataset.interactions.items, minlength=dataset.n_items)
         self._counts = torch.from_numpy(counts).to(device)
         self.has_events = (self._counts > 0).float()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 
+from training.models.deep_learning.divided_tables import INITIAL_STD
 from training.models.deep_learning.network import N_TYPES, Network
 from training.models.deep_learning.repeat_consumption import decayed_counts_at
 from training.models.deep_learning.softmax import HistoryBias, HistoryMask, TrendLogits, cross_entropy
@@ -45,6 +46,7 @@ class NextItemTask(nn.Module):
         mask_history: leave the earlier items of a sequence out of the softmax.
         repeats: learn repeat consumption.
         low_precision: multiply in bfloat16.
+        device: of the tables; the device `meta` makes none of their rows.
     """
 
     popularity: Tensor | None
@@ -60,7 +62,7 @@ class NextItemTask(nn.Module):
         device: torch.device | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.n_items = network, n_items
         self.mask_history, self.repeats, self.low_precision = mask_history, repeats, low_precision
         self.register_buffer("popularity", popularity, persistent=False)
         width = network.types.shape[1]
@@ -150,4 +152,4 @@ def sample_log_q(counts: Tensor, n_targets: int, n_drawn: int) -> Tensor:
 
 
 def _init(weight: Tensor) -> Tensor:
-    return nn.init.normal_(weight, std=0.02)
+    return nn.init.normal_(weight, std=INITIAL_STD)

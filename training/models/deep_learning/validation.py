@@ -1,5 +1,7 @@
 """Validation during training: NDCG of the held-out events, with the weights that are being trained."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -7,6 +9,7 @@ import torch
 from feature_store.online import Histories
 from training.data.splits import Holdout
 from training.evaluation.metrics import ndcg, target_ranks
+from training.models.contract import FloatMatrix
 from training.models.deep_learning.repeat_consumption import add_repeat_scores
 from training.models.deep_learning.steps import StepBuilder
 from training.models.deep_learning.strategy import SingleProcess
@@ -20,24 +23,84 @@ BATCH = 128
 def validation_ndcg(task: NextItemTask, builder: StepBuilder, holdout: Holdout, strategy: SingleProcess) -> float:
     """Mean NDCG over the full ranking, without a cutoff: it varies less than NDCG@10, so it judges an epoch better."""
     task.eval()
-    network, gains = task.network, 0.0
-    everything = torch.arange(len(builder.content), device=builder.device)
+    gains = 0.0
     with torch.no_grad():
-        items, types = task.vectors(everything, builder.content, builder.has_events)
-        strengths = network.repeat_consumption.strength(items) if task.repeats else items
+        catalogue = _Catalogue(task, builder, strategy.items_at_once(task.n_items))
         by_length = strategy.shard_rows(np.argsort(holdout.histories.lengths, kind="stable"))
-        for start in range(0, len(by_length), BATCH):
-            batch = holdout.take(by_length[start : start + BATCH])
-            users = user_vectors(network.users, batch.histories, items, types, builder.config.max_length)
-            found = users[:, : items.shape[1]] @ items.T
-            if task.popularity is not None:
-                times = builder.popularity_index(_query_times(batch.histories, builder))
-                found += torch.einsum("bk,bkc->bc", users[:, items.shape[1] :], task.popularity[times])
-            scores = found.cpu().numpy()
-            if task.repeats:
-                add_repeat_scores(scores, batch.histories, network.repeat_consumption, strengths)
-            gains += float(ndcg(target_ranks(scores, batch.targets, batch.masked)).sum())
+        for number in range(strategy.rounds(len(holdout), BATCH)):
+            batch = holdout.take(by_length[number * BATCH : (number + 1) * BATCH])
+            scores = catalogue.scores(batch.histories)
+            gains += float(ndcg(target_ranks(scores, batch.targets, batch.masked)).sum()) if len(batch) else 0.0
     return strategy.all_reduce_sum(gains) / len(holdout)
+
+
+class _Catalogue:
+    """Scores all items, of which it holds the vectors of `at_once` at most, and those of the items of a batch.
+
+    Of divided tables, all processes look rows up at the same time, so each must score equally many batches. One without
+    histories left scores an empty batch.
+    """
+
+    def __init__(self, task: NextItemTask, builder: StepBuilder, at_once: int) -> None:
+        self.task, self.builder = task, builder
+        n_items, n_parts = task.n_items, -(-task.n_items // at_once)
+        # Every n-th item, so that of divided tables each process is asked for equally many rows.
+        self.parts = [np.arange(start, n_items, n_parts) for start in range(n_parts)]
+        self.whole: tuple[torch.Tensor, torch.Tensor] | None = None
+        if n_parts == 1:
+            everything = torch.arange(n_items, device=builder.device)
+            self.whole = task.vectors(everything, builder.content, builder.has_events)
+            self.strengths = self._strengths(self.whole[0])
+
+    def scores(self, histories: Histories) -> FloatMatrix:
+        """Scores of the whole catalogue, float32 [b, n_items]."""
+        if self.whole is not None:
+            items, types = self.whole
+            scores: FloatMatrix = self._products(self._users(histories, items, types), items, histories).cpu().numpy()
+            self._add_repeats(scores, histories, self.strengths)
+            return scores
+        held = np.unique(histories.items).astype(np.int64)  # the rest of a batch needs the vectors of these items
+        items, types = self._vectors(held)
+        strengths = self._strengths(items)
+        renamed = replace(histories, items=np.searchsorted(held, histories.items).astype(np.int32))
+        users = self._users(renamed, items, types) if len(histories) else None
+        scores = np.empty((len(histories), self.task.n_items), np.float32)
+        for part in self.parts:
+            items, _ = self._vectors(part)
+            if users is not None:
+                scores[:, part] = self._products(users, items, histories, part).cpu().numpy()
+        of_held = scores[:, held]
+        self._add_repeats(of_held, renamed, strengths)
+        scores[:, held] = of_held
+        return scores
+
+    def _users(self, histories: Histories, items: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        return user_vectors(self.task.network.users, histories, items, types, self.builder.config.max_length)
+
+    def _products(
+        self, users: torch.Tensor, items: torch.Tensor, histories: Histories, part: npt.NDArray[np.int64] | None = None
+    ) -> torch.Tensor:
+        """Scores without repeat consumption, [b, n]. items: [n, d] vectors; part: their positions; None: all items."""
+        width = items.shape[1]
+        found = users[:, :width] @ items.T
+        if self.task.popularity is not None:
+            times = self.builder.popularity_index(_query_times(histories, self.builder))
+            popularity = self.task.popularity[times]
+            popularity = popularity if part is None else popularity[:, :, torch.from_numpy(part)]
+            found += torch.einsum("bk,bkc->bc", users[:, width:], popularity)
+        return found
+
+    def _strengths(self, items: torch.Tensor) -> torch.Tensor:
+        return self.task.network.repeat_consumption.strength(items) if self.task.repeats else items
+
+    def _add_repeats(self, scores: FloatMatrix, histories: Histories, strengths: torch.Tensor) -> None:
+        if self.task.repeats and len(histories):
+            add_repeat_scores(scores, histories, self.task.network.repeat_consumption, strengths)
+
+    def _vectors(self, positions: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors of some items and of all event types."""
+        index = torch.from_numpy(positions).to(self.builder.device)
+        return self.task.vectors(index, self.builder.content[index], self.builder.has_events[index])
 
 
 def _query_times(histories: Histories, builder: StepBuilder) -> npt.NDArray[np.int64]:
