@@ -69,7 +69,7 @@ def train_network(run: NetworkFit) -> tuple[Progress, FloatMatrix]:
         return _train(run, SingleProcess())
     data = run.data.open()
     check_divisible(data.dataset.n_items, dist.get_world_size(), run.options.device)
-    with shared_data(data) as shared:
+    with shared_data(data, run.options.workdir) as shared:
         return _train_together(replace(run, data=shared))
 
 

@@ -57,11 +57,14 @@ class SharedData:
 
 
 @contextmanager
-def shared_data(data: FitData) -> Iterator[SharedData]:
-    """Write the data into files that exist within the block."""
+def shared_data(data: FitData, workdir: Path | None = None) -> Iterator[SharedData]:
+    """Write the data into files that exist within the block.
+
+    They lie beside the snapshot that the events come from, else in the working folder of the fit, else in a temporary one.
+    """
     dataset = data.dataset
     events = dataset.interactions
-    with open_storage(events.spool or Path(gettempdir())).scratch_folder() as folder:
+    with open_storage(events.spool or workdir or Path(gettempdir())).scratch_folder() as folder:
         write_columns(folder, len(events), sliced(events.columns))
         _write(folder / _CONTENT, data.content)
         if data.ids is not None:
