@@ -60,7 +60,7 @@ class SharedData:
 def shared_data(data: FitData, workdir: Path | None = None) -> Iterator[SharedData]:
     """Write the data into files that exist within the block.
 
-    They lie beside the snapshot that the events come from, else in the working folder of the fit, else in a temporary one.
+    They lie beside the snapshot that the events come from, else in the working folder, else in a temporary one.
     """
     dataset = data.dataset
     events = dataset.interactions
