@@ -15,7 +15,7 @@ pytestmark = pytest.mark.fit
 
 
 @pytest.mark.parametrize(("n_rows", "width", "size"), [(37, 8, 2), (64, 16, 3), (5, 24, 4), (100, 5, 3)])
-def test_ranks_draw_the_rows_of_the_table_that_one_process_draws(
+def test_ranks_draw_the_rows_that_a_single_process_draws(
     n_rows: int, width: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(divided_tables, "ROWS_DRAWN_AT_ONCE", 16)
