@@ -159,16 +159,16 @@ def _batches(relation: duckdb.DuckDBPyRelation) -> Iterator[pa.RecordBatch]:
 def _write_parts(work: Path, ranges: Iterable[BuiltRange], hashes: "_ColumnHashes") -> list[str]:
     """Write the events of all ranges under users that count on from range to range. Returns the names of the files."""
     parts: list[str] = []
-    n_users = 0
+    name, n_users = "", 0
     for built in ranges:
         name = f"interactions-{len(parts):05}.parquet"
         rows = hashes.of(renumbered(built, n_users), SNAPSHOT_INTERACTIONS)
         n_rows = write_parquet(work / name, rows, SNAPSHOT_INTERACTIONS)
         built.file.unlink()
         n_users += built.users
-        if n_rows or not parts:
+        if n_rows:
             parts.append(name)
-    return parts
+    return parts or [name]  # an empty one, so that readers have a file with the columns
 
 
 def _summary(database: duckdb.DuckDBPyConnection, parts: list[Path]) -> tuple[int, int, str | None, str | None]:
