@@ -187,15 +187,15 @@ def _stream(
 
     steady: whether the weights that lie in the facts are those of these rules.
     """
-    stream: list[RankedItem] = []
-    met: set[str] = set()
     facts, showings = candidates.facts or {}, candidates.showings
     # Nearly every request of a recipe without windows: nothing but facts, which are the same at every moment, decides.
-    by_facts = out.none_by_id and not showings and (candidates.facts is None or steady)
+    if out.none_by_id and not showings and len(candidates.tiers) == 1 and (candidates.facts is None or steady):
+        tier = candidates.tiers[0]
+        if (counts := _counts_by_facts(tier, candidates.facts)) is not None:
+            return [tier[at] for at in sorted(range(len(tier)), key=counts.__getitem__, reverse=True)]  # stable
+    stream: list[RankedItem] = []
+    met: set[str] = set()
     for tier in candidates.tiers:
-        if by_facts and (counts := _counts_by_facts(tier, candidates.facts, met)) is not None:
-            stream += [tier[at] for at in sorted(range(len(tier)), key=counts.__getitem__, reverse=True)]  # stable
-            continue
         counted: list[tuple[float, RankedItem]] = []
         for item in tier:
             id_ = item.item_id
@@ -213,24 +213,16 @@ def _stream(
     return stream
 
 
-def _counts_by_facts(
-    tier: Sequence[RankedItem], facts: Mapping[str, ItemFacts] | None, met: set[str]
-) -> list[float] | None:
-    """What each candidate of a tier counts for; None where one is left out, or was met before.
-
-    Its ids are added to those that were met, unless it returns None.
-    """
-    ids = [item.item_id for item in tier]
-    if len(set(ids)) < len(ids) or not met.isdisjoint(ids):
-        return None
+def _counts_by_facts(tier: Sequence[RankedItem], facts: Mapping[str, ItemFacts] | None) -> list[float] | None:
+    """What each candidate counts for; None where one is left out. The items of a tier are different ones."""
     if facts is None:
-        counts = [item.score for item in tier]
-    else:
-        known = [facts.get(id_, HIDDEN) for id_ in ids]
-        if not all([fact.open for fact in known]):
+        return [item.score for item in tier]
+    counts = []
+    for item in tier:
+        fact = facts.get(item.item_id, HIDDEN)
+        if not fact.open:
             return None
-        counts = [item.score * fact.weight for item, fact in zip(tier, known, strict=True)]
-    met.update(ids)
+        counts.append(item.score * fact.weight)
     return counts
 
 

@@ -44,13 +44,36 @@ ROUTES = [route for route in all_routes() if not route.path.startswith(PUBLIC) a
 VOLATILE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT[\d:.]+Z|rk_[\w-]+")
 
 
-# Routes whose path names nothing, but whose body does: what they say of an item that only another tenant has.
+# Routes whose path names nothing, but whose body does: what they say of what only another tenant has.
 REFUSES = {
+    # A user who is unknown is a new one.
+    "POST /api/v1/recommend": lambda answer: (
+        answer.status_code == (404 if b'"scenario"' in answer.request.content else 200)
+    ),
     "POST /api/v1/interactions": lambda answer: answer.status_code == 404,
     "POST /api/v1/interactions/batch": lambda answer: answer.json()["results"][0]["status"] == 404,
     "POST /api/v1/similar": lambda answer: answer.status_code == 404,
     "POST /api/v1/recommend/next": lambda answer: answer.status_code == 404,
     "POST /api/v1/impressions": lambda answer: answer.status_code == 404,
+}
+# Routes with a body, whose bodies name nothing that another tenant could have, or make it anew for our own.
+NAMES_ONLY_OURS = {
+    *("POST /api/items", "POST /api/items/batch", "POST /api/users", "POST /api/keys", "POST /api/segments"),
+    *("POST /api/scenarios", "POST /api/exports", "POST /api/recommendations/generate", "PUT /auth/v1/user"),
+    *("POST /api/billing/checkout", "PUT /api/billing/overage-cap"),
+    *("PUT /api/settings/pipeline", "PUT /api/settings/recommendations"),
+    "POST /graphql",  # asked below
+}
+# Query parameters that name what only another tenant has, which is a 404: by route, and by which of the twins' ids.
+NAMED_BY_QUERY = {
+    ("GET /api/analytics/recommendations", "scenario"): "scenario_id",
+    ("GET /api/analytics/recommendations", "segment"): "segment_id",
+    ("GET /api/v1/lists/{source}", "itemId"): "item_id",
+}
+OTHER_QUERIES = {
+    *("page", "pageSize", "count", "from", "to", "period", "windowHours", "status", "publish", "scope"),
+    *("filter", "action", "actor", "algorithm", "family", "release"),  # conditions on our own rows
+    *("search", "userId"),  # find nothing, as is asked below
 }
 # Routes that change none of their tenant's rows, though they are no GET; impressions are written behind the request.
 CHANGES_NOTHING = {
@@ -202,6 +225,25 @@ def test_another_tenants_words_and_ids_find_nothing(route: Route, open_copy: Any
             ]
             found = [answer.json() for answer in answers if answer.status_code == 200]
             assert [len(each) if isinstance(each, list) else each["total"] for each in found] == [0]
+
+
+@pytest.mark.parametrize(("name", "query"), NAMED_BY_QUERY)
+def test_what_a_query_names_of_another_tenant_is_a_404(
+    name: str, query: str, open_copy: Any, templates: Templates
+) -> None:
+    (route,) = (route for route in ROUTES if str(route) == name)
+    ours, value = templates.ours, templates.theirs.own_ids[NAMED_BY_QUERY[name, query]]
+    ids = ours.ids | {"source": "bought-together"}  # the list that is of an item
+    with open_copy(templates.both) as (client, _):
+        answers = [_call(client, route, headers, ids, None, **{query: value}) for headers in ours.credentials.values()]
+        assert {answer.status_code for answer in answers} - {401, 403} == {404}
+
+
+def test_whoever_adds_a_route_says_what_its_body_and_queries_name() -> None:
+    named = {str(route) for route in ROUTES if route.has_body and not route.parameters}
+    assert named == REFUSES.keys() | NAMES_ONLY_OURS
+    queries = {(str(route), name) for route in ROUTES for name in route.queries if name not in OTHER_QUERIES}
+    assert queries == NAMED_BY_QUERY.keys()
 
 
 def test_graphql_says_not_found_of_another_tenants_item(open_copy: Any, templates: Templates) -> None:
