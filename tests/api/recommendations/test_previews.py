@@ -90,6 +90,7 @@ def test_saving_names_the_rule_that_leaves_nothing(films: Backend, admin: TestCl
     warned = saved(admin, filter={"genres": "opera"})
     assert warned["warnings"] == [{"rule": "filter", "message": "leaves nothing for 2 of 2 users"}]
     assert warned["version"] == 2  # it is saved all the same
+    assert saved(admin, filter={"genres": "opera"}, status="archived")["warnings"] == []  # nobody can ask for it
     assert saved(admin, exclusions={"filter": {"year": {"$gt": 0}}})["warnings"][0]["rule"] == "exclusions.filter"
     assert saved(admin, filter={"genres": "opera"}, pins=[{"position": 1, "item": "comedy-1"}])["warnings"] == []
 
