@@ -1,13 +1,21 @@
 """No process of a divided fit makes the whole table of items or reads all of their content at once."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torchrec import EmbeddingCollection, EmbeddingConfig
 
 from tests.training import divided_fit
+from tests.training.catalogue import build_dataset
+from tests.training.test_mapped_columns import is_mapped
 from tests.training.test_sharded_training import lines, torchrun
+from training.models.content_based.encoder import ContentEncoder
 from training.models.deep_learning import distributed, divided_tables, validation
+from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.divided_tables import drawn_rows, rows_of_rank
+from training.models.deep_learning.encoded_content import encoded_content
 from training.models.deep_learning.network import N_TYPES
 from training.models.deep_learning.task import _init
 
@@ -51,3 +59,16 @@ def test_each_process_holds_its_share_of_the_rows(held_by_one: int) -> None:
     assert {each["stage"] for each in held} == {"fit", "held-out"}
     share = divided_fit.N_ITEMS // 2
     assert all(share <= each["rows"] <= share + 2 * N_TYPES for each in held)  # rows of both tables are sent together
+
+
+def test_content_of_a_large_catalogue_is_encoded_in_parts_and_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = build_dataset().items.metadata
+    encoder = ContentEncoder(DeepLearningConfig().content).fit(metadata)
+    whole = encoded_content(encoder, metadata, tmp_path)
+    assert np.array_equal(whole, encoder.transform(metadata)) and not is_mapped(whole)
+    monkeypatch.setattr("training.models.deep_learning.encoded_content.ENCODED_AT_ONCE", 50)
+    parts = encoded_content(encoder, metadata, tmp_path)
+    assert is_mapped(parts) and not list(tmp_path.iterdir())
+    assert np.allclose(parts, whole, atol=1e-6) and parts.dtype == np.float32

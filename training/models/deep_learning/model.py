@@ -6,6 +6,7 @@ Reading order of this package:
     defaults             their values for a data set, as functions of its profile
     network              the item tower, the user tower and their transformer blocks
     packing              a batch of histories without padding, as the user tower reads it when serving
+    encoded_content      content of items as vectors, in a file where there are many
     user_vectors         from histories to user vectors
     recent_popularity    popularity of items at a time, which the user vector weighs
     repeat_consumption   what an item gains from the user's earlier events with it
@@ -55,6 +56,7 @@ from training.models.deep_learning import attribution
 from training.models.deep_learning.attribution import Fidelity, FloatVector
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.defaults import default_values
+from training.models.deep_learning.encoded_content import ENCODED_AT_ONCE, encoded_content
 from training.models.deep_learning.inference import HistoryEncoder
 from training.models.deep_learning.network import Network, scores
 from training.models.deep_learning.recent_popularity import recent_popularity
@@ -118,7 +120,7 @@ class DeepLearning(Recommender):
         self.encoder = ContentEncoder(self.config.content).fit(dataset.items.metadata, options.seed)
         with reproducible(options):
             self.network = Network(self.encoder.dimensions, self.config)
-            content = self.encoder.transform(dataset.items.metadata)
+            content = encoded_content(self.encoder, dataset.items.metadata, dataset.interactions.spool)
             left = options.max_seconds - (time.perf_counter() - began)
             options = replace(options, max_seconds=max(left, _LEAST_SHARE * options.max_seconds))
             ids, self.training = fit_network(self.network, content, dataset, self.config, options)
@@ -134,7 +136,7 @@ class DeepLearning(Recommender):
         model = copy.copy(self)
         model.network = copy.deepcopy(self.network).requires_grad_(True)
         with reproducible(options):
-            content = self.encoder.transform(dataset.items.metadata)
+            content = encoded_content(self.encoder, dataset.items.metadata, dataset.interactions.spool)
             ids, model.training = continue_network(
                 model.network,
                 padded_ids(self.ids, dataset.n_items),
@@ -294,9 +296,13 @@ class DeepLearning(Recommender):
 
     def _vectors(self, ids: Tensor, content: FloatMatrix) -> Tensor:
         """Item vectors [n, d]. ids: [n, d]; content: float32 [n, content_width]."""
+        parts = range(0, max(1, len(ids)), ENCODED_AT_ONCE)
         with torch.inference_mode():
-            vectors = self.network.items(ids, torch.tensor(content), torch.ones(len(ids)))
-        return vectors.clone()
+            vectors = [
+                self.network.items(part, torch.tensor(content[start : start + len(part)]), torch.ones(len(part)))
+                for start, part in zip(parts, ids.split(ENCODED_AT_ONCE), strict=True)
+            ]
+        return torch.cat(vectors).clone()
 
     def _strengths(self, items: Tensor) -> Tensor:
         """Strengths of repeat consumption [n, m]. items: [n, d] item vectors."""
