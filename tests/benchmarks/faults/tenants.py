@@ -24,7 +24,10 @@ from tests.feature_store.rows import add_interactions, add_items
 from tests.fixtures.platform import ROOT, wait_until
 
 GENRES = ("drama", "comedy", "horror")
-USERS, EVENTS, ITEMS = 60, 12, 15
+USERS, EVENTS, ITEMS = 90, 12, 15
+"""More than a thousand interactions, without which no model is trained."""
+STEPS = (1, 2, 4, 7)
+"""Of a user through the items of a genre: without a factor in common with their number, so that no item repeats."""
 RUN_SECONDS = 1_200
 TRAIN_SECONDS = "20"
 SMALL = "64k"
@@ -72,7 +75,7 @@ def full_disk_of_pipelines(demo: RunningDemo, tenant: Tenant, **_: Any) -> list[
 
     row = under_load("full disk of pipelines", demo, tenant, trouble)
     row.promises |= {
-        "the run fails": status[0] != 0,
+        "the run fails and says why": status[0] != 0 and "No space left" in _log_of(demo, small).read_text(),
         "it publishes nothing": _releases(demo, small) == [],
         "the run goes on once there is room": start_run(demo, small, ["--resume"]).wait(RUN_SECONDS) == 0,
         **release_is_right(demo, small),
@@ -92,7 +95,7 @@ def small_tenant(demo: RunningDemo) -> Tenant:
         )
         for step in range(EVENTS):
             events = [
-                (f"user-{user}", f"{GENRES[user % 3]}-{(user * 7 + step * (1 + user % 4)) % ITEMS}")
+                (f"user-{user}", f"{GENRES[user % 3]}-{(user * 7 + step * STEPS[user % len(STEPS)]) % ITEMS}")
                 for user in range(USERS)
             ]
             add_interactions(connection, name, events, at=start + timedelta(days=2 * step))
@@ -108,7 +111,7 @@ def start_run(
 ) -> subprocess.Popen[bytes]:
     """`python -m pipelines run` in a process of its own. before: words of a command that runs it."""
     own = {"MLFLOW_TRACKING_URI": demo.values["MLFLOW_URL"], "TRAIN_MAX_SECONDS": TRAIN_SECONDS}
-    with (demo.paths.logs / f"bench-run-{tenant.id}.log").open("ab") as log:
+    with _log_of(demo, tenant).open("ab") as log:
         return subprocess.Popen(
             [*before, sys.executable, "-m", "pipelines", "run", "--tenant", tenant.id, *options],
             cwd=ROOT,
@@ -118,8 +121,13 @@ def start_run(
         )
 
 
+def _log_of(demo: RunningDemo, tenant: Tenant) -> Path:
+    return demo.paths.logs / f"bench-run-{tenant.id}.log"
+
+
 def _without_room(folder: Path) -> list[str]:
     """A command that runs what follows it, with a small file system in the place of the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     script = f'set -e; mount -t tmpfs -o size={SMALL} {NAME} {shlex.quote(str(folder))}; exec "$@"'
     return ["unshare", "--mount", "sh", "-c", script, "sh"]
 
