@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 
 from configs.files import remove_unfinished
 from configs.storage import open_storage
@@ -26,7 +26,7 @@ class ReleaseCache:
         self._folder = folder
         self._max_bytes = max_bytes
         self._in_use: Counter[Path] = Counter()
-        self._lock = Lock()
+        self._lock = RLock()  # loads run side by side, and with the thread that looks for releases
         remove_unfinished(folder)
 
     @contextmanager
@@ -40,33 +40,37 @@ class ReleaseCache:
             folder = open_storage(self._home).kept_copy(release_key(tenant_id, release), place)
             if folder.is_relative_to(place):
                 os.utime(place)  # used now
-                self._make_room()
+                self._make_room(place)
             yield folder
 
     def follow(self, listing: StoreListing) -> None:
         """Delete the copies of releases that the store no longer has. A tenant that is unreadable now keeps its own."""
-        for place in self._places():
-            tenant_id, release = place.parts[-2:]
-            if tenant_id not in listing.unreadable and release not in listing.releases.get(tenant_id, []):
-                self._delete(place)
+        with self._lock:
+            for place in self._places():
+                tenant_id, release = place.parts[-2:]
+                if tenant_id not in listing.unreadable and release not in listing.releases.get(tenant_id, []):
+                    self._delete(place)
 
-    def _make_room(self) -> None:
-        sizes = {place: _size(place) for place in self._places()}
-        held = sum(sizes.values())
-        for place in sorted(sizes, key=lambda place: place.stat().st_mtime):
-            if held > self._max_bytes and self._delete(place):
-                held -= sizes[place]
+    def _make_room(self, newest: Path) -> None:
+        """Delete the copies used longest ago. Those in use beside the newest are not counted: they may be arriving."""
+        with self._lock:
+            sizes = {place: _size(place) for place in self._places() if not self._in_use[place]}
+            used = {place: place.stat().st_mtime for place in sizes}
+            held = sum(sizes.values()) + _size(newest)
+            for place in sorted(sizes, key=used.__getitem__):
+                if held > self._max_bytes and self._delete(place):
+                    held -= sizes[place]
 
     def _places(self) -> list[Path]:
         return [place for place in self._folder.glob("*/*") if place.is_dir()]
 
     def _delete(self, place: Path) -> bool:
         """Delete the copies of a release, unless it is in use. Returns whether they are gone."""
-        with self._lock:
-            if self._in_use[place]:
-                return False
-            shutil.rmtree(place)
-        if not any(place.parent.iterdir()):
+        if self._in_use[place]:
+            return False
+        shutil.rmtree(place)
+        coming = any(each.parent == place.parent for each in self._in_use)
+        if not coming and not any(place.parent.iterdir()):
             place.parent.rmdir()
         return True
 
