@@ -41,6 +41,12 @@ class RetentionSettings(Settings):
         ge=8,
         description="of exports that administrators asked for, since they ended; the files go with their links",
     )
+    interaction_days: int | None = Field(
+        default=None,
+        alias="RETENTION_INTERACTION_DAYS",
+        ge=LONGEST_PERIOD_DAYS,
+        description="of interactions as rows of their own, before they go to the archive; None: no limit",
+    )
     runs: int = Field(
         default=100, alias="RETENTION_RUNS", ge=25, description="newest runs in Dagster, of each job and tenant"
     )

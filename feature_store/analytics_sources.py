@@ -7,7 +7,7 @@ from itertools import pairwise
 import pyarrow as pa
 
 from feature_store import columns as c
-from feature_store.online import NEWEST_FIRST_SQL
+from feature_store.online import NEWEST_FIRST_SQL, newest_events_sql
 from feature_store.schemas import EVALUATION_EVENTS, ONLINE_METRICS
 from feature_store.sources import EVENT_SQL, repeatable_read
 
@@ -109,6 +109,7 @@ def newest_release_accuracy(url: str, tenant_id: str, since: date) -> pa.Table:
         return cursor.fetch_arrow_table()
 
 
+_BEFORE = newest_events_sql("$1", "evaluated.user_id", "$5::bigint", "occurred_at < $2::timestamptz")
 _EVALUATION_EVENTS = f"""
 WITH evaluated AS MATERIALIZED (
     SELECT user_id, (row_number() OVER (ORDER BY md5(user_id), user_id) - 1)::int AS user_index
@@ -126,8 +127,7 @@ FROM evaluated CROSS JOIN LATERAL (
         WHERE tenant_id = $1 AND user_id = evaluated.user_id
             AND occurred_at >= $2::timestamptz AND occurred_at < $3::timestamptz
     ) UNION ALL (
-        SELECT {EVENT_SQL}, false, id FROM interactions
-        WHERE tenant_id = $1 AND user_id = evaluated.user_id AND occurred_at < $2::timestamptz
+        SELECT {EVENT_SQL}, false, id FROM ({_BEFORE}) AS earlier
         ORDER BY {NEWEST_FIRST_SQL} LIMIT $5::bigint
     )
 ) AS event

@@ -135,7 +135,7 @@ _DELETE_OLD = f"""
 DELETE FROM export_jobs WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM export_jobs
     WHERE status IN ('failed', 'expired')
-        AND coalesce(finished_at, created_at) < now() - $1::integer * interval '1 day'
+        AND coalesce(finished_at, created_at) < now() - $1::bigint * interval '1 day'
     LIMIT {_DELETED_AT_ONCE} FOR UPDATE SKIP LOCKED
 ))
 """  # noqa: S608 - a constant of this module

@@ -10,7 +10,7 @@ from adbc_driver_postgresql import dbapi
 
 from feature_store import columns as c
 from feature_store.interaction_types import SeenPolicy, seen_policy
-from feature_store.online import NEWEST_FIRST_SQL
+from feature_store.online import ALL_INTERACTIONS, NEWEST_FIRST_SQL, newest_events_sql
 from feature_store.schemas import AUDIENCE, CATALOGUE_CHANGES, RECENT_EVENTS
 from feature_store.sources import EVENT_SQL
 
@@ -80,7 +80,7 @@ WHERE job.tenant_id = $1 AND job.id = $2::text::uuid AND users.is_active AND use
         WHEN 'active' THEN users.last_active_at >= job.created_at - interval '{c.ACTIVE_DAYS} days'
         WHEN 'new' THEN (
             SELECT count(*) FROM (
-                SELECT FROM interactions AS event
+                SELECT FROM {ALL_INTERACTIONS} AS event
                 WHERE event.tenant_id = users.tenant_id AND event.user_id = users.id LIMIT {c.NEW_BELOW}
             ) AS counted
         ) < {c.NEW_BELOW}
@@ -102,7 +102,7 @@ CROSS JOIN LATERAL (
     SELECT
         {EVENT_SQL},
         row_number() OVER (ORDER BY {NEWEST_FIRST_SQL}) AS age
-    FROM interactions WHERE tenant_id = $1 AND user_id = users.id
+    FROM ({newest_events_sql("$1", "users.id", "$3::bigint")}) AS of_user
     ORDER BY {NEWEST_FIRST_SQL} LIMIT $3::bigint
 ) AS event
 ORDER BY users.place, event.age

@@ -20,8 +20,29 @@ from feature_store.interaction_types import SEEN_TYPES, TYPE_WEIGHTS
 OLDEST_FIRST_SQL = 'occurred_at, item_id COLLATE "C", id'
 NEWEST_FIRST_SQL = 'occurred_at DESC, item_id COLLATE "C" DESC, id DESC'
 """The order of a user's events, over the table `interactions`."""
+ALL_INTERACTIONS = "all_interactions"
+"""The view of the table `interactions` and of what was moved from there to the archive."""
 FORMAT = 2
 """Raise it where other bytes are built from the same interactions. Histories of another format are built anew."""
+
+
+def newest_events_sql(tenant: str, user: str, limit: str, condition: str = "true") -> str:
+    """SQL for the newest events of a user, in no order and perhaps more than `limit`: order and limit them again.
+
+    The view ALL_INTERACTIONS has the same rows, but would be read as a whole for a user with many.
+
+    Args:
+        tenant, user, limit: SQL expressions.
+        condition: a further one on the row.
+
+    The columns are id, item_id, interaction_type, value and occurred_at.
+    """
+    columns = "id, item_id, interaction_type, value, occurred_at"
+    of_user = f"tenant_id = {tenant} AND user_id = {user} AND {condition}"
+    return (
+        f"(SELECT {columns} FROM interactions WHERE {of_user} ORDER BY {NEWEST_FIRST_SQL} LIMIT {limit}) "  # noqa: S608
+        f"UNION ALL (SELECT {columns} FROM archived_events WHERE {of_user})"
+    )
 
 
 def form_of(settings: HistorySettings) -> int:

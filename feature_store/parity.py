@@ -18,7 +18,7 @@ import pyarrow as pa
 from configs.settings import HistorySettings
 from feature_store import columns as c
 from feature_store.lake import Cursor, TenantLake
-from feature_store.online import NEWEST_FIRST_SQL, Histories, build_histories, form_of
+from feature_store.online import NEWEST_FIRST_SQL, Histories, build_histories, form_of, newest_events_sql
 from feature_store.query_database import query_database
 from feature_store.snapshot_files import ITEMS_FILE, SnapshotManifest, snapshot_parts
 from feature_store.sources import EVENT_SQL, repeatable_read
@@ -136,8 +136,8 @@ def read_requests(
         state = read(_STATE, bound, form_of(settings))
         return RequestReads(
             kept=state["events"].to_pylist(),
-            recent=read(_RECENT.format(condition="true"), max_events),
-            later=read(_RECENT.format(condition="xid >= $4::text::xid8"), max_events, bound),
+            recent=read(_RECENT.format(events=_OF_USER), max_events),
+            later=read(_RECENT.format(events=_LATER), max_events, bound),
             gone=state["gone"].to_numpy(zero_copy_only=False),
         )
 
@@ -230,13 +230,16 @@ LEFT JOIN user_histories AS kept
 ORDER BY wanted.place
 """  # noqa: S608
 
+_OF_USER = newest_events_sql("$1", "wanted.id", "$3::bigint")
+# What is in the archive was exported before it was moved there.
+_LATER = "SELECT * FROM interactions WHERE tenant_id = $1 AND user_id = wanted.id AND xid >= $4::text::xid8"
 _RECENT = f"""
 SELECT (wanted.place - 1)::int AS "{c.USER}", event.{c.ITEM_ID}, event.type AS {c.TYPE}, event.{c.WEIGHT},
     event.{c.TIMESTAMP}
 FROM {_WANTED}
 CROSS JOIN LATERAL (
     SELECT {EVENT_SQL}, row_number() OVER (ORDER BY {NEWEST_FIRST_SQL}) AS age
-    FROM interactions WHERE tenant_id = $1 AND user_id = wanted.id AND {{condition}}
+    FROM ({{events}}) AS of_user
     ORDER BY {NEWEST_FIRST_SQL} LIMIT $3::bigint
 ) AS event
 ORDER BY wanted.place, event.age DESC

@@ -93,10 +93,10 @@ def read_new_interactions(
             (tenant_id, str(lower_xid)),
         )
         tombstones = cursor.fetch_arrow_table().cast(TOMBSTONES)
-        query = (
-            f"SELECT {_select(INTERACTION_COLUMNS)} FROM interactions "  # noqa: S608
-            "WHERE tenant_id = $1 AND xid >= $2::text::xid8 AND xid < $3::text::xid8 ORDER BY ingested_at, id"
-        )
+        rows = "interactions WHERE tenant_id = $1 AND xid >= $2::text::xid8 AND xid < $3::text::xid8"
+        if lower_xid == 0:  # all there are, in the archive too: the lake that they were exported to may be lost
+            rows = f"({_WITH_ARCHIVE.format(rows=rows)}) AS stored"
+        query = f"SELECT {_select(INTERACTION_COLUMNS)} FROM {rows} ORDER BY ingested_at, id"  # noqa: S608
         batches = stream_rows(cursor, query, (tenant_id, str(lower_xid), str(upper)), LAKE_INTERACTIONS)
         yield NewInteractions(present, is_continuation, lower_xid, upper, batches, tombstones)
 
@@ -186,6 +186,9 @@ def unexported(url: str, cursors: Mapping[str, tuple[int, str | None]], at_most:
         rows = cursor.fetch_arrow_table().to_pylist()
     return [Unexported(**row) for row in rows]
 
+
+_ROW = "id, user_id, item_id, interaction_type, value, occurred_at, ingested_at, recommendation_id"
+_WITH_ARCHIVE = f"SELECT {_ROW} FROM {{rows}} UNION ALL SELECT {_ROW} FROM archived_events WHERE tenant_id = $1"  # noqa: S608
 
 _UNEXPORTED = """
 SELECT place.tenant_id, counted.interactions, erased.erasures, erased.oldest_erasure

@@ -38,6 +38,7 @@ class ExportedTable:
     moment: str  # the column that orders the rows, and that a period selects by
     key: str  # columns that tell rows of one moment apart
     batch_rows: int = 50_000  # held in memory at a time
+    source: str | None = None  # a view to read instead, which has further rows
 
     def query(self, file_format: FileFormat, *, bounded: bool) -> str:
         """The rows of the tenant `$1`; where it is bounded, those from `$2` on and before `$3`, each unless null."""
@@ -72,6 +73,7 @@ EXPORTED_TABLES: dict[str, ExportedTable] = {
         },
         "occurred_at",
         "id",
+        source="all_interactions",
     ),
     "impressions": ExportedTable(
         {
@@ -147,7 +149,7 @@ def write_table(
     parameters = (tenant_id, *((_text(since), _text(until)) if bounded else ()))
     schema = exported.schema(file_format)
     with repeatable_read(url) as cursor, target.open("wb") as sink:
-        query = exported.query(file_format, bounded=bounded).format(table=table)
+        query = exported.query(file_format, bounded=bounded).format(table=exported.source or table)
         batches = stream_rows(cursor, query, parameters, schema, exported.batch_rows)
         with _writer(sink, schema, file_format) as writer:
             for batch in batches:

@@ -97,7 +97,7 @@ _ROLLED_UP = text(
     """
     SELECT coalesce(totals.next_xid, '0')::text AS next_xid, coalesce(totals.users, 0) AS users,
         catalogue.live_items AS items, coalesce(totals.shown, 0) + coalesce(expired.shown, 0) AS shown,
-        coalesce(totals.interactions, 0) AS interactions,
+        coalesce(totals.interactions, 0) + coalesce(expired.interactions, 0) AS interactions,
         coalesce(expired.generated, 0) + (
             SELECT coalesce(sum(recommendations_written), 0)::bigint FROM generation_jobs
             WHERE generation_jobs.tenant_id = :tenant

@@ -42,6 +42,7 @@ class ExpiredCounts(Table, table=True):
     tenant_id: str = _tenant()
     shown: int = _count()
     generated: int = _count()
+    interactions: int = _count()  # in `archived_interactions`
 
 
 class AnalyticsDay(Table, table=True):

@@ -57,7 +57,9 @@ _ENTOMB = text(
     f"""
     WITH gone AS (DELETE FROM interactions WHERE {_OF_THE_USER} RETURNING ingested_at)
     INSERT INTO tombstones AS known (tenant_id, user_id, erased_at)
-    SELECT :tenant, :user, greatest(clock_timestamp(), max(ingested_at)) FROM gone
+    SELECT :tenant, :user, greatest(clock_timestamp(), max(ingested_at)) FROM (
+        SELECT ingested_at FROM gone UNION ALL SELECT ingested_at FROM archived_events WHERE {_OF_THE_USER}
+    ) AS ingested
     ON CONFLICT (tenant_id, user_id) DO UPDATE
     SET erased_at = greatest(known.erased_at, excluded.erased_at), xid = excluded.xid
     RETURNING erased_at
@@ -68,6 +70,8 @@ _ERASE = (
     text(ERASE_ALONE),
     # Whoever adds a job notes it in the audit trail, and so commits before this lock or waits for the erasure's end.
     text(ERASE_ALONE_IN_TENANT.replace("%(tenant)s", ":tenant")),
+    # The pipeline may have moved rows there while the statement before waited for them: this one sees them.
+    text(f"DELETE FROM archived_interactions WHERE {_OF_THE_USER}"),  # noqa: S608 - constants of this module
     text(f"DELETE FROM impressions WHERE {_OF_THE_USER}"),  # noqa: S608 - constants of this module
     # Whoever writes a file now finds that it was claimed before the erasure, and writes it anew.
     text(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Table
 
 from api.database.tables import all_tables
+from feature_store.online import ALL_INTERACTIONS
 
 NOT_EXPORTED = {"tenant_id", "xid"}
 """Columns of any table: the tenant is the caller's, and the other is of use to the pipeline alone."""
@@ -30,6 +31,7 @@ class ExportSource:
     secret: frozenset[str] = frozenset()  # columns that are left out
     more: Mapping[str, str] | None = None  # further members, as SQL
     has_tenant: bool = True
+    view: str | None = None  # read instead, because it has further rows of the table
 
     def columns(self) -> dict[str, str]:
         """The exported members of a row by name, as SQL."""
@@ -50,7 +52,8 @@ class ExportSource:
             conditions += [f"{keys[0]} >= {after[0]}", f"({', '.join(keys)}) > ({', '.join(after)})"]
         selected = ", ".join(f'{expression} AS "{name}"' for name, expression in self.columns().items())
         return (
-            f"SELECT {', '.join(keys)}, {selected} FROM {self.table} WHERE {' AND '.join(conditions)} "  # noqa: S608 - constants
+            f"SELECT {', '.join(keys)}, {selected} FROM {self.view or self.table} AS {self.table} "  # noqa: S608 - constants
+            f"WHERE {' AND '.join(conditions)} "
             f"ORDER BY {', '.join(keys)} LIMIT %(limit)s"
         )
 
@@ -82,7 +85,9 @@ PROFILE = ExportSource(
     {"has_password": "users.password_hash IS NOT NULL"},
 )
 SOURCES: dict[str, ExportSource] = {
-    "interactions": ExportSource("interactions", ("occurred_at", "id"), more={"attributed_to": _ATTRIBUTED}),
+    "interactions": ExportSource(
+        "interactions", ("occurred_at", "id"), more={"attributed_to": _ATTRIBUTED}, view=ALL_INTERACTIONS
+    ),
     "recommendations": ExportSource("recommendations", ("created_at", "id")),
     "impressions": ExportSource(
         "impressions", ("created_at", "recommendation_id"), more={"page": _PAGE, "seen": _SEEN}
@@ -129,5 +134,5 @@ SOURCES: dict[str, ExportSource] = {
         has_tenant=False,  # a login names no tenant
     ),
 }
-"""By member of the export. Of the tables without a column of users, `attributions` is part of the interactions, and
+"""By member of the export. `archived_interactions` and `attributions` are part of the interactions, and
 `recommendation_pages` and `seen_impressions` of the impressions."""

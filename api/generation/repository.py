@@ -12,6 +12,7 @@ from api.database.scope import TenantScope
 from api.generation.tables import GenerationJob
 from api.tenants.problems import TenantGone
 from feature_store import columns as c
+from feature_store.online import ALL_INTERACTIONS
 
 SAMPLE = 1_000
 """The sample of users that estimates how many are new. Counting all would read the interactions of every user."""
@@ -93,7 +94,7 @@ _EXPECTED = {
     "new": f"""
         SELECT round((SELECT count(*) FROM {_USERS}) * coalesce(avg(CASE WHEN (
             SELECT count(*) FROM (
-                SELECT FROM interactions AS event
+                SELECT FROM {ALL_INTERACTIONS} AS event
                 WHERE event.tenant_id = :tenant AND event.user_id = known.id LIMIT {c.NEW_BELOW}
             ) AS counted
         ) < {c.NEW_BELOW} THEN 1 ELSE 0 END), 0))::bigint
@@ -104,7 +105,7 @@ _EXPECTED = {
 _NEW_USERS = f"""
 SELECT count(*) FROM {_USERS} AND (
     SELECT count(*) FROM (
-        SELECT FROM interactions AS event
+        SELECT FROM {ALL_INTERACTIONS} AS event
         WHERE event.tenant_id = :tenant AND event.user_id = users.id LIMIT {c.NEW_BELOW}
     ) AS counted
 ) < {c.NEW_BELOW}

@@ -93,8 +93,10 @@ class ImportStore:
             cursor.execute("SELECT set_config('recommendai.history_counted', 'yes', true)")
             cursor.execute(
                 f"INSERT INTO interactions (tenant_id, {columns}) SELECT %s, {columns} FROM staged_interactions "
+                "WHERE id NOT IN (SELECT event FROM archived_interactions CROSS JOIN LATERAL unnest(ids) AS event "
+                "WHERE tenant_id = %s AND user_id IN (SELECT user_id FROM staged_interactions)) "
                 "ON CONFLICT DO NOTHING",
-                [self._tenant],
+                [self._tenant, self._tenant],
             )
             return users, cursor.rowcount
 

@@ -1,10 +1,12 @@
-"""Interactions: what users did with items, one row each."""
+"""Interactions: what users did with items, one row each, and old ones, many in a row."""
 
-from datetime import datetime
+from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Column, Index, text
-from sqlalchemy.types import REAL
+from sqlalchemy import CheckConstraint, Column, DateTime, Index, Text, Uuid, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import REAL, TypeEngine
 from sqlmodel import Field
 
 from api.database.base import Table, text_column, timestamptz, xid_column
@@ -44,3 +46,28 @@ class Interaction(Table, table=True):
     ingested_at: datetime = timestamptz(default_now=True)
     recommendation_id: UUID | None = Field(default=None)
     xid: int | None = xid_column()
+
+
+def _array(kind: TypeEngine[Any]) -> Any:
+    return Field(sa_column=Column(ARRAY(kind), nullable=False))
+
+
+class ArchivedInteractions(Table, table=True):
+    """A user's old interactions of a month of `occurred_at` (UTC), which the pipeline moved here.
+
+    The arrays have an element for each interaction. Who reads interactions regardless of their age reads the view
+    `all_interactions`, which has a row for each of these, too.
+    """
+
+    __tablename__ = "archived_interactions"
+
+    tenant_id: str = text_column(primary_key=True)
+    user_id: str = text_column(primary_key=True)
+    month: date = Field(primary_key=True)  # its first day
+    ids: list[UUID] = _array(Uuid())
+    item_ids: list[str] = _array(Text())
+    interaction_types: list[str] = _array(Text())
+    event_values: list[float | None] = _array(REAL())
+    occurred_at: list[datetime] = _array(DateTime(timezone=True))
+    ingested_at: list[datetime] = _array(DateTime(timezone=True))
+    recommendation_ids: list[UUID | None] = _array(Uuid())

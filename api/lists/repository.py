@@ -18,6 +18,11 @@ CHUNKS_OF_STORED = ((1, 200), (201, 1_000))
 """A stored list is checked in two parts, and has no more places. The first is mostly enough."""
 MAX_RECENT = 1_000
 """Newest interactions of a user that are read for what the user saw last."""
+_OF_USER = 'WHERE tenant_id = %s AND user_id = %s ORDER BY occurred_at DESC, item_id COLLATE "C" DESC'
+_NEWEST = (
+    f"(SELECT item_id, occurred_at FROM interactions {_OF_USER} LIMIT {MAX_RECENT}) UNION ALL "  # noqa: S608
+    f"(SELECT item_id, occurred_at FROM archived_events {_OF_USER} LIMIT {MAX_RECENT})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +92,7 @@ class StoredLists:
         """
         query = f"""
             WITH recent AS MATERIALIZED (
-                SELECT item_id, occurred_at FROM interactions
-                WHERE tenant_id = %s AND user_id = %s
+                SELECT item_id, occurred_at FROM ({_NEWEST}) AS of_user
                 ORDER BY occurred_at DESC, item_id COLLATE "C" DESC LIMIT {MAX_RECENT}
             ), seen AS (SELECT item_id, max(occurred_at) AS at FROM recent GROUP BY item_id)
             SELECT item.id, extract(epoch FROM (SELECT max(at) FROM seen) - seen.at)::float8
@@ -96,7 +100,7 @@ class StoredLists:
             WHERE item.is_active AND item.deleted_at IS NULL AND NOT item.id = ANY(%b::text[]) AND ({condition.text})
             ORDER BY seen.at DESC, item.id COLLATE "C" DESC LIMIT %s
         """  # noqa: S608 - the condition's text is made of placeholders
-        parameters = [scope.tenant_id, user_id, scope.tenant_id, exclude, *condition.values, count]
+        parameters = [*(scope.tenant_id, user_id) * 2, scope.tenant_id, exclude, *condition.values, count]
         async with self._pool.connection() as connection:
             cursor = await connection.execute(query, parameters)
             return [(row[0], row[1]) for row in await cursor.fetchall()]

@@ -3,7 +3,7 @@
 import struct
 
 from feature_store.interaction_types import SEEN_TYPES, TYPE_WEIGHTS
-from feature_store.online import NEWEST_FIRST_SQL, OLDEST_FIRST_SQL
+from feature_store.online import NEWEST_FIRST_SQL, OLDEST_FIRST_SQL, newest_events_sql
 
 # A change of the bytes that are built here takes another `feature_store.online.FORMAT`.
 
@@ -43,14 +43,14 @@ def _array_of_ids(moment: str) -> str:
     """  # noqa: S608 - a column of `items`
 
 
+_NEWEST = newest_events_sql("wanted.tenant_id", "wanted.user_id", "$7::integer", "kept.version IS NULL")
 _BOUGHT = ", ".join(f"'{name}'" for name in SEEN_TYPES["bought"])
 
 # Runs only where no row was found: each scan has the condition, so that nothing of it is read otherwise.
 _BUILT = f"""
     WITH recent AS MATERIALIZED (
         SELECT id, item_id, interaction_type, value, occurred_at
-        FROM interactions
-        WHERE tenant_id = wanted.tenant_id AND user_id = wanted.user_id AND kept.version IS NULL
+        FROM ({_NEWEST}) AS of_user
         ORDER BY {NEWEST_FIRST_SQL}
         LIMIT $7::integer
     ), items AS MATERIALIZED (

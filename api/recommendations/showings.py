@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from api.database.engine import Pool
 from api.database.scope import TenantScope
+from feature_store.online import ALL_INTERACTIONS
 
 MAX_ANSWERS = 50
 """The newest answers of a user that are looked at."""
@@ -29,7 +30,7 @@ WITH shown AS MATERIALIZED (
         AND created_at > now() - {HALF_LIVES} * $3::float8 * interval '1 second'
     ORDER BY created_at DESC LIMIT {MAX_ANSWERS}
 ), chosen AS MATERIALIZED (
-    SELECT item_id, max(occurred_at) AS last FROM interactions
+    SELECT item_id, max(occurred_at) AS last FROM {ALL_INTERACTIONS}
     WHERE tenant_id = $1 AND user_id = $2 AND occurred_at >= (SELECT min(created_at) FROM shown)
     GROUP BY item_id
 )

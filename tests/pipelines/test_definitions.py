@@ -87,6 +87,7 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
             "queue_order",
             "long_runs",
             "cut_off_runs",
+            "old_interactions",
         ),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}

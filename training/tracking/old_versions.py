@@ -66,8 +66,8 @@ def delete_old_versions(
         (each for each in listed if str(each.version) not in staying[name]) for name, listed in versions.items()
     )
     deleted = 0
-    for version in islice(old, limit):
-        _delete_version(tracking, version)
+    for each in islice(old, limit):
+        _delete_version(tracking, each)
         deleted += 1
     _finish_deletions(tracking, tenant_id)
     return deleted, next(old, None) is not None

@@ -1,7 +1,8 @@
-"""Deletes what Dagster keeps of old runs, and MLflow of old versions."""
+"""Deletes old rows of interactions, what Dagster keeps of old runs, and MLflow of old versions."""
 
 import dagster as dg
 
+from pipelines.defs.retention.steps import archive_old_interactions
 from pipelines.jobs import PUBLISH, RETRAIN
 from pipelines.old_runs import delete_old_runs
 from pipelines.partitions import GENERATION_TENANT_TAG, TENANT_TAG, TENANTS
@@ -48,3 +49,20 @@ def old_models(
     tenants = context.instance.get_dynamic_partitions(TENANTS)
     deleted, cursor = delete_old_models(installation, tenants, is_busy, context.cursor or None)
     return dg.SensorResult(cursor=cursor or "", skip_reason=f"{deleted} old versions deleted")
+
+
+@dg.sensor(
+    name="old_interactions",
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    # Always on: nothing is moved unless `RETENTION_INTERACTION_DAYS` is set.
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def old_interactions(
+    context: dg.SensorEvaluationContext, installation: dg.ResourceParam[Installation]
+) -> dg.SensorResult | dg.SkipReason:
+    """Moves interactions that are older than `RETENTION_INTERACTION_DAYS` and in the lake to the archive. What a tick
+    has no time for is left to the next one."""
+    if installation.retention.interaction_days is None:
+        return dg.SkipReason("RETENTION_INTERACTION_DAYS is not set")
+    moved, cursor = archive_old_interactions(installation, context.cursor or None)
+    return dg.SensorResult(cursor=cursor or "", skip_reason=f"{moved:,} interactions moved to the archive")

@@ -62,7 +62,7 @@ def key(portal: Portal) -> dict[str, str]:
 
 
 def test_every_table_is_exported_or_known_to_hold_nothing_on_a_person() -> None:
-    within = {"attributions", "recommendation_pages", "seen_impressions"}
+    within = {"archived_interactions", "attributions", "recommendation_pages", "seen_impressions"}
     exported = {PROFILE.table, *within, *(source.table for source in SOURCES.values())}
     assert not exported & WITHOUT_PEOPLE
     assert exported | WITHOUT_PEOPLE == set(all_tables().tables), "decide what a new table means for an export"
