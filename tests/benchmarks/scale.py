@@ -23,6 +23,7 @@ import duckdb
 import pyarrow as pa
 from rich.console import Console
 
+from configs.files import scratch_folder
 from configs.settings import PathSettings
 from feature_store import statistics
 from feature_store.lake import TenantLake
@@ -176,43 +177,39 @@ def measure(root: Path, interactions: int, range_events: int, limit_mb: int) -> 
     )
 
 
-def bench(folder: Path, sizes: list[int], limit_mb: int, range_events: int) -> list[Measured]:
-    """Generate and measure a tenant of each size. Its files are deleted before the next one's are written."""
-    found = []
-    for interactions in sizes:
-        root = folder / f"{interactions}"
-        root.mkdir(parents=True)
-        try:
-            needed, free = interactions * BYTES_NEEDED, shutil.disk_usage(root).free
-            if free < needed:
-                raise RuntimeError(
-                    f"{interactions:,} interactions need {needed >> 20:,} MB of disk; {free >> 20:,} are free"
-                )
-            began = time.perf_counter()
-            generate(root, interactions)
-            console.print(f"{interactions:,} interactions generated in {time.perf_counter() - began:.0f} s")
-            measured = measure(root, interactions, range_events, limit_mb)
-            if interactions <= CHECKED_UP_TO:
-                again = measure(root, interactions, -(-interactions // 7), limit_mb)
-                console.print(
-                    f"in {again.ranges} ranges: {again.processor_seconds} processor seconds, {again.peak_mb:,} MB"
-                )
-                if again.snapshot_id != measured.snapshot_id:
-                    raise RuntimeError(f"seven ranges gave {again.snapshot_id}, one {measured.snapshot_id}")
-            print(json.dumps(asdict(measured)), flush=True)
-            found.append(measured)
-        finally:
-            shutil.rmtree(root)
-    return found
+def bench(root: Path, interactions: int, limit_mb: int, range_events: int) -> Measured:
+    """Generate and measure a tenant of this size in an empty folder, which is deleted.
+
+    Raises RuntimeError where the disk has too little room, the step fails, or seven ranges give another snapshot.
+    """
+    root.mkdir()
+    try:
+        needed, free = interactions * BYTES_NEEDED, shutil.disk_usage(root).free
+        if free < needed:
+            raise RuntimeError(
+                f"{interactions:,} interactions need {needed >> 20:,} MB of disk; {free >> 20:,} are free"
+            )
+        began = time.perf_counter()
+        generate(root, interactions)
+        console.print(f"{interactions:,} interactions generated in {time.perf_counter() - began:.0f} s")
+        measured = measure(root, interactions, range_events, limit_mb)
+        if interactions <= CHECKED_UP_TO:
+            again = measure(root, interactions, -(-interactions // 7), limit_mb)
+            console.print(f"in {again.ranges} ranges: {again.processor_seconds} s of a processor, {again.peak_mb:,} MB")
+            if again.snapshot_id != measured.snapshot_id:
+                raise RuntimeError(f"seven ranges gave {again.snapshot_id}, one {measured.snapshot_id}")
+        return measured
+    finally:
+        shutil.rmtree(root)
 
 
-def write_page(found: list[Measured]) -> None:
-    """Put the rows into the page's table, in place of earlier ones of the same sizes."""
+def write_page(measured: Measured) -> None:
+    """Put the row into the page's table, in place of an earlier one of the same size."""
     text = PAGE.read_text(encoding="utf-8")
     start = text.index(HEAD) + len(HEAD) + 1
     end = text.index("\n\n", start - 1)
     rows = {_size(line): line for line in text[start:end].splitlines() if line}
-    rows |= {each.interactions: each.row() for each in found}
+    rows[measured.interactions] = measured.row()
     table = "\n".join(rows[size] for size in sorted(rows))
     PAGE.write_text(text[:start] + table + text[end:], encoding="utf-8")
 
@@ -251,13 +248,14 @@ def main() -> None:
     if arguments.step is not None:
         features_step(arguments.step, arguments.range_events)
         return
-    folder = PathSettings().root / "bench-scale"
-    folder.mkdir(parents=True)  # two of them would measure each other
-    try:
-        sizes = [int(size) for size in arguments.sizes.split(",")]
-        write_page(bench(folder, sizes, arguments.memory_mb, arguments.range_events))
-    finally:
-        shutil.rmtree(folder)
+    sizes = [int(size) for size in arguments.sizes.split(",")]
+    root = PathSettings().root
+    root.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(root) as folder:  # what a killed benchmark left is deleted by the next
+        for interactions in sizes:
+            measured = bench(folder / f"{interactions}", interactions, arguments.memory_mb, arguments.range_events)
+            print(json.dumps(asdict(measured)), flush=True)
+            write_page(measured)
 
 
 if __name__ == "__main__":
