@@ -296,12 +296,12 @@ class DeepLearning(Recommender):
 
     def _vectors(self, ids: Tensor, content: FloatMatrix) -> Tensor:
         """Item vectors [n, d]. ids: [n, d]; content: float32 [n, content_width]."""
-        parts = range(0, max(1, len(ids)), ENCODED_AT_ONCE)
+        vectors = []
         with torch.inference_mode():
-            vectors = [
-                self.network.items(part, torch.tensor(content[start : start + len(part)]), torch.ones(len(part)))
-                for start, part in zip(parts, ids.split(ENCODED_AT_ONCE), strict=True)
-            ]
+            for start in range(0, max(1, len(ids)), ENCODED_AT_ONCE):
+                part = ids[start : start + ENCODED_AT_ONCE]
+                read = torch.tensor(content[start : start + ENCODED_AT_ONCE])
+                vectors.append(self.network.items(part, read, torch.ones(len(part))))
         return torch.cat(vectors).clone()
 
     def _strengths(self, items: Tensor) -> Tensor:
