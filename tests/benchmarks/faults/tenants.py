@@ -30,7 +30,7 @@ STEPS = (1, 2, 4, 7)
 """Of a user through the items of a genre: without a factor in common with their number, so that no item repeats."""
 RUN_SECONDS = 1_200
 TRAIN_SECONDS = "20"
-SMALL = "64k"
+SMALL = "8k"
 """A file system that has room for no snapshot of features."""
 
 
