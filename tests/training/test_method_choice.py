@@ -73,6 +73,13 @@ def test_a_large_catalogue_of_repeated_items_keeps_what_was_chosen_for_such_data
     assert config_for("collaborative", replace(large, repeat_share=0.1)).model_dump()["method"] == "auto"
 
 
+def test_content_of_items_that_users_repeat_is_mixed_by_labels_where_times_are_known() -> None:
+    repeating = replace(PROFILE, repeat_share=0.5, span_days=100.0)
+    assert config_for("content-based", repeating).model_dump()["mixture"] is not None
+    for other in (replace(repeating, repeat_share=0.1), replace(repeating, span_days=0.0)):
+        assert config_for("content-based", other).model_dump()["mixture"] is None
+
+
 @pytest.mark.fit
 @pytest.mark.parametrize("family", ["collaborative", "content-based"])
 def test_what_was_chosen_is_recorded_saved_and_kept_by_later_fits(family: str, tmp_path: Path) -> None:

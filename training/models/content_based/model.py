@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self, cast
 
+from training.data.dataset import MIN_REPEAT_SHARE
 from training.data.profile import DataProfile
 from training.models.content_based.config import ContentBasedConfig
 from training.models.content_based.encoder import ContentEncoder
@@ -37,8 +38,14 @@ class ContentBased(LinearRecommender):
 
     @classmethod
     def default_config(cls, profile: DataProfile) -> ContentBasedConfig:
-        """The settings of the bilinear map are chosen on held-out events of up to `HELD_OUT_USERS` users."""
-        return ContentBasedConfig.model_validate({**family_values(cls.family), "held_out_users": HELD_OUT_USERS})
+        """The label mixture where users repeat items and times are known, else the bilinear map.
+
+        The mixture knows what a user and all users chose lately, which repeats depend on. The settings of the map are
+        chosen on held-out events of up to `HELD_OUT_USERS` users.
+        """
+        knows_repeats = profile.repeat_share >= MIN_REPEAT_SHARE and profile.span_days > 0
+        chosen = {"mixture": {}} if knows_repeats else {"held_out_users": HELD_OUT_USERS}
+        return ContentBasedConfig.model_validate({**family_values(cls.family), **chosen})
 
     @classmethod
     def workload(
