@@ -1,5 +1,6 @@
 """Where the heavy steps of the pipeline run."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,6 +18,12 @@ class ComputeSettings(Settings):
     )
     ray_address: str | None = Field(
         default=None, alias="RAY_ADDRESS", description="of the cluster's head, `<host>:<port>`; `COMPUTE=ray` needs it"
+    )
+
+    token_file: Path | None = Field(
+        default=None,
+        alias="RAY_AUTH_TOKEN_PATH",
+        description="file that holds the cluster's token; None: `ray.token` in the state folder",
     )
 
     @model_validator(mode="after")

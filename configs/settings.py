@@ -116,6 +116,11 @@ class PathSettings(Settings):
         return self.root / "serving.secret"
 
     @property
+    def ray_token_file(self) -> Path:
+        """The file (mode 0600) with the token of the Ray cluster, which all of its machines hold."""
+        return self.root / "ray.token"
+
+    @property
     def signing_keys_file(self) -> Path:
         """The file (mode 0600) to which `python -m api rotate-signing-key` adds keys."""
         return self.root / "signing-keys" / "keys.json"
@@ -133,6 +138,11 @@ class PathSettings(Settings):
     def exports(self) -> Path:
         """Files of rows that administrators asked for, by tenant. The pipeline writes them, the API hands them out."""
         return self.root / "exports"
+
+    @property
+    def generation(self) -> Path:
+        """What a running generation hands to its tasks, and they to it. Machines that share tasks share it."""
+        return self.root / "generation"
 
     @property
     def rejects(self) -> Path:

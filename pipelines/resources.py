@@ -42,7 +42,7 @@ class Installation:
 
     def compute(self) -> Compute:
         """The machines that heavy steps run on: this one, or those of a cluster."""
-        return compute_of(self.engine)
+        return compute_of(self.engine, self.paths)
 
     @property
     def sensor_status(self) -> dg.DefaultSensorStatus:

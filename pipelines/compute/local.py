@@ -1,6 +1,6 @@
 """`Compute` on this machine, the default: tasks one after the other in this process. Imports no Ray."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sized
 
 from pipelines.compute.arguments import check_importable, check_plain
 from pipelines.compute.port import OnProgress, Result, Task, TaskLostError
@@ -17,23 +17,22 @@ class LocalCompute:
     def map(
         self,
         function: Callable[[Task], Result],
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
         *,
         memory_bytes: int | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         check_importable(function)
-        for task in tasks:
-            check_plain(task)
         return self._results(function, tasks, on_progress)
 
     def _results(
-        self, function: Callable[[Task], Result], tasks: Sequence[Task], on_progress: OnProgress | None
-    ) -> Iterator[Result]:
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], on_progress: OnProgress | None
+    ) -> Generator[Result, None, None]:
         for number, task in enumerate(tasks, start=1):
+            check_plain(task)
             result = function(task)
             if on_progress is not None:
-                on_progress(number, len(tasks))
+                on_progress(number, len(tasks) if isinstance(tasks, Sized) else number)
             yield result
 
     def train(self, function: Callable[[Task], Result], ranks: int, argument: Task) -> Result:

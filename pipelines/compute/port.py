@@ -4,14 +4,15 @@ A step is given a `Compute` and does not know which it has. `pipelines.compute.l
 and `pipelines.compute.ray_cluster` on a Ray cluster; `pipelines.compute.choice` chooses by the settings.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from typing import Protocol, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 OnProgress = Callable[[int, int], None]
-"""Called in the caller's thread with the tasks that have finished and the tasks in all."""
+"""Called in the caller's thread with the tasks that have finished and the tasks in all; where tasks are made one after
+the other, with those that have been made."""
 
 
 class TaskLostError(Exception):
@@ -35,23 +36,24 @@ class Compute(Protocol):
     def map(
         self,
         function: Callable[[Task], Result],
-        tasks: Sequence[Task],
+        tasks: Iterable[Task],
         *,
         memory_bytes: int | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         """Call the function with each task, and yield the results in the order of the tasks.
 
         Tasks start when the first result is asked for, and only a bounded number of them is started or kept ahead of
-        the result that is asked for next. Closing the iterator, or leaving its loop by an exception, cancels the tasks
-        that run and starts no more.
+        the result that is asked for next. Closing the generator cancels the tasks that run and starts no more; a loop
+        that may raise stands in `contextlib.closing`.
 
         Args:
+            tasks: all of them, or an iterator that makes each when it is started, in the caller's thread.
             memory_bytes: what a task needs at most. A machine is given no more tasks than fit its memory.
             on_progress: called whenever tasks have finished, in whatever order they do.
 
         Raises:
-            TypeError: the function or a task cannot be sent to another process.
+            TypeError: the function cannot be sent to another process, or, once it would start, a task.
             ValueError: no machine has so much memory.
             TaskLostError: the machines that ran a task died more often than it is retried.
             Exception: what a task raised, which is not retried. The other tasks are cancelled.
@@ -62,8 +64,9 @@ class Compute(Protocol):
         """Call the function in a group of processes, and return the result of the first.
 
         Each process finds RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in its environment, as under
-        `torchrun`, and initialises `torch.distributed` itself. Where a process dies, all of them are ended and the
-        whole group starts again: the function resumes from its own checkpoint in the shared folder.
+        `torchrun`, and joins the others by `training.process_group.join_process_group`. Where a process dies, all of
+        them are ended and the whole group starts again: the function resumes from its own checkpoint in the shared
+        folder.
 
         Args:
             ranks: the number of processes. One runs the function without any group.

@@ -120,6 +120,7 @@ HOMES = {
     "bentoml": ("serving.service", "serving.release"),
     "mlflow": ("training.tracking",),
     "torchrec": ("training.models",),
+    "ray": ("pipelines.compute",),
 }
 
 
@@ -201,7 +202,7 @@ FOR_A_FRESH_INTERPRETER = {
     "api.app": {"torch", "torchrec", "mlflow", "dagster", "bentoml", "duckdb"},
     "serving.client": {"torch", "mlflow", "dagster", "bentoml"},
     "serving.predictor": {"torchrec", "mlflow", "dagster", "bentoml"},
-    "pipelines.definitions": {"torchrec", "fastapi.applications", "stripe"},
+    "pipelines.definitions": {"torchrec", "fastapi.applications", "stripe", "ray"},
 }
 """What a module does not load. One interpreter may import several in this order, each of which loads more."""
 

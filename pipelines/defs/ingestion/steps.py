@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from configs.files import remove_left_scratch
 from feature_store.erasure import erase_rejects
 from feature_store.exports import InteractionsExported, export_interactions
 from feature_store.snapshots import prune_snapshots
@@ -19,5 +20,6 @@ def export(installation: Installation, tenant_id: str) -> InteractionsExported:
     def erase(tombstones: pa.Table) -> None:
         erase_rejects(paths.rejects, tenant_id, tombstones)
         prune_snapshots(paths.features, tenant_id, keep=0)
+        remove_left_scratch(paths.generation)  # of generations that were killed
 
     return export_interactions(installation.database_url(), paths.lake, tenant_id, erase)
