@@ -1,4 +1,4 @@
-"""Old interactions as arrays, a row for each user and month: a tenth of the space, and no index on each of them.
+"""Old interactions as arrays, a row for each user and month: less than a third of the space.
 
 `archived_events` shows them as rows, `all_interactions` together with those of the table `interactions`. Totals of
 rows that were moved are in `expired_counts`; their attributions stay, and go with the archive's row. The trigger that
