@@ -26,7 +26,8 @@ def outdated_lists(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
         """Runs the job for tenants with a segment that nobody has measured, and for those whose lists are outdated."""
         present = set(context.instance.get_dynamic_partitions(TENANTS))
         now = datetime.now(UTC)
-        requests, waiting = [], []
+        requests: list[dg.RunRequest] = []
+        waiting: list[str] = []
         active = {
             run.tags[TENANT_TAG]: run for job in (LISTS, RETRAIN, LAKE) for run in active_runs(context.instance, job)
         }

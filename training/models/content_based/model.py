@@ -7,7 +7,7 @@ The family has two models, and its configuration chooses: `content_based.bilinea
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from training.data.dataset import MIN_REPEAT_SHARE
 from training.data.profile import DataProfile
@@ -44,7 +44,7 @@ class ContentBased(LinearRecommender):
         chosen on held-out events of up to `HELD_OUT_USERS` users.
         """
         knows_repeats = profile.repeat_share >= MIN_REPEAT_SHARE and profile.span_days > 0
-        chosen = {"mixture": {}} if knows_repeats else {"held_out_users": HELD_OUT_USERS}
+        chosen: dict[str, Any] = {"mixture": {}} if knows_repeats else {"held_out_users": HELD_OUT_USERS}
         return ContentBasedConfig.model_validate({**family_values(cls.family), **chosen})
 
     @classmethod
