@@ -10,7 +10,7 @@ from datetime import timedelta
 from ipaddress import ip_address
 
 import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 WAIT_FOR_GROUP = timedelta(days=30)
 """It is long because the other processes wait while the first one reads and evaluates. A process that dies is noticed
@@ -25,11 +25,12 @@ def join_process_group(backend: str = "gloo") -> None:
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if _is_loopback(host):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        dist.init_process_group(backend, timeout=WAIT_FOR_GROUP)
-        return
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if rank:
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # The agent keeps its store over restarts, with the addresses of processes that have died.
+        attempt = f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}"
+        store: Store = PrefixStore(attempt, TCPStore(host, port, size, is_master=False))
+    elif rank:
         store = TCPStore(host, port, size, is_master=False)
     else:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

@@ -208,6 +208,8 @@ def test_no_module_keeps_files_past_the_storage() -> None:
     }
     assert found == {
         "feature_store/lake.py",  # in a work folder
-        "pipelines/instance.py",  # Dagster's settings
+        "feature_store/snapshot_ranges.py",  # in a work folder
+        "pipelines/defs/generation/tasks.py",  # in a scratch folder
+        "pipelines/instance_file.py",  # Dagster's settings
         "pipelines/dagster_programs.py",
     }

@@ -276,6 +276,7 @@ def test_every_module_that_writes_by_hand_is_known() -> None:
         "serving/__main__.py",
         "pipelines/defs/training/steps.py",  # work folders of trainings
         "pipelines/defs/publishing/steps.py",
+        "pipelines/defs/generation/tasks.py",  # in a scratch folder
     }
 
 

@@ -57,10 +57,12 @@ class Installation:
 
 
 def run(installed: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    # MLflow's library leaves there what another test has set.
+    inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(installed), **environment},
+        env={**inherited, "PYTHONPATH": str(installed), **environment},
         capture_output=True,
         text=True,
         check=False,

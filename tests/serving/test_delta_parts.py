@@ -66,16 +66,26 @@ def place(change: ItemChange) -> CataloguePlace:
 
 @asynccontextmanager
 async def served(predictor: Predictor, max_body_bytes: int = MAX_BODY) -> AsyncIterator[ServingClient]:
+    async with served_to(1, predictor, max_body_bytes) as (client,):
+        yield client
+
+
+@asynccontextmanager
+async def served_to(
+    clients: int, predictor: Predictor, max_body_bytes: int = MAX_BODY
+) -> AsyncIterator[list[ServingClient]]:
+    """One model server, and as many processes of the API."""
     application = BatchApplication(max_body_bytes)
     watch = ReleaseWatch(lambda: StoreListing({TENANT: ["one"]}), lambda tenant, release: predictor, 60)
     watch.refresh()
     application.open(watch, SETTINGS.authorization)
     async with running(application) as url:
-        client = ServingClient(SETTINGS.model_copy(update={"url": url}))
+        made = [ServingClient(SETTINGS.model_copy(update={"url": url})) for _ in range(clients)]
         try:
-            yield client
+            yield made
         finally:
-            await client.close()
+            for client in made:
+                await client.close()
 
 
 def test_a_delta_larger_than_a_message_arrives_in_parts_and_counts_once_it_is_whole(predictor: Predictor) -> None:
@@ -134,7 +144,7 @@ def test_two_processes_that_send_the_same_delta_do_not_disturb_each_other(predic
     small, larger = ChangedCatalogue(12, changes, part=3), ChangedCatalogue(12, changes, part=5)
 
     async def scenario() -> None:
-        async with served(predictor) as one, served(predictor) as other:
+        async with served_to(2, predictor) as (one, other):
             answers = await asyncio.gather(
                 one.ask(TENANT, 12, QUERY, small.load_delta), other.ask(TENANT, 12, QUERY, larger.load_delta)
             )

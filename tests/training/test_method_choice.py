@@ -84,7 +84,7 @@ def test_content_of_items_that_users_repeat_is_mixed_by_labels_where_times_are_k
 @pytest.mark.parametrize("family", ["collaborative", "content-based"])
 def test_what_was_chosen_is_recorded_saved_and_kept_by_later_fits(family: str, tmp_path: Path) -> None:
     data = build_dataset()
-    model = family_class(family)(config_for(family, PROFILE)).fit(data, OPTIONS)
+    model = family_class(family)(config_for(family, replace(PROFILE, repeat_share=0.0))).fit(data, OPTIONS)
     assert isinstance(model, Collaborative | BilinearContent)
     assert model.choice is not None
     assert model.record()["held_out_ndcg"] > 0 and model.record()["held_out_queries"] > 50
