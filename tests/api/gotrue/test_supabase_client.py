@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from pydantic import SecretStr
@@ -14,6 +15,7 @@ from api.app import Configuration, create_app
 from configs.settings import AuthSettings
 from tests.api.conftest import SECRET
 from tests.fixtures.live import served
+from tests.fixtures.platform import PATIENCE_SECONDS
 from tests.fixtures.portal import ROOMY
 
 PASSWORD = "the first password"
@@ -32,8 +34,13 @@ def url(configuration: Configuration, tenants: Any) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[SyncGoTrueClient]:
-    with SyncGoTrueClient(url=url, auto_refresh_token=False) as client:
+    with client_of(url, auto_refresh_token=False) as client:
         yield client
+
+
+def client_of(url: str, **options: Any) -> SyncGoTrueClient:
+    """Its own deadline of 5 s is too short where other tests keep all processors busy."""
+    return SyncGoTrueClient(url=url, http_client=httpx.Client(timeout=PATIENCE_SECONDS), **options)
 
 
 def sign_up(client: SyncGoTrueClient, **credentials: Any) -> Any:
@@ -70,7 +77,7 @@ def test_a_life_from_sign_up_to_sign_out(client: SyncGoTrueClient, url: str) -> 
     with pytest.raises(AuthApiError) as gone:
         client.refresh_session(last.refresh_token)
     assert (gone.value.code, gone.value.status) == ("refresh_token_not_found", 400)
-    with SyncGoTrueClient(url=url) as another, pytest.raises(AuthApiError) as refused:
+    with client_of(url) as another, pytest.raises(AuthApiError) as refused:
         another.sign_in_with_password({"email": EMAIL, "password": PASSWORD})
     assert refused.value.code == "invalid_credentials"
 
@@ -98,7 +105,7 @@ def test_a_stolen_refresh_token_ends_the_session_of_thief_and_owner(
     client.refresh_session()
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE sessions SET rotations[1] = rotations[1] - interval '11 seconds'")
-    with SyncGoTrueClient(url=url) as thief, pytest.raises(AuthApiError) as caught:
+    with client_of(url) as thief, pytest.raises(AuthApiError) as caught:
         thief.refresh_session(stolen)
     assert caught.value.code == "refresh_token_already_used"
     with pytest.raises(AuthApiError):
@@ -107,7 +114,7 @@ def test_a_stolen_refresh_token_ends_the_session_of_thief_and_owner(
 
 def test_a_session_moves_to_another_client(client: SyncGoTrueClient, url: str) -> None:
     session = sign_up(client).session
-    with SyncGoTrueClient(url=url) as another:
+    with client_of(url) as another:
         moved = another.set_session(session.access_token, session.refresh_token)
         assert moved.user.email == EMAIL
         another.sign_out({"scope": "others"})
@@ -119,7 +126,7 @@ def test_a_session_moves_to_another_client(client: SyncGoTrueClient, url: str) -
 @pytest.mark.parametrize("scope", ["global", "local", "others"])
 def test_signing_out_by_scope(client: SyncGoTrueClient, url: str, scope: Any) -> None:
     here = sign_up(client).session
-    with SyncGoTrueClient(url=url) as another:
+    with client_of(url) as another:
         there = another.sign_in_with_password({"email": EMAIL, "password": PASSWORD}).session
         client.sign_out({"scope": scope})
 
@@ -135,7 +142,9 @@ def test_signing_out_by_scope(client: SyncGoTrueClient, url: str, scope: Any) ->
 
 
 async def _async_life(url: str) -> str:
-    async with AsyncGoTrueClient(url=url, auto_refresh_token=False) as client:
+    async with AsyncGoTrueClient(
+        url=url, auto_refresh_token=False, http_client=httpx.AsyncClient(timeout=PATIENCE_SECONDS)
+    ) as client:
         await client.sign_up({"email": EMAIL, "password": PASSWORD})
         await client.sign_out()
         await client.sign_in_with_password({"email": EMAIL, "password": PASSWORD})
