@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -12,11 +13,13 @@ from pipelines.partitions import TENANT_TAG
 
 MAX_RUN_SECONDS = 6 * 3600
 """A run that takes longer is ended, so that the runs of others have their turn."""
+MONITOR_SECONDS = 30
+"""How often the daemon looks for runs whose process has died."""
 MAX_RETRIES = 2
 """How often a run is started again that was cut off, such as by a restart of Dagster."""
 
 
-def instance_settings() -> dict[str, object]:
+def instance_settings() -> dict[str, Any]:
     """The content of dagster.yaml: no telemetry, and at most one training run per tenant.
 
     Four more runs than the trainings may be active, so that no generation, search, export or publication waits for
@@ -38,7 +41,11 @@ def instance_settings() -> dict[str, object]:
                 ],
             }
         },
-        "run_monitoring": {"enabled": True, "max_runtime_seconds": MAX_RUN_SECONDS},
+        "run_monitoring": {
+            "enabled": True,
+            "max_runtime_seconds": MAX_RUN_SECONDS,
+            "poll_interval_seconds": MONITOR_SECONDS,
+        },
         # A run that was cut off goes on in a new run at the step that it was in. A step that fails would fail again.
         "run_retries": {"enabled": True, "max_retries": MAX_RETRIES, "retry_on_asset_or_op_failure": False},
         # A queued run waits while the code server starts; else it would fail at once.

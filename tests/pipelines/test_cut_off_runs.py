@@ -63,6 +63,7 @@ retention:
       success: 30
 """
 """As the version before wrote it."""
+OFTEN = {"poll_interval_seconds": 1}
 
 
 @pytest.mark.service
@@ -71,6 +72,11 @@ def test_a_run_whose_process_is_killed_and_whose_programs_are_killed_goes_on_and
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "/nowhere")
     paths = PathSettings(state_dir=tmp_path)
+    settings = instance_settings()
+    file = tmp_path / "dagster" / "dagster.yaml"
+    file.parent.mkdir()
+    # The operator's own file, with an interval that a test can wait for.
+    file.write_text(yaml.safe_dump({**settings, "run_monitoring": {**settings["run_monitoring"], **OFTEN}}))
     environment = {
         **os.environ,
         "DATABASE_URL": database_url,
