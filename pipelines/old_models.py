@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 from configs.storage import open_storage
 from feature_store.lake import tenant_folder
@@ -16,6 +17,18 @@ from training.tracking.old_versions import KeptVersions, collect_garbage, delete
 BATCH = 10
 """Versions that are deleted between two looks at the clock."""
 GARBAGE_SECONDS = 30.0
+MAX_ERROR_LENGTH = 500
+
+
+@dataclass
+class DeletedModels:
+    """What one call has done."""
+
+    deleted: int = 0
+    cursor: str | None = None
+    """Where the next call goes on; None where all tenants were walked through."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """The error by tenant. The versions of these tenants are tried again when the walk comes round."""
 
 
 def delete_old_models(
@@ -24,7 +37,7 @@ def delete_old_models(
     is_busy: Callable[[str], bool],
     cursor: str | None = None,
     seconds: float = 20.0,
-) -> tuple[int, str | None]:
+) -> DeletedModels:
     """Delete the old versions of all tenants, in the order of their ids, and then what MLflow marked as deleted before.
 
     Args:
@@ -34,26 +47,32 @@ def delete_old_models(
         cursor: the tenant after which the walk goes on; None: from the beginning.
         seconds: after which it stops at the next batch.
 
-    Returns how many were deleted, and the cursor of the next call; None where all tenants were walked through.
+    A tenant whose versions cannot be read, such as an ensemble without its files, holds up no other.
     """
-    began, deleted, settings = time.monotonic(), 0, installation.retention
+    began, done, settings = time.monotonic(), DeletedModels(cursor=cursor), installation.retention
     tracking = tracking_of(installation)
     kept = KeptVersions(settings.model_versions, settings.rollbacks)
     ensembles = [family for family in families() if base_models_of(family)]
     for tenant in sorted(each for each in tenants if each > (cursor or "")):
         more = True
         while more and not is_busy(tenant):
-            # Publications hold this lock while they read versions.
-            with open_storage(tenant_folder(installation.paths.features, tenant)).lock():
-                released = _released(installation, tenant)
-                batch, more = delete_old_versions(tracking, tenant, kept, released, ensembles, BATCH)
-            deleted += batch
+            try:
+                # Publications hold this lock while they read versions.
+                with open_storage(tenant_folder(installation.paths.features, tenant)).lock():
+                    released = _released(installation, tenant)
+                    batch, more = delete_old_versions(tracking, tenant, kept, released, ensembles, BATCH)
+            except Exception as error:
+                done.failed[tenant] = f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
+                batch, more = 0, False
+            done.deleted += batch
             if time.monotonic() - began > seconds:
-                return deleted, cursor if more else tenant
-        cursor = tenant
+                done.cursor = done.cursor if more else tenant
+                return done
+        done.cursor = tenant
     if (store := installation.tracking.store(installation.paths)) is not None:
         collect_garbage(tracking, store, settings.mlflow_deleted_days, GARBAGE_SECONDS)
-    return deleted, None
+    done.cursor = None
+    return done
 
 
 def _released(installation: Installation, tenant: str) -> dict[str, set[str]]:

@@ -15,6 +15,8 @@ from serving.release import ReleaseMember, publish
 
 FAMILY = "popularity"
 
+HYBRID = "hybrid"
+
 
 def test_a_tick_deletes_what_no_release_holds_and_passes_over_who_trains(
     installation: Installation, instance: dg.DagsterInstance, tmp_path: Path
@@ -49,3 +51,20 @@ def test_a_tick_deletes_what_no_release_holds_and_passes_over_who_trains(
     instance.report_run_failed(run)
     assert "3 old versions deleted" in tick()
     assert left("busy") == everything - {"1", "2", "3"}
+
+
+def test_a_tenant_whose_ensemble_has_no_files_holds_up_no_other(
+    installation: Installation, instance: dg.DagsterInstance
+) -> None:
+    installation = replace(installation, retention=RetentionSettings(model_versions=10, mlflow_deleted_days=0))
+    tracking, client = tracking_of(installation), tracking_of(installation).client
+    for tenant, family, count in (("broken", HYBRID, 1), ("whole", FAMILY, 11)):
+        client.create_registered_model(f"{tenant}.{family}")
+        for _ in range(count):
+            run = client.create_run(tracking.experiment_id(tenant)).info
+            client.create_model_version(f"{tenant}.{family}", source=run.artifact_uri, run_id=run.run_id)
+    instance.add_dynamic_partitions(TENANTS, ["broken", "whole"])
+    found = old_models(dg.build_sensor_context(instance, resources={"installation": installation}))
+    assert isinstance(found, dg.SensorResult) and found.cursor == ""
+    assert found.skip_reason.skip_message == "1 old versions deleted; those of 1 tenants could not be"
+    assert len(client.search_model_versions(f"name = 'whole.{FAMILY}'")) == 10

@@ -47,8 +47,11 @@ def old_models(
         )
 
     tenants = context.instance.get_dynamic_partitions(TENANTS)
-    deleted, cursor = delete_old_models(installation, tenants, is_busy, context.cursor or None)
-    return dg.SensorResult(cursor=cursor or "", skip_reason=f"{deleted} old versions deleted")
+    done = delete_old_models(installation, tenants, is_busy, context.cursor or None)
+    for tenant, error in done.failed.items():
+        context.log.error(f"old versions of {tenant} were not deleted: {error}")
+    failed = f"; those of {len(done.failed)} tenants could not be" if done.failed else ""
+    return dg.SensorResult(cursor=done.cursor or "", skip_reason=f"{done.deleted} old versions deleted{failed}")
 
 
 @dg.sensor(
