@@ -42,21 +42,17 @@ from api.metering.meter import Meter
 from api.retention.service import deleting_expired_rows
 from api.tenants.leftovers import sweeping
 from api.users.passwords import Passwords
+from configs.api import ApiSettings, LimitSettings, ServerSettings
+from configs.auth import AuthSettings
+from configs.billing import BillingSettings
 from configs.database import LimitsOfRequests
+from configs.history import HistorySettings
 from configs.journal import JournalSettings
 from configs.mail import MailSettings
+from configs.postgres import DatabaseSettings
 from configs.retention import RetentionSettings
-from configs.settings import (
-    ApiSettings,
-    AuthSettings,
-    BillingSettings,
-    DatabaseSettings,
-    HistorySettings,
-    LimitSettings,
-    PathSettings,
-    ServerSettings,
-    ServingSettings,
-)
+from configs.serving import ServingSettings
+from configs.settings import PathSettings
 from configs.spans import SpanSettings, recording
 from serving.client import ServingClient
 

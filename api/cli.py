@@ -14,8 +14,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from configs import logging
+from configs.addresses import PortSettings
+from configs.api import ServerSettings
 from configs.files import keep_state_private
-from configs.settings import DatabaseSettings, PathSettings, PortSettings, PostgresSettings, ServerSettings
+from configs.postgres import DatabaseSettings, PostgresSettings
+from configs.settings import PathSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 DOMAINS = Path(__file__).parent

@@ -14,7 +14,8 @@ from api.database.origin import COMMAND_LINE, set_origin
 from api.database.session import transaction
 from api.http.problems import Problem
 from configs.database import LimitsOfJobs
-from configs.settings import DatabaseSettings, PathSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
 
 Result = TypeVar("Result")
 

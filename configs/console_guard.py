@@ -15,7 +15,12 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
-from configs.settings import OPERATOR
+from pydantic import Field, SecretStr
+
+from configs.settings import Settings, Words
+
+OPERATOR = "operator"
+"""The user name of the login to the consoles. There is one account for an installation."""
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -32,6 +37,28 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class ConsoleSettings(Settings):
+    """The guard of the consoles of Dagster and MLflow."""
+
+    hosts: Words = Field(
+        default=(), alias="CONSOLE_HOSTS", description="names under which the consoles are reached, beside loopback's"
+    )
+    password: SecretStr | None = Field(
+        default=None, alias="OPERATOR_PASSWORD", min_length=12, description="of the login as `operator`; None: no login"
+    )
+
+    @property
+    def password_text(self) -> str | None:
+        return self.password.get_secret_value() if self.password else None
+
+    @property
+    def tracking_environment(self) -> dict[str, str]:
+        """The variables by which MLflow's own client logs in; none where there is no login."""
+        if self.password_text is None:
+            return {}
+        return {"MLFLOW_TRACKING_USERNAME": OPERATOR, "MLFLOW_TRACKING_PASSWORD": self.password_text}
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,26 @@ from typing import BinaryIO, cast
 
 import msgspec
 import structlog
+from pydantic import Field
 
-from configs.settings import LogSettings
+from configs.settings import Settings
 
 CHATTY = ("alembic.runtime.plugins",)
 """Loggers that write a line for each of their own modules on import; only their warnings are shown."""
+
+
+class LogSettings(Settings):
+    """Logs of all processes."""
+
+    level: str = Field(
+        default="INFO",
+        alias="LOG_LEVEL",
+        pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$",
+        description="least level that is written: DEBUG, INFO, WARNING, ERROR or CRITICAL",
+    )
+    format: str = Field(
+        default="json", alias="LOG_FORMAT", pattern="^(json|console)$", description="json, or console for people"
+    )
 
 
 def configure(program: str, settings: LogSettings | None = None) -> None:

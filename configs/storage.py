@@ -33,7 +33,8 @@ from configs.files import (
     sync_below,
     unfinished_folder,
 )
-from configs.settings import DatabaseSettings, PathSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
 from configs.state_settings import StateSettings
 
 MAX_PART = 200

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from configs.settings import HistorySettings
+from configs.history import HistorySettings
 from feature_store.interaction_types import SEEN_TYPES, TYPE_WEIGHTS
 
 OLDEST_FIRST_SQL = 'occurred_at, item_id COLLATE "C", id'

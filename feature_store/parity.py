@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from configs.settings import HistorySettings
+from configs.history import HistorySettings
 from feature_store import columns as c
 from feature_store.lake import Cursor, TenantLake
 from feature_store.online import NEWEST_FIRST_SQL, Histories, build_histories, form_of, newest_events_sql

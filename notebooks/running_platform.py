@@ -7,7 +7,9 @@ import os
 
 import pandas as pd
 
-from configs.settings import HistorySettings, PathSettings, TrackingSettings
+from configs.history import HistorySettings
+from configs.settings import PathSettings
+from configs.tracking import TrackingSettings
 from feature_store.lake import TenantLake
 from feature_store.snapshot_files import SnapshotManifest, read_snapshot_manifest, snapshot_folder
 from serving.predictor import Predictor

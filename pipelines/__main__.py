@@ -12,10 +12,12 @@ from uuid import uuid4
 import typer
 from rich.console import Console
 
+from configs.addresses import PortSettings
+from configs.console_guard import ConsoleSettings
 from configs.files import keep_state_private
 from configs.logging import configure
 from configs.priority import run_in_background
-from configs.settings import ConsoleSettings, PathSettings, PortSettings
+from configs.settings import PathSettings
 from pipelines import services
 from pipelines.services import refuse_open_console, refuse_unusable_state
 

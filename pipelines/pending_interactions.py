@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from configs.settings import PipelineSettings
+from configs.pipelines import PipelineSettings
 from feature_store import sources
 from feature_store.lake import TenantLake
 from pipelines.newest_snapshot import newest_snapshot

@@ -8,8 +8,12 @@ from configs.compute import ComputeSettings
 from configs.database import LimitsOfJobs
 from configs.exports import ExportSettings
 from configs.features import FeatureSettings
+from configs.history import HistorySettings
+from configs.pipelines import PipelineSettings
+from configs.postgres import DatabaseSettings
 from configs.retention import RetentionSettings
-from configs.settings import DatabaseSettings, HistorySettings, PathSettings, PipelineSettings, TrackingSettings
+from configs.settings import PathSettings
+from configs.tracking import TrackingSettings
 from pipelines.compute.choice import compute_of
 from pipelines.compute.port import Compute
 

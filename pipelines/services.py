@@ -12,7 +12,9 @@ from typing import NoReturn
 
 import typer
 
-from configs.settings import OPERATOR, ConsoleSettings, PathSettings, PortSettings
+from configs.addresses import PortSettings
+from configs.console_guard import OPERATOR, ConsoleSettings
+from configs.settings import PathSettings
 from configs.state_check import UnusableStateError, require_usable_state
 from pipelines.dagster_programs import (
     START_SECONDS,

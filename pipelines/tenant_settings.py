@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from configs.settings import PipelineSettings
+from configs.pipelines import PipelineSettings
 from configs.tenant_pipeline import TenantPipeline
 from feature_store.settings_sources import read_pipeline_settings
 from pipelines.resources import Installation

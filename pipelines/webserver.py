@@ -11,9 +11,8 @@ from dagster_webserver.webserver import DagsterWebserver
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
-from configs.console_guard import ConsoleGuard
+from configs.console_guard import ConsoleGuard, ConsoleSettings
 from configs.metrics import METRICS_PATH
-from configs.settings import ConsoleSettings
 from pipelines.metrics import PipelineMetrics
 from pipelines.resources import Installation
 

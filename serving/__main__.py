@@ -9,8 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from configs.addresses import PortSettings
 from configs.files import keep_state_private
-from configs.settings import PathSettings, PortSettings, ServingSettings
+from configs.serving import ServingSettings
+from configs.settings import PathSettings
 from configs.state_check import UnusableStateError, require_usable_state
 
 ROOT = Path(__file__).resolve().parents[1]

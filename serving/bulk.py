@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from configs.settings import HistorySettings
+from configs.history import HistorySettings
 from feature_store import columns as c
 from feature_store.interaction_types import SeenPolicy, makes_seen
 from feature_store.online import build_histories

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from configs import spans
-from configs.settings import ServingSettings
+from configs.serving import ServingSettings
 from serving.contracts.messages import (
     BatchRequest,
     BatchResponse,

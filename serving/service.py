@@ -16,7 +16,9 @@ from _bentoml_sdk import Service
 
 from configs import logging as logs
 from configs import memory
-from configs.settings import HistorySettings, PathSettings, ServingSettings
+from configs.history import HistorySettings
+from configs.serving import ServingSettings
+from configs.settings import PathSettings
 from configs.spans import SpanSettings, recording
 from configs.state_settings import StateSettings
 from serving.answer_cache import AnswerCache

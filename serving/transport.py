@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from configs.settings import ServingSettings
+from configs.serving import ServingSettings
 from serving.connections import HttpAnswer, KeptConnections, NotConnectedError
 from serving.contracts.codec import Codec
 from serving.contracts.messages import (

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from configs.files import write_text
-from configs.settings import HistorySettings, TrackingSettings
+from configs.history import HistorySettings
+from configs.tracking import TrackingSettings
 from feature_store.interaction_types import SeenPolicy
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import typer
 
 from api.auth import signing_keys
 from api.terminal import fail
-from configs.settings import AuthSettings, PathSettings
+from configs.auth import AuthSettings
+from configs.settings import PathSettings
 
 app = typer.Typer()
 

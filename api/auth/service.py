@@ -38,7 +38,7 @@ from api.users.repository import (
 )
 from api.users.schemas import NewUser
 from api.users.tables import User
-from configs.settings import AuthSettings
+from configs.auth import AuthSettings
 
 LogoutScope = Literal["global", "local", "others"]
 

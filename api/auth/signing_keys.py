@@ -19,8 +19,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from api.background import PeriodicTask
+from configs.auth import AuthSettings
 from configs.files import locked, write_private
-from configs.settings import AuthSettings, PathSettings
+from configs.settings import PathSettings
 
 MIN_SECRET_BYTES = 32
 ACTIVE_AFTER_SECONDS = 10.0

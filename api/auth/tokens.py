@@ -15,7 +15,7 @@ import jwt
 from api.auth.signing_keys import SigningKey, SigningKeys
 from api.sessions.repository import TokenGeneration
 from api.users.tables import User
-from configs.settings import AuthSettings
+from configs.auth import AuthSettings
 
 ALGORITHM = "HS256"
 AUDIENCE = "authenticated"

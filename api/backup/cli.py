@@ -9,7 +9,8 @@ import psycopg
 import typer
 
 from api.terminal import fail
-from configs.settings import DatabaseSettings, PathSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
 from configs.state_check import UnusableStateError
 
 app = typer.Typer()

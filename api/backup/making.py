@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,7 +17,6 @@ from api.backup import contents
 from api.backup.manifest import FORMAT, Manifest, checksum, files_below, verified_manifest, write_manifest
 from api.backup.programs import list_dump, run_program
 from api.database.migrate import head_revision
-from configs import database, journal, settings
 from configs.files import publish_folder, sync
 from configs.settings import PathSettings, Settings
 from configs.state_check import refuse_with_state_url
@@ -24,8 +24,11 @@ from configs.state_check import refuse_with_state_url
 DUMP = "database.dump"
 STATE = "state"
 ENVIRONMENT = "environment.json"
-MODULES = (settings, database, journal)
-"""Whose settings a backup keeps, as far as the environment sets them."""
+MODULES = (
+    *("addresses", "api", "auth", "billing", "console_guard", "database", "history", "journal", "logging"),
+    *("pipelines", "postgres", "serving", "settings", "tracking"),
+)
+"""The modules of `configs` whose settings a backup keeps, as far as the environment sets them."""
 
 
 class BackupError(RuntimeError):
@@ -118,7 +121,7 @@ def _environment() -> dict[str, str]:
     groups = [
         each
         for module in MODULES
-        for each in vars(module).values()
+        for each in vars(import_module(f"configs.{module}")).values()
         if isinstance(each, type) and issubclass(each, Settings)
     ]
     names = {str(field.alias) for group in groups for field in group.model_fields.values()} - {"RECOMMENDAI_STATE_DIR"}

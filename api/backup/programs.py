@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from configs.local.os_user import OsUser
 from configs.local.postgres_cluster import binaries
-from configs.settings import PostgresSettings
+from configs.postgres import PostgresSettings
 
 _VARIABLES = {
     "dbname": "PGDATABASE",

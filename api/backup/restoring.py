@@ -34,7 +34,8 @@ from api.backup.servers import (
 from api.erasure.journal import ErasureJournal
 from configs.files import publish_folder, sync, write_private
 from configs.journal import ERASURES, REVOCATIONS, JournalSettings, read_journal
-from configs.settings import DatabaseSettings, PathSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
 from configs.state_check import refuse_with_state_url
 
 REPORT = "restore-report.json"

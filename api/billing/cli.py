@@ -9,8 +9,8 @@ import typer
 from api.database.engine import Database
 from api.http.problems import Problem
 from api.terminal import database_url, fail
+from configs.billing import BillingSettings
 from configs.plans import plans
-from configs.settings import BillingSettings
 
 app = typer.Typer()
 

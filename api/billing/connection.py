@@ -9,7 +9,7 @@ import stripe
 import structlog
 
 from api.billing.problems import MissingSetting, StripeRefused, StripeUnavailable
-from configs.settings import BillingSettings
+from configs.billing import BillingSettings
 
 UNAVAILABLE = (TimeoutError, stripe.APIConnectionError, stripe.RateLimitError, stripe.APIError)
 

@@ -13,7 +13,7 @@ from api.billing.subscriptions import ENDED
 from api.database.scope import TenantScope
 from api.http.problems import Problem
 from api.metering.repository import months_of
-from configs.settings import BillingSettings
+from configs.billing import BillingSettings
 
 SETTLED = ("paid", "void")
 """The statuses of invoices that nobody has to do anything about."""

@@ -10,7 +10,7 @@ from api.billing.gateway import Gateway
 from api.billing.overage import report_overage
 from api.billing.problems import StripeUnavailable
 from api.database.engine import UNREACHABLE, Database
-from configs.settings import BillingSettings
+from configs.billing import BillingSettings
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 from api.http import tracing
 from api.http.headers import SECURITY
 from api.http.problems import MEDIA_TYPE, Problem, problem_body
-from configs.settings import ServerSettings
+from configs.api import ServerSettings
 
 SWEEP_SECONDS = 1.0
 PIECE_BYTES = 16 * 1024

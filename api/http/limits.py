@@ -15,7 +15,7 @@ from starlette.requests import Request
 from api.http.client import ClientAddress
 from api.http.principal import KeyPrincipal, principal_of
 from api.http.window_counters import WindowCounter
-from configs.settings import LimitSettings
+from configs.api import LimitSettings
 
 NO_LIMIT = 0
 """The rate limit of API keys whose requests are not counted."""

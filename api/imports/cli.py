@@ -15,7 +15,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from api.database.scope import TenantScope
 from configs.database import LimitsOfJobs
-from configs.settings import DatabaseSettings, PathSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
 
 if TYPE_CHECKING:
     from api.imports.load import Report

@@ -14,7 +14,7 @@ from api.recommendations.history_sql import VIEWS
 from api.recommendations.history_store import BuiltHistory, HistoryStore
 from api.tenants.problems import TenantGone
 from configs import spans
-from configs.settings import HistorySettings
+from configs.history import HistorySettings
 from feature_store.interaction_types import SeenPolicy
 from feature_store.online import form_of
 from serving.contracts.messages import EMPTY_ARRAY

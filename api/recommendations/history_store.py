@@ -14,7 +14,7 @@ from api.background import PeriodicTask
 from api.database.engine import UNREACHABLE, Pool
 from api.database.scope import TenantScope
 from api.recommendations.history_sql import KEEP
-from configs.settings import HistorySettings
+from configs.history import HistorySettings
 from feature_store.online import form_of
 
 FLUSH_SECONDS = 0.1

@@ -9,7 +9,7 @@ from api.database.session import Session
 from api.http.principal import CurrentAdmin
 from api.status.schemas import Status
 from api.status.service import status
-from configs.settings import PipelineSettings
+from configs.pipelines import PipelineSettings
 
 
 @asynccontextmanager

@@ -25,6 +25,9 @@ import psycopg
 from pydantic import Field
 from rich.console import Console
 
+from configs.addresses import PortSettings
+from configs.billing import BillingSettings
+from configs.console_guard import OPERATOR, ConsoleSettings
 from configs.files import keep_state_private, write_private
 from configs.local.demo_announcement import announcement
 from configs.local.demo_scenarios import create_scenarios
@@ -34,15 +37,8 @@ from configs.local.ports import refusal_of_port, unused_port
 from configs.local.processes import Program, programs, shared_environment, write_configuration
 from configs.local.supervision import Supervisor
 from configs.metrics import METRICS_PATH
-from configs.settings import (
-    OPERATOR,
-    BillingSettings,
-    ConsoleSettings,
-    DatabaseSettings,
-    PathSettings,
-    PortSettings,
-    Settings,
-)
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TENANT = "demo"

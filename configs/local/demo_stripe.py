@@ -3,7 +3,8 @@
 import secrets
 from collections.abc import Callable
 
-from configs.settings import BillingSettings, PortSettings
+from configs.addresses import PortSettings
+from configs.billing import BillingSettings
 
 
 class DemoStripe:

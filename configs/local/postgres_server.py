@@ -18,11 +18,13 @@ import psycopg
 import structlog
 from psycopg import sql
 
+from configs.addresses import PortSettings
 from configs.database import MIGRATION_LOCK, VERSION_TABLE, grants, only_read
 from configs.files import write_private
 from configs.local.os_user import BundledPostgresError, ChildProcess, OsUser, postgres_user
 from configs.local.postgres_cluster import DATABASE, OWNER, ROLE, Cluster, binaries, open_cluster
-from configs.settings import PathSettings, PortSettings, PostgresSettings
+from configs.postgres import PostgresSettings
+from configs.settings import PathSettings
 
 PREDECESSOR_SECONDS = 60.0
 SETTINGS = {

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from configs.addresses import PortSettings
+from configs.console_guard import ConsoleSettings
 from configs.files import write_private
 from configs.local.launch import BACKGROUND_OPTION
-from configs.settings import ConsoleSettings, PathSettings, PortSettings
+from configs.settings import PathSettings
 
 SOCKET_PATH_LIMIT = 100  # the kernel's limit is 108 bytes with the terminating zero
 THREADS = "2"

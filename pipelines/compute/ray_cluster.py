@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from configs.settings import LOOPBACK
+from configs.addresses import LOOPBACK
 from pipelines.compute.arguments import check_importable, check_plain
 from pipelines.compute.port import OnProgress, Result, Task, TaskLostError
 

@@ -21,16 +21,13 @@ from api.database.session import transaction
 from api.keys.service import create_key
 from api.tenants.service import create_tenant
 from configs import logging as logs
-from configs.settings import (
-    ApiSettings,
-    AuthSettings,
-    BillingSettings,
-    DatabaseSettings,
-    LimitSettings,
-    LogSettings,
-    PathSettings,
-    ServingSettings,
-)
+from configs.api import ApiSettings, LimitSettings
+from configs.auth import AuthSettings
+from configs.billing import BillingSettings
+from configs.logging import LogSettings
+from configs.postgres import DatabaseSettings
+from configs.serving import ServingSettings
+from configs.settings import PathSettings
 from tests.fixtures import passwords
 from tests.fixtures.redis import redis_server
 

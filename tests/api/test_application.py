@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from api.app import Configuration, create_app
 from api.database.session import CurrentDatabase, Session
 from api.http.problems import Conflict
-from configs.settings import ApiSettings
+from configs.api import ApiSettings
 from tests.api.conftest import OpenClient, Tenants
 from tests.fixtures.live import ApiProcess, api_process
 

@@ -10,7 +10,7 @@ import pytest
 
 from api.app import create_app
 from api.http.bodies import MAX_VALUES
-from configs.settings import LimitSettings
+from configs.api import LimitSettings
 from tests.api.conftest import Tenants, configuration_of
 from tests.fixtures import nasty
 from tests.fixtures.live import served

@@ -22,7 +22,7 @@ from api.keys.service import create_key, hash_of, revoke_key
 from api.tenants.service import delete_tenant
 from api.users.passwords import Passwords
 from api.users.service import create_admin, set_password
-from configs.settings import AuthSettings
+from configs.auth import AuthSettings
 from tests.api.conftest import SECRET, OpenClient, Tenants
 from tests.fixtures.clock import pass_time
 from tests.fixtures.journals import journals

@@ -24,7 +24,7 @@ from api.interactions.bodies import read_interaction
 from api.interactions.schemas import NewInteraction
 from api.recommendations.bodies import read_recommend, read_similar
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
-from configs.settings import ApiSettings, LimitSettings
+from configs.api import ApiSettings, LimitSettings
 from serving.contracts.filters import parse_filter
 from tests.api.conftest import OpenClient, Tenants, configuration_of, running
 from tests.fixtures import nasty

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.database.migrate import downgrade
-from configs.settings import ServingSettings
+from configs.serving import ServingSettings
 from serving.contracts.messages import ReleaseInfo
 from tests.api.conftest import OpenClient
 

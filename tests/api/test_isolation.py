@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from api.database.session import Session
 from api.http.principal import ReadKey
 from api.http.schemas import PathId
-from configs.settings import LimitSettings
+from configs.api import LimitSettings
 from tests.api.conftest import Tenants, configuration_of, running
 from tests.fixtures.people import PASSWORD
 from tests.fixtures.postgres import copy_of

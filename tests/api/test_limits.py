@@ -16,7 +16,7 @@ from api.http.limits import RateLimiter
 from api.http.principal import STATE_KEY as PRINCIPAL
 from api.http.principal import KeyPrincipal, Principal, TenantInfo, UserPrincipal
 from api.http.window_counters import SOCKET_SECONDS, MemoryWindowCounter, RedisWindowCounter
-from configs.settings import LimitSettings
+from configs.api import LimitSettings
 from tests.api.conftest import OpenClient, Tenants
 from tests.fixtures.clock import STOPPED_AT, stop_the_minute
 from tests.fixtures.redis import RedisServer

@@ -26,8 +26,8 @@ from api.lists.source import ListSource
 from api.recommendations.fallback import Fallback
 from api.recommendations.history import HistoryReader
 from api.recommendations.pages import find_sequence
+from configs.history import HistorySettings
 from configs.plans import plan
-from configs.settings import HistorySettings
 from feature_store import analytics_sources, exports, sources
 from feature_store.analytics_sinks import roll_up_step
 from feature_store.generation_sources import generation_source

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from api.app import Configuration, create_app
-from configs.settings import LimitSettings, ServerSettings
+from configs.api import LimitSettings, ServerSettings
 from tests.api.conftest import Tenants
 from tests.fixtures.clock import within_one_minute
 from tests.fixtures.live import api_process

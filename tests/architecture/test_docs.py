@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import settings
-from configs.settings import Settings
+from tests.fixtures.settings import all_aliases
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("configs", "feature_store", "training", "serving", "pipelines", "api", "tests", "notebooks", "docs")
@@ -84,12 +83,7 @@ def test_a_page_names_what_is_there(page: str) -> None:
 
 
 def test_every_setting_that_a_page_names_is_read() -> None:
-    known = {
-        field.alias
-        for kind in vars(settings).values()
-        if isinstance(kind, type) and issubclass(kind, Settings)
-        for field in kind.model_fields.values()
-    }
+    known = all_aliases()
     assert "TRAIN_MAX_SECONDS" in known
     makefile = (ROOT / "Makefile").read_text()
     makefile += "".join(path.read_text() for path in (ROOT / "configs" / "deploy").rglob("*") if path.is_file())

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 
 from configs.local.processes import shared_environment
-from configs.settings import DatabaseSettings
+from configs.postgres import DatabaseSettings
 from tests.benchmarks.load import Load
 from tests.fixtures.platform import ROOT, Platform, answers, free_ports, wait_until
 

@@ -16,7 +16,7 @@ import psycopg
 from pydantic import SecretStr
 from rich.console import Console
 
-from configs.settings import DatabaseSettings
+from configs.postgres import DatabaseSettings
 from pipelines.defs.analytics.activity import roll_up
 from pipelines.resources import Installation
 from tests.fixtures import bulk

@@ -31,7 +31,8 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from api.database.migrate import upgrade
-from configs.settings import DatabaseSettings, PathSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
 from pipelines.definitions import build_definitions
 from pipelines.instance import open_instance
 from pipelines.jobs import RETRAIN, WORK_TAG

@@ -21,7 +21,9 @@ from configs.local.demo import EMAIL
 from configs.local.demo import TENANT as DEMO_TENANT
 from configs.local.processes import shared_environment
 from configs.local.supervision import Supervisor
-from configs.settings import DatabaseSettings, PathSettings, ServingSettings
+from configs.postgres import DatabaseSettings
+from configs.serving import ServingSettings
+from configs.settings import PathSettings
 from tests.fixtures.platform import ROOT, free_ports, wait_until
 
 SERVERS = ("API", "SERVING", "DAGSTER", "MLFLOW", "STRIPE")

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+from configs.addresses import LOOPBACK
 from configs.files import kept_secret
-from configs.settings import LOOPBACK
 from pipelines.compute.ray_cluster import RayCompute, ray_environment
 from tests.fixtures.platform import free_ports
 

@@ -15,7 +15,8 @@ from configs import fetched_files as fetching
 from configs.advisory_locks import LockLostError
 from configs.buckets import ChangedObjectError
 from configs.fetched_files import FetchedFiles
-from configs.settings import DatabaseSettings, PathSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
 from configs.state_check import UnusableStateError, require_usable_state
 from configs.storage import InvalidKeyError, LocalStorage, Storage, open_storage
 from serving.__main__ import app as serving

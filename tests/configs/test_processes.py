@@ -15,6 +15,8 @@ import pytest
 from pydantic import SecretStr
 from stripe import StripeClient
 
+from configs.addresses import PortSettings
+from configs.billing import BillingSettings
 from configs.local.demo import Demo, DemoSettings
 from configs.local.demo_state import DemoState
 from configs.local.demo_stripe import DemoStripe
@@ -29,8 +31,9 @@ from configs.local.processes import (
 )
 from configs.local.supervision import STOP_SECONDS, Supervisor
 from configs.plans import plans
+from configs.postgres import DatabaseSettings
 from configs.priority import PrioritySettings
-from configs.settings import BillingSettings, DatabaseSettings, PathSettings, PortSettings
+from configs.settings import PathSettings
 from tests.fixtures.platform import answers, free_ports, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

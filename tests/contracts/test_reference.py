@@ -19,7 +19,7 @@ from api.database.scope import TenantScope
 from api.http.openapi import PROBLEM as PROBLEM_SCHEMA
 from api.users.passwords import Passwords
 from api.users.service import create_admin
-from configs.settings import LimitSettings
+from configs.api import LimitSettings
 from tests.api.conftest import Tenants, configuration_of
 from tests.contracts.reference import ADDED, GOTRUE, GRAPHQL, ITEM, LIMITS, METADATA, PROBLEM, ROWS, Row
 from tests.contracts.shapes import MOMENT, differences

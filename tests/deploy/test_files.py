@@ -13,8 +13,8 @@ import jsonschema_rs
 import pytest
 import yaml
 
+from configs.addresses import PortSettings
 from configs.local.processes import DRAIN_SECONDS, FLUSH_SECONDS
-from configs.settings import PortSettings
 from tests.deploy.commands import PYTHON, logical_lines, parse_by_program
 from tests.deploy.compose_schema import COMPOSE
 from tests.fixtures.settings import all_aliases

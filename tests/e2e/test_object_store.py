@@ -7,7 +7,9 @@ import httpx
 import msgspec
 import pytest
 
-from configs.settings import PathSettings, PipelineSettings, TrackingSettings
+from configs.pipelines import PipelineSettings
+from configs.settings import PathSettings
+from configs.tracking import TrackingSettings
 from pipelines.defs.ingestion.tenant_deletion import delete_tenant_files, files_of_tenant
 from pipelines.partitions import TENANTS
 from pipelines.resources import Installation

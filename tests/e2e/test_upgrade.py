@@ -19,7 +19,9 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from configs.settings import DatabaseSettings, PipelineSettings, TrackingSettings
+from configs.pipelines import PipelineSettings
+from configs.postgres import DatabaseSettings
+from configs.tracking import TrackingSettings
 from feature_store.lake import TenantLake
 from pipelines.definitions import build_definitions
 from pipelines.instance import open_instance

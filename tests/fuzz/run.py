@@ -17,7 +17,7 @@ import httpx
 import psycopg
 
 from api.app import create_app
-from configs.settings import LimitSettings
+from configs.api import LimitSettings
 from tests.api.conftest import Tenants, configuration_of
 from tests.fixtures.live import served
 from tests.fixtures.people import PASSWORD

@@ -10,7 +10,10 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from configs.settings import DatabaseSettings, PathSettings, PipelineSettings, TrackingSettings
+from configs.pipelines import PipelineSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
+from configs.tracking import TrackingSettings
 from pipelines.io_managers import values_folder
 from pipelines.resources import Installation
 from tests.feature_store.rows import add_tenant

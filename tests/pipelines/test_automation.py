@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from configs.files import write_text
-from configs.settings import PipelineSettings
+from configs.pipelines import PipelineSettings
 from feature_store.exports import export_interactions
 from feature_store.lake import TenantLake
 from pipelines.definitions import build_definitions

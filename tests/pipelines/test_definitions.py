@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from configs.settings import PipelineSettings
+from configs.pipelines import PipelineSettings
 from feature_store.column_descriptions import DESCRIPTIONS
 from feature_store.schemas import (
     LAKE_INTERACTIONS,

@@ -17,7 +17,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from configs.settings import PipelineSettings
+from configs.pipelines import PipelineSettings
 from feature_store.generation_sinks import MAX_ATTEMPTS, generating
 from feature_store.generation_sources import generation_source, tenants_to_generate
 from feature_store.schemas import RECOMMENDATIONS
@@ -278,7 +278,8 @@ _VICTIM = """
 import sys, time
 from pathlib import Path
 from pydantic import SecretStr
-from configs.settings import DatabaseSettings, PathSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
 from pipelines.defs.generation.steps import process_jobs
 from pipelines.resources import Installation
 

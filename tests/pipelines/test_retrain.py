@@ -20,7 +20,10 @@ from typer.testing import CliRunner
 from api.database.scope import TenantScope
 from api.imports.load import load_files
 from api.tenants.service import delete_tenant
-from configs.settings import DatabaseSettings, PathSettings, PipelineSettings, TrackingSettings
+from configs.pipelines import PipelineSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
+from configs.tracking import TrackingSettings
 from feature_store.lake import TenantLake
 from feature_store.loaders.mapping import Mapping
 from pipelines.__main__ import app as pipelines

@@ -11,7 +11,10 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from configs.settings import DatabaseSettings, PathSettings, PipelineSettings, TrackingSettings
+from configs.pipelines import PipelineSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
+from configs.tracking import TrackingSettings
 from pipelines.definitions import build_definitions
 from pipelines.defs.ingestion.tenant_deletion import delete_tenant_files
 from pipelines.defs.training.configurations import chosen_configuration

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 from pydantic import SecretStr
 
-from configs.settings import ServingSettings
+from configs.serving import ServingSettings
 from serving.application import BatchApplication
 from serving.client import ServingClient
 from serving.contracts.messages import (

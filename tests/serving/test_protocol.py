@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from pydantic import SecretStr
 
-from configs.settings import ServingSettings
+from configs.serving import ServingSettings
 from serving.application import BatchApplication
 from serving.client import ServingClient
 from serving.contracts.filters import parse_filter

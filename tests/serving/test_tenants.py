@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from configs.settings import ServingSettings
+from configs.serving import ServingSettings
 from serving.client import MAX_WAITING, ServingClient
 from serving.contracts.codec import Codec
 from serving.contracts.messages import BatchRequest, CatalogueDelta, CataloguePlace, RecommendQuery, ServingUnavailable

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
-from configs.settings import ConsoleSettings
+from configs.console_guard import ConsoleSettings
 from tests.fixtures.mlflow_store import mlflow_store
 from tests.fixtures.platform import ROOT, answers, free_ports, wait_until
 from training.tracking.server import MLFLOWS_OWN, UnguardedError, guarded_command

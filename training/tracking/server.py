@@ -12,8 +12,8 @@ from typing import Any
 from mlflow import server
 from mlflow.cli import cli
 
-from configs.console_guard import LOOPBACK_NAMES, ConsoleGuard, ConsoleRules
-from configs.settings import OPERATOR, ConsoleSettings, PortSettings
+from configs.addresses import PortSettings
+from configs.console_guard import LOOPBACK_NAMES, OPERATOR, ConsoleGuard, ConsoleRules, ConsoleSettings
 
 MLFLOWS_OWN = "mlflow.server.fastapi_app:app"
 GUARDED = "training.tracking.server:guarded_application"

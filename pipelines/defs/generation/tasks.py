@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import feather
 
 from configs.files import atomic_file
-from configs.settings import HistorySettings
+from configs.history import HistorySettings
 from feature_store import columns as c
 from feature_store.interaction_types import SeenPolicy
 from feature_store.schemas import RECOMMENDATIONS

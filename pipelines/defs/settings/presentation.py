@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from configs.settings import PipelineSettings
+from configs.pipelines import PipelineSettings
 from configs.tenant_pipeline import SettingsGroup, TenantPipeline
 from pipelines.presentation import Cell
 

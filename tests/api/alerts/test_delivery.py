@@ -24,8 +24,8 @@ from api.retention.repository import delete_expired_rows
 from api.settings.service import replace_settings
 from api.tenants.service import create_tenant
 from configs.mail import MailSettings
+from configs.postgres import DatabaseSettings
 from configs.retention import RetentionSettings
-from configs.settings import DatabaseSettings
 from configs.tenant_pipeline import TenantPipeline
 from feature_store import alert_sinks
 from pipelines.alerts import MAX_FACTS, send_alert

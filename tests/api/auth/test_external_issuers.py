@@ -20,8 +20,9 @@ from jwt.algorithms import RSAAlgorithm
 from pydantic import SecretStr, ValidationError
 
 from api.app import Configuration, create_app
+from configs.api import LimitSettings
+from configs.auth import AuthSettings
 from configs.issuers import ExternalIssuer
-from configs.settings import AuthSettings, LimitSettings
 from tests.api.conftest import SECRET
 from tests.fixtures.clock import stop_the_minute
 from tests.fixtures.issuer import ISSUER, Published, SigningKey, claims, publishing

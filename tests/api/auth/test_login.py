@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from configs.settings import AuthSettings
+from configs.auth import AuthSettings
 from tests.api.conftest import SECRET
 from tests.fixtures.passwords import let_hashes_overlap
 from tests.fixtures.platform import wait_until

@@ -10,7 +10,7 @@ from api.sessions.repository import MAX_ROTATIONS
 from api.tenants.service import delete_tenant
 from api.users.passwords import Passwords
 from api.users.service import set_password
-from configs.settings import LimitSettings
+from configs.api import LimitSettings
 from tests.api.conftest import SECRET
 from tests.fixtures.clock import stop_the_minute
 from tests.fixtures.portal import PASSWORD, ROOMY, Portal, bearer, running_portal, within_5_seconds

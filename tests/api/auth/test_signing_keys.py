@@ -19,7 +19,8 @@ import jwt
 import pytest
 
 from api.auth.signing_keys import MAX_KEYS, MissingSecretError, SigningKey, SigningKeys, rotate_signing_key
-from configs.settings import AuthSettings, PathSettings
+from configs.auth import AuthSettings
+from configs.settings import PathSettings
 from tests.api.conftest import SECRET
 from tests.fixtures.live import ROOT, api_process
 from tests.fixtures.portal import PASSWORD, ROOMY, Portal, bearer, running_portal

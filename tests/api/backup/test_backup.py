@@ -22,7 +22,8 @@ from api.backup.manifest import BrokenBackupError, verified_manifest
 from api.backup.programs import run_program
 from api.tenants.service import delete_tenant
 from configs.journal import ERASURES, read_journal
-from configs.settings import DatabaseSettings, PathSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
 from pipelines.instance import open_instance
 from pipelines.partitions import TENANTS
 from tests.api.backup.installation import (

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from api.app import create_app
-from configs.settings import BillingSettings
+from configs.billing import BillingSettings
 from tests.fixtures.desk import BILLING_PATH, HOOK, Desk, Shop
 from tests.fixtures.live import served
 from tests.fixtures.people import PASSWORD

@@ -16,8 +16,9 @@ from api.billing.events import handle_pending
 from api.billing.gateway import Gateway
 from api.database.engine import Database
 from api.retention.repository import delete_expired_rows
+from configs.api import LimitSettings
+from configs.billing import BillingSettings
 from configs.retention import RetentionSettings
-from configs.settings import BillingSettings, LimitSettings
 from tests.fixtures.desk import BILLING_PATH, HOOK, Desk, Shop
 from tests.fixtures.live import api_process, served
 from tests.fixtures.platform import wait_until

@@ -18,7 +18,8 @@ from api.database.erasure_lock import ERASE_ALONE_IN_TENANT
 from api.exports import job_service
 from api.tenants.service import delete_tenant
 from configs.exports import ExportSettings
-from configs.settings import DatabaseSettings, PathSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
 from pipelines.definitions import build_definitions
 from pipelines.defs.exports import steps
 from pipelines.defs.exports.steps import clear_exports, export_next

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from configs.settings import DatabaseSettings
+from configs.postgres import DatabaseSettings
 from pipelines.defs.generation.steps import process_jobs
 from pipelines.resources import Installation
 from tests.fixtures.backend import Backend

@@ -7,7 +7,8 @@ import jwt
 import pytest
 from pydantic import SecretStr
 
-from configs.settings import AuthSettings, LimitSettings
+from configs.api import LimitSettings
+from configs.auth import AuthSettings
 from tests.api.conftest import SECRET
 from tests.fixtures.clock import stop_the_minute
 from tests.fixtures.portal import PASSWORD, Portal, bearer, running_portal, within_5_seconds

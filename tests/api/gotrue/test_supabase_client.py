@@ -12,7 +12,7 @@ from supabase_auth import AsyncGoTrueClient, SyncGoTrueClient
 from supabase_auth.errors import AuthApiError, AuthWeakPasswordError
 
 from api.app import Configuration, create_app
-from configs.settings import AuthSettings
+from configs.auth import AuthSettings
 from tests.api.conftest import SECRET
 from tests.fixtures.live import served
 from tests.fixtures.platform import PATIENCE_SECONDS

@@ -27,7 +27,7 @@ from api.graphql.documents import (
 )
 from api.http.bodies import MAX_VALUES
 from api.http.problems import Invalid
-from configs.settings import ApiSettings, LimitSettings
+from configs.api import ApiSettings, LimitSettings
 from tests.api.graphql.calls import HEALTH, RECOMMENDATIONS, VERSION, data, run
 from tests.api.test_limits import one_minute  # noqa: F401 - a fixture
 from tests.fixtures.backend import Backend

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from starlette.testclient import TestClient
 
-from configs.settings import LimitSettings
+from configs.api import LimitSettings
 from tests.fixtures.portal import within_5_seconds
 from tests.fixtures.routes import Route, all_routes
 from tests.fixtures.standin import StandIn

@@ -7,7 +7,7 @@ import pytest
 
 from api.database.scope import TenantScope
 from api.keys.service import create_key
-from configs.settings import LimitSettings
+from configs.api import LimitSettings
 from tests.fixtures.clock import stop_the_minute
 from tests.fixtures.portal import Portal, running_portal, within_5_seconds
 

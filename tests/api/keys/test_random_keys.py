@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from api.keys import directory
 from api.keys.service import hash_of
 from api.keys.tags import has_tag, make_key
-from configs.settings import LimitSettings
+from configs.api import LimitSettings
 from tests.fixtures.clock import pass_time, stop_the_minute
 from tests.fixtures.portal import Portal, running_portal
 

@@ -21,8 +21,8 @@ from api.interactions.repository import InteractionRepository, InteractionRow
 from api.recommendations.history import HistoryReader
 from api.recommendations.history_store import HistoryStore
 from api.users.service import delete_user
+from configs.history import HistorySettings
 from configs.plans import plan
-from configs.settings import HistorySettings
 from feature_store.interaction_types import SEEN_TYPES, SeenPolicy, event_weight
 from feature_store.loaders.prepare import INTERACTIONS
 from serving.contracts.histories import read_history, read_ids

@@ -8,7 +8,7 @@ import pytest
 from api.database.engine import Database
 from api.database.scope import TenantScope
 from api.recommendations.history import HistoryReader, UserView
-from configs.settings import HistorySettings
+from configs.history import HistorySettings
 from serving.contracts.histories import read_history, read_ids
 from tests.fixtures.backend import Backend
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from api.database.migrate import upgrade
 from api.recommendations import history_store
-from configs.settings import HistorySettings
+from configs.history import HistorySettings
 from feature_store.columns import INTERACTION_TYPES as TYPES
 from serving.contracts.histories import read_history, read_ids
 from tests.api.conftest import Tenants

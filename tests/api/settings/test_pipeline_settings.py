@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import SecretStr
 
-from configs.settings import DatabaseSettings
+from configs.postgres import DatabaseSettings
 from configs.tenant_pipeline import DecidingMetric, FloorModel, TenantPipeline
 from pipelines.resources import Installation
 from pipelines.tenant_settings import tenant_settings

@@ -10,7 +10,7 @@ from api.database.scope import TenantScope
 from api.users.common_passwords import is_common
 from api.users.passwords import MAX_LENGTH, Passwords, WeakPassword
 from api.users.service import create_admin, set_password
-from configs.settings import AuthSettings
+from configs.auth import AuthSettings
 from tests.api.conftest import SECRET
 from tests.fixtures.passwords import hash_password
 from tests.fixtures.portal import PASSWORD, Portal, bearer, running_portal

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from configs.files import write_text
-from configs.settings import ServingSettings
+from configs.serving import ServingSettings
 from serving.contracts.releases import MANIFEST_FILE
 from tests.benchmarks.faults.load import FaultRow, under_load
 from tests.benchmarks.new_release import newest_release

@@ -23,7 +23,8 @@ import httpx
 import psycopg
 
 from configs.local.processes import shared_environment
-from configs.settings import DatabaseSettings, PathSettings
+from configs.postgres import DatabaseSettings
+from configs.settings import PathSettings
 from tests.benchmarks.faults.disk import NAME, may_mount
 from tests.benchmarks.faults.load import FaultRow
 from tests.benchmarks.running_demo import RunningDemo, Tenant

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from configs.settings import HistorySettings, PathSettings
+from configs.history import HistorySettings
+from configs.settings import PathSettings
 from feature_store.loaders.problems import ImportRefusedError
 from tests.benchmarks.quality.datasets import (
     AMAZON_TOYS,

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from configs.settings import DatabaseSettings
+from configs.postgres import DatabaseSettings
 from tests.benchmarks.latency.fresh import INTERACTIONS
 from tests.benchmarks.reliability.answers import CUT_OFF, counts, recommendations, traffic
 from tests.benchmarks.running_demo import RunningDemo, Tenant, unique
