@@ -21,8 +21,9 @@ from api.interactions import service as interactions
 from api.interactions.schemas import NewInteraction
 from api.metering.meter import Meter
 from api.metering.terms import Entitlement
+from api.recommendations.answers import Recommendations
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
-from api.recommendations.service import Recommendations, RecommendationService
+from api.recommendations.service import RecommendationService
 
 Request = TypeVar("Request", bound=BaseModel)
 

@@ -9,8 +9,8 @@ A request takes this way, one file a step:
    `api/recommendations/router.py` (here): both ways require the key's scope, admit the request (`metered_read`), turn
    the filter into a tree (`parse_filter`), and go on alike.
 3. `api/recommendations/service.py`: `RecommendationService` reads the user's newest events and seen items from the
-   database (`UserView`), builds a `RecommendQuery`, asks the model server, and checks that the items may still be
-   shown. While no model can answer, it asks `fallback.py` for popular items.
+   database (`UserView`), builds a `RecommendQuery` (`queries.py`), and asks the model server (`model_ranking.py`, which
+   also checks that the items may still be shown). While no model can answer, it asks `fallback.py` for popular items.
 4. `serving/client.py`: `ServingClient` gathers concurrent queries of a tenant into a `BatchRequest`, adds the
    catalogue delta where the server asks for one, and hands each caller its part of the `BatchResponse`
    (`serving/contracts/messages.py` defines the messages, `serving/transport.py` sends them).
@@ -34,6 +34,7 @@ from api.http.direct_routes import DirectAnswer, DirectRoute
 from api.http.principal import WriteKey
 from api.http.problems import Invalid
 from api.metering.dependencies import PAYMENT_REQUIRED, MeteredRead, MeteredRequest, metered_read
+from api.recommendations.answers import Recommendations
 from api.recommendations.bodies import RecommendBody, SimilarBody, read_recommend, read_similar
 from api.recommendations.schemas import (
     NextPageRequest,
@@ -44,7 +45,7 @@ from api.recommendations.schemas import (
     SimilarRequest,
 )
 from api.recommendations.seen import record_seen
-from api.recommendations.service import Recommendations, RecommendationService
+from api.recommendations.service import RecommendationService
 from serving.contracts.filters import Filter, FilterError, parse_filter
 from serving.contracts.messages import ScoredItem
 

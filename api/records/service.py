@@ -7,8 +7,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from api.database.scope import TenantScope
 from api.http.principal import UserPrincipal
 from api.http.problems import Forbidden, NotFound
+from api.recommendations.answers import Recommendations
 from api.recommendations.schemas import RecommendRequest
-from api.recommendations.service import Recommendations, RecommendationService
+from api.recommendations.service import RecommendationService
 from api.records.repository import RecordRepository, StoredRecord
 
 
