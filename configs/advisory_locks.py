@@ -1,4 +1,4 @@
-"""Locks among machines, held in PostgreSQL: they are free again as soon as their process or its connection ends."""
+"""Locks between machines, held in PostgreSQL. They are released when their process or its connection ends."""
 
 import errno
 from collections.abc import Iterator
@@ -20,8 +20,10 @@ class LockLostError(OSError):
 def advisory_lock(url: str, name: str) -> Iterator[None]:
     """Hold the lock of this name among all who use the database. Waits while another holds it.
 
-    Needs a connection of its own for as long as it is held, so no pooler that shares connections by transaction may be
-    between. Raises LockLostError when the block ends where the connection ended within it.
+    The lock belongs to a connection of its own, so no pooler that shares connections by transaction may be between.
+
+    Raises OSError where the database cannot be reached, and LockLostError at the end of the block where the connection
+    ended within it.
     """
     try:
         connection = psycopg.connect(

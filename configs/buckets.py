@@ -26,11 +26,13 @@ from obstore.store import from_url
 
 from configs.state_settings import StateSettings
 
-MAX_RETRIES = 8
+MAX_REQUEST_RETRIES = 8
 _PART_BYTES = 16 * 1024**2
 """Larger files are sent in parts of at least this size."""
 _MAX_PARTS = 9_000
+"""S3 takes 10,000 parts of one object at most."""
 _CONNECTIONS = 4
+"""Parts of one file that are sent at once."""
 
 
 class ChangedObjectError(OSError):
@@ -46,7 +48,7 @@ class ObjectInfo:
     etag: str
 
 
-@dataclass(frozen=True, eq=False)  # equal where they share a client
+@dataclass(frozen=True, eq=False)  # `read_cached` tells buckets apart by identity; `_bucket` keeps one for each URL
 class Bucket:
     """The objects below one URL."""
 
@@ -79,12 +81,15 @@ class Bucket:
             found = obstore.get(self.store, key)
             return bytes(found.bytes()), _info(found.meta).etag
 
-    def read_once(self, key: str, etag: str) -> bytes:
-        """An object's bytes, which are kept for the next call with this ETag. For small ones that are read again."""
-        return _read_once(self, key, etag)
+    def read_cached(self, key: str, etag: str) -> bytes:
+        """The bytes of the object with this ETag. They stay in memory for further calls, so it is for small objects."""
+        return _read_cached(self, key, etag)
 
     def fetch(self, key: str, target: Path) -> None:
-        """Write an object's bytes into a local file. Raises FileNotFoundError without one, OSError for a cut answer."""
+        """Write an object's bytes into a local file.
+
+        Raises FileNotFoundError without such an object, OSError where the answer ends too early.
+        """
         with _as_os_errors(key), target.open("wb") as file:
             found = obstore.get(self.store, key)
             for chunk in found.stream(min_chunk_size=1024**2):
@@ -101,7 +106,7 @@ class Bucket:
                 return None
 
     def below(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose keys begin with the parts of this prefix. It is lazy: a page of 1,000 at a time."""
+        """The objects below a prefix, which ends at a `/` of their keys. The store is asked for 1,000 at a time."""
         with _as_os_errors(prefix):
             for page in obstore.list(self.store, prefix=prefix or None, chunk_size=1_000):
                 yield from map(_info, page)
@@ -127,17 +132,17 @@ def open_bucket(settings: StateSettings) -> Bucket:
     """
     if settings.url is None:
         raise ValueError("STATE_URL is not set")
-    if _users.setdefault("first", os.getpid()) != os.getpid():
+    if _client_process.setdefault("pid", os.getpid()) != os.getpid():
         raise RuntimeError("a forked process cannot use the object store: start a new process instead")
     return _bucket(settings.url, settings.endpoint, settings.timeout_seconds, settings.retry_seconds)
 
 
-_users: dict[str, int] = {}
-"""The process that used the client first."""
+_client_process: dict[str, int] = {}
+"""The id of the process that used the client first."""
 
 
 @lru_cache(maxsize=4_096)
-def _read_once(bucket: Bucket, key: str, etag: str) -> bytes:
+def _read_cached(bucket: Bucket, key: str, etag: str) -> bytes:
     return bucket.read(key)[0]
 
 
@@ -150,7 +155,7 @@ def _bucket(url: str, endpoint: str | None, timeout_seconds: float, retry_second
         config=cast(Any, {"endpoint": endpoint} if of_s3 else None),
         client_options=cast(Any, {**options, "allow_http": of_s3 and str(endpoint).startswith("http:")}),
         retry_config={
-            "max_retries": MAX_RETRIES,
+            "max_retries": MAX_REQUEST_RETRIES,
             "retry_timeout": timedelta(seconds=retry_seconds),
             "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
         },
@@ -159,7 +164,7 @@ def _bucket(url: str, endpoint: str | None, timeout_seconds: float, retry_second
 
 
 def _info(meta: Any) -> ObjectInfo:
-    # Every store sends an ETag; one without would never be found unchanged.
+    # Where a store sends no ETag, the time of the last change is what tells versions apart.
     return ObjectInfo(meta["path"], meta["size"], meta["e_tag"] or str(meta["last_modified"]))
 
 

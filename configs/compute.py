@@ -9,7 +9,7 @@ from configs.settings import Settings
 
 
 class ComputeSettings(Settings):
-    """The engine of the pipeline's heavy steps. Results are the same with either."""
+    """Where heavy steps of the pipeline run. The results are the same on this machine and on a cluster."""
 
     engine: Literal["local", "ray"] = Field(
         default="local",
@@ -19,7 +19,6 @@ class ComputeSettings(Settings):
     ray_address: str | None = Field(
         default=None, alias="RAY_ADDRESS", description="of the cluster's head, `<host>:<port>`; `COMPUTE=ray` needs it"
     )
-
     token_file: Path | None = Field(
         default=None,
         alias="RAY_AUTH_TOKEN_PATH",
@@ -27,7 +26,7 @@ class ComputeSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _names_its_cluster(self) -> Self:
+    def _ray_has_an_address(self) -> Self:
         if self.engine == "ray" and not self.ray_address:
             raise ValueError("COMPUTE=ray needs RAY_ADDRESS, the host and port of the cluster's head")
         return self

@@ -1,7 +1,7 @@
 """Copies of objects on the disk of this machine, for as long as the process runs.
 
-They may hold what people did. So they lie in a scratch folder, which goes with the process, and which the next process
-deletes where this one was killed.
+They may hold events of users. So they lie in a scratch folder, which is deleted when the process ends. Where the
+process was killed, the next one deletes it.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from configs.files import scratch_folder
 from configs.state_settings import StateSettings
 
 IN_USE_SECONDS = 3_600.0
-"""A file that was asked for within this time may be in use and stays."""
+"""A copy that was asked for within this time may be in use, and is not deleted to make room."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class _Copy:
 
 
 class FetchedFiles:
-    """Copies by key, up to a size in all. The copies asked for longest ago go first."""
+    """Copies by key, up to a size in all. Those that were asked for longest ago are deleted first."""
 
     def __init__(self, parent: Path, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._open = ExitStack()
@@ -47,14 +47,17 @@ class FetchedFiles:
         return self.folder / "objects" / key
 
     def new_path(self) -> Path:
-        """A path for something that is being written or read, without parents missing."""
-        (self.folder / "passing").mkdir(exist_ok=True)
-        return self.folder / "passing" / uuid4().hex
+        """A new path, in a folder that exists, for a file that is being fetched or is about to be put."""
+        (self.folder / "incomplete").mkdir(exist_ok=True)
+        return self.folder / "incomplete" / uuid4().hex
 
     def get(self, key: str, etag: str, size: int, fetch: Callable[[Path], None]) -> Path:
-        """The copy of this version. `fetch` writes it into a path where there is none yet.
+        """The copy of the object with this ETag. Where there is none, `fetch` writes it to the path that it gets.
 
-        Raises OSError where it would exceed the bound beside files that may be in use.
+        Args:
+            size: bytes of the object.
+
+        Raises OSError where there is no room for it beside the copies that may be in use.
         """
         with self._lock:
             known = self._copies.get(key)
@@ -64,19 +67,19 @@ class FetchedFiles:
                 return self.path(key)
             self.drop(key)
             self._make_room(size)
-            coming = self._copies[key] = _Copy("", size, self._clock())  # its room is taken from now on
-        passing = self.new_path()
+            copy = self._copies[key] = _Copy("", size, self._clock())  # takes its room before it is fetched
+        incomplete = self.new_path()
         try:
-            fetch(passing)
+            fetch(incomplete)
             with self._lock:
                 self.path(key).parent.mkdir(parents=True, exist_ok=True)
-                passing.replace(self.path(key))
-                self._copies[key] = coming
-                coming.etag = etag
+                incomplete.replace(self.path(key))
+                self._copies[key] = copy
+                copy.etag = etag
         finally:
-            passing.unlink(missing_ok=True)
+            incomplete.unlink(missing_ok=True)
             with self._lock:
-                if not coming.etag and self._copies.get(key) is coming:
+                if not copy.etag and self._copies.get(key) is copy:
                     del self._copies[key]
         return self.path(key)
 
@@ -87,7 +90,7 @@ class FetchedFiles:
                 del self._copies[each]
                 self.path(each).unlink(missing_ok=True)
             if self.path(key).is_dir():
-                shutil.rmtree(self.path(key))  # empty folders, which may bear a tenant's id
+                shutil.rmtree(self.path(key))  # empty folders, whose names may be ids of tenants
 
     def keep_only(self, key: str, keys: set[str]) -> None:
         """Delete the copies at and below a key that are not among these."""
@@ -96,7 +99,7 @@ class FetchedFiles:
                 self.drop(each)
 
     def close(self) -> None:
-        """Delete all of it."""
+        """Delete all copies."""
         self._open.close()
 
     def _make_room(self, size: int) -> None:
@@ -112,7 +115,7 @@ class FetchedFiles:
 
 @cache
 def fetched_files(parent: Path) -> FetchedFiles:
-    """The copies of this process in this folder."""
+    """The copies of this process, in a scratch folder in `parent`."""
     files = FetchedFiles(parent, StateSettings().fetched_bytes)
     atexit.register(files.close)
     return files

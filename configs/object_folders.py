@@ -1,7 +1,9 @@
 """Folders whose files appear together in an object store.
 
-<folder>/.manifest               names the files; written last, and only where there is none
-.parts/<folder>/.<id>/<file>     their contents; those that no manifest names are left over or still being written
+    <folder>/.manifest               names the files; written last, and only where there is none
+    .parts/<folder>/.<id>/<file>     their contents, under the id of an upload
+
+Contents that no manifest names are being written, or were left by an upload that failed.
 """
 
 import hashlib
@@ -18,7 +20,7 @@ from configs.buckets import Bucket, ChangedObjectError
 
 MANIFEST_OBJECT, PARTS = ".manifest", ".parts"
 _ATTEMPTS = 10
-"""Times that a manifest is changed anew after another writer was first."""
+"""Attempts to change a manifest that other writers change at the same time."""
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -29,12 +31,12 @@ class _Part(msgspec.Struct, frozen=True):
 class FolderManifest(msgspec.Struct, frozen=True):
     """Which files a folder has."""
 
-    id: str
+    id: str  # of the upload
     files: dict[str, _Part]
 
     @property
     def digest(self) -> str:
-        """A hash of what the files hold."""
+        """A hash of the names and contents of the files."""
         return hashlib.sha256(msgspec.json.encode(sorted(self.files.items()))).hexdigest()
 
 
@@ -62,7 +64,7 @@ class ObjectFolders:
             return FolderManifest("", {})
 
     def files(self, folder: str) -> dict[str, ObjectFile]:
-        """The files of a folder by their keys. None where it was not put as a whole."""
+        """The files of a folder by their keys. Empty where it was not put as a whole."""
         manifest = self.manifest(folder)
         return {
             f"{folder}/{name}": ObjectFile(_part(folder, manifest.id, name), part.size, part.sha256, part.sha256)
@@ -70,7 +72,7 @@ class ObjectFolders:
         }
 
     def files_within(self, path: str) -> dict[str, ObjectFile]:
-        """The files at and below a path that lies in such a folder."""
+        """The files at and below a path within a folder that was put as a whole. Empty where it is in none."""
         for folder in _above(path):
             if found := {name: file for name, file in self.files(folder).items() if is_at_or_below(name, path)}:
                 return found
@@ -87,16 +89,16 @@ class ObjectFolders:
                 self.bucket.put(_part(folder, upload, name), file)
             check_locks()
         except BaseException:
-            self._give_up(folder, upload, parts)
+            self._discard_parts(folder, upload, parts)
             raise
         try:
             self._publish(folder, FolderManifest(upload, parts))
         except FileExistsError:
-            self._give_up(folder, upload, parts)
+            self._discard_parts(folder, upload, parts)
             raise
 
-    def take_out(self, path: str) -> None:
-        """Take a file out of the folder that it was put in as a part of, if there is one."""
+    def delete_file(self, path: str) -> None:
+        """Delete a file of a folder that was put as a whole. Does nothing where the path is in none."""
         for folder in _above(path):
             name = path[len(folder) + 1 :]
             for _ in range(_ATTEMPTS):
@@ -115,8 +117,8 @@ class ObjectFolders:
             else:
                 raise ChangedObjectError(f"the files of {folder} change faster than one can be deleted")
 
-    def delete_left(self, path: str) -> None:
-        """Delete contents at and below a path that no manifest names. Call it while nobody puts any."""
+    def delete_orphaned_parts(self, path: str) -> None:
+        """Delete contents at and below a path that no manifest names. Nobody may put a folder there meanwhile."""
         written: dict[tuple[str, str], list[str]] = {}
         for each in self.bucket.below(f"{PARTS}/{path}"):
             folder, _, rest = each.key.removeprefix(f"{PARTS}/").partition("/.")
@@ -130,16 +132,19 @@ class ObjectFolders:
         return msgspec.json.decode(content, type=FolderManifest), etag
 
     def _publish(self, folder: str, manifest: FolderManifest) -> None:
-        """Write the manifest. Where that fails and nobody knows whether it was written, the parts must stay."""
+        """Write the manifest. Raises FileExistsError where there is another.
+
+        After another OSError the manifest may have been written or not. So its parts must stay.
+        """
         try:
             self.bucket.put(f"{folder}/{MANIFEST_OBJECT}", msgspec.json.encode(manifest), new=True)
         except OSError:
-            # Its answer may have been lost, and a request that is sent again meets what the first one wrote.
+            # The answer to a request that succeeded may be lost. The request is sent again and finds its own manifest.
             if self.manifest(folder).id != manifest.id:
                 raise
 
-    def _give_up(self, folder: str, upload: str, names: Iterable[str]) -> None:
-        with suppress(OSError):  # they are not seen, and `delete_left` deletes them later
+    def _discard_parts(self, folder: str, upload: str, names: Iterable[str]) -> None:
+        with suppress(OSError):  # no reader sees them, and `delete_orphaned_parts` deletes them later
             self.bucket.delete(_part(folder, upload, name) for name in names)
 
 

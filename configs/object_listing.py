@@ -1,4 +1,4 @@
-"""One listing of an object store, for who reads many folders and small files of it again and again."""
+"""One listing of an object store, for programs that read many folders and small files of it again and again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,10 +9,10 @@ from configs.object_storage import ObjectStorage
 
 @dataclass(frozen=True)
 class ListedObjects(ObjectStorage):
-    """A storage whose folders and texts below a key are those of the moment that it was listed at.
+    """A storage whose folders and texts below a key are those of one moment, that of its listing.
 
-    It asks the store for texts that have changed since the last listing, and for nothing else. Files within folders
-    that were put as a whole are not listed: whatever else is asked is answered as `ObjectStorage` does.
+    `folders` and `read_text` ask the store only for texts that have changed since the last listing. They do not find
+    files of folders that were put as a whole. All other methods are those of `ObjectStorage`.
     """
 
     etags: Mapping[str, str] = field(default_factory=dict)  # of objects that are files of their own, by key
@@ -20,7 +20,7 @@ class ListedObjects(ObjectStorage):
 
     @classmethod
     def below(cls, storage: ObjectStorage, key: str) -> Self:
-        """List what is below a key."""
+        """The storage as of now, with a listing of what is below a key."""
         etags: dict[str, str] = {}
         children: dict[str, set[str]] = {}
         objects = list(storage.bucket.below(storage.path(key)))
@@ -43,4 +43,4 @@ class ListedObjects(ObjectStorage):
         path = self.path(key)
         if path not in self.etags:
             raise FileNotFoundError(f"no object {path}")
-        return self.bucket.read_once(path, self.etags[path]).decode()
+        return self.bucket.read_cached(path, self.etags[path]).decode()

@@ -1,12 +1,12 @@
 """Files of the platform as objects of an object store.
 
-A file is an object under its key. What an object store lacks is made of hidden objects, whose names begin with a dot:
-manifests and parts of folders that appear as a whole (`configs.object_folders`), and
+A file is an object under its key. An object store has no folders that appear or vanish as a whole. Hidden objects, whose
+names begin with a dot, make up for that: manifests and parts (`configs.object_folders`), and
 
-    .deletions/<key>     whatever is at or below this key is being deleted, and nobody sees it any more
+    .deletions/<key>     what is at or below this key is being deleted, and readers no longer see it
 
-Listings of the store are complete as soon as a request has ended, in S3 as in Google's and Azure's stores. Locks are
-PostgreSQL's (`configs.advisory_locks`). Whoever puts and deletes at the same key at once must hold its lock.
+A listing shows every request that has ended, in S3 as in Google's and Azure's stores. Locks are PostgreSQL's
+(`configs.advisory_locks`). Programs that put and delete at the same key must hold its lock.
 """
 
 import shutil
@@ -43,8 +43,11 @@ _CONNECTIONS = 8
 class ObjectStorage(Storage):
     """Files below a prefix of a bucket.
 
-    folder: of this machine, for what is being worked on. database_url: of the locks. lock_scope: what tells the locks
-    of this bucket from those of others in the same database.
+    Args:
+        folder: a folder of this machine, for work folders and scratch folders.
+        fetched: gives the copies of objects on this machine.
+        database_url: gives the URL of the database that holds the locks.
+        lock_scope: distinguishes the locks of this bucket from those of other buckets in the same database.
     """
 
     bucket: Bucket
@@ -172,8 +175,8 @@ class ObjectStorage(Storage):
             if not name.startswith(".") and not self.is_being_deleted(f"{path}/{name}", deletions)
         )
 
-    def at_once(self, key: str) -> Storage:
-        from configs.object_listing import ListedObjects  # is made of this class
+    def listed(self, key: str) -> Storage:
+        from configs.object_listing import ListedObjects  # it imports this module
 
         return ListedObjects.below(self, key)
 
@@ -192,7 +195,7 @@ class ObjectStorage(Storage):
             self._end_deletion(path)
         else:
             self.bucket.delete([path])
-            self._folders.take_out(path)
+            self._folders.delete_file(path)
 
     def finish_deletions(self) -> None:
         finish_discards(discards_in(self.folder))
@@ -205,7 +208,7 @@ class ObjectStorage(Storage):
 
     def remove_unfinished(self, key: str = "") -> None:
         remove_unfinished(self.folder / key)
-        self._folders.delete_left(self.path(key))
+        self._folders.delete_orphaned_parts(self.path(key))
 
     def under(self, key: str) -> "ObjectStorage":
         return replace(self, prefix=self.path(key), folder=self.folder / key)
@@ -227,9 +230,9 @@ class ObjectStorage(Storage):
         return "/".join([self.prefix, *checked_key(key, whole=False)])
 
     def _visible(self, path: str) -> dict[str, ObjectFile]:
-        """The files at and below a path that readers see, by the key that readers know.
+        """The files at and below a path that readers see, by their keys.
 
-        What is being deleted is left out, but a listing that began before a deletion may have files that are gone.
+        Files that are being deleted are left out. A deletion that begins during the listing may still be missed.
         """
         in_folders: dict[str, ObjectFile] = {}
         alone: dict[str, ObjectFile] = {}
@@ -256,21 +259,21 @@ class ObjectStorage(Storage):
 
     @staticmethod
     def is_being_deleted(path: str, deletions: set[str]) -> bool:
-        """Whether readers no longer see what lies at a path."""
+        """Whether a path is at or below one of these deletions."""
         return any(is_at_or_below(path, each) for each in deletions)
 
     def deletions(self) -> set[str]:
-        """The keys whose objects are being deleted, or were when a process was killed."""
+        """The keys at and below which a deletion has begun and not ended, also where its process was killed."""
         return {each.key.removeprefix(f"{_DELETIONS}/") for each in self.bucket.below(_DELETIONS)}
 
     def _end_deletions_at(self, path: str) -> None:
-        """End the deletions that would hide what is put now."""
+        """End the deletions above and below a path, which would hide what is put there."""
         for each in self.deletions():
             if is_at_or_below(each, path) or is_at_or_below(path, each):
                 self._end_deletion(each)
 
     def _end_deletion(self, path: str) -> None:
-        """Delete all objects at and below a path, and then the note that says so."""
+        """Delete all objects at and below a path, and then the object that announced the deletion."""
         for prefix in (path, f"{PARTS}/{path}"):
             self.bucket.delete(each.key for each in self.bucket.below(prefix))
         self.bucket.delete([path])

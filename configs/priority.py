@@ -8,14 +8,14 @@ from configs.settings import Settings
 
 
 class PrioritySettings(Settings):
-    """How far the programs in the background stand back: training, pipelines, Dagster and MLflow."""
+    """The priority of programs that answer no requests: training, pipelines, Dagster and MLflow."""
 
     niceness: int = Field(
         default=10,
         alias="BACKGROUND_NICENESS",
         ge=0,
         le=19,
-        description="niceness of these programs; at 10, one that answers gets nine times their share of a core",
+        description="niceness of these programs; at 10, a program that answers requests gets nine times their share of a core",
     )
 
 

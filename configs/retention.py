@@ -9,7 +9,7 @@ LONGEST_PERIOD_DAYS = 100
 
 
 class RetentionSettings(Settings):
-    """How long what grows is kept: days of rows in the database, numbers of runs and of versions of models."""
+    """How long rows of the database are kept, and how many runs and versions of models."""
 
     audit_days: int = Field(
         default=397, alias="RETENTION_AUDIT_DAYS", ge=1, description="of the audit trail; the default is 13 months"
@@ -45,7 +45,7 @@ class RetentionSettings(Settings):
         default=None,
         alias="RETENTION_INTERACTION_DAYS",
         ge=LONGEST_PERIOD_DAYS,
-        description="of interactions as rows of their own, before they go to the archive; None: no limit",
+        description="of interactions, before they are moved to the archive; None: they are not moved",
     )
     runs: int = Field(
         default=100, alias="RETENTION_RUNS", ge=25, description="newest runs in Dagster, of each job and tenant"
@@ -66,5 +66,5 @@ class RetentionSettings(Settings):
         default=7,
         alias="RETENTION_MLFLOW_DELETED_DAYS",
         ge=0,
-        description="after which what was deleted in MLflow, by a person too, is removed from its database",
+        description="after which runs and models that were deleted in MLflow, also by a person, are removed from its database",
     )

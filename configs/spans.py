@@ -3,8 +3,8 @@
 A span is a part with a beginning and an end. Spans of one trace form a tree across processes. Where no setting names a
 collector, nothing is recorded and OpenTelemetry is not imported.
 
-Most traces are not recorded. Which are is decided by the trace id before anything is made of them, so that the others
-cost next to nothing.
+Most traces are not recorded. The trace id decides which are, before any span is made, so that the others cost next to
+nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,8 +31,8 @@ SAMPLED = 0x01
 Attributes = Mapping[str, str | int | float | bool]
 
 _current: ContextVar["Span | None"] = ContextVar("span", default=None)
-_begun: ContextVar[int | None] = ContextVar("trace_id", default=None)
-"""The id of the trace whose first span is started now."""
+_drawn_trace_id: ContextVar[int | None] = ContextVar("trace_id", default=None)
+"""The id of the trace whose first span is being started, where it was drawn before."""
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
@@ -60,7 +60,7 @@ class SpanRecorder:
     def __init__(self, program: str, sampled: float, exporter: "SpanExporter", follow_callers: bool) -> None:
         """
         program: the `service.name` of its spans.
-        sampled: share of the traces that `samples` takes.
+        sampled: share of the traces that are recorded, in [0, 1].
         follow_callers: whether a caller decides that its trace is recorded; a stranger must not.
         """
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -69,12 +69,12 @@ class SpanRecorder:
         from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON, TraceIdRatioBased
 
-        class Ids(RandomIdGenerator):
+        class TraceIds(RandomIdGenerator):
             """Random ids, except that of a trace whose id was drawn before its first span."""
 
             def generate_trace_id(self) -> int:
-                begun = _begun.get()
-                return super().generate_trace_id() if begun is None else begun
+                drawn = _drawn_trace_id.get()
+                return super().generate_trace_id() if drawn is None else drawn
 
         self._bound = TraceIdRatioBased.get_bound_for_rate(sampled)
         self._follow_callers = follow_callers
@@ -82,7 +82,7 @@ class SpanRecorder:
             ALWAYS_ON,
             Resource.create({SERVICE_NAME: f"recommendai-{program}"}),
             shutdown_on_exit=False,
-            id_generator=Ids(),
+            id_generator=TraceIds(),
         )
         self._provider.add_span_processor(
             BatchSpanProcessor(exporter, max_queue_size=MAX_QUEUE, schedule_delay_millis=SEND_SECONDS * 1000)
@@ -113,7 +113,7 @@ class SpanRecorder:
         began_ns: int | None = None,
         trace_id: str | None = None,
     ) -> "Span":
-        """A span that is recorded, begun now or at `began_ns` since the epoch. Whoever starts it calls its `end`.
+        """A recorded span that begins now, or at `began_ns` since the epoch. Whoever starts it calls its `end`.
 
         answers: whether it is the answer to another process. links: other spans that it works for.
         trace_id: of the trace that begins with it, 32 hexadecimal digits; None: a random one. Not with a parent.
@@ -123,7 +123,7 @@ class SpanRecorder:
         context = None
         if parent is not None:
             context = set_span_in_context(NonRecordingSpan(parent) if isinstance(parent, SpanContext) else parent)
-        token = _begun.set(None if trace_id is None else int(trace_id, 16))
+        token = _drawn_trace_id.set(None if trace_id is None else int(trace_id, 16))
         try:
             return self._tracer.start_span(
                 name,
@@ -134,7 +134,7 @@ class SpanRecorder:
                 began_ns,
             )
         finally:
-            _begun.reset(token)
+            _drawn_trace_id.reset(token)
 
     def close(self) -> None:
         """Send what waits, within `SEND_SECONDS`."""

@@ -1,4 +1,4 @@
-"""Whether the object store of an installation can keep its promises: asked when a program starts."""
+"""Checks the object store of an installation when a program starts, and refuses what does not work with one."""
 
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -6,7 +6,7 @@ from uuid import uuid4
 from configs.state_settings import StateSettings
 
 if TYPE_CHECKING:
-    from configs.buckets import Bucket  # loads the client, which an installation without an object store need not
+    from configs.buckets import Bucket  # importing it loads the client, which local folders do not need
 
 _PROBE = ".probe"
 
@@ -18,7 +18,7 @@ class UnusableStateError(RuntimeError):
 def require_usable_state(*, writes: bool) -> None:
     """Raise UnusableStateError where the object store cannot be reached, or does not refuse to replace an object.
 
-    Two writers of a release are told apart by that alone. Without `STATE_URL` there is nothing to ask.
+    Of two writers of the same release, only that refusal stops the second. Without `STATE_URL` nothing is checked.
 
     Args:
         writes: whether the program writes; one that only reads may have credentials that only read.

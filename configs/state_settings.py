@@ -9,14 +9,12 @@ from pydantic_settings import SettingsConfigDict
 from configs.settings import PathSettings, Settings
 
 IN_OBJECT_STORE = ("lake", "features", "bentoml")
-"""Folders of the state folder whose files an object store keeps where one is set."""
-
-
+"""Folders in the state folder whose files are in the object store where one is set."""
 _URL = "STATE_URL"
 
 
 class StateSettings(Settings):
-    """Where lake, features and releases are kept. Credentials come from the environment: see operations."""
+    """Where lake, features and releases are kept. Credentials come from the environment (`configs/buckets.py`)."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, case_sensitive=True)
 
@@ -57,7 +55,7 @@ class StateSettings(Settings):
 
     @classmethod
     def has_url(cls) -> bool:
-        """Whether the environment names an object store. Storages are opened often, and all settings take 0.2 ms."""
+        """Whether the environment names an object store. It is asked often, and reading all settings takes 0.2 ms."""
         return bool(os.environ.get(_URL))
 
     def prefix_of(self, location: Path, paths: PathSettings) -> str | None:

@@ -1,8 +1,8 @@
 """The storage of the files that the platform keeps: the lake, features, releases, rejected rows, values of assets.
 
-All of them are put, read, listed, deleted and locked through `Storage`, under keys such as `items/3.parquet`. Local
-folders are behind it, or an object store where `STATE_URL` is set (`configs.object_storage`). `open_storage` chooses;
-no caller changes.
+All of them are put, read, listed, deleted and locked through `Storage`, under keys such as `items/3.parquet`. They lie in
+local folders, or in an object store where `STATE_URL` is set (`configs.object_storage`). `open_storage` chooses, and its
+callers need not know.
 
 What a program keeps for this machine alone does not belong here: secrets, sockets, locks of programs, the bundled
 PostgreSQL, and the journals, which are appended to. MLflow keeps its artefacts in a store of its own.
@@ -84,15 +84,15 @@ class Storage(ABC):
     def local(self, key: str) -> Path:
         """A local path where the file or the folder of this key can be read now. It is not to be written to.
 
-        Another place than a local folder fetches it first, for as long as the process runs.
+        An object store fetches it first, for as long as the process runs.
         """
 
     @abstractmethod
     def kept_copy(self, key: str, parent: Path) -> Path:
-        """A local folder where the files of a folder can be read, also when this process has ended.
+        """A local folder where the files of a folder can be read, also after this process has ended.
 
-        Another place than a local folder fetches them into `parent`, under a name that is a hash of what they hold,
-        where they are not there yet. Raises FileNotFoundError without such a folder.
+        An object store fetches them into `parent`, under a name that is a hash of their contents, unless they are
+        there already. Raises FileNotFoundError without such a folder.
         """
 
     @abstractmethod
@@ -139,8 +139,8 @@ class Storage(ABC):
         with self.put(key, mode) as file:
             file.write_text(text, encoding="utf-8")
 
-    def at_once(self, key: str) -> "Storage":
-        """This storage for who reads many folders and texts below a key. An object store lists them once, as of now."""
+    def listed(self, key: str) -> "Storage":
+        """This storage, for reads of many folders and texts below a key. An object store lists them once, as of now."""
         return self
 
     def read_text(self, key: str) -> str:
@@ -260,7 +260,7 @@ def open_storage(location: Path) -> Storage:
     settings, paths = StateSettings(), PathSettings()
     if settings.url is None or (prefix := settings.prefix_of(location, paths)) is None:
         return LocalStorage(location)
-    # Loaded only where it is needed: the client of the object store, and that of the database for locks.
+    # These load the clients of the object store and of the database, which local folders do not need.
     from configs.buckets import open_bucket
     from configs.fetched_files import fetched_files
     from configs.object_storage import ObjectStorage
@@ -276,9 +276,9 @@ def open_storage(location: Path) -> Storage:
 
 
 def checked_key(key: str, *, whole: bool = True) -> list[str]:
-    """The parts of a key. Raises InvalidKeyError for a text that is none.
+    """The parts of a key between slashes. Raises InvalidKeyError for a text that is no key.
 
-    whole: whether the empty key is one; it stands for the whole storage.
+    whole: whether the empty key is allowed, which stands for the whole storage.
     """
     if not key and not whole:
         raise InvalidKeyError("the empty key stands for the whole storage")

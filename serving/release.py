@@ -105,7 +105,7 @@ def read_store(home: Path) -> StoreListing:
 
     A tenant whose folder cannot be read is named, and does not keep the others from being listed.
     """
-    storage = open_storage(home).at_once(_MODELS)
+    storage = open_storage(home).listed(_MODELS)
     names = [name for name in storage.folders(_MODELS) if name.startswith(RELEASE_PREFIX)]
     tenants = [name.removeprefix(RELEASE_PREFIX) for name in names]
     latest = _read_pointers(storage, tenants)
