@@ -1,7 +1,7 @@
 """Files of the platform as objects of an object store.
 
-A file is an object under its key. An object store has no folders that appear or vanish as a whole. Hidden objects, whose
-names begin with a dot, make up for that: manifests and parts (`configs.object_folders`), and
+A file is an object under its key. An object store has no folders that appear or vanish as a whole. Hidden objects,
+whose names begin with a dot, make up for that: manifests and parts (`configs.object_folders`), and
 
     .deletions/<key>     what is at or below this key is being deleted, and readers no longer see it
 

@@ -15,7 +15,7 @@ class PrioritySettings(Settings):
         alias="BACKGROUND_NICENESS",
         ge=0,
         le=19,
-        description="niceness of these programs; at 10, a program that answers requests gets nine times their share of a core",
+        description="their niceness; at 10, a program that answers requests gets nine times their share of a core",
     )
 
 

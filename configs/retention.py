@@ -66,5 +66,5 @@ class RetentionSettings(Settings):
         default=7,
         alias="RETENTION_MLFLOW_DELETED_DAYS",
         ge=0,
-        description="after which runs and models that were deleted in MLflow, also by a person, are removed from its database",
+        description="after which what was deleted in MLflow, also by a person, is removed from its database",
     )

@@ -14,7 +14,7 @@ _URL = "STATE_URL"
 
 
 class StateSettings(Settings):
-    """Where lake, features and releases are kept. Credentials come from the environment (`configs/buckets.py`)."""
+    """Where lake, features and releases are kept. Credentials come from the environment: see operations."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, case_sensitive=True)
 

@@ -1,8 +1,8 @@
 """The storage of the files that the platform keeps: the lake, features, releases, rejected rows, values of assets.
 
-All of them are put, read, listed, deleted and locked through `Storage`, under keys such as `items/3.parquet`. They lie in
-local folders, or in an object store where `STATE_URL` is set (`configs.object_storage`). `open_storage` chooses, and its
-callers need not know.
+All of them are put, read, listed, deleted and locked through `Storage`, under keys such as `items/3.parquet`. They lie
+in local folders, or in an object store where `STATE_URL` is set (`configs.object_storage`). `open_storage` chooses, and
+its callers need not know.
 
 What a program keeps for this machine alone does not belong here: secrets, sockets, locks of programs, the bundled
 PostgreSQL, and the journals, which are appended to. MLflow keeps its artefacts in a store of its own.

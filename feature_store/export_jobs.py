@@ -16,7 +16,8 @@ from feature_store.table_files import FileFormat
 
 MAX_ATTEMPTS = 3
 """Starts of an export before it fails."""
-_DELETED_AT_ONCE = 1_000
+_MAX_DELETED = 1_000
+"""Finished jobs that one call deletes."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def tenants_to_export(url: str) -> list[str]:
 def files_to_keep(url: str, kept_days: int) -> set[tuple[str, str]]:
     """Tenant and name of every file that somebody may still fetch, or that is being written.
 
-    First exports whose link has expired are marked so, and up to 1,000 finished jobs are deleted whose link is over
-    and that ended more than `kept_days` days ago.
+    Before that, it marks exports whose link has expired, and deletes failed and expired jobs that ended more than
+    `kept_days` days ago.
     """
     with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
         cursor.execute(_EXPIRE)
@@ -136,7 +137,7 @@ DELETE FROM export_jobs WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM export_jobs
     WHERE status IN ('failed', 'expired')
         AND coalesce(finished_at, created_at) < now() - $1::bigint * interval '1 day'
-    LIMIT {_DELETED_AT_ONCE} FOR UPDATE SKIP LOCKED
+    LIMIT {_MAX_DELETED} FOR UPDATE SKIP LOCKED
 ))
 """  # noqa: S608 - a constant of this module
 

@@ -1,8 +1,8 @@
 """Moves old interactions from the table `interactions` into rows of `archived_interactions`, many in each.
 
-The table and its indexes hold what is recent. What reads interactions whatever their age reads the archive as well, and
-finds what it found before. What reads a tenant's newest interactions finds them in the table: its newest KEPT_NEWEST
-stay there, however old they are.
+The table and its indexes keep recent interactions only. Queries that need interactions of any age read the archive as
+well, so that their results do not change. Queries for a tenant's newest interactions read the table alone: the newest
+KEPT_NEWEST stay there, however old they are.
 """
 
 import time
@@ -16,20 +16,20 @@ from feature_store.lake import TenantLake
 from feature_store.tenant_writes import fetch_rows, lock_tenant, write_transaction
 
 KEPT_NEWEST = 50_000
-"""The tenant's newest interactions, from which popularity is computed where no model answers."""
-USERS = 500
-"""Users who are looked at in one transaction."""
-ROWS = 5_000
+"""Interactions of a tenant that always stay in the table: popularity is computed from the newest ones."""
+MAX_USERS = 500
+"""Users whose interactions one transaction looks at."""
+MAX_MOVED = 5_000
 """Interactions that one transaction moves. It bounds how long a deletion of a user waits."""
 
 
 class IncompleteLakeError(RuntimeError):
-    """The lake has not as many rows as were exported to it."""
+    """The lake has fewer rows than were exported to it."""
 
 
 @dataclass(frozen=True)
 class Archived:
-    """How many were moved, and the user after whom the next call goes on; None: there are no more."""
+    """How many interactions were moved, and the user after whom the next call continues; None: no user is left."""
 
     moved: int
     next_user: str | None
@@ -38,13 +38,13 @@ class Archived:
 def archive_interactions(url: str, lake: TenantLake, days: int, after_user: str, deadline: float) -> Archived:
     """Move interactions that happened and arrived more than `days` days ago, user by user, until the deadline.
 
-    Those stay that the lake does not hold, or that the totals do not count yet.
+    An interaction stays in the table while the lake does not hold it or the totals do not count it.
 
     Args:
         url: the database.
-        lake: the tenant's. Its exports wait meanwhile.
-        days: at least the longest period that figures are asked for.
-        after_user: the users after this one, in the database's order; empty: from the first on.
+        lake: the tenant's; no export to it runs meanwhile.
+        days: at least the longest period that figures can be asked for.
+        after_user: begins after this user, in the database's order of ids; empty: with the first one.
         deadline: the `time.monotonic()` after which no further transaction begins.
 
     Raises IncompleteLakeError where files of the lake are gone.
@@ -76,7 +76,7 @@ def _require_all(lake: TenantLake) -> None:
 
 
 def _move(url: str, tenant_id: str, older_than: datetime, exported: int, user: str) -> Archived:
-    """Move what one transaction may. exported: the lake holds the rows of transactions below this one."""
+    """Move the interactions of one transaction. exported: the lake holds the rows of transactions below this id."""
     with write_transaction(url) as cursor:
         # Both locks come first: a deletion of the tenant, or a count of its rows, happens wholly before or after.
         lock_tenant(cursor, tenant_id)
@@ -85,8 +85,8 @@ def _move(url: str, tenant_id: str, older_than: datetime, exported: int, user: s
             return Archived(0, None)  # nothing was counted yet
         fetch_rows(cursor, "SELECT set_config('recommendai.archiving', 'yes', true)")
         below = str(min(exported, int(totals[0][0])))
-        moved, last = fetch_rows(cursor, _MOVE, tenant_id, user, older_than, below, USERS, ROWS)[0]
-    return Archived(moved, user if moved == ROWS else last)
+        moved, last = fetch_rows(cursor, _MOVE, tenant_id, user, older_than, below, MAX_USERS, MAX_MOVED)[0]
+    return Archived(moved, user if moved == MAX_MOVED else last)
 
 
 # No row where the tenant has no more interactions than stay.
@@ -98,8 +98,8 @@ FROM (
 ) AS oldest_kept
 """
 
-# Rows that an erasure deletes at this moment are passed over. One that waits for the rows of this statement deletes the
-# archive's rows after it.
+# It skips rows that an erasure has locked. An erasure that waits for rows of this statement deletes the archive's rows
+# afterwards.
 _MOVE = """
 WITH next_users AS MATERIALIZED (
     SELECT id FROM users WHERE tenant_id = $1 AND id > $2::text ORDER BY id LIMIT $5::bigint

@@ -100,7 +100,8 @@ class TenantLake:
         """The same files by their keys in `storage`."""
         cursor, storage = self.cursor(), self.storage
         keys = [key for key in storage.files("interactions") if cursor.covers(key)]
-        folder = storage.local("interactions").parent  # all at once, since an object store is asked for each call
+        # One call for all files, because an object store answers each call with a request.
+        folder = storage.local("interactions").parent
         return {key: folder / key for key in keys}
 
     def items_file(self) -> tuple[int, Path]:

@@ -21,21 +21,20 @@ OLDEST_FIRST_SQL = 'occurred_at, item_id COLLATE "C", id'
 NEWEST_FIRST_SQL = 'occurred_at DESC, item_id COLLATE "C" DESC, id DESC'
 """The order of a user's events, over the table `interactions`."""
 ALL_INTERACTIONS = "all_interactions"
-"""The view of the table `interactions` and of what was moved from there to the archive."""
+"""The view of all interactions: those in the table `interactions` and those in the archive."""
 FORMAT = 2
 """Raise it where other bytes are built from the same interactions. Histories of another format are built anew."""
 
 
 def newest_events_sql(tenant: str, user: str, limit: str, condition: str = "true") -> str:
-    """SQL for the newest events of a user, in no order and perhaps more than `limit`: order and limit them again.
+    """SQL whose rows contain the newest `limit` events of a user, unordered; the caller orders and limits them again.
 
-    The view ALL_INTERACTIONS has the same rows, but would be read as a whole for a user with many.
+    The view ALL_INTERACTIONS has the same rows, but PostgreSQL would read all events of the user from it. The columns
+    are id, item_id, interaction_type, value and occurred_at.
 
     Args:
         tenant, user, limit: SQL expressions.
-        condition: a further one on the row.
-
-    The columns are id, item_id, interaction_type, value and occurred_at.
+        condition: a further condition on each row.
     """
     columns = "id, item_id, interaction_type, value, occurred_at"
     of_user = f"tenant_id = {tenant} AND user_id = {user} AND {condition}"

@@ -231,7 +231,7 @@ ORDER BY wanted.place
 """  # noqa: S608
 
 _OF_USER = newest_events_sql("$1", "wanted.id", "$3::bigint")
-# What is in the archive was exported before it was moved there.
+# Rows were exported before they were moved to the archive, so none of these is there.
 _LATER = "SELECT * FROM interactions WHERE tenant_id = $1 AND user_id = wanted.id AND xid >= $4::text::xid8"
 _RECENT = f"""
 SELECT (wanted.place - 1)::int AS "{c.USER}", event.{c.ITEM_ID}, event.type AS {c.TYPE}, event.{c.WEIGHT},

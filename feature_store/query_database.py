@@ -8,8 +8,8 @@ import duckdb
 
 from configs.files import scratch_folder
 
-SPILLED = 16
-"""How many times its memory a bounded database may write to its scratch folder, so that it does not fill the disk."""
+SPILL_FACTOR = 16
+"""A bounded database may write this many times its memory to its scratch folder, so that it does not fill the disk."""
 
 
 @contextmanager
@@ -19,13 +19,13 @@ def query_database(folder: Path, memory_bytes: int | None = None) -> Iterator[du
     What does not fit in memory goes to a scratch folder in `folder`, beside the queried files. DuckDB's default is the
     folder that the process was started in, where rows of a killed process would stay for ever.
 
-    memory_bytes: what the database may use; None for DuckDB's default, 80 % of the machine. Rows keep no order then
-    but that of ORDER BY.
+    memory_bytes: what the database may use; None: DuckDB's default, 80 % of the machine's. In a bounded database only
+    ORDER BY gives rows an order.
     """
     with scratch_folder(folder) as scratch, duckdb.connect(config={"temp_directory": str(scratch)}) as database:
         database.execute("SET TimeZone = 'UTC'")
         if memory_bytes is not None:
             database.execute(f"SET memory_limit = '{memory_bytes}B'")
-            database.execute(f"SET max_temp_directory_size = '{SPILLED * memory_bytes}B'")
+            database.execute(f"SET max_temp_directory_size = '{SPILL_FACTOR * memory_bytes}B'")
             database.execute("SET preserve_insertion_order = false")
         yield database

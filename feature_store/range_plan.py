@@ -1,4 +1,4 @@
-"""Which ranges of users, rows of the lake and slices of hashes the tasks of a snapshot take."""
+"""Divides the work on a snapshot: which rows of the lake, ranges of users and slices of hashes each task takes."""
 
 import math
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from feature_store import columns as c
 from feature_store.query_database import query_database
 from feature_store.range_queries import sql_text
 
-_PIECES = 2_000
-"""Pieces of files that one task divides, at most."""
+_MAX_PIECES = 2_000
+"""Pieces of files in one task, a bound on what is sent with it."""
 
 _BOUNDS = f"""
 WITH counted AS (SELECT {c.USER_ID}, count(*) AS n FROM lake GROUP BY ALL),
@@ -29,7 +29,7 @@ WHERE share_before IS NOT NULL AND (share > share_before OR n >= $share OR n_bef
 
 @dataclass(frozen=True)
 class RangeLimits:
-    """How large ranges of users are, and what a task may use. Neither changes the rows that come out."""
+    """The size of ranges of users, and the memory of a task. Neither changes the events of a snapshot."""
 
     events: int = 4_000_000  # of a range, about; a tenant with no more is one range
     memory_bytes: int = 2 << 30  # of the database of a task; its process takes about half a gigabyte more
@@ -54,7 +54,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class SliceTask:
-    """The hashes `lower <= hash <= upper` of all ranges."""
+    """Finds the hashes `lower <= hash <= upper` that several ranges have."""
 
     work: Path
     number: int
@@ -64,7 +64,7 @@ class SliceTask:
 
 
 def lake_pieces(files: Sequence[Path], n_rows: int) -> tuple[list[tuple[Piece, ...]], int]:
-    """All row groups of the files in groups of about so many rows, and the number of all rows."""
+    """All row groups of the files, divided into groups of about `n_rows` rows, and the number of all rows."""
     groups: list[tuple[Piece, ...]] = []
     group: list[Piece] = []
     total = filled = 0
@@ -74,7 +74,7 @@ def lake_pieces(files: Sequence[Path], n_rows: int) -> tuple[list[tuple[Piece, .
         for number in range(metadata.num_row_groups):
             filled += metadata.row_group(number).num_rows
             last_of_file = number + 1 == metadata.num_row_groups
-            full = filled >= n_rows or len(group) + 1 >= _PIECES
+            full = filled >= n_rows or len(group) + 1 >= _MAX_PIECES
             if full or last_of_file:
                 group.append(Piece(file, first, number + 1))
                 first = number + 1
@@ -94,7 +94,7 @@ def first_users(work: Path, files: Sequence[Path], total: int, limits: RangeLimi
 
 
 def range_number_sql(bounds: Sequence[str], lowest: int, highest: int) -> str:
-    """SQL: the number of the user's range, by a binary search of the first users."""
+    """SQL: the number of the user's range, from `lowest` to `highest`, by binary search in the ranges' first users."""
     if lowest == highest:
         return f"{lowest}::INTEGER"
     middle = (lowest + highest) // 2
@@ -103,7 +103,7 @@ def range_number_sql(bounds: Sequence[str], lowest: int, highest: int) -> str:
 
 
 def hash_slices(work: Path, n_ranges: int, total: int, events: int) -> list[SliceTask]:
-    """All hashes in slices of about as many as a range has events."""
+    """Tasks that together cover all hashes; each has about as many hashes as a range has events."""
     n_slices = max(1, math.ceil(total / events))
     edges = [(number << 64) // n_slices for number in range(n_slices + 1)]
     return [

@@ -1,4 +1,8 @@
-"""Queries for the events of a snapshot, over the lake as a whole or over the rows of one range of users."""
+"""Queries for the events of a snapshot, over the whole lake or over the rows of one range of users.
+
+They use these tables and views: `lake`, its rows; `positions`, the items with their positions; `divided`, rows of the
+lake with items as positions (DIVIDED_ROWS); `accepted`, each interaction of `divided` once; `users`, numbered from 0.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ LAKE_COLUMNS = [name for name in LAKE_INTERACTIONS.names if name != c.RECOMMENDA
 """Columns of the lake that a snapshot is made from."""
 
 PLACE, RANGE, ID_HASH = "place", "range", "id_hash"
-"""Columns of the files between the steps: an item's place in the order of ids, a range of users, an id's hash."""
+"""Columns of work files: an item's place in the order of ids, a range's number, the hash of an interaction's id."""
 
 _CATALOGUE = pa.schema([(c.ITEM_ID, pa.string()), (c.ITEM, pa.int32()), (PLACE, pa.int32())])
 DIVIDED_ROWS = pa.schema(
@@ -39,16 +43,15 @@ DIVIDED_ROWS = pa.schema(
 COPIES = pa.schema(
     [(c.INTERACTION_ID, pa.string()), (c.USER_ID, pa.string()), (c.INGESTED_AT, pa.int64()), (RANGE, pa.int32())]
 )
-"""Rows whose ids may be in several ranges, of each range and id the one that came first."""
+"""Interactions whose ids may be in several ranges: for each range and id the row that arrived first."""
 
 REFUSED_COPIES = pa.schema([(c.INTERACTION_ID, pa.string()), (RANGE, pa.int32())])
+"""Ids of interactions, each with a range whose rows of it are left out, since another range has the first one."""
 
-"""Ids of interactions, each with a range whose rows of it do not count."""
-
-# Which of an interaction's copies counts: the one that came first. The order is total where rows differ.
+# Of the copies of an interaction, the one that arrived first counts. No two different rows are equal in this order.
 _FIRST = f"{c.INGESTED_AT}, {c.USER_ID}, {c.TIMESTAMP}, {PLACE} NULLS LAST, {c.TYPE}, {c.WEIGHT}"
 
-_KNOWN = f"""
+_CATALOGUE_ITEMS = f"""
 SELECT {c.ITEM_ID}, {c.ITEM}, row_number() OVER (ORDER BY {c.ITEM_ID}) AS {PLACE}
 FROM positions SEMI JOIN read_parquet(?) AS catalogue USING ({c.ITEM_ID})
 """  # noqa: S608 - constants of this code base, here and below
@@ -58,8 +61,8 @@ CREATE TEMP TABLE repeated AS
 SELECT hash({c.INTERACTION_ID}) AS {ID_HASH} FROM divided GROUP BY ALL HAVING count(*) > 1
 """  # noqa: S608
 
-# Hashes may be equal where ids are not, so these rows are compared by id.
-_ONCE = f"""
+# Different ids may have the same hash, so rows with a repeated hash are compared by id.
+_ACCEPTED = f"""
 CREATE TEMP VIEW accepted AS
 SELECT * FROM divided ANTI JOIN repeated ON {ID_HASH} = hash({c.INTERACTION_ID})
 UNION ALL
@@ -67,7 +70,7 @@ SELECT * FROM divided SEMI JOIN repeated ON {ID_HASH} = hash({c.INTERACTION_ID})
 QUALIFY row_number() OVER (PARTITION BY {c.INTERACTION_ID} ORDER BY {_FIRST}) = 1
 """  # noqa: S608
 
-# The order of positions is that of ids.
+# Users are numbered in the order of their ids.
 _USERS = f"""
 CREATE TEMP TABLE users AS
 SELECT {c.USER_ID}, (row_number() OVER (ORDER BY {c.USER_ID}) - 1)::INTEGER AS "{c.USER}"
@@ -87,7 +90,7 @@ FROM divided SEMI JOIN crossing ON {ID_HASH} = hash({c.INTERACTION_ID})
 QUALIFY row_number() OVER (PARTITION BY {c.INTERACTION_ID} ORDER BY {_FIRST}) = 1
 """  # noqa: S608
 
-# Ranges have no user in common, so that arrival and user decide as `_FIRST` does.
+# Each range has users of its own, so the first two columns of `_FIRST` decide between ranges.
 LATER_COPIES = f"""
 SELECT {c.INTERACTION_ID}, {RANGE} FROM copies
 QUALIFY row_number() OVER (PARTITION BY {c.INTERACTION_ID} ORDER BY {c.INGESTED_AT}, {c.USER_ID}) > 1
@@ -95,12 +98,12 @@ QUALIFY row_number() OVER (PARTITION BY {c.INTERACTION_ID} ORDER BY {c.INGESTED_
 
 
 def write_catalogue(work: Path, database: duckdb.DuckDBPyConnection, items_file: Path) -> None:
-    """Write, for all tasks, the items of the catalogue with their positions and their places in the order of ids.
+    """Write the items of the catalogue, with their positions and their places in the order of ids, for all tasks.
 
     database: has the table `positions` of all items.
     """
-    known = database.sql(_KNOWN, params=[str(items_file)])
-    write_parquet(_catalogue(work), known.to_arrow_reader(BATCH_ROWS), _CATALOGUE)
+    items = database.sql(_CATALOGUE_ITEMS, params=[str(items_file)])
+    write_parquet(_catalogue(work), items.to_arrow_reader(BATCH_ROWS), _CATALOGUE)
 
 
 def divided_rows(work: Path) -> str:
@@ -112,11 +115,14 @@ FROM lake LEFT JOIN read_parquet({sql_text(str(_catalogue(work)))}) AS catalogue
 """  # noqa: S608
 
 
-def accept_once(database: duckdb.DuckDBPyConnection) -> int:
-    """Make the view `accepted`, which has each interaction of `divided` once, and the table `users`; their number."""
+def drop_copies(database: duckdb.DuckDBPyConnection) -> int:
+    """Make the view `accepted`, which has each interaction of `divided` once, and the table `users`.
+
+    Returns the number of users.
+    """
     database.execute(_REPEATED)
     if _one(database, "SELECT count(*) FROM repeated"):
-        database.execute(_ONCE)
+        database.execute(_ACCEPTED)
     else:
         database.execute("CREATE TEMP VIEW accepted AS SELECT * FROM divided")
     database.execute(_USERS)

@@ -1,6 +1,6 @@
-"""The files of feature snapshots, for whoever reads them.
+"""The files of feature snapshots, and how to read them.
 
-<features>/tenant=<t>/<snapshot id>/{manifest.json, items.parquet, and the parts that the manifest names}
+    <features>/tenant=<t>/<snapshot id>/{manifest.json, items.parquet, and the parts that the manifest names}
 
 The parts are the events (SNAPSHOT_INTERACTIONS), one part after the other in the order of users. No user is in two.
 """
@@ -17,7 +17,7 @@ from feature_store.lake import tenant_folder
 ITEMS_FILE = "items.parquet"
 MANIFEST_FILE = "manifest.json"
 ONLY_PART = "interactions.parquet"
-"""Name of the part where there is one. Snapshots of earlier versions have this file, and do not name it."""
+"""The name of the part where there is only one. Manifests of earlier versions name no part and mean this file."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,10 @@ def read_snapshot_manifest(folder: Path) -> SnapshotManifest:
 
 
 def snapshot_parts(folder: Path) -> list[Path]:
-    """The files of the events of the snapshot in `folder`, in the order of users. Raises FileNotFoundError."""
+    """The files with the events of the snapshot in `folder`, in the order of users.
+
+    Raises FileNotFoundError without a manifest.
+    """
     return [folder / name for name in _parts_of(_manifest_values(folder))]
 
 

@@ -1,19 +1,19 @@
-"""The events of a snapshot, in ranges of users, so that no task holds more than its range.
+"""Builds the events of a snapshot in ranges of users, so that no task holds more than one range.
 
-A tenant of any size takes the same steps, each a function of a small task, which any machine that shares the folder
-can run:
+A tenant of any size goes through the same steps. Each is a function of a small task, which any machine that shares the
+work folder can run:
 
-1. *Plan*: the first user of each range, so that ranges have about the same number of events. A user with as many
-   events as a range has one alone.
-2. *Divide*: each task reads some rows of the lake and writes them sorted by range, so that later tasks read the row
-   groups of their own range alone.
-3. *Refuse copies*: an interaction counts once per id, also where its copies are of users in different ranges. Each
-   range writes the hashes of its ids in order; each slice of the hashes is searched for those in two ranges; the rows
-   behind these are compared by their ids.
+1. *Plan*: find the first user of each range, so that ranges have about the same number of events. A user with as many
+   events as a range has a range alone.
+2. *Divide*: each task reads some rows of the lake and writes them sorted by range. Later tasks then read only the row
+   groups of their own range.
+3. *Refuse copies*: an interaction counts once per id, also where users in different ranges have copies of it. Each
+   range writes the hashes of its ids in order. Each slice of the hashes is searched for *crossing* ones, which two
+   ranges have. The rows with these hashes are compared by their ids.
 4. *Build*: each range numbers its users from 0 and sorts its events.
 
-A small tenant is one range, which is built from the lake directly. The rows that come out are the same for any ranges.
-Files of these steps hold ids of users: they lie in a work folder, which is deleted.
+A small tenant is one range, which is built from the lake directly. The events are the same for any choice of ranges.
+Files of these steps hold ids of users. They lie in a work folder, which is deleted.
 """
 
 import json
@@ -54,8 +54,8 @@ from feature_store.range_queries import (
     RANGE,
     RANGE_EVENTS,
     REFUSED_COPIES,
-    accept_once,
     divided_rows,
+    drop_copies,
     sql_text,
 )
 from feature_store.schemas import LAKE_INTERACTIONS, SNAPSHOT_INTERACTIONS
@@ -65,7 +65,10 @@ Result = TypeVar("Result")
 
 
 class MapTasks(Protocol):
-    """Calls a function with each task, perhaps on other machines, and gives the results in the order of the tasks."""
+    """Calls a function with each task, perhaps on other machines, and yields the results in the order of the tasks.
+
+    memory_bytes: what a task needs at most. `pipelines.compute.port.Compute.map` is one.
+    """
 
     def __call__(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], *, memory_bytes: int | None = None
@@ -81,7 +84,7 @@ def one_by_one(
 
 @dataclass(frozen=True)
 class DivideTask:
-    """Rows of the lake that are sorted by range."""
+    """Sorts some rows of the lake by range."""
 
     work: Path
     number: int
@@ -92,7 +95,7 @@ class DivideTask:
 
 @dataclass(frozen=True)
 class RangeTask:
-    """One range of users, by its number in their order."""
+    """One range of users. Ranges are numbered in the order of their users."""
 
     work: Path
     number: int
@@ -101,7 +104,7 @@ class RangeTask:
 
 @dataclass(frozen=True)
 class BuiltRange:
-    """The events of a range (SNAPSHOT_INTERACTIONS), with users that count from 0."""
+    """The file with the events of a range (SNAPSHOT_INTERACTIONS), whose users are numbered from 0."""
 
     file: Path
     users: int
@@ -117,30 +120,31 @@ def whole_range(work: Path, files: Sequence[Path], memory_bytes: int) -> Iterato
     with query_database(work, memory_bytes) as database:
         database.read_parquet([str(file) for file in files], hive_partitioning=False).create_view("lake")
         database.execute(f"CREATE VIEW divided AS {divided_rows(work)}")
-        accept_once(database)
+        drop_copies(database)
         yield from database.sql(RANGE_EVENTS).to_arrow_reader(BATCH_ROWS)
 
 
 def build_ranges(work: Path, files: Sequence[Path], limits: RangeLimits, run: MapTasks) -> Iterator[BuiltRange]:
-    """The ranges of users one after the other, in the order of users. Some may have no event.
+    """Build the events of all ranges, and yield them in the order of users. Some ranges may have no event.
 
     Args:
-        work: an empty folder that all tasks share, but for the catalogue (`write_catalogue`).
+        work: a folder that all tasks share, which holds the catalogue (`write_catalogue`) and nothing else.
         files: of the lake, at least one.
+        run: runs the tasks.
     """
     groups, total = lake_pieces(files, limits.events)
     bounds = first_users(work, files, total, limits)
     write_text(work / "bounds.json", json.dumps(bounds))
     n_ranges = len(bounds) + 1
     batch_rows = max(2048, min(BATCH_ROWS, limits.events // n_ranges))
-    needs = limits.memory_bytes
-    divisions = [DivideTask(work, number, pieces, batch_rows, needs) for number, pieces in enumerate(groups)]
-    ranges = [RangeTask(work, number, needs) for number in range(n_ranges)]
-    _finish(run(divide, divisions, memory_bytes=limits.task_bytes))
-    _finish(run(hash_ids, ranges, memory_bytes=limits.task_bytes))
+    memory = limits.memory_bytes
+    divisions = [DivideTask(work, number, pieces, batch_rows, memory) for number, pieces in enumerate(groups)]
+    ranges = [RangeTask(work, number, memory) for number in range(n_ranges)]
+    _run_all(run(divide, divisions, memory_bytes=limits.task_bytes))
+    _run_all(run(hash_ids, ranges, memory_bytes=limits.task_bytes))
     if sum(run(find_crossing, hash_slices(work, n_ranges, total, limits.events), memory_bytes=limits.task_bytes)):
-        _finish(run(collect_copies, ranges, memory_bytes=limits.task_bytes))
-        _refuse(work, n_ranges, needs)
+        _run_all(run(collect_copies, ranges, memory_bytes=limits.task_bytes))
+        _refuse(work, n_ranges, memory)
     yield from run(build_range, ranges, memory_bytes=limits.task_bytes)
 
 
@@ -165,7 +169,7 @@ def hash_ids(task: RangeTask) -> None:
 
 
 def find_crossing(task: SliceTask) -> int:
-    """Write the hashes of the slice that several ranges have, uint64 [n]. Returns n."""
+    """Write the crossing hashes of the slice, uint64 [n]. Returns n."""
     parts = []
     for number in range(task.ranges):
         hashes = np.load(_hashes(task.work, number), mmap_mode="r")
@@ -179,7 +183,7 @@ def find_crossing(task: SliceTask) -> int:
 
 
 def collect_copies(task: RangeTask) -> None:
-    """Write the range's rows whose ids another range may have too, of each id the one that came first."""
+    """Write the range's rows with a crossing hash: for each id the row that arrived first (COPIES)."""
     with _range_database(task) as database:
         crossing = [np.load(file) for file in sorted((task.work / "crossing").glob("*.npy"))]
         database.register("crossing", pa.table({ID_HASH: np.concatenate(crossing)}))
@@ -188,17 +192,17 @@ def collect_copies(task: RangeTask) -> None:
 
 
 def build_range(task: RangeTask) -> BuiltRange:
-    """Write the events of the range, with users that count from 0."""
+    """Write the events of the range, with users numbered from 0."""
     file = task.work / "events" / f"{task.number}.parquet"
     with _range_database(task) as database:
-        n_users = accept_once(database)
+        n_users = drop_copies(database)
         events = database.sql(RANGE_EVENTS).to_arrow_reader(BATCH_ROWS)
         write_parquet(file, events, SNAPSHOT_INTERACTIONS)
     return BuiltRange(file, n_users)
 
 
 def renumbered(built: BuiltRange, first_user: int) -> Iterator[pa.RecordBatch]:
-    """The events of a range (SNAPSHOT_INTERACTIONS), with users that count from `first_user`."""
+    """The events of a range (SNAPSHOT_INTERACTIONS), with users numbered from `first_user`."""
     at = SNAPSHOT_INTERACTIONS.get_field_index(c.USER)
     with pq.ParquetFile(built.file) as parquet:
         for batch in parquet.iter_batches(BATCH_ROWS):
@@ -229,14 +233,14 @@ def _rows_of(pieces: Iterable[Piece], schema: pa.Schema) -> Iterator[pa.RecordBa
 
 
 def _refuse(work: Path, n_ranges: int, memory_bytes: int) -> None:
-    """Write which copies are refused: of each id, all but the first of all ranges."""
+    """Write which copies are refused: of each id, those of all ranges but the one with the first row."""
     with query_database(work, memory_bytes) as database:
         files = [str(_copies(work) / f"{number}.parquet") for number in range(n_ranges)]
         database.read_parquet(files).create_view("copies")
         write_parquet(_refused(work), database.sql(LATER_COPIES).to_arrow_reader(BATCH_ROWS), REFUSED_COPIES)
 
 
-def _finish(results: Iterable[None]) -> None:
+def _run_all(results: Iterable[None]) -> None:
     for _ in results:
         pass
 

@@ -82,8 +82,8 @@ def build_snapshot(
     snapshot id, whatever the limits; a snapshot that exists only gets a new `created_at`.
 
     Args:
-        limits: of the ranges of users that events are built in.
-        run: runs the tasks of these ranges.
+        limits: the size of the ranges of users, and the memory of a task.
+        run: runs the tasks that build the ranges.
 
     Raises FileNotFoundError where the lake has no catalogue or no interactions.
     """
@@ -157,7 +157,7 @@ def _batches(relation: duckdb.DuckDBPyRelation) -> Iterator[pa.RecordBatch]:
 
 
 def _write_parts(work: Path, ranges: Iterable[BuiltRange], hashes: "_ColumnHashes") -> list[str]:
-    """Write the events of all ranges under users that count on from range to range. Returns the names of the files."""
+    """Write the events of all ranges, whose users are numbered on from range to range. Returns the files' names."""
     parts: list[str] = []
     name, n_users = "", 0
     for built in ranges:

@@ -94,7 +94,7 @@ def read_new_interactions(
         )
         tombstones = cursor.fetch_arrow_table().cast(TOMBSTONES)
         rows = "interactions WHERE tenant_id = $1 AND xid >= $2::text::xid8 AND xid < $3::text::xid8"
-        if lower_xid == 0:  # all there are, in the archive too: the lake that they were exported to may be lost
+        if lower_xid == 0:  # the first export, which reads the archive too, as the lake of an earlier one may be lost
             rows = f"({_WITH_ARCHIVE.format(rows=rows)}) AS stored"
         query = f"SELECT {_select(INTERACTION_COLUMNS)} FROM {rows} ORDER BY ingested_at, id"  # noqa: S608
         batches = stream_rows(cursor, query, (tenant_id, str(lower_xid), str(upper)), LAKE_INTERACTIONS)

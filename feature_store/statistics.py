@@ -16,7 +16,7 @@ METADATA_WIDTH = 160
 """Characters of an item's metadata that a preview shows."""
 
 
-# Users are counted of these items alone: distinct pairs of all items and users do not fit in memory.
+# Users are counted for these items only: the distinct pairs of all items and users may not fit in memory.
 _MOST_POPULAR = f"""
 WITH popular AS (
     SELECT {c.ITEM}, {c.ITEM_ID}, {c.METADATA}

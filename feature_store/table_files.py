@@ -38,7 +38,7 @@ class ExportedTable:
     moment: str  # the column that orders the rows, and that a period selects by
     key: str  # columns that tell rows of one moment apart
     batch_rows: int = 50_000  # held in memory at a time
-    source: str | None = None  # a view to read instead, which has further rows
+    source: str | None = None  # a view that is read in place of the table, with the same columns and more rows
 
     def query(self, file_format: FileFormat, *, bounded: bool) -> str:
         """The rows of the tenant `$1`; where it is bounded, those from `$2` on and before `$3`, each unless null."""

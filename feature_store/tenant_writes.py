@@ -1,4 +1,4 @@
-"""What each write to a tenant's tables begins with: a transaction, and a lock that keeps the tenant."""
+"""Writes to a tenant's tables: a transaction, and the lock that keeps the tenant from being deleted meanwhile."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ def write_transaction(url: str) -> Iterator[dbapi.Cursor]:
 
 
 def fetch_rows(cursor: dbapi.Cursor, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    """All rows that a statement answers, whose `$1`, `$2`, ... are these parameters."""
+    """Execute a statement with these parameters as `$1`, `$2`, ..., and return its rows."""
     cursor.execute(statement, parameters or None)
     return list(cursor.fetchall())
 

@@ -7,7 +7,7 @@ Nothing of a user may remain when the user is erased, and the model server does 
 answer is kept encrypted, and its key is derived from the query, which holds the user's history: who has not got the
 history can neither find nor read the answer. After an erasure nobody has it.
 
-A kept answer is the MessagePack of its items. That is a part of the response as it stands, so it is given out as it is.
+A kept answer is the MessagePack of its items, which the response contains unchanged. So it is not decoded.
 """
 
 import hashlib

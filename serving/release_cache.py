@@ -2,7 +2,7 @@
 
     <folder>/<tenant>/<release>/<hash of its files>/
 
-A server that starts again finds them there. Where releases are in a local folder, none is copied.
+A server that starts again finds them there. Releases in a local folder are not copied.
 """
 
 import os
@@ -19,14 +19,15 @@ from serving.contracts.releases import StoreListing, release_key
 
 
 class ReleaseCache:
-    """Releases by their files. Those used longest ago go first, and all that are no longer in the store."""
+    """Copies of releases. Those used longest ago are deleted for room, and all that the store no longer has."""
 
     def __init__(self, home: Path, folder: Path, max_bytes: int) -> None:
+        """home: where the releases are, `PathSettings.bentoml`. folder: of this machine, for the copies."""
         self._home = home
         self._folder = folder
         self._max_bytes = max_bytes
-        self._in_use: Counter[Path] = Counter()
-        self._lock = RLock()  # loads run side by side, and with the thread that looks for releases
+        self._in_use: Counter[Path] = Counter()  # by folder of a release
+        self._lock = RLock()  # several threads load releases, and another one polls for new ones
         remove_unfinished(folder)
 
     @contextmanager
@@ -35,56 +36,57 @@ class ReleaseCache:
 
         Raises OSError where it cannot be fetched.
         """
-        place = self._folder / tenant_id / release
-        with self._using(place):
-            folder = open_storage(self._home).kept_copy(release_key(tenant_id, release), place)
-            if folder.is_relative_to(place):
-                os.utime(place)  # used now
-                self._make_room(place)
+        parent = self._folder / tenant_id / release
+        with self._using(parent):
+            folder = open_storage(self._home).kept_copy(release_key(tenant_id, release), parent)
+            if folder.is_relative_to(parent):
+                os.utime(parent)  # the time of its last use
+                self._make_room(parent)
             yield folder
 
-    def follow(self, listing: StoreListing) -> None:
-        """Delete the copies of releases that the store no longer has. A tenant that is unreadable now keeps its own."""
+    def delete_unlisted(self, listing: StoreListing) -> None:
+        """Delete the copies of releases that the store no longer has, except of tenants that it could not read."""
         with self._lock:
-            for place in self._places():
-                tenant_id, release = place.parts[-2:]
+            for parent in self._releases():
+                tenant_id, release = parent.parts[-2:]
                 if tenant_id not in listing.unreadable and release not in listing.releases.get(tenant_id, []):
-                    self._delete(place)
+                    self._delete(parent)
 
     def _make_room(self, newest: Path) -> None:
-        """Delete the copies used longest ago. Those in use beside the newest are not counted: they may be arriving."""
+        """Delete the copies used longest ago. Others in use are not counted, because they may still be fetched."""
         with self._lock:
-            sizes = {place: _size(place) for place in self._places() if not self._in_use[place]}
-            used = {place: place.stat().st_mtime for place in sizes}
+            sizes = {release: _size(release) for release in self._releases() if not self._in_use[release]}
+            used_at = {release: release.stat().st_mtime for release in sizes}
             held = sum(sizes.values()) + _size(newest)
-            for place in sorted(sizes, key=used.__getitem__):
-                if held > self._max_bytes and self._delete(place):
-                    held -= sizes[place]
+            for release in sorted(sizes, key=used_at.__getitem__):
+                if held > self._max_bytes and self._delete(release):
+                    held -= sizes[release]
 
-    def _places(self) -> list[Path]:
-        return [place for place in self._folder.glob("*/*") if place.is_dir()]
+    def _releases(self) -> list[Path]:
+        """The folders of releases that have copies."""
+        return [folder for folder in self._folder.glob("*/*") if folder.is_dir()]
 
-    def _delete(self, place: Path) -> bool:
-        """Delete the copies of a release, unless it is in use. Returns whether they are gone."""
-        if self._in_use[place]:
+    def _delete(self, release: Path) -> bool:
+        """Delete the folder of a release, unless it is in use. Returns whether it is gone."""
+        if self._in_use[release]:
             return False
-        shutil.rmtree(place)
-        coming = any(each.parent == place.parent for each in self._in_use)
-        if not coming and not any(place.parent.iterdir()):
-            place.parent.rmdir()
+        shutil.rmtree(release)
+        tenant_in_use = any(each.parent == release.parent for each in self._in_use)
+        if not tenant_in_use and not any(release.parent.iterdir()):
+            release.parent.rmdir()
         return True
 
     @contextmanager
-    def _using(self, place: Path) -> Iterator[None]:
+    def _using(self, release: Path) -> Iterator[None]:
         with self._lock:
-            self._in_use[place] += 1
+            self._in_use[release] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._in_use[place] -= 1
-                if not self._in_use[place]:
-                    del self._in_use[place]
+                self._in_use[release] -= 1
+                if not self._in_use[release]:
+                    del self._in_use[release]
 
 
 def _size(folder: Path) -> int:

@@ -100,7 +100,7 @@ class ModelServer:
             if os.getppid() != parent:  # the parent was killed, and this worker would keep the port occupied
                 os.kill(os.getpid(), signal.SIGTERM)
             listing = read_store(paths.bentoml)
-            copies.follow(listing)
+            copies.delete_unlisted(listing)
             return listing
 
         def size(tenant_id: str, release: str) -> int:

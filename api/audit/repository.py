@@ -148,7 +148,7 @@ class AuditRepository:
         return (await self._session.exec(statement)).all(), total
 
     async def last_version(self, kind: TargetKind, target: str) -> int:
-        """The version in the newest entry about a target that names one; 0 where none does."""
+        """The `version` in the detail of the newest entry about a target that has one; 0 where none has."""
         version = col(AuditRow.detail)["version"].as_integer()
         own = [col(AuditRow.tenant_id) == self._tenant_id, col(AuditRow.target) == target]
         statement = select(version).where(*own, col(AuditRow.target_kind) == kind, version.is_not(None))

@@ -40,7 +40,7 @@ async def note_scenario(
 
 
 async def last_scenario_version(session: AsyncSession, scope: TenantScope, scenario_id: str) -> int:
-    """The newest version that the trail tells of scenarios with this id, deleted ones too; 0 where it tells of none."""
+    """The version in the newest entry about a scenario with this id, also of a deleted one; 0 without an entry."""
     return await AuditRepository(session, scope).last_version("scenario", scenario_id)
 
 

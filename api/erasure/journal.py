@@ -39,7 +39,7 @@ class ErasureJournal:
     async def fill(self, pool: Pool) -> int:
         """Add the erasures that the database knows and the journal does not. Returns how many.
 
-        Where there is none at all the journal is made empty: a restore then knows that nobody was erased.
+        Without any erasure the journal's file is made and left empty, so that a restore knows that nobody was erased.
         """
         added = 0
         async with pool.connection() as connection, connection.transaction():

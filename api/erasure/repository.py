@@ -70,7 +70,7 @@ _ERASE = (
     text(ERASE_ALONE),
     # Whoever adds a job notes it in the audit trail, and so commits before this lock or waits for the erasure's end.
     text(ERASE_ALONE_IN_TENANT.replace("%(tenant)s", ":tenant")),
-    # The pipeline may have moved rows there while the statement before waited for them: this one sees them.
+    # The pipeline may have moved rows to the archive while an earlier statement waited for them.
     text(f"DELETE FROM archived_interactions WHERE {_OF_THE_USER}"),  # noqa: S608 - constants of this module
     text(f"DELETE FROM impressions WHERE {_OF_THE_USER}"),  # noqa: S608 - constants of this module
     # Whoever writes a file now finds that it was claimed before the erasure, and writes it anew.

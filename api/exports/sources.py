@@ -31,7 +31,7 @@ class ExportSource:
     secret: frozenset[str] = frozenset()  # columns that are left out
     more: Mapping[str, str] | None = None  # further members, as SQL
     has_tenant: bool = True
-    view: str | None = None  # read instead, because it has further rows of the table
+    view: str | None = None  # is read in place of the table and has its columns, but more rows
 
     def columns(self) -> dict[str, str]:
         """The exported members of a row by name, as SQL."""

@@ -59,8 +59,9 @@ def install_openapi(
 ) -> None:
     """Serve the completed document at `OPENAPI_PATH`.
 
-    not_idempotent: beginnings of the paths whose POST ignores `Idempotency-Key`. never_recorded: a dependency of
-    further routes that do.
+    Args:
+        not_idempotent: beginnings of the paths whose POST ignores `Idempotency-Key`.
+        never_recorded: the dependency of all other routes whose POST ignores it.
     """
 
     def document() -> dict[str, Any]:
@@ -111,9 +112,9 @@ def _document(
 
 
 def _calls_of_routes(app: FastAPI) -> dict[tuple[str, str], list[Any]]:
-    """By method and path, what a route calls: its endpoint and dependencies.
+    """The endpoint and dependencies of each route, by method and path.
 
-    Of the security schemes that these require, any one is enough.
+    Where they require several security schemes, one of them is enough.
     """
     found: dict[tuple[str, str], list[Any]] = {}
     for route in iter_route_contexts(app.routes):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 NOT_SAMPLED = "00"
-"""The flags of a trace that this process does not record."""
+"""The flags in `traceparent` of a trace that this process does not record."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def do_not_record(request: Request) -> None:
 
 
 async def never_recorded(request: Request) -> None:
-    """A dependency for routes that make nothing: each request is answered anew, with the header too."""
+    """A dependency of routes that create nothing: a repeated request is carried out anew, `Idempotency-Key` or not."""
     do_not_record(request)
 
 

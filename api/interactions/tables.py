@@ -1,4 +1,4 @@
-"""Interactions: what users did with items, one row each, and old ones, many in a row."""
+"""Interactions: what users did with items. Recent ones have a row each, archived ones share rows."""
 
 from datetime import date, datetime
 from typing import Any
@@ -55,8 +55,8 @@ def _array(kind: TypeEngine[Any]) -> Any:
 class ArchivedInteractions(Table, table=True):
     """A user's old interactions of a month of `occurred_at` (UTC), which the pipeline moved here.
 
-    The arrays have an element for each interaction. Who reads interactions regardless of their age reads the view
-    `all_interactions`, which has a row for each of these, too.
+    The arrays have an element for each interaction. The view `all_interactions` has a row for each interaction of this
+    table and of `interactions`, for readers to whom its age does not matter.
     """
 
     __tablename__ = "archived_interactions"

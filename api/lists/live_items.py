@@ -25,9 +25,9 @@ def condition_on_items(filter_: Filter | None) -> Condition:
 class LiveItems:
     """The items of a tenant that are neither hidden nor deleted, and that a filter matches, at the moment of a read.
 
-    Concurrent callers without a filter share their reads of a list's first chunk, whatever each leaves out: when a
-    model server stops answering, all callers need popular items at the same moment. With a statement and a connection
-    for each, the last of 32 waited 0.1 s.
+    Concurrent callers without a filter share one read of a list's first chunk; each then leaves out its own items. When
+    a model server stops answering, all callers need popular items at the same moment. With a statement and a
+    connection for each, the last of 32 callers waited 0.1 s.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -61,7 +61,7 @@ class LiveItems:
         return list(islice((at for at in live if ids[at] not in exclude), count))
 
     async def _read_live(self, keys: list[tuple[TenantScope, tuple[str, ...]]]) -> list[list[int]]:
-        """By (tenant, ids): indices into the ids, ascending, of the items that are live."""
+        """For each pair of a tenant and ids: the indices of the ids whose items are live, ascending."""
         reads = (self._pool.fetch(_LIVE_PLACES, scope.tenant_id, text_array(ids)) for scope, ids in keys)
         return [[at for (at,) in rows] for rows in await asyncio.gather(*reads)]
 

@@ -59,10 +59,10 @@ class ScenarioRequest:
     showings: Callable[[float], Awaitable[Mapping[str, float]]] | None  # by a half-life in hours; None: of no user
 
     def seen_of(self, source: str) -> list[str]:
-        """What the user had and this source leaves out.
+        """The seen items that lists of this source leave out.
 
-        `recently-viewed` is made of what the user had. So it leaves that out only where the request or the recipe asks
-        for it, and not because of the tenant's setting.
+        `recently-viewed` consists of seen items. So it leaves them out only where the request or the recipe asks for
+        it, and not because of the tenant's setting.
         """
         asked = self.own_seen or self.scenario.recipe.exclusions.seen is not None
         return self.seen() if source != RECENTLY_VIEWED or asked else []

@@ -104,7 +104,7 @@ def arrange(
 
 
 def _ranked(candidates: ScenarioCandidates, ids: set[str]) -> dict[str, RankedItem]:
-    """Those of these items that a source has ranked."""
+    """The items with these ids, as far as a source has ranked them."""
     found = {}
     for tier in (*candidates.slots.values(), *candidates.tiers):
         for item in tier:
@@ -161,13 +161,13 @@ class _CapCounts:
         self._counts: dict[tuple[int, Any], int] = {}
 
     def count(self, id_: str) -> None:
-        """Count an item that is in the list, whether or not a cap is full."""
+        """Count an item that is in the list whether or not a cap has room for it."""
         if (facts := self._facts.get(id_)) is not None:
             for value in facts.capped:
                 self._counts[value] = self._counts.get(value, 0) + 1
 
     def admit(self, id_: str) -> str | None:
-        """Count an item, unless a cap has no place for it: then the field of the cap is returned."""
+        """Count an item and return None; where a cap has no room for it, count nothing and return the cap's field."""
         facts = self._facts.get(id_)
         if facts is None or not facts.capped:
             return None
@@ -188,7 +188,7 @@ def _stream(
     steady: whether the weights that lie in the facts are those of these rules.
     """
     facts, showings = candidates.facts or {}, candidates.showings
-    # Nearly every request of a recipe without windows: nothing but facts, which are the same at every moment, decides.
+    # Nearly every request takes this shorter way: without windows and showings, the facts alone decide the order.
     if out.none_by_id and not showings and len(candidates.tiers) == 1 and (candidates.facts is None or steady):
         tier = candidates.tiers[0]
         if (counts := _counts_by_facts(tier, candidates.facts)) is not None:
@@ -214,7 +214,7 @@ def _stream(
 
 
 def _counts_by_facts(tier: Sequence[RankedItem], facts: Mapping[str, ItemFacts] | None) -> list[float] | None:
-    """What each candidate counts for; None where one is left out. The items of a tier are different ones."""
+    """What each candidate counts for; None where one of them is left out. A tier has each item once."""
     if facts is None:
         return [item.score for item in tier]
     counts = []
@@ -233,7 +233,7 @@ def _best(
     caps: _CapCounts,
     out: _Exclusion,
 ) -> RankedItem | None:
-    """The first item of a slot's source that may stand there. It counts for caps from now on."""
+    """The first item of a slot's source that may stand there. The caps count it."""
     for item in items:
         id_ = item.item_id
         if id_ not in used and out.of(id_, (facts or {}).get(id_)) is None and caps.admit(id_) is None:

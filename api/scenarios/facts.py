@@ -84,7 +84,7 @@ class ScenarioFacts:
     def _of(self, scope: TenantScope, scenario: LiveScenario, catalogue_version: int) -> _Kept:
         key = (scope, scenario.id, scenario.version)
         kept = self._kept.get(key)
-        # One that is made again goes on with its versions only as long as the audit trail tells of them.
+        # A scenario that is created anew may repeat a version, once its entries in the audit trail were deleted.
         recipe = scenario.recipe
         if kept is None or (kept.compiled.recipe is not recipe and kept.compiled.recipe != recipe):
             kept = self._kept[key] = _Kept(CompiledRecipe.of(scenario.recipe), catalogue_version)

@@ -145,7 +145,7 @@ async def preview_scenario(
 async def _warnings(
     database: Database, trials: RecipeTrials, admin: UserPrincipal, new: ScenarioReplacement
 ) -> list[RecipeWarning]:
-    if new.status == "archived":  # nobody can ask for it, and trying a recipe takes a while
+    if new.status == "archived":  # no request can name it, and a trial of its recipe takes a while
         return []
     return await warnings_of(trials, database, admin.scope, new.recipe())
 

@@ -26,7 +26,7 @@ NO_SCENARIO = "There is no such scenario"
 async def create_scenario(session: AsyncSession, scope: TenantScope, new: NewScenario) -> Found:
     """Raises Conflict where the id is taken or the tenant has 200 scenarios.
 
-    An id that a deleted scenario had goes on with its versions, so that `X-Scenario` never names two recipes.
+    Where a deleted scenario had the id, versions continue from its last one, so that `X-Scenario` names one recipe.
     """
     recipe = _stored(new.recipe())
     scenarios = ScenarioRepository(session, scope)

@@ -14,7 +14,9 @@ from serving.contracts.messages import BatchRequest, BatchResponse, RankedItem
 MAX_INTEGER = 2**64 - 1
 MIN_INTEGER = -(2**63)
 MAX_FLOAT = int(1.7976931348623157e308)
-_ARRAY_16 = 0xDC  # of 16 to 65,535 elements; a shorter one has its length in the first byte
+_ARRAY_16 = 0xDC
+"""MessagePack's first byte of an array of 16 to 65,535 elements, whose length follows in two bytes. The low four bits
+of the first byte of a shorter array are its length."""
 
 
 class Codec(NamedTuple):
@@ -29,16 +31,16 @@ class Codec(NamedTuple):
 
 
 def items_of(answer: list[RankedItem] | msgspec.Raw) -> list[RankedItem]:
-    """The items of an answer, which a response of the model server may hold as MessagePack."""
+    """The items of an answer, which the model server keeps as MessagePack (`serving/answer_cache.py`)."""
     return _decode_items(answer) if isinstance(answer, msgspec.Raw) else answer
 
 
 def n_items_of(answer: list[RankedItem] | msgspec.Raw) -> int:
-    """How many items an answer has. MessagePack's head of an array says it, so nothing is decoded."""
+    """The number of items of an answer. It is in the first bytes of MessagePack's array, so nothing is decoded."""
     if not isinstance(answer, msgspec.Raw):
         return len(answer)
-    head = bytes(memoryview(answer)[:3])
-    return head[0] & 0x0F if head[0] != _ARRAY_16 else int.from_bytes(head[1:], "big")
+    header = bytes(memoryview(answer)[:3])
+    return header[0] & 0x0F if header[0] != _ARRAY_16 else int.from_bytes(header[1:], "big")
 
 
 def encode_with_any_integer(message: msgspec.Struct) -> bytes:

@@ -74,9 +74,9 @@ def test_a_copy_is_fetched_once_survives_a_restart_and_goes_with_its_release(
         with cache.opened(TENANT, release) as again:
             assert again == copy
         assert not [seen for seen in faults.seen if ".parts" in seen]
-        cache.follow(StoreListing({}, {TENANT: "unreadable for a moment"}))
+        cache.delete_unlisted(StoreListing({}, {TENANT: "unreadable for a moment"}))
         assert copies(folder) == {(TENANT, release)}
-        cache.follow(StoreListing({}))
+        cache.delete_unlisted(StoreListing({}))
     assert "release.json" in files and "items.parquet" in files
     assert copies(folder) == set()
 

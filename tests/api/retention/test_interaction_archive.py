@@ -138,8 +138,8 @@ def test_every_reader_answers_as_before_and_what_the_lake_lacks_stays(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(interaction_archive, "USERS", 2)
-    monkeypatch.setattr(interaction_archive, "ROWS", 3)
+    monkeypatch.setattr(interaction_archive, "MAX_USERS", 2)
+    monkeypatch.setattr(interaction_archive, "MAX_MOVED", 3)
     live(backend)
     roll_up()
     assert archive(backend, lake) == 0, "nothing was exported yet"
