@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -28,16 +27,15 @@ from api.database.engine import Database
 from api.database.scope import TenantScope
 from api.lists.source import ListSource
 from configs.settings import PathSettings
-from serving.contracts.messages import ALGORITHMS, MAX_COUNT
+from serving.contracts.messages import ALGORITHMS
 from tests.benchmarks.latency.measure import COUNT, RECOMMEND, measure, medians
 from tests.benchmarks.running_demo import RunningDemo, Tenant, running_demo, unique
 from tests.fixtures.filters import FilteredItems
 from tests.fixtures.random_scenarios import RandomRecipes
 from tests.fixtures.slow_scenarios import slow_list
+from tests.fixtures.source_rankings import Ranked, SourceRankings
 
 MUST_RATIO = 1.5
-MAX_RANKED = 500
-"""Of a source for one list: as many as a scenario asks for at most."""
 LISTS = ("popular", "latest")
 FIVE_RULES = {
     "boosts": [{"filter": {"genres": "Comedy"}, "factor": 1.5}, {"filter": {"year": {"$lt": 1970}}, "factor": 0.5}],
@@ -47,39 +45,6 @@ FIVE_RULES = {
 }
 
 console = Console(stderr=True)
-Ranked = list[tuple[str, float]]
-
-
-@dataclass
-class Rankings:
-    """What the sources have for one user, asked without a scenario: as much of it as a list needs."""
-
-    client: httpx.Client
-    user: str
-    lists: dict[str, Ranked]  # without what the user had
-    conditions: list[Any]  # filters that candidates match
-    gone: list[str]
-    wanted: int = MAX_COUNT
-    read: dict[str, Ranked] = field(default_factory=dict)
-    ended: set[str] = field(default_factory=set)  # sources that have no more
-
-    def __getitem__(self, source: str) -> Ranked:
-        if source in self.lists:
-            return self.lists[source]
-        found = self.read.setdefault(source, [])
-        while len(found) < self.wanted and source not in self.ended:
-            body = {
-                "userId": self.user,
-                "count": MAX_COUNT,
-                "algorithm": source,
-                "filter": {"$and": self.conditions},
-                "exclude": [*self.gone, *(item for item, _ in found)],
-            }
-            part = self.client.post(RECOMMEND, json=body).raise_for_status().json()
-            found += [(each["itemId"], each["score"]) for each in part]
-            if len(part) < MAX_COUNT:
-                self.ended.add(source)
-        return found
 
 
 class Comparison:
@@ -116,9 +81,9 @@ class Comparison:
             got = [each["itemId"] for each in response.json()]
             left_out = [*gone, *shown]
             ranked = self.rankings(user, scenario, left_out, own)
-            right = [self.expected(ranked, scenario, moments[0], count, len(shown), left_out, own)]
+            right = [slow_list(scenario, self.items, ranked, moments[0], count, len(shown), left_out, own)]
             if got not in right:
-                right += [self.expected(ranked, scenario, moments[1], count, len(shown), left_out, own)]
+                right += [slow_list(scenario, self.items, ranked, moments[1], count, len(shown), left_out, own)]
             kinds = ["lists", *kinds_of(scenario, own), *(["pages"] if page else [])]
             self.compared.update(kinds)
             if got in right and "X-Recommendation-Degraded" not in response.headers:
@@ -129,30 +94,19 @@ class Comparison:
             path = f"{RECOMMEND}/next"
             body = {"recommendationId": response.headers["X-Recommendation-Id"], "count": count}
 
-    def rankings(self, user: str, scenario: dict[str, Any], gone: list[str], own: Any) -> Rankings:
+    def rankings(self, user: str, scenario: dict[str, Any], gone: list[str], own: Any) -> SourceRankings:
         """Of the sources, for one list."""
+
+        def ask(body: dict[str, Any]) -> Ranked:
+            answer = self.client.post(RECOMMEND, json={"userId": user, **body}).raise_for_status().json()
+            return [(each["itemId"], each["score"]) for each in answer]
+
         exclusions = scenario["exclusions"]
         conditions = [own if own is not None else scenario["filter"] or {}]
         conditions += [{"$not": exclusions["filter"]}] if exclusions["filter"] else []
         seen = self.seen.get(user, set())
         lists = {name: [pair for pair in ranked if pair[0] not in seen] for name, ranked in self.lists.items()}
-        return Rankings(self.client, user, lists, conditions, [*gone, *exclusions["items"]])
-
-    def expected(
-        self,
-        ranked: Rankings,
-        scenario: dict[str, Any],
-        at: datetime,
-        count: int,
-        first: int,
-        gone: list[str],
-        own: Any,
-    ) -> list[str]:
-        found: list[str] = slow_list(scenario, self.items, ranked, at, count, first, gone, own)
-        while len(found) < count and ranked.wanted < MAX_RANKED:
-            ranked.wanted += MAX_COUNT
-            found = slow_list(scenario, self.items, ranked, at, count, first, gone, own)
-        return found
+        return SourceRankings(ask, conditions, [*gone, *exclusions["items"]], lists)
 
 
 def kinds_of(scenario: dict[str, Any], own: Any) -> list[str]:

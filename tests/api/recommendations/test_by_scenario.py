@@ -65,7 +65,7 @@ def test_fifty_users_get_by_twenty_random_scenarios_what_the_slow_model_says(
                 assert response.headers["X-Scenario"] == f"{scenario['id']}@1"
                 id_ = response.headers["X-Recommendation-Id"]
                 got = [each["itemId"] for each in response.json()]
-                context = (scenario, items, rankings[user])
+                context = (scenario, items, lambda source, _, of=rankings[user]: of[source])
                 right = (slow_list(*context, at, count, len(shown), [*gone, *shown], own) for at in moments)
                 assert any(got == each for each in right)
                 shown += got
