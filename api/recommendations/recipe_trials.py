@@ -1,22 +1,24 @@
-"""Tries a recipe on users: makes the lists that a scenario with it would show, and finds out what is left out and why.
+"""Tries a recipe on users or items: makes the lists that a scenario with it would show, and says what is out and why.
 
 The sources of a list get its filter, and what is left out by id, so what these leave out is no candidate. It is found
 by a second list: the one that the source makes with no rule at all. Nothing is recorded as shown.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
 from api.database.engine import Pool
 from api.database.scope import TenantScope
+from api.http.problems import NotFound
 from api.http.tracing import trace_id
-from api.recommendations.by_scenario import recommend_by_scenario
+from api.items.catalogue import CatalogueReader
+from api.recommendations.by_scenario import recommend_by_scenario, similar_by_scenario
 from api.recommendations.history import HistoryReader, UserView
 from api.recommendations.scenario_lists import ScenarioList, ScenarioLists, ScenarioRequest, pool_size
-from api.recommendations.schemas import RecommendRequest
+from api.recommendations.schemas import RecommendRequest, SimilarRequest
 from api.recommendations.showings import unchosen_showings
 from api.scenarios.arrange import ScenarioCandidates, arrange
 from api.scenarios.effects import effects_of
@@ -27,14 +29,15 @@ from api.scenarios.rules import CompiledRecipe, RulesInForce
 from api.scenarios.trials import TriedList
 from serving.contracts.messages import EMPTY_ARRAY, RankedItem, RecommendQuery
 
-USERS_AT_ONCE = 8
+LISTS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class UserTrials:
+class RecipeTrialsOnLists:
     """The `RecipeTrials` of the application."""
 
     pool: Pool
+    catalogue: CatalogueReader
     users: HistoryReader
     lists: ScenarioLists
 
@@ -49,17 +52,25 @@ class UserTrials:
         explained: bool,
     ) -> list[TriedList]:
         """The lists of these users, in their order."""
+        return await self._trial(scope, recipe, count, moment, explained).on_users(user_ids)
+
+    async def try_on_items(
+        self, scope: TenantScope, recipe: Recipe, item_ids: Sequence[str], count: int, moment: datetime
+    ) -> list[TriedList]:
+        """The lists of items like each of these. Raises NotFound where the tenant lacks one of them."""
+        return await self._trial(scope, recipe, count, moment, explained=True).on_items(item_ids)
+
+    def _trial(self, scope: TenantScope, recipe: Recipe, count: int, moment: datetime, explained: bool) -> "_Trial":
         # The recipe is stored nowhere, so what its rules say of items is kept for this trial alone.
         lists = replace(self.lists, facts=ScenarioFacts(self.pool))
-        trial = _Trial(self, lists, scope, recipe, count, moment, explained)
-        return await trial.on_users(user_ids)
+        return _Trial(self, lists, scope, recipe, count, moment, explained)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """One recipe at one moment, for users of one tenant."""
+    """One recipe at one moment, for users or items of one tenant."""
 
-    using: UserTrials
+    using: RecipeTrialsOnLists
     lists: ScenarioLists
     scope: TenantScope
     recipe: Recipe
@@ -68,17 +79,29 @@ class _Trial:
     explained: bool
 
     async def on_users(self, user_ids: Sequence[str]) -> list[TriedList]:
-        free = asyncio.Semaphore(USERS_AT_ONCE)
+        return await _few_at_once(self._on_user, user_ids)
 
-        async def one(user_id: str) -> TriedList:
-            async with free:
-                return await self._on_user(user_id)
+    async def on_items(self, item_ids: Sequence[str]) -> list[TriedList]:
+        found = await asyncio.gather(*(self.using.catalogue.find(self.scope, item_id) for item_id in item_ids))
+        versions = {item_id: version for item_id, (version, exists, _) in zip(item_ids, found, strict=True) if exists}
+        if len(versions) < len(item_ids):
+            raise NotFound("There is no such item")
 
-        return list(await asyncio.gather(*map(one, user_ids)))
+        async def one(item_id: str) -> TriedList:
+            return await self._tried(partial(self._request_for_item, item_id, versions[item_id]))
+
+        return await _few_at_once(one, item_ids)
 
     async def _on_user(self, user_id: str) -> TriedList:
         view = await self.using.users.view(self.scope, user_id, self.recipe.exclusions.seen)
-        asked = self._request(user_id, view, LiveScenario("", 1, self.recipe), self.count)
+        return await self._tried(partial(self._request_for_user, user_id, view))
+
+    async def _tried(self, request: Callable[[LiveScenario, int, bool], ScenarioRequest]) -> TriedList:
+        """The list of a request by the recipe.
+
+        request: by a scenario, the length of the list and whether what the user had is left out.
+        """
+        asked = request(LiveScenario("", 1, self.recipe), self.count, True)
         made = await self.lists.make(asked, self.moment)
         if made.candidates is not None and made.candidates.facts is not None:  # others change them meanwhile
             made.candidates = replace(made.candidates, facts=dict(made.candidates.facts))
@@ -89,7 +112,7 @@ class _Trial:
         )
         if self.explained or not made.items:
             bare = LiveScenario("", 0, Recipe.model_construct(source=self.recipe.source))
-            without = self._request(user_id, view, bare, pool_size(self.count), all_seen=False)
+            without = request(bare, pool_size(self.count), False)
             source = await self.lists.make(without, self.moment)
             tried.left_out.update(await self._left_out(compiled, rules, asked, made, source))
         if self.explained and made.candidates is not None:
@@ -98,8 +121,14 @@ class _Trial:
             )
         return tried
 
-    def _request(
-        self, user_id: str, view: UserView, scenario: LiveScenario, count: int, *, all_seen: bool = True
+    def _request_for_item(
+        self, item_id: str, catalogue_version: int, scenario: LiveScenario, count: int, _: bool
+    ) -> ScenarioRequest:
+        request = SimilarRequest(item_id=item_id, count=count, exclude=[])
+        return similar_by_scenario(self.scope, scenario, request, None, catalogue_version, trace_id())
+
+    def _request_for_user(
+        self, user_id: str, view: UserView, scenario: LiveScenario, count: int, all_seen: bool
     ) -> ScenarioRequest:
         """all_seen: whether what the user had is left out."""
         request = RecommendRequest(user_id=user_id, count=count)
@@ -123,7 +152,21 @@ class _Trial:
         ids = [item.item_id for item in others]
         facts = await self.lists.facts.read(self.scope, asked.scenario, ids, asked.catalogue_version)
         candidates = ScenarioCandidates(
-            [others], facts=facts, seen=frozenset(asked.seen_of(asked.source)), filtered=compiled.filter is not None
+            [others],
+            facts=facts,
+            excluded=frozenset(asked.exclude),  # the item itself
+            seen=frozenset(asked.seen_of(asked.source)),
+            filtered=compiled.filter is not None,
         )
         unpinned = replace(rules, pins={}, slots={}, caps=())
         return arrange(compiled, unpinned, candidates, self.moment.timestamp(), self.count).left_out
+
+
+async def _few_at_once(make: Callable[[str], Awaitable[TriedList]], ids: Sequence[str]) -> list[TriedList]:
+    free = asyncio.Semaphore(LISTS_AT_ONCE)
+
+    async def one(id_: str) -> TriedList:
+        async with free:
+            return await make(id_)
+
+    return list(await asyncio.gather(*map(one, ids)))

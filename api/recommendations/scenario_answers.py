@@ -14,7 +14,7 @@ from api.recommendations.bodies import RecommendBody, SimilarBody
 from api.recommendations.by_scenario import recommend_by_scenario, similar_by_scenario
 from api.recommendations.history import HistoryReader, UserView
 from api.recommendations.holdout import HOLDOUT, is_held_out
-from api.recommendations.recipe_trials import UserTrials
+from api.recommendations.recipe_trials import RecipeTrialsOnLists
 from api.recommendations.scenario_lists import ScenarioList, ScenarioLists
 from api.recommendations.schemas import RecommendRequest, SimilarRequest
 from api.recommendations.showings import unchosen_showings
@@ -52,7 +52,7 @@ class ScenarioAnswers:
         self._users = users
         self._scenarios = LiveScenarios(pool)
         self._lists = ScenarioLists(ScenarioFacts(pool), lists, ask, popular)
-        self.trials = UserTrials(pool, users, self._lists)
+        self.trials = RecipeTrialsOnLists(pool, catalogue, users, self._lists)
 
     async def recommend(
         self,

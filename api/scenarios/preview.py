@@ -1,4 +1,4 @@
-"""Lists of a scenario for given users, and what is said of a recipe when it is saved."""
+"""Lists of a scenario for given users or items, and what is said of a recipe when it is saved."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from api.scenarios.recipe import Recipe
 from api.scenarios.repository import ScenarioRepository
 from api.scenarios.schemas import PreviewRequest, RecipeWarning
 from api.scenarios.service import get_scenario
-from api.scenarios.trials import CHECKED_COUNT, MAX_TRIAL_USERS, RecipeTrials, TriedList, rule_that_leaves_nothing
+from api.scenarios.trials import CHECKED_COUNT, MAX_TRIALS, RecipeTrials, TriedList, rule_that_leaves_nothing
 
 MAX_OUT = 30
 """Items that are told to be out of one list."""
@@ -46,27 +46,28 @@ async def preview(
     newest: tuple[int, Recipe],
     live: tuple[int, Recipe] | None,
 ) -> bytes:
-    """The JSON of a `Preview`."""
+    """The JSON of a `Preview`. Raises NotFound where the tenant lacks an item that is asked for."""
     moment = asked.at or datetime.now(UTC)
     draft = newest if asked.recipe is None else (None, asked.recipe)
-    wanted = list(dict.fromkeys(asked.user_ids))
+    wanted = list(dict.fromkeys(asked.ids))
 
     async def lists(recipe: Recipe) -> list[TriedList]:
+        if asked.item_ids is not None:
+            return await trials.try_on_items(scope, recipe, wanted, asked.count, moment)
         return await trials.try_recipe(scope, recipe, wanted, asked.count, moment, explained=True)
 
     async with _turn_of(scope):
         of_draft = await lists(draft[1])
         of_live = None if live is None else of_draft if live is draft else await lists(live[1])
-    users = []
-    for at, user_id in enumerate(wanted):
+    id_name = "userId" if asked.item_ids is None else "itemId"
+    shown = []
+    for at, id_ in enumerate(wanted):
         await turn()
-        shown = None if live is None or of_live is None else _shown(live[0], of_live[at])
-        users.append(
-            msgspec.Raw(
-                msgspec.json.encode({"userId": user_id, "draft": _shown(draft[0], of_draft[at]), "live": shown})
-            )
-        )
-    return msgspec.json.encode({"users": users})
+        by_live = None if live is None or of_live is None else _shown(live[0], of_live[at])
+        document = {id_name: id_, "draft": _shown(draft[0], of_draft[at]), "live": by_live}
+        shown.append(msgspec.Raw(msgspec.json.encode(document)))
+    users, items = (shown, []) if asked.item_ids is None else ([], shown)
+    return msgspec.json.encode({"users": users, "items": items})
 
 
 async def warnings_of(
@@ -74,7 +75,7 @@ async def warnings_of(
 ) -> list[RecipeWarning]:
     """What the recipe does to the users who were active last that its author hardly wants: it leaves them nothing."""
     async with reading_first(database) as session:  # whose connection others have while the models are asked
-        users = await ScenarioRepository(session, scope).active_users(MAX_TRIAL_USERS)
+        users = await ScenarioRepository(session, scope).active_users(MAX_TRIALS)
     async with _turn_of(scope):
         lists = await trials.try_recipe(scope, recipe, users, CHECKED_COUNT, datetime.now(UTC), explained=False)
     if (found := rule_that_leaves_nothing(lists)) is None:

@@ -30,6 +30,7 @@ router = APIRouter(prefix="/api/scenarios", tags=["scenarios"])
 _Responses = dict[int | str, dict[str, Any]]
 _FORBIDDEN: _Responses = {403: {"description": "Forbidden"}}
 _NOT_FOUND: _Responses = _FORBIDDEN | {404: {"description": "There is no such scenario"}}
+_NO_ITEM: _Responses = _FORBIDDEN | {404: {"description": "There is no such scenario, or no such item"}}
 _CONFLICT: _Responses = _FORBIDDEN | {409: {"description": "The id is taken, or the tenant has 200 scenarios"}}
 Publish = Annotated[
     bool, Query(description="false: a live scenario goes on with the version of before, and the new one waits")
@@ -120,7 +121,7 @@ async def list_scenario_versions(
 @router.post(
     "/{scenario_id}/preview",
     summary="See a scenario's lists",
-    responses=_NOT_FOUND,
+    responses=_NO_ITEM,
     response_model=Preview,
     dependencies=[Depends(never_recorded)],
 )
@@ -132,11 +133,13 @@ async def preview_scenario(
     database: CurrentDatabase,
     trials: CurrentTrials,
 ) -> Response:
-    """The lists of up to 100 users by a draft and by the live version, what each rule moves, and why items are out.
+    """The lists of up to 100 users, or of items like up to 100 items, by a draft and by the live version, what each
+    rule moves, and why items are out.
 
-    It costs no units, and nothing is recorded as shown. In the rate limit each started 50 users count as one request.
+    It costs no units, and nothing is recorded as shown. In the rate limit each started 50 users or items count as one
+    request.
     """
-    await count_rows(request, len(body.user_ids))
+    await count_rows(request, len(body.ids))
     async with reading_first(database) as session:
         newest, live = await recipes_of(session, admin.scope, scenario_id)
     return Response(await preview(trials, admin.scope, body, newest, live), media_type="application/json")

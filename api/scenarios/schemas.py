@@ -1,15 +1,19 @@
 """Scenarios in requests and responses: a recipe, and what the store knows of it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from api.http.schemas import WHOLE, Instant, OpaqueId, Schema, WrittenInstant
 from api.scenarios.recipe import Recipe
-from api.scenarios.trials import MAX_TRIAL_USERS
+from api.scenarios.trials import MAX_TRIALS
 
 MAX_PREVIEWED = 50
 """Items of a previewed list."""
+_PREVIEWS: list[Any] = [
+    {"userIds": ["196", "22"], "count": 5},
+    {"itemIds": ["50"], "recipe": {"caps": [{"field": "genres", "atMost": 2}]}},
+]
 
 ScenarioStatus = Literal["draft", "live", "archived"]
 ScenarioId = Annotated[
@@ -93,14 +97,30 @@ class SavedScenario(ScenarioOut):
 
 
 class PreviewRequest(Schema):
-    """The users to make lists for."""
+    """The users to make lists for, or the items whose similar items are listed: one of both."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": _PREVIEWS})
 
-    user_ids: list[OpaqueId] = Field(min_length=1, max_length=MAX_TRIAL_USERS, examples=[["196", "22"]])
+    user_ids: list[OpaqueId] | None = Field(
+        default=None, min_length=1, max_length=MAX_TRIALS, description="Lists as `recommend` makes them"
+    )
+    item_ids: list[OpaqueId] | None = Field(
+        default=None, min_length=1, max_length=MAX_TRIALS, description="Lists as `similar` makes them"
+    )
     recipe: Recipe | None = Field(default=None, description="The draft; the scenario's newest version where left out")
     count: Annotated[int, Field(strict=True, ge=1, le=MAX_PREVIEWED), WHOLE] = 10
     at: WrittenInstant | None = Field(default=None, description="The moment that windows are compared with; now")
+
+    @model_validator(mode="after")
+    def _users_or_items(self) -> Self:
+        if (self.user_ids is None) == (self.item_ids is None):
+            raise ValueError("needs either userIds or itemIds")
+        return self
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the users or items."""
+        return self.user_ids or self.item_ids or []
 
 
 class PreviewMove(Schema):
@@ -139,5 +159,12 @@ class UserPreview(Schema):
     live: PreviewList | None = Field(description="By the live version; null where there is none")
 
 
+class ItemPreview(Schema):
+    item_id: str
+    draft: PreviewList = Field(description="By the recipe that was sent, or else by the newest version")
+    live: PreviewList | None = Field(description="By the live version; null where there is none")
+
+
 class Preview(Schema):
-    users: list[UserPreview] = Field(description="In the order of the request")
+    users: list[UserPreview] = Field(description="In the order of the request; empty where it named items")
+    items: list[ItemPreview] = Field(description="In the order of the request; empty where it named users")

@@ -1,4 +1,4 @@
-"""A recipe tried on users: the lists that it makes, what each rule moves, and why an item is out. Nobody sees them.
+"""A recipe tried on users or items: its lists, what each rule moves, and why an item is out. Nobody sees them.
 
 The lists are made where all lists are (`api/recommendations`), which imports this domain. So the one
 that makes them is a protocol here, and `app.state.recipe_trials` in the application.
@@ -17,14 +17,15 @@ from api.scenarios.effects import RuleEffect
 from api.scenarios.recipe import Recipe
 from serving.contracts.messages import RankedItem
 
-MAX_TRIAL_USERS = 100
+MAX_TRIALS = 100
+"""Users or items that a recipe is tried on at once."""
 CHECKED_COUNT = 10
 """Items of the lists that a recipe is checked by when it is saved."""
 
 
 @dataclass(frozen=True, slots=True)
 class TriedList:
-    """The list of one user."""
+    """The list of one user, or of one item."""
 
     items: list[RankedItem]
     left_out: dict[str, str]  # by item that the source has: `hidden`, `seen`, `filtered by ...`, `capped by ...`
@@ -49,6 +50,14 @@ class RecipeTrials(Protocol):
 
         moment: with a time zone; for the windows of rules.
         explained: whether the effects of rules are told, for which each list is arranged once more by rule.
+        """
+
+    async def try_on_items(
+        self, scope: TenantScope, recipe: Recipe, item_ids: Sequence[str], count: int, moment: datetime
+    ) -> list[TriedList]:
+        """The lists of items like each of these, in their order, with the effects of rules.
+
+        Raises NotFound where the tenant lacks one of the items.
         """
 
 

@@ -36,7 +36,7 @@ SEMANTIC: dict[str, tuple[tuple[int, ...], str]] = {
     "POST /api/scenarios": ((400, 409), f"{RULES}, and {TAKEN}"),
     "PUT /api/scenarios/{scenario_id}": ((400,), RULES),
     "PATCH /api/scenarios/{scenario_id}": ((400,), RULES),
-    "POST /api/scenarios/{scenario_id}/preview": ((400,), RULES),
+    "POST /api/scenarios/{scenario_id}/preview": ((400,), f"{RULES}, and lists are of users or of items"),
     "GET /api/v1/lists/{source}": ((400,), "a filter is a language of its own, and some lists are of a user or item"),
     "POST /graphql": ((400,), "a document is a language of its own, and names its operations"),
 }

@@ -1,4 +1,4 @@
-"""A preview shows the lists that users would get, what rules move, why items are out; saving warns of empty ones."""
+"""A preview shows the lists that would be made, what rules move and why items are out; saving warns of empty ones."""
 
 from typing import Any
 
@@ -85,6 +85,54 @@ def test_a_preview_shows_what_requests_get_and_would_get(films: Backend, admin: 
     assert films.sql("SELECT 1 FROM impressions WHERE user_id = 'only previewed'") == []
 
 
+def test_a_preview_for_items_shows_what_similar_gets_and_would_get(films: Backend, admin: TestClient) -> None:
+    saved(admin, source="similar")
+    asked_items = ["comedy-1", "western-3"]
+
+    def similar(item: str) -> list[str]:
+        body = {"itemId": item, "count": 5, "scenario": "front"}
+        return [each["itemId"] for each in films.post("/api/v1/similar", body)]
+
+    def previewed_items(**body: Any) -> list[Any]:
+        answer = admin.post(f"{SCENARIOS}/front/preview", json={"itemIds": asked_items, "count": 5, **body})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["users"] == []
+        return list(answer.json()["items"])
+
+    live = {item: similar(item) for item in asked_items}
+    best = live["comedy-1"][0]
+    recipe = {
+        "source": "hybrid",  # a family stands for items like the given one
+        "filter": {"genres": {"$in": ["comedy", "western"]}},
+        "exclusions": {"items": [best], "seen": "all"},
+        "pins": [
+            {"position": 2, "item": "horror-5"},
+            {"position": 3, "item": "horror-6"},
+            {"position": 4, "item": "comedy-1"},
+        ],
+        "caps": [{"field": "year", "atMost": 1}],
+    }
+    films.sql("UPDATE items SET is_active = false, version = 11 WHERE id = 'horror-6'")
+    films.sql("UPDATE catalogues SET version = 11")
+    used = units_of(films)
+    found = previewed_items(recipe=recipe)
+    assert [each["itemId"] for each in found] == asked_items
+    assert {each["itemId"]: ids(each["live"]) for each in found} == live
+    draft = found[0]["draft"]
+    reasons = {each["itemId"]: each["reason"] for each in draft["out"]}
+    assert (reasons[best], reasons["horror-6"]) == ("filtered by exclusions.items", "hidden")
+    assert reasons["comedy-1"] == "filtered by exclude" and draft["degraded"] is None
+    assert {"capped by year", "seen"} & set(reasons.values()) == {"capped by year"}
+    (pinned,) = (each for each in draft["items"] if each["itemId"] == "horror-5")
+    assert {"rule": "pins.0", "from": None, "to": 2} in pinned["moves"]
+    assert units_of(films) == used
+    saved(admin, **recipe)
+    after = previewed_items()
+    assert [each["draft"] for each in after] == [each["live"] for each in after]
+    assert {each["itemId"]: ids(each["draft"]) for each in found} == {item: similar(item) for item in asked_items}
+    assert previewed_items(recipe={"filter": {"genres": "none"}})[0]["draft"]["items"] == []
+
+
 def test_saving_names_the_rule_that_leaves_nothing(films: Backend, admin: TestClient) -> None:
     assert saved(admin, filter={"genres": "comedy"})["warnings"] == []
     warned = saved(admin, filter={"genres": "opera"})
@@ -104,8 +152,13 @@ def test_a_preview_is_bounded(films: Backend, admin: TestClient) -> None:
         {"userIds": ["ann"], "count": 51},
         {"userIds": ["ann"], "recipe": {"colour": "red"}},
         {"userIds": ["ann"], "colour": "red"},
+        {"itemIds": []},
+        {"itemIds": [f"comedy-{number}" for number in range(101)]},
+        {"userIds": ["ann"], "itemIds": ["comedy-1"]},
+        {"count": 5},
     ):
         assert admin.post(path, json=body).status_code == 400
+    assert admin.post(path, json={"itemIds": ["comedy-1", "nowhere"]}).status_code == 404
     assert admin.post(f"{SCENARIOS}/gone/preview", json={"userIds": ["ann"]}).status_code == 404
 
 
