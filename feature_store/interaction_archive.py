@@ -9,8 +9,6 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-import pyarrow.parquet as pq
-
 from feature_store.analytics_statements import LOCK_TOTALS
 from feature_store.lake import TenantLake
 from feature_store.tenant_writes import fetch_rows, lock_tenant, write_transaction
@@ -70,9 +68,12 @@ def archive_interactions(url: str, lake: TenantLake, days: int, after_user: str,
 
 
 def _require_all(lake: TenantLake) -> None:
-    there = sum(pq.read_metadata(file).num_rows for file in lake.interaction_files())
+    there = lake.rows_in_files()
     if there != (exported := lake.cursor().rows):
-        raise IncompleteLakeError(f"{lake.folder} holds {there:,} of {exported:,} exported interactions")
+        raise IncompleteLakeError(
+            f"{lake.folder} holds {there:,} of {exported:,} exported interactions: "
+            f"`python -m pipelines backfill --tenant {lake.tenant_id} --from DAY` writes those that the database has"
+        )
 
 
 def _move(url: str, tenant_id: str, older_than: datetime, exported: int, user: str) -> Archived:

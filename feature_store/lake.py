@@ -15,11 +15,11 @@ have no number of it in their name.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
-from itertools import groupby, pairwise
+from datetime import UTC, date, datetime, timedelta
+from itertools import chain, groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
 
@@ -39,7 +39,9 @@ KEPT_CATALOGUES = 10
 """Catalogue versions that stay in the lake. Each has a file of all items, also where one item changed."""
 
 _CURSOR = "cursor.json"
-_COVERS = re.compile(r"interactions/ingested_day=[^/]+/(?:(?P<generation>\d+)-)?(?P<lower>\d+)-(?P<upper>\d+)\.parquet")
+_COVERS = re.compile(
+    r"interactions/ingested_day=(?P<day>[^/]+)/(?:(?P<generation>\d+)-)?(?P<lower>\d+)-(?P<upper>\d+)\.parquet"
+)
 _CATALOGUE = re.compile(r"items/(?P<version>\d+)\.parquet")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -104,6 +106,10 @@ class TenantLake:
         folder = storage.local("interactions").parent
         return {key: folder / key for key in keys}
 
+    def rows_in_files(self) -> int:
+        """Interactions in the files; fewer than the cursor says where a file is gone."""
+        return sum(pq.read_metadata(file).num_rows for file in self.interaction_files())
+
     def items_file(self) -> tuple[int, Path]:
         """The newest catalogue version in the lake and its file (LAKE_ITEMS). Raises FileNotFoundError without one."""
         versions = self._catalogue_versions()
@@ -149,8 +155,7 @@ class TenantLake:
             batches: as in `append_interactions`.
         """
         cursor = self.cursor()
-        kept = sum(pq.read_metadata(file).num_rows for file in self.interaction_files())
-        begun = Cursor(upper_xid, kept, cluster=cluster, generation=cursor.generation + 1)
+        begun = Cursor(upper_xid, self.rows_in_files(), cluster=cluster, generation=cursor.generation + 1)
         return self._append(batches, begun, 0)
 
     def remove_interactions(self, ids_by_key: Mapping[str, pa.Array]) -> int:
@@ -172,6 +177,36 @@ class TenantLake:
                 removed += before - put_parquet(self.storage, key, kept, LAKE_INTERACTIONS)
         return removed
 
+    def add_missing(self, batches: Iterable[pa.RecordBatch], unreadable: Set[str]) -> dict[date, int]:
+        """Write rows below the cursor that finished exports have lost. Returns their number by day of ingestion.
+
+        They go to a file of each day, which covers all transactions below the cursor. Call it within `exporting`. Where
+        it is interrupted, call it again with what is then missing.
+
+        Args:
+            batches: schema LAKE_INTERACTIONS, ordered by `ingested_at`, none of them in the lake.
+            unreadable: keys of files that are deleted, or replaced.
+        """
+        cursor, storage, added = self.cursor(), self.storage, {}
+        replaced: set[str] = set()
+        for day, day_batches in _by_day(batches):
+            key = _interactions_key(day, cursor, 0)
+            rows: Iterable[pa.RecordBatch] = day_batches
+            n_before = 0
+            with ExitStack() as opened:
+                if key in unreadable:
+                    replaced.add(key)
+                elif storage.exists(key):
+                    before = opened.enter_context(pq.ParquetFile(storage.local(key)))
+                    n_before = before.metadata.num_rows
+                    rows = chain(before.iter_batches(), day_batches)
+                added[date.fromisoformat(day)] = put_parquet(storage, key, rows, LAKE_INTERACTIONS) - n_before
+        for key in unreadable - replaced:
+            storage.delete(key)
+        if (rows_now := self.rows_in_files()) > cursor.rows:
+            self._move_cursor(replace(cursor, rows=rows_now))
+        return added
+
     def erase(self, tombstones: pa.Table) -> int:
         """Rewrite the files that hold rows of erased users, without these rows. Returns the number of rewritten files.
 
@@ -186,8 +221,7 @@ class TenantLake:
             with pq.ParquetFile(file) as parquet:
                 kept = without_erased(parquet.iter_batches(), tombstones)
                 put_parquet(self.storage, key, kept, LAKE_INTERACTIONS)
-        rows = sum(pq.read_metadata(file).num_rows for file in self.interaction_files())
-        self._move_cursor(replace(self.cursor(), rows=rows))
+        self._move_cursor(replace(self.cursor(), rows=self.rows_in_files()))
         return len(touched)
 
     def write_items(self, batches: Iterable[pa.RecordBatch], catalogue_version: int) -> int:
@@ -204,11 +238,9 @@ class TenantLake:
 
     def _append(self, batches: Iterable[pa.RecordBatch], moved: Cursor, lower_xid: int) -> int:
         """Write rows under the cursor that is then moved. Returns the number of rows."""
-        generation = f"{moved.generation}-" if moved.generation else ""
-        name = f"{generation}{lower_xid}-{moved.next_xid}.parquet"
         rows = 0
         for day, day_batches in _by_day(batches):
-            key = f"interactions/ingested_day={day}/{name}"
+            key = _interactions_key(day, moved, lower_xid)
             rows += put_parquet(self.storage, key, day_batches, LAKE_INTERACTIONS)
         self._move_cursor(replace(moved, rows=moved.rows + rows, exported_at=datetime.now(UTC).isoformat()))
         return rows
@@ -234,6 +266,20 @@ def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
     """
     with atomic_file(path) as file:
         return _write(file, batches, schema)
+
+
+def day_of_key(key: str) -> date:
+    """The day of ingestion (UTC) of a file of interactions, by its key."""
+    match = _COVERS.fullmatch(key)
+    if match is None:
+        raise ValueError(f"no file of interactions: {key}")
+    return date.fromisoformat(match["day"])
+
+
+def _interactions_key(day: str, cursor: Cursor, lower_xid: int) -> str:
+    """The key of a day's file that covers `lower_xid <= xid < cursor.next_xid`. day: YYYY-MM-DD."""
+    generation = f"{cursor.generation}-" if cursor.generation else ""
+    return f"interactions/ingested_day={day}/{generation}{lower_xid}-{cursor.next_xid}.parquet"
 
 
 def _catalogue_key(version: int) -> str:

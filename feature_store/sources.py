@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -99,6 +99,22 @@ def read_new_interactions(
         query = f"SELECT {_select(INTERACTION_COLUMNS)} FROM {rows} ORDER BY ingested_at, id"  # noqa: S608
         batches = stream_rows(cursor, query, (tenant_id, str(lower_xid), str(upper)), LAKE_INTERACTIONS)
         yield NewInteractions(present, is_continuation, lower_xid, upper, batches, tombstones)
+
+
+@contextmanager
+def read_ingested_since(url: str, tenant_id: str, day: date, upper_xid: int) -> Iterator[Iterator[pa.RecordBatch]]:
+    """The interactions that arrived from a day (UTC) on, LAKE_INTERACTIONS ordered by (ingested_at, id).
+
+    They can be read once. upper_xid: those of this transaction and later ones are left out.
+    """
+    rows = _WITH_ARCHIVE.format(rows="interactions WHERE tenant_id = $1 AND xid < $2::text::xid8")
+    query = (
+        f"SELECT {_select(INTERACTION_COLUMNS)} FROM ({rows}) AS stored "  # noqa: S608
+        "WHERE ingested_at >= $3::text::timestamptz ORDER BY ingested_at, id"
+    )
+    with repeatable_read(url) as cursor:
+        parameters = (tenant_id, str(upper_xid), f"{day.isoformat()} 00:00:00+00")
+        yield stream_rows(cursor, query, parameters, LAKE_INTERACTIONS)
 
 
 def adopt_cluster(url: str) -> str:

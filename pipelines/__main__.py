@@ -1,9 +1,9 @@
-"""`python -m pipelines`: run the pipeline, add a tenant to it, promote or roll back models, or serve Dagster's UI."""
+"""`python -m pipelines`: run the pipeline, backfill days, add tenants, promote or roll back models, or serve the UI."""
 
 import getpass
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -42,17 +42,45 @@ def run_pipeline(
 
     Where no interaction, item or setting is new since the last training, nothing is trained.
     """
+    from pipelines.defs.training.training_inputs import FORCE_TAG
+    from pipelines.jobs import RETRAIN
+
+    if force and resume:
+        _fail("--force starts a new run and --resume goes on with one: give one of them")
+    _run_job(tenant, RETRAIN, {FORCE_TAG: "true"} if force else {}, resume=resume, verbose=verbose)
+
+
+@app.command()
+def backfill(
+    tenant: TenantOption,
+    since: Annotated[str, typer.Option("--from", help="First day, YYYY-MM-DD in UTC, by the arrival of interactions.")],
+    verbose: Annotated[bool, typer.Option(help="Show what Dagster and the libraries log.")] = False,
+) -> None:
+    """Make a tenant's lake whole from a day on, and the features, lists and daily figures of it anew.
+
+    Use it where files of the lake are gone or cannot be read. Rows that the lake lacks come from the database; where
+    none is missing, nothing changes. Nothing is trained: the next training uses the new features.
+    """
+    from pipelines.backfill_day import BACKFILL_TAG, BackfillDayError, parse_backfill_day
+    from pipelines.jobs import BACKFILL
+
+    try:
+        day = parse_backfill_day(since)
+    except BackfillDayError as error:
+        _fail(f"--from: {error}")
+    _run_job(tenant, BACKFILL, {BACKFILL_TAG: day.isoformat()}, verbose=verbose)
+
+
+def _run_job(tenant: str, name: str, own_tags: Mapping[str, str], *, resume: bool = False, verbose: bool) -> None:
+    """Run a job of a tenant in this process, show its steps, and exit with status 1 where one fails."""
     from pipelines import resume as resuming
     from pipelines.definitions import build_definitions
-    from pipelines.defs.training.training_inputs import FORCE_TAG
     from pipelines.instance import open_instance
-    from pipelines.jobs import LAKE, RETRAIN
+    from pipelines.jobs import BACKFILL, LAKE, RETRAIN
     from pipelines.progress import RunProgress
     from pipelines.resources import Installation
     from pipelines.runs import PROCESS_TAG, active_run, claim_for_resuming, this_process
 
-    if force and resume:
-        _fail("--force starts a new run and --resume goes on with one: give one of them")
     refuse_unusable_state()
     installation = Installation()
     _refuse_unknown(installation.database_url(), tenant)
@@ -60,11 +88,11 @@ def run_pipeline(
     with open_instance(installation.paths) as instance, RunProgress(console) as progress, _libraries_to(log, verbose):
         configure("pipelines")
         _add_partition(instance, tenant)
-        if busy := active_run(instance, tenant) or active_run(instance, tenant, LAKE):
+        if busy := next(filter(None, (active_run(instance, tenant, job) for job in (RETRAIN, LAKE, BACKFILL))), None):
             _fail(f"another run works on tenant {tenant} already: run {busy.run_id} is {busy.status.value.lower()}")
         run_id = str(uuid4())
         instance.add_event_listener(run_id, progress)
-        job = build_definitions(installation).resolve_job_def(RETRAIN)
+        job = build_definitions(installation).resolve_job_def(name)
         tags = {PROCESS_TAG: this_process(), "trigger": "command line"}
         if resume:
             try:
@@ -79,7 +107,7 @@ def run_pipeline(
                 run_id=run_id,
                 partition_key=tenant,
                 raise_on_error=False,
-                tags={**tags, **({FORCE_TAG: "true"} if force else {})},
+                tags={**tags, **own_tags},
                 run_config={"loggers": {"console": {"config": {"log_level": "INFO" if verbose else "ERROR"}}}},
             ).success
     if not success:

@@ -13,7 +13,7 @@ import dagster as dg
 from pipelines import defs
 from pipelines.annotations import annotated
 from pipelines.io_managers import JsonIOManager, values_folder
-from pipelines.jobs import retrain
+from pipelines.jobs import backfill, retrain
 from pipelines.resources import Installation
 
 AreaDefinitions = Callable[[Installation], dg.Definitions]
@@ -22,7 +22,7 @@ AreaDefinitions = Callable[[Installation], dg.Definitions]
 def build_definitions(installation: Installation) -> dg.Definitions:
     """The whole pipeline over this installation."""
     shared = dg.Definitions(
-        jobs=[retrain],
+        jobs=[retrain, backfill],
         resources={
             "installation": installation,
             "io_manager": JsonIOManager(folder=str(values_folder(installation.paths))),

@@ -1,4 +1,4 @@
-"""The names of all jobs, the tag that bounds concurrent runs, and the job that runs everything up to the release.
+"""The names of all jobs, the tag that bounds concurrent runs, and the jobs that run assets of many areas.
 
 Names of jobs, assets, sensors and schedules and the tags of runs are stored in Dagster's history, so they must not
 change.
@@ -17,6 +17,7 @@ SEARCH = "search"
 PUBLISH = "publish"
 LISTS = "lists"
 EXPORT_FILES = "export_files"
+BACKFILL = "backfill"
 
 WORK_TAG = "recommendai/work"
 """The kind of work of a run, by which the instance bounds how many run at once: see `pipelines.instance`."""
@@ -48,4 +49,17 @@ retrain = dg.define_asset_job(
     executor_def=dg.in_process_executor,  # a process per step would load torch in every step
     tags=tags_of_work(TRAINING),
     description="Exports new data, checks it, trains every family and releases the champions.",
+)
+
+backfill = dg.define_asset_job(
+    BACKFILL,
+    selection=dg.AssetSelection.assets(
+        *("lake_interactions", "lake_items", "feature_snapshot", "drift"),
+        *("item_lists", "segment_members", "daily_activity", "daily_accuracy"),
+    ),
+    config=runs_of_tenants(),
+    executor_def=dg.in_process_executor,
+    tags=tags_of_work(TRAINING),
+    description="Makes the lake of a tenant whole from a day on, and what is made of days anew. "
+    "The tag recommendai/backfill_from holds the day.",
 )

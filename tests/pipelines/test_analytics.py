@@ -100,7 +100,7 @@ def test_a_day_under_two_releases_is_measured_in_two_parts(
     assert users == {("2030-06-03", first): 1, ("2030-06-03", second): 2}
 
 
-def test_only_the_last_two_days_are_measured_again_and_what_cannot_be_is_kept(
+def test_only_the_last_two_days_are_measured_again_unless_told_and_what_cannot_be_is_kept(
     installation: Installation, shop: Connection, tmp_path: Path
 ) -> None:
     release = publish(installation, shop, tmp_path / "models", NOON - timedelta(days=5))
@@ -112,7 +112,10 @@ def test_only_the_last_two_days_are_measured_again_and_what_cannot_be_is_kept(
     assert [each.day.day for each in measure_releases(installation, TENANT, NOON).accuracies] == [2, 3]
     users = {day: figures["hybrid"][1] for (day, _), figures in accuracy(shop).items()}
     assert users == {"2030-06-01": 1, "2030-06-02": 2, "2030-06-03": 2}
+    first = (NOON - timedelta(days=2)).date()
+    assert [each.day.day for each in measure_releases(installation, TENANT, NOON, first).accuracies] == [1, 2, 3]
     before = accuracy(shop)
+    assert before[("2030-06-01", release)]["hybrid"][1] == 2
     (installation.paths.bentoml / "models" / f"release-{TENANT}" / "latest").unlink()  # no release is in the store
     assert measure_releases(installation, TENANT, NOON) == MeasuredReleases()
     assert accuracy(shop) == before

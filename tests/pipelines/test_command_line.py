@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,15 @@ import dagster as dg
 import httpx
 import psycopg
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
 from configs.settings import PathSettings
+from feature_store.exports import export_interactions, export_items
+from feature_store.lake import TenantLake
+from feature_store.snapshots import build_snapshot
+from pipelines.__main__ import app
+from pipelines.backfill_day import BACKFILL_TAG
 from pipelines.instance import open_instance
 from pipelines.partitions import TENANTS
 from tests.feature_store.rows import add_interactions, add_items
@@ -63,7 +72,54 @@ def test_adding_a_tenant_twice_is_no_error(
     assert command(database_url, tmp_path, "add-tenant", TENANT).returncode == 0
 
 
-@pytest.mark.parametrize("arguments", [("run", "--tenant", "nobody"), ("add-tenant", "nobody")])
+def test_a_backfill_makes_the_lake_whole_and_its_features_anew_and_says_so(
+    database_url: str, connection: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    add_items(connection, TENANT, {"i1": {}})
+    for day in (1, 2):
+        arrived = datetime(2026, 3, day, tzinfo=UTC)
+        add_interactions(connection, TENANT, [("ann", "i1")] * 6, at=arrived, arrived=arrived)
+    lake = TenantLake(PathSettings(state_dir=tmp_path).lake, TENANT)
+    export_interactions(database_url, lake.root, TENANT)
+    export_items(database_url, lake.root, TENANT)
+    whole = build_snapshot(lake.root, tmp_path / "whole", TENANT)
+    lake.interaction_files()[1].unlink()
+    arguments = ("backfill", "--tenant", TENANT, "--from", "2026-03-02")
+    result = command(database_url, tmp_path, *arguments, FIRST_MODEL_AFTER_INTERACTIONS="10")
+    assert result.returncode == 0, result.stderr
+    assert "from 2026-03-02 on: 6 missing interactions of 1 days written; 0 new interactions" in result.stderr
+    assert lake.rows_in_files() == 12
+    with open_instance(PathSettings(state_dir=tmp_path)) as instance:
+        (run,) = instance.get_runs()
+        assert (run.job_name, run.tags[BACKFILL_TAG]) == ("backfill", "2026-03-02")
+        done = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+        made = [each.asset_materialization for each in done if each.asset_materialization is not None]
+        (snapshot,) = [each for each in made if each.asset_key.path == ["feature_snapshot"]]
+        assert snapshot.metadata["snapshot_id"].value == whole.snapshot_id
+        assert {each.asset_key.path[0] for each in made} >= {"drift", "item_lists", "daily_accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("day", "words"),
+    [("yesterday", "'yesterday' is no day: give one such as"), ("2999-01-01", "2999-01-01 is in the future: today is")],
+)
+def test_a_backfill_from_no_day_or_a_future_one_is_refused(
+    day: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = StringIO()
+    monkeypatch.setattr("pipelines.__main__.console", Console(file=shown))
+    assert CliRunner().invoke(app, ["backfill", "--tenant", TENANT, "--from", day]).exit_code == 1
+    assert words in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--tenant", "nobody"),
+        ("add-tenant", "nobody"),
+        ("backfill", "--tenant", "nobody", "--from", "2026-03-01"),
+    ],
+)
 def test_an_unknown_tenant_is_refused_with_advice(
     database_url: str, connection: psycopg.Connection[Any], tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:

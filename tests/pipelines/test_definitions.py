@@ -71,7 +71,7 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
     }
     assert {job for job in repository.job_names if not job.startswith("__")} == {
         *("retrain", "lake", "generate", "analytics", "measure_drift", "search", "publish", "lists"),
-        "export_files",
+        *("export_files", "backfill"),
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         *("new_tenants", "retrain_after_interactions", "generation_jobs", "activity", "erasures", "deleted_tenants"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from feature_store import analytics_sources
+from pipelines.backfill_day import backfill_day
 from pipelines.defs.analytics.activity import roll_up
 from pipelines.jobs import ANALYTICS, TRAINING, tags_of_work
 from pipelines.partitions import runs_of_tenants, tenants
@@ -44,7 +45,8 @@ def daily_accuracy(
     """How well the models of each release ranked what users chose on the days that the release served."""
     from pipelines.defs.analytics.online_accuracy import measure_releases  # loads the models' libraries
 
-    result = measure_releases(installation, context.partition_key, datetime.now(UTC))
+    since = backfill_day(context.run)
+    result = measure_releases(installation, context.partition_key, datetime.now(UTC), since)
     for release, reason in result.broken.items():
         context.log.error(f"release {release} cannot be read, so its accuracy is not measured: {reason}")
     days = len(result.accuracies)

@@ -51,16 +51,20 @@ class MeasuredReleases:
     broken: dict[str, str] = field(default_factory=dict)
 
 
-def measure_releases(installation: Installation, tenant_id: str, now: datetime) -> MeasuredReleases:
+def measure_releases(
+    installation: Installation, tenant_id: str, now: datetime, since: date | None = None
+) -> MeasuredReleases:
     """Measure and store the accuracy of every release in the store, on the days that need it.
 
     A day needs it where no accuracy is stored yet or where it may still change. A day is left out where no user chose
     an item that the release could show.
+
+    since: all of the last DAYS days from this one on are measured again; None: those that need it.
     """
     url, home, history = installation.database_url(), installation.paths.bentoml, installation.history
     exclude_seen = sources.exclude_seen(url, tenant_id)
     result = MeasuredReleases()
-    periods = sorted(_periods_to_measure(installation, tenant_id, now), key=attrgetter("release", "start"))
+    periods = sorted(_periods_to_measure(installation, tenant_id, now, since), key=attrgetter("release", "start"))
     for release, days in groupby(periods, key=attrgetter("release")):
         catalogue = None
         for period in days:
@@ -82,11 +86,15 @@ def measure_releases(installation: Installation, tenant_id: str, now: datetime) 
     return result
 
 
-def _periods_to_measure(installation: Installation, tenant_id: str, now: datetime) -> Iterator[ServingPeriod]:
+def _periods_to_measure(
+    installation: Installation, tenant_id: str, now: datetime, since: date | None
+) -> Iterator[ServingPeriod]:
     url = installation.database_url()
     stored = set(list_releases(installation.paths.bentoml).get(tenant_id, []))
     done = analytics_sources.days_with_accuracy(url, tenant_id)
     first_remeasured = now.date() - timedelta(days=REMEASURED_DAYS - 1)
+    if since is not None:
+        first_remeasured = min(first_remeasured, since)
     for period in analytics_sources.serving_periods(url, tenant_id, now, DAYS):
         may_change = period.day >= first_remeasured
         if period.release in stored and (may_change or (period.release, period.day) not in done):

@@ -7,7 +7,7 @@ import dagster as dg
 from feature_store import sources
 from feature_store.lake import TenantLake
 from pipelines.defs.ingestion.tenant_deletion import delete_tenant_files, files_of_tenant
-from pipelines.jobs import LAKE, LISTS, RETRAIN
+from pipelines.jobs import BACKFILL, LAKE, LISTS, RETRAIN
 from pipelines.partitions import TENANTS, tenants
 from pipelines.resources import Installation
 from pipelines.runs import active_run
@@ -87,7 +87,7 @@ def deleted_tenants_sensor(
     for tenant in sources.deleted_tenants(installation.database_url()):
         if not files_of_tenant(installation.paths, tenant):
             continue
-        if not any(active_run(context.instance, tenant, job) for job in (RETRAIN, LAKE, LISTS)):
+        if not any(active_run(context.instance, tenant, job) for job in (RETRAIN, LAKE, LISTS, BACKFILL)):
             delete_tenant_files(installation, tenant)
             cleared.append(tenant)
     return dg.SkipReason(", ".join(cleared) or "no deleted tenant has files left")

@@ -1,10 +1,14 @@
 """What the ingestion assets do, without Dagster: export new interactions and delete erased users."""
 
+from datetime import date
+
 import pyarrow as pa
 
 from configs.files import remove_left_scratch
+from feature_store.backfill import Backfilled, backfill_interactions
 from feature_store.erasure import erase_rejects
 from feature_store.exports import InteractionsExported, export_interactions
+from feature_store.lake import TenantLake
 from feature_store.snapshots import prune_snapshots
 from pipelines.resources import Installation
 
@@ -23,3 +27,8 @@ def export(installation: Installation, tenant_id: str) -> InteractionsExported:
         remove_left_scratch(paths.generation)  # of generations that were killed
 
     return export_interactions(installation.database_url(), paths.lake, tenant_id, erase)
+
+
+def backfill(installation: Installation, tenant_id: str, since: date) -> Backfilled:
+    """Bring the days of a tenant's lake from one on in line with the database. Call `export` afterwards."""
+    return backfill_interactions(installation.database_url(), TenantLake(installation.paths.lake, tenant_id), since)
