@@ -25,6 +25,14 @@ class ComputeSettings(Settings):
         description="file that holds the cluster's token; None: `ray.token` in the state folder",
     )
 
+    search_batch: int = Field(
+        default=4,
+        alias="SEARCH_BATCH",
+        ge=1,
+        description="with `COMPUTE=ray`: trials of a search that are drawn at a time and run as tasks; what a search "
+        "finds depends on it, not on the size of the cluster",
+    )
+
     @model_validator(mode="after")
     def _ray_has_an_address(self) -> Self:
         if self.engine == "ray" and not self.ray_address:

@@ -12,6 +12,7 @@ concern. The modules of this package:
     pipelines     when the pipeline runs                 tenant_pipeline   what tenants set of their pipelines
     features      how snapshots are built                compute       where heavy steps run
     tracking      MLflow                                 plugins       model families of other packages
+    generation    where bulk generation stores its lists
     exports       files that administrators ask for      retention     how long what grows is kept
     journal       what a restore must not undo           escaping      foreign text in tables, Markdown and CSV
     logging       structured logs                        metrics       figures for Prometheus
@@ -125,6 +126,11 @@ class PathSettings(Settings):
     def exports(self) -> Path:
         """Files of rows that administrators asked for, by tenant. The pipeline writes them, the API hands them out."""
         return self.root / "exports"
+
+    @property
+    def recommendations(self) -> Path:
+        """Recommendations of generation jobs as Parquet files, by tenant and job, where the settings say so."""
+        return self.root / "recommendations"
 
     @property
     def generation(self) -> Path:

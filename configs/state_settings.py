@@ -1,4 +1,4 @@
-"""Where an installation keeps lake, features and releases: in its state folder, or in an object store."""
+"""Where an installation keeps lake, features, releases and generated files: its state folder, or an object store."""
 
 import os
 from pathlib import Path
@@ -8,13 +8,14 @@ from pydantic_settings import SettingsConfigDict
 
 from configs.settings import PathSettings, Settings
 
-IN_OBJECT_STORE = ("lake", "features", "bentoml")
+IN_OBJECT_STORE = ("lake", "features", "bentoml", "recommendations")
 """Folders in the state folder whose files are in the object store where one is set."""
+
 _URL = "STATE_URL"
 
 
 class StateSettings(Settings):
-    """Where lake, features and releases are kept. Credentials come from the environment: see operations."""
+    """Where lake, features, releases and generated files are. Credentials come from the environment: see operations."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, case_sensitive=True)
 
@@ -22,7 +23,8 @@ class StateSettings(Settings):
         default=None,
         alias=_URL,
         pattern=r"^(s3|gs|az)://[^/?#@]+(/[^?#]*)?$",
-        description="object store of lake, features and releases, such as `s3://bucket/prefix`; None: the state folder",
+        description="object store of lake, features, releases and generated files, such as `s3://bucket/prefix`; None: "
+        "the state folder",
     )
     endpoint: str | None = Field(
         default=None,

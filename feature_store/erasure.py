@@ -22,20 +22,24 @@ _WRITTEN_AT = re.compile(r"(?P<tenant>.+)-(?P<written_at>\d{8}T\d{12})\.jsonl")
 """Name of a file of rejected rows: `<tenant>-<YYYYMMDDTHHMMSSffffff>.jsonl`, in UTC."""
 
 
-def without_erased(batches: Iterable[pa.RecordBatch], tombstones: pa.Table) -> Iterator[pa.RecordBatch]:
-    """The batches (LAKE_INTERACTIONS) without the rows of erased users.
+def without_erased(
+    batches: Iterable[pa.RecordBatch], tombstones: pa.Table, moment: str = c.INGESTED_AT
+) -> Iterator[pa.RecordBatch]:
+    """The batches without the rows of erased users.
 
-    tombstones: TOMBSTONES, each user once.
+    Args:
+        tombstones: TOMBSTONES, each user once.
+        moment: the column that is compared with the time of the erasure. Later rows are those of another user.
     """
     for batch in batches:
-        yield batch.filter(pc.invert(_is_erased(batch, tombstones))) if tombstones.num_rows else batch
+        yield batch.filter(pc.invert(_is_erased(batch, tombstones, moment))) if tombstones.num_rows else batch
 
 
-def holds_erased(file: Path, tombstones: pa.Table) -> bool:
-    """Whether a Parquet file with the columns of LAKE_INTERACTIONS holds a row of an erased user."""
+def holds_erased(file: Path, tombstones: pa.Table, moment: str = c.INGESTED_AT) -> bool:
+    """Whether a Parquet file holds a row of an erased user. moment: as in `without_erased`."""
     with pq.ParquetFile(file) as parquet:
-        batches = parquet.iter_batches(columns=[c.USER_ID, c.INGESTED_AT])
-        return any(pc.any(_is_erased(batch, tombstones)).as_py() for batch in batches)
+        batches = parquet.iter_batches(columns=[c.USER_ID, moment])
+        return any(pc.any(_is_erased(batch, tombstones, moment)).as_py() for batch in batches)
 
 
 def erase_rejects(folder: Path, tenant_id: str, tombstones: pa.Table) -> int:
@@ -67,10 +71,10 @@ def rejects_of(folder: Path, tenant_id: str) -> dict[datetime, str]:
     return found
 
 
-def _is_erased(batch: pa.RecordBatch, tombstones: pa.Table) -> pa.Array:
+def _is_erased(batch: pa.RecordBatch, tombstones: pa.Table, moment: str) -> pa.Array:
     index = pc.index_in(batch.column(c.USER_ID), value_set=tombstones[c.USER_ID].combine_chunks())
     erased_at = pc.take(tombstones[c.ERASED_AT].combine_chunks(), index)
-    return pc.fill_null(pc.less_equal(batch.column(c.INGESTED_AT), erased_at), fill_value=False)
+    return pc.fill_null(pc.less_equal(batch.column(moment), erased_at), fill_value=False)
 
 
 def _delete_lines(storage: Storage, key: str, users: list[str]) -> int:

@@ -3,12 +3,14 @@
 The SQL names tables and columns as text, which a contract test holds against the API's tables.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from adbc_driver_postgresql import dbapi
 
 from feature_store import columns as c
@@ -86,6 +88,38 @@ class Generation:
             self._require(_row(cursor, _WRITTEN, self._tenant_id, job.id, written))
         return written
 
+    def write_file(
+        self, job: ClaimedJob, recommendations: pa.Table, users: int, put: Callable[[pa.Table], None]
+    ) -> int:
+        """Store recommendations in a file, and the job's progress when the file is there.
+
+        Args:
+            recommendations: as in `write`, and left out as there. Their users are not erased before the file is there.
+            users: as in `write`.
+            put: writes the recommendations that are left.
+
+        Returns how many were stored. Raises JobGoneError.
+        """
+        with self._transaction() as cursor:
+            self._require(_row(cursor, _PROGRESS, self._tenant_id, job.id, users))
+            owners = _keyed(cursor, _OWNERS, self._tenant_id, recommendations[c.USER_ID])
+            items = _keyed(cursor, _SHOWN_ITEMS, self._tenant_id, recommendations[c.ITEM_ID])
+            places = pc.index_in(recommendations[c.USER_ID], value_set=owners[c.USER_ID].combine_chunks())
+            created_at = pc.take(owners[c.CREATED_AT].combine_chunks(), places)  # null without such a user
+            same_user = pc.fill_null(pc.equal(created_at, recommendations[c.CREATED_AT]), fill_value=False)
+            shown = pc.is_in(recommendations[c.ITEM_ID], value_set=items[c.ITEM_ID].combine_chunks())
+            left = recommendations.filter(pc.and_(same_user, shown))
+            put(left)
+            self._require(_row(cursor, _WRITTEN, self._tenant_id, job.id, left.num_rows))
+        return left.num_rows
+
+    def count_files(self, job: ClaimedJob, recommendations: int, users: int) -> None:
+        """Count what files hold of a job that goes on, also where its process was killed before it counted the last.
+
+        Raises JobGoneError.
+        """
+        self._require(self._change(_COUNT_FILES, job.id, recommendations, users))
+
     def complete(self, job: ClaimedJob) -> None:
         """Mark the job as completed. Raises JobGoneError."""
         self._require(self._change(_FINISH, job.id, "completed", None))
@@ -122,6 +156,12 @@ def generating(url: str, tenant_id: str) -> Iterator[Generation | None]:
             row = _row(cursor, "SELECT pg_try_advisory_lock(hashtextextended('generation ' || $1, 0))", tenant_id)
         connection.commit()  # the lock belongs to the session and ends with the connection
         yield Generation(connection, tenant_id) if row is not None and row[0] else None
+
+
+def _keyed(cursor: dbapi.Cursor, statement: str, tenant_id: str, ids: pa.ChunkedArray) -> pa.Table:
+    """The rows of a statement about these ids, each once."""
+    cursor.execute(statement, (tenant_id, json.dumps(ids.unique().to_pylist())))
+    return cursor.fetch_arrow_table()
 
 
 def _row(cursor: dbapi.Cursor, statement: str, *parameters: Any) -> tuple[Any, ...] | None:
@@ -164,6 +204,24 @@ _WRITTEN = """
 UPDATE generation_jobs SET recommendations_written = recommendations_written + $3::bigint
 WHERE tenant_id = $1 AND id = $2::text::uuid RETURNING id::text
 """
+
+_COUNT_FILES = """
+UPDATE generation_jobs SET
+    recommendations_written = greatest(recommendations_written, $3::bigint),
+    users_scored = greatest(users_scored, $4::bigint)
+WHERE tenant_id = $1 AND id = $2::text::uuid AND status = 'processing' RETURNING id::text
+"""
+
+# The lock keeps these users from being erased until the transaction ends.
+_OWNERS = f"""
+SELECT id AS {c.USER_ID}, created_at AS {c.CREATED_AT} FROM users
+WHERE tenant_id = $1 AND id IN (SELECT jsonb_array_elements_text($2::text::jsonb)) FOR KEY SHARE
+"""  # noqa: S608 - constants of this code base
+
+_SHOWN_ITEMS = f"""
+SELECT id AS {c.ITEM_ID} FROM items
+WHERE tenant_id = $1 AND id IN (SELECT jsonb_array_elements_text($2::text::jsonb)) AND is_active AND deleted_at IS NULL
+"""  # noqa: S608
 
 _FINISH = """
 UPDATE generation_jobs SET status = $3, error = $4, finished_at = now()

@@ -72,6 +72,19 @@ def tenants_to_generate(url: str) -> list[str]:
         return cursor.fetch_arrow_table().column("id").to_pylist()
 
 
+def jobs_to_keep(url: str, days: int) -> set[tuple[str, str]]:
+    """Tenant and id of the jobs whose files are kept: those that go on, or completed at most so many days ago."""
+    with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(_KEPT, (days,))
+        found = cursor.fetch_arrow_table()
+    return set(zip(found["tenant_id"].to_pylist(), found["id"].to_pylist(), strict=True))
+
+
+_KEPT = """
+SELECT tenant_id, id::text AS id FROM generation_jobs
+WHERE status = 'processing' OR (status = 'completed' AND finished_at > now() - $1::bigint * interval '1 day')
+"""
+
 _AUDIENCE = f"""
 SELECT users.id AS {c.USER_ID}, users.created_at AS {c.CREATED_AT}
 FROM generation_jobs AS job JOIN users ON users.tenant_id = job.tenant_id

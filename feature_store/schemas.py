@@ -104,6 +104,15 @@ RECOMMENDATIONS = pa.schema(
 )
 """Generated recommendations that are written to the database."""
 
+GENERATED_FILES = pa.schema(
+    [
+        *RECOMMENDATIONS,
+        pa.field(c.ALGORITHM, pa.string(), nullable=False),
+        pa.field(c.RELEASE, pa.string(), nullable=False),
+    ]
+)
+"""Generated recommendations that are written to files."""
+
 EVALUATION_EVENTS = pa.schema([*RECENT_EVENTS, pa.field(c.IS_TARGET, pa.bool_(), nullable=False)])
 """Events of evaluated users, sorted by user and then oldest first.
 

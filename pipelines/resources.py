@@ -8,6 +8,7 @@ from configs.compute import ComputeSettings
 from configs.database import LimitsOfJobs
 from configs.exports import ExportSettings
 from configs.features import FeatureSettings
+from configs.generation import GenerationSettings
 from configs.history import HistorySettings
 from configs.pipelines import PipelineSettings
 from configs.postgres import DatabaseSettings
@@ -35,6 +36,7 @@ class Installation:
     exports: ExportSettings = field(default_factory=ExportSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
     engine: ComputeSettings = field(default_factory=ComputeSettings)
 
     def database_url(self) -> str:

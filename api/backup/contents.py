@@ -23,7 +23,7 @@ from configs.storage import Storage, open_storage
 
 _POINTER = "latest"
 _LEFT_OUT = {
-    "exports",  # they expire within days
+    *("exports", "recommendations"),  # they expire within days
     *("features", "models", "logs", "postgres", "lake", "bentoml", "mlflow", "dagster", "journal"),  # or see below
     *("fetched", "release-cache"),  # copies of objects
     *("postgres.json", "postgres.lock", "database.url", "database-owner.url", "restore-report.json"),

@@ -88,6 +88,7 @@ def test_names_in_dagsters_history_stay(installation: Installation) -> None:
             "long_runs",
             "cut_off_runs",
             "old_interactions",
+            "old_recommendation_files",
         ),
     }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly", "hourly_analytics", "daily_drift"}

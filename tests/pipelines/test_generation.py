@@ -498,6 +498,8 @@ def test_a_run_works_off_the_tenants_jobs_and_says_what_came_of_them(
     (event,) = result.asset_materializations_for_node("generate_recommendations")
     assert (event.asset_key.path, event.partition) == (["recommendation_records"], TENANT)
     assert event.metadata["recommendations"].value == 2 * COUNT
+    seconds, speed = event.metadata["seconds"].value, event.metadata["users_per_second"].value
+    assert seconds > 0 and speed == pytest.approx(2 / float(str(seconds)))
     assert not any(user in str(event.metadata) for user in ("ann", "bob"))
     record = instance.get_run_by_id(result.run_id)
     assert record is not None and record.tags[PROCESS_TAG] == this_process()

@@ -17,8 +17,8 @@ recommendation_records = dg.AssetSpec(
     deps=["release"],
     group_name="generation",
     partitions_def=tenants,
-    kinds={"postgres"},
-    description="Recommendations in the database, generated in bulk by the jobs of the API.",
+    kinds={"postgres", "parquet"},
+    description="Recommendations in the database or in Parquet files, generated in bulk by the jobs of the API.",
     metadata={COLUMNS: table_schema(RECOMMENDATIONS)},
 )
 
@@ -50,6 +50,10 @@ def generate_recommendations(
         if result.problem:
             context.log.error(f"job {result.job_id}: {result.problem}")
             continue
+        context.log.info(
+            f"job {result.job_id}: {result.recommendations:,} recommendations for {result.users:,} users in "
+            f"{result.seconds:.1f} s, {result.users_per_second:,.0f} users a second"
+        )
         if result.goes_on:
             context.log.info(f"job {result.job_id} goes on later: {result.users:,} users done, another tenant waits")
         context.log_event(
@@ -63,6 +67,9 @@ def generate_recommendations(
                     "release": result.release,
                     "users": result.users,
                     "recommendations": result.recommendations,
+                    "seconds": result.seconds,
+                    "users_per_second": result.users_per_second,
+                    "target": installation.generation.target,
                 },
             )
         )

@@ -1,13 +1,14 @@
 """What the generation job does, without Dagster: recommend to the users of a tenant's waiting jobs, in batches.
 
-Batches are ranked as tasks, here or on other machines (`tasks`). This process alone reads and writes the database.
+Batches are ranked as tasks, here or on other machines (`tasks`). This process alone reads the database, and writes what
+they ranked to it or to files (`targets`).
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from feature_store import columns as c
 from feature_store.generation_sinks import ClaimedJob, Generation, JobGoneError, generating
 from feature_store.generation_sources import GenerationSource, generation_source, tenants_to_generate
 from feature_store.interaction_types import SEEN_TYPES
+from pipelines.defs.generation.targets import Target, target_of
 from pipelines.defs.generation.tasks import UserBatch, load_ranked_release, rank_batch, write_changes
 from pipelines.resources import Installation
 from serving.contracts.releases import BrokenReleaseError
@@ -27,7 +29,7 @@ from serving.release import list_releases, release_folder
 MAX_SCORES = 16_000_000
 """Scores held in memory at a time, 64 MB of float32. An ensemble holds a few such matrices."""
 MAX_BATCH = 500
-"""Users whose recommendations are stored in one transaction. A crash repeats at most so many users."""
+"""Users whose recommendations are stored in one transaction. A crash repeats at most so many, or those of a file."""
 
 LEAST_SHARE = 0.5
 """Of the users of a turn, who must have got recommendations for the turn to end before its job does. The others are
@@ -50,6 +52,12 @@ class JobResult:
     recommendations: int = 0
     problem: str = ""  # why it failed or was abandoned; empty where it completed
     goes_on: bool = False  # the tenant's turn is over, and the job goes on in its next one
+    seconds: float = field(default=0.0, compare=False)  # that ranking and storing took
+
+    @property
+    def users_per_second(self) -> float:
+        """How many users got their recommendations stored in a second."""
+        return self.users / self.seconds if self.seconds else 0.0
 
 
 def process_jobs(
@@ -116,6 +124,7 @@ class _JobRun:
         self._source = source
         self._generation = generation
         self._job = job
+        self._target: Target = target_of(installation.generation, installation.paths, tenant_id, generation, job)
 
     def run(self, report_progress: ReportProgress, max_batch: int, turn: _TenantTurn) -> JobResult:
         job = self._job
@@ -125,16 +134,18 @@ class _JobRun:
         release = predictor.manifest.release
         if job.algorithm not in predictor.catalogue.models:
             return self._failed(f"the release {release} has no model of the family {job.algorithm}")
-        users = self._source.audience(job.id)
+        users = self._target.without_done(self._source.audience(job.id))
         allowed = self._generation.users_allowed(job)
         if allowed is not None and len(users) > allowed:
             return self._failed(
                 f"it has {len(users):,} users, and the budget of this cycle allows {allowed:,} more: raise the overage "
                 "cap, choose a larger plan or wait for the next cycle, and ask again"
             )
-        self._generation.begin(job, release, len(users))
+        began = time.perf_counter()
+        self._target.begin(release, len(users))
         size = max(1, min(max_batch, MAX_SCORES // max(1, len(predictor.catalogue.ids))))
-        written = served = done = 0
+        served = done = 0
+        goes_on = False
         with scratch_folder(self._scratch) as scratch:
             batches: deque[tuple[UserBatch, int]] = deque()  # that are with the engine, in order, and their users
             tasks = self._tasks(predictor, users, size, scratch, batches)
@@ -143,14 +154,18 @@ class _JobRun:
                     batch, n_users = batches.popleft()
                     rows = feather.read_table(batch.ranked_file)
                     batch.delete_files()
-                    written += self._generation.write(job, release, rows, n_users)
+                    self._target.write(rows, n_users)
                     served += len(rows[c.USER_ID].unique())
                     done += n_users
                     report_progress(done, len(users))
                     if done < len(users) and served >= LEAST_SHARE * done and turn.is_over():
-                        return JobResult(job.id, job.algorithm, release, done, written, goes_on=True)
-        self._generation.complete(job)
-        return JobResult(job.id, job.algorithm, release, len(users), written)
+                        goes_on = True
+                        break
+        self._target.flush()
+        if not goes_on:
+            self._target.complete()
+        seconds = time.perf_counter() - began
+        return JobResult(job.id, job.algorithm, release, done, self._target.written, goes_on=goes_on, seconds=seconds)
 
     def _tasks(
         self, predictor: Predictor, users: pa.Table, size: int, scratch: Path, batches: deque[tuple[UserBatch, int]]

@@ -8,6 +8,7 @@ from configs.files import remove_left_scratch
 from feature_store.backfill import Backfilled, backfill_interactions
 from feature_store.erasure import erase_rejects
 from feature_store.exports import InteractionsExported, export_interactions
+from feature_store.generation_files import erase_generated
 from feature_store.lake import TenantLake
 from feature_store.snapshots import prune_snapshots
 from pipelines.resources import Installation
@@ -25,6 +26,7 @@ def export(installation: Installation, tenant_id: str) -> InteractionsExported:
         erase_rejects(paths.rejects, tenant_id, tombstones)
         prune_snapshots(paths.features, tenant_id, keep=0)
         remove_left_scratch(paths.generation)  # of generations that were killed
+        erase_generated(paths.recommendations, tenant_id, tombstones)
 
     return export_interactions(installation.database_url(), paths.lake, tenant_id, erase)
 

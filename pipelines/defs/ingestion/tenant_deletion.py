@@ -79,5 +79,5 @@ def _places(paths: PathSettings, tenant_id: str) -> Iterator[Place]:
     rejects, values = open_storage(paths.rejects), open_storage(values_folder(paths))
     yield from (Place(rejects, key) for key in rejects_of(paths.rejects, tenant_id).values())
     yield from (Place(values, key) for key in values.files() if key.endswith(f"/{tenant_id}.json"))
-    for root in (paths.exports, paths.models, paths.features, paths.lake):
+    for root in (paths.exports, paths.recommendations, paths.models, paths.features, paths.lake):
         yield Place(open_storage(root), tenant_folder(root, tenant_id).name)

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from pipelines.defs.retention.steps import archive_old_interactions
+from pipelines.defs.retention.steps import archive_old_interactions, delete_old_recommendations
 from pipelines.jobs import PUBLISH, RETRAIN
 from pipelines.old_runs import delete_old_runs
 from pipelines.partitions import GENERATION_TENANT_TAG, TENANT_TAG, TENANTS
@@ -52,6 +52,18 @@ def old_models(
         context.log.error(f"old versions of {tenant} were not deleted: {error}")
     failed = f"; those of {len(done.failed)} tenants could not be" if done.failed else ""
     return dg.SensorResult(cursor=done.cursor or "", skip_reason=f"{done.deleted} old versions deleted{failed}")
+
+
+@dg.sensor(
+    name="old_recommendation_files",
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    # Always on: where no files are written, there is nothing to delete.
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def old_recommendation_files(installation: dg.ResourceParam[Installation]) -> dg.SkipReason:
+    """Deletes the Parquet files of generation jobs that completed more than `GENERATION_FILE_DAYS` ago, failed or are
+    gone."""
+    return dg.SkipReason(f"files of {delete_old_recommendations(installation)} generation jobs deleted")
 
 
 @dg.sensor(

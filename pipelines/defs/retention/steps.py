@@ -1,9 +1,11 @@
-"""What the sensor `old_interactions` does, without Dagster."""
+"""What the sensors `old_interactions` and `old_recommendation_files` do, without Dagster."""
 
 import json
 import time
 
 from feature_store import sources
+from feature_store.generation_files import delete_generated, jobs_with_files
+from feature_store.generation_sources import jobs_to_keep
 from feature_store.interaction_archive import archive_interactions
 from feature_store.lake import TenantLake
 from pipelines.resources import Installation
@@ -39,3 +41,13 @@ def archive_old_interactions(
         if part.next_user is not None:
             return moved, json.dumps([tenant, part.next_user])
     return moved, None
+
+
+def delete_old_recommendations(installation: Installation) -> int:
+    """Delete the files of generation jobs that no setting keeps and that nobody writes. Returns of how many jobs."""
+    root = installation.paths.recommendations
+    found = jobs_with_files(root)  # before the jobs are read, so that none of a newer job is among them
+    old = found - jobs_to_keep(installation.database_url(), installation.generation.file_days)
+    for tenant_id, job_id in sorted(old):
+        delete_generated(root, tenant_id, job_id)
+    return len(old)
