@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.fixtures.gpu import has_gpu
 from tests.fixtures.workers import GROUPS, fixtures_of, group_of
 
 
@@ -14,3 +15,9 @@ def test_files_that_share_a_server_are_in_its_group(request: pytest.FixtureReque
         if group_of(file := item.nodeid.partition("::")[0]) != fixture
     }
     assert not wrong
+
+
+def test_what_needs_a_gpu_runs_where_there_is_one_and_is_not_skipped_elsewhere(request: pytest.FixtureRequest) -> None:
+    asks = [item for item in request.session.items if any(item.iter_markers("gpu"))]
+    whole_suite = any(item.nodeid.startswith("tests/training/") for item in request.session.items)
+    assert not asks if not has_gpu() else asks or not whole_suite
