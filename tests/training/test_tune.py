@@ -1,5 +1,6 @@
 """Sweeps look at the validation window alone, begin with what is in use, and write what they found."""
 
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +28,11 @@ from training.models.contract import RuntimeOptions
 from training.models.hybrid.model import Hybrid, HybridConfig
 from training.models.popularity import Popularity, PopularityConfig
 from training.models.registry import families, family_class
+from training.tuning.batches import GivenTrial, TrialOutcome
 from training.tuning.ensembles import WINDOW, ensemble_fit
 from training.tuning.results import COMPLETE, FAILED, PRUNED, TrialResult
 from training.tuning.search_space import SearchSpace, load_space
-from training.tuning.study import as_yaml, run_study
+from training.tuning.study import as_yaml, plain_fit, run_given_trial, run_study
 
 pytestmark = pytest.mark.fit
 
@@ -154,6 +156,64 @@ def test_hopeless_fits_are_cut_off_and_impossible_ones_do_not_end_the_search() -
     assert all(2 <= len(trial.curve) < 6 and trial.value is None for trial in by_state[PRUNED])
     assert all(trial.reason == "too long a life" for trial in by_state[FAILED])
     assert found.config in [trial.config for trial in by_state[COMPLETE]]
+
+
+class InBatches:
+    """The trials of a batch, fitted in this process."""
+
+    def __init__(self, batch: int, family: type[Popularity]) -> None:
+        self.batch, self.family = batch, family
+
+    def run(self, share: float, trials: Sequence[GivenTrial]) -> Generator[TrialOutcome, None, None]:
+        for trial in trials:
+            yield run_given_trial(trial, plain_fit(self.family, SPLIT), SPLIT, OPTIONS, halving=share < 1)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5], ids=["median", "halving"])
+def test_batches_of_one_trial_are_the_study_without_batches(share: float) -> None:
+    space = SearchSpace.model_validate({"half_life_days": {"low": 0.1, "high": 120.0}})
+    anchors = [PopularityConfig(half_life_days=days) for days in (2.0, 8.0)]
+
+    def searched(batch: int | None, trials: int = 20) -> list[tuple[object, ...]]:
+        found = run_study(
+            Learner,
+            SPLIT,
+            space,
+            PopularityConfig(),
+            options=OPTIONS,
+            minutes=5,
+            trials=trials,
+            anchors=anchors,
+            halving=share < 1,
+            share=share,
+            tasks=None if batch is None else InBatches(batch, Learner),
+        )
+        return [(each.number, each.config, each.value, each.curve, each.state, each.reason) for each in found.trials]
+
+    alone = searched(None)
+    assert searched(1) == alone and {each[4] for each in alone} == {COMPLETE, PRUNED, FAILED}
+    together = searched(4)
+    assert together == searched(4) and [each[0] for each in together] == list(range(20))
+    configs, configs_alone = [each[1] for each in together], [each[1] for each in alone]
+    assert configs[:3] == configs_alone[:3] and configs != configs_alone  # the given ones, and then what is drawn
+    assert [each[1] for each in searched(4, trials=2)] == [PopularityConfig(), anchors[0]]
+
+
+def test_a_search_in_batches_that_is_stopped_has_the_trials_so_far() -> None:
+    told: list[TrialResult] = []
+    space = SearchSpace.model_validate({"half_life_days": {"low": 0.1, "high": 60.0}})
+    found = run_study(
+        Popularity,
+        SPLIT,
+        space,
+        PopularityConfig(),
+        options=OPTIONS,
+        minutes=5,
+        on_trial=told.append,
+        stop=lambda: len(told) == 3,
+        tasks=InBatches(2, Popularity),
+    )
+    assert found.stopped and len(found.trials) == 3
 
 
 def test_a_search_without_an_end_says_why() -> None:

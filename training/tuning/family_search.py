@@ -11,6 +11,7 @@ from training.data.splits import Split
 from training.models.contract import Ensemble, ModelConfig, RuntimeOptions
 from training.models.registry import family_class
 from training.train import FIRST_FIT_SHARE
+from training.tuning.batches import TrialTasks
 from training.tuning.ensembles import FitFunction, ensemble_fit
 from training.tuning.halving import SearchStoppedError, search_by_halving
 from training.tuning.results import StudyResult
@@ -32,6 +33,7 @@ def search_family(
     earlier: Sequence[ModelConfig] = (),
     on_trial: TrialCallback = lambda trial: None,
     stop: StopSignal = lambda: False,
+    tasks: TrialTasks | None = None,
 ) -> StudyResult:
     """Look for a better configuration than `base` on the validation window; the test window is not looked at.
 
@@ -47,6 +49,7 @@ def search_family(
         earlier: configurations that earlier searches found promising, best first.
         on_trial: called with every trial when it has ended.
         stop: ends the search, which then has the trials so far.
+        tasks: fits and judges trials in batches, elsewhere. An ensemble's trials run here, over its base models.
 
     Raises:
         ValueError: the family has no search space, the data are not enough for it, or no trial completed.
@@ -72,6 +75,7 @@ def search_family(
         fit=fit,
         anchors=[*earlier, default, *load_anchors(family, default)],
         stop=stop,
+        tasks=tasks if fit is None else None,
     )
 
 

@@ -14,22 +14,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import optuna
 import structlog
 
 from training.data.splits import Split
 from training.models.contract import ModelConfig, Recommender, RuntimeOptions
+from training.tuning.batches import TrialTasks
 from training.tuning.ensembles import FitFunction
 from training.tuning.results import StudyResult, TrialResult, distinct
 from training.tuning.search_space import SearchSpace
-from training.tuning.study import StopSignal, TrialCallback, run_study
+from training.tuning.study import REDUCTION, StopSignal, TrialCallback, run_study
 
 log = structlog.get_logger(__name__)
 
 MAX_TRIALS = 60
 """Configurations of a first rung. On small data they take a minute."""
-REDUCTION = 3
-"""One in so many configurations reaches the next rung, whose sample of users is so many times larger."""
 MIN_EVENTS = 100_000
 """The first rung has at least so many events."""
 MAX_RUNGS = 3
@@ -73,6 +71,7 @@ def search_by_halving(
     fit: FitFunction | None = None,
     anchors: Sequence[ModelConfig] = (),
     stop: StopSignal = lambda: False,
+    tasks: TrialTasks | None = None,
 ) -> StudyResult:
     """Look for a better configuration than `base` within the time, on the validation window alone.
 
@@ -88,6 +87,8 @@ def search_by_halving(
         fit: how a trial of an ensemble fits its model: `training.tuning.ensembles.ensemble_fit`.
         anchors: configurations that are tried before the sampler suggests any.
         stop: ends the search, which then has the trials so far.
+        tasks: fits and judges trials of a family that is no ensemble in batches, elsewhere. They sample users by
+            `split_of_sample` with the seed of the options.
 
     Raises:
         ValueError: the window has no queries, or no trial on the events of all users completed.
@@ -119,7 +120,9 @@ def search_by_halving(
                 fit=fit,
                 anchors=candidates,
                 stop=stop,
-                pruner=None if last else optuna.pruners.SuccessiveHalvingPruner(2, REDUCTION),
+                halving=not last,
+                share=share,
+                tasks=tasks,
             )
         except ValueError as error:
             if stop():

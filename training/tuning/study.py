@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +13,15 @@ import yaml
 from training.data.splits import Split
 from training.evaluation.rankings import rank_queries
 from training.models.contract import Ensemble, ModelConfig, Recommender, RuntimeOptions
+from training.tuning.batches import GivenTrial, TrialOutcome, TrialTasks, draw, judged_alone, run_batch
 from training.tuning.ensembles import FitFunction
 from training.tuning.results import COMPLETE, FAILED, METRIC, PRUNED, StudyResult, TrialResult, distinct
 from training.tuning.search_space import SearchSpace
 
 STARTUP_TRIALS = 8
 """Trials drawn at random before the sampler learns from them."""
+REDUCTION = 3
+"""One in so many configurations reaches the next rung, whose sample of users is so many times larger."""
 
 TrialCallback = Callable[[TrialResult], None]
 """Called with the result of every trial when it has ended."""
@@ -26,8 +30,11 @@ StopSignal = Callable[[], bool]
 """Whether a search has to end. It is called after every trial and after every step of a fit that reports any."""
 
 
-def median_pruner() -> optuna.pruners.BasePruner:
-    """Stops a fit that does worse than the median of the earlier trials at the same step."""
+def pruner_of(halving: bool) -> optuna.pruners.BasePruner:
+    """Ends a fit that falls behind the earlier trials: at each rung of steps those that are not among the best of them
+    (`halving`), or from the third step on those that do worse than their median."""
+    if halving:
+        return optuna.pruners.SuccessiveHalvingPruner(2, REDUCTION)
     return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=2)
 
 
@@ -44,7 +51,9 @@ def run_study(
     fit: FitFunction | None = None,
     anchors: Sequence[ModelConfig] = (),
     stop: StopSignal = lambda: False,
-    pruner: optuna.pruners.BasePruner | None = None,
+    halving: bool = False,
+    share: float = 1.0,
+    tasks: TrialTasks | None = None,
 ) -> StudyResult:
     """Search the space until the time is up; the configuration that does best on the validation window wins.
 
@@ -65,7 +74,9 @@ def run_study(
         fit: how a trial fits its model. An ensemble needs `training.tuning.ensembles.ensemble_fit`.
         anchors: configurations of the family that are tried before the sampler suggests any.
         stop: ends the search, which then has the trials so far.
-        pruner: which fits are stopped early; default: `median_pruner`.
+        halving: which pruner ends fits early, see `pruner_of`.
+        share: of the users, on whose events `split.train` has.
+        tasks: fits and judges trials in batches, elsewhere. None: one after the other, here.
 
     Raises:
         ValueError: the window has no queries, no trial completed, or an ensemble comes without `fit`.
@@ -75,13 +86,13 @@ def run_study(
     if fit is None:
         if issubclass(family, Ensemble):
             raise ValueError(f"{family.family} is an ensemble: pass ensemble_fit, which fits its base models")
-        fit = _plain_fit(family, split)
+        fit = plain_fit(family, split)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     began = time.perf_counter()
     study = optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=options.seed),
-        pruner=pruner or median_pruner(),
+        pruner=pruner_of(halving),
     )
     given = distinct([base, *anchors])
     for config in given:
@@ -89,14 +100,31 @@ def run_study(
     results: list[TrialResult] = []
     stopped = False
 
+    def left() -> float:
+        return 60 * minutes - (time.perf_counter() - began)
+
+    def search_in_batches(tasks: TrialTasks) -> None:
+        nonlocal stopped
+        while not stopped and left() > 0 and (trials is None or len(results) < trials):
+            own = given[len(results) : len(results) + tasks.batch]  # a batch has given trials or drawn ones
+            size = min(len(own) or tasks.batch, tasks.batch if trials is None else trials - len(results))
+            drawn = draw(study, space, _best(results[: len(given)]) or base, own, size)
+            seconds = min(options.max_seconds, max(1.0, left()))
+            with closing(run_batch(study, drawn, tasks, share, seconds)) as ended:
+                for result in ended:
+                    results.append(result)
+                    on_trial(result)
+                    if stop():
+                        stopped = True
+                        break
+
     def objective(trial: optuna.Trial) -> float:
         nonlocal stopped
-        left = max(1.0, 60 * minutes - (time.perf_counter() - began))
-        bounded = replace(options, max_seconds=min(options.max_seconds, left))
+        bounded = replace(options, max_seconds=min(options.max_seconds, max(1.0, left())))
         center = _best(results[: len(given)]) or base
         # The first trials are the given ones themselves, even where they lie outside of the space.
         own = given[len(results)] if len(results) < len(given) else None
-        result = _run_trial(fit, split, trial, lambda: space.suggest(trial, center), bounded, own, stop)
+        result = run_trial(fit, split, trial, lambda: space.suggest(trial, center), bounded, own, stop)
         results.append(result)
         on_trial(result)
         if stop():
@@ -107,7 +135,10 @@ def run_study(
             raise optuna.TrialPruned
         return result.value
 
-    study.optimize(objective, n_trials=trials, timeout=60 * minutes)
+    if tasks is None:
+        study.optimize(objective, n_trials=trials, timeout=60 * minutes)
+    else:
+        search_in_batches(tasks)
     complete = [(each.value, -each.number, each.config) for each in results if each.value is not None and each.config]
     if not complete:
         reasons = "; ".join(dict.fromkeys(each.reason for each in results))
@@ -126,11 +157,12 @@ class _StoppedError(Exception):
     """Ends a fit of a search that was stopped."""
 
 
-def _plain_fit(family: type[Recommender], split: Split) -> FitFunction:
+def plain_fit(family: type[Recommender], split: Split) -> FitFunction:
+    """Fits a model of a family that is no ensemble on `split.train`."""
     return lambda config, options: family(config).fit(split.train, options)
 
 
-def _run_trial(
+def run_trial(
     fit: FitFunction,
     split: Split,
     trial: optuna.Trial,
@@ -173,6 +205,16 @@ def _run_trial(
         state, reason = FAILED, " ".join(str(error).split()) or type(error).__name__
     seconds = time.perf_counter() - began
     return TrialResult(trial.number, config, value, tuple(curve), state, reason, seconds, per_query)
+
+
+def run_given_trial(
+    trial: GivenTrial, fit: FitFunction, split: Split, options: RuntimeOptions, halving: bool
+) -> TrialOutcome:
+    """Fit and judge a trial of a batch, in whatever process. halving: as in `run_study`."""
+    study = judged_alone(trial.earlier, pruner_of(halving))
+    bounded = replace(options, max_seconds=trial.max_seconds)
+    result = run_trial(fit, split, study.ask(), lambda: trial.config, bounded, None, lambda: False)
+    return TrialOutcome(replace(result, number=trial.number), study.trials[-1].intermediate_values)
 
 
 def as_yaml(family: str, split: Split, result: StudyResult, seed: int) -> str:

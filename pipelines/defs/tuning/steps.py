@@ -12,6 +12,7 @@ from pipelines.defs.training.configurations import ChosenConfiguration, chosen_c
 from pipelines.defs.training.families import base_models_of
 from pipelines.defs.training.steps import TrainingRun
 from pipelines.defs.tuning.records import SearchRecord
+from pipelines.defs.tuning.tasks import SearchTasks, SplitRecipe
 from training.data.splits import Split
 from training.evaluation.stored_config import UnreadableConfig
 from training.models.contract import ModelConfig
@@ -111,6 +112,7 @@ def search_configuration(
                     earlier=[chosen.config, *(() if before is None else before.promising)],
                     on_trial=on_trial,
                     stop=stop,
+                    tasks=search_tasks(run, family),
                 )
         except SearchStoppedError as error:
             problem = str(error)
@@ -120,6 +122,17 @@ def search_configuration(
         outcome = replace(outcome, minutes=(time.perf_counter() - began) / 60)
         _store(study, split, family, outcome, base)
     return outcome
+
+
+def search_tasks(run: TrainingRun, family: str) -> SearchTasks | None:
+    """Where the trials of a search run: in this process one after the other, or as tasks of a cluster."""
+    installation = run.installation
+    if installation.engine.engine == "local":
+        return None
+    recipe = SplitRecipe(
+        run.snapshot, installation.history.max_events, run.exclude_seen, installation.pipeline.evaluated_users, SEED
+    )
+    return SearchTasks(installation.compute(), recipe, family, run.options, installation.engine.search_batch)
 
 
 def _served_last(run: TrainingRun, family: str, chosen: ChosenConfiguration) -> tuple[ModelConfig, str]:
