@@ -33,7 +33,7 @@ class ConsoleError(Exception):
 def run_console(host: str, port: int, before_daemon: Callable[[], None] = lambda: None) -> None:
     """Run all three until SIGTERM or SIGINT. Raises ConsoleError where one ends by itself or does not come up.
 
-    before_daemon: called when the code server answers and the daemon does not run yet.
+    before_daemon: is called once the code server answers, before the daemon starts.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -1,9 +1,9 @@
-"""`dagster.yaml`, which an upgrade brings up to date where nobody has changed it.
+"""Writes `dagster.yaml`, and brings it up to date after an upgrade unless an operator has changed it.
 
-The first line of a file that we wrote holds a digest of the rest. Where the digest is true, the file is written anew
-with today's settings. The forms that earlier versions wrote without a digest are recognised by their content. Every
-other file belongs to the operator: it keeps what it says, and gets the sections of `ADDED` that it lacks, because runs
-that a restart cut off stay failed without them.
+The first line of a file that this module wrote holds a digest of the rest. Where the digest matches, the file is
+replaced by the current settings. Files of earlier versions have no digest and are recognised by their content. Any
+other file is the operator's: its values stay, and the sections of `ADDED` that it lacks are added, because without them
+runs that a restart cut off are not started again.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ import yaml
 from configs.files import write_text
 
 ADDED = {"run_retries": {"run_retries"}, "run_queue": {"run_queue", "run_coordinator"}}
-"""Sections that an operator's file gets, and the sections of which one must not be there for that."""
+"""Sections that are added to an operator's file, each unless the file has one of the sections named with it."""
 _MARK = "# Written by RecommendAI. A file that you change stays as it is. sha256:"
-_TENANTS = {"key": "dagster/partition", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
-_EARLIER: list[tuple[int, list[str], bool]] = [
+_ONE_PER_TENANT = {"key": "dagster/partition", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
+_EARLIER_FORMS: list[tuple[int, list[str], bool]] = [
     (0, [], False),
     (1, ["training", "generation"], False),
     (2, ["training", "generation", "search"], False),
@@ -27,7 +27,8 @@ _EARLIER: list[tuple[int, list[str], bool]] = [
     (3, ["training", "generation", "search"], True),
     (4, ["training", "generation", "exports", "search"], True),
 ]
-"""Runs beside the trainings, kinds of work with a limit, and whether sensors had threads, of each earlier form."""
+"""For each earlier form of the file: how many more runs than trainings may be active, the kinds of work with a limit,
+and whether sensors had threads."""
 
 
 def bring_up_to_date(file: Path, settings: Mapping[str, Any]) -> None:
@@ -56,7 +57,7 @@ def _add_missing(file: Path, text: str, found: Mapping[str, Any], settings: Mapp
     if not added:
         return
     merged = {**found, **added}
-    appended = f"{text.rstrip()}\n{yaml.safe_dump(added, sort_keys=False)}"  # what was there keeps its comments
+    appended = f"{text.rstrip()}\n{yaml.safe_dump(added, sort_keys=False)}"  # keeps comments
     try:
         keeps_text = yaml.safe_load(appended) == merged
     except yaml.YAMLError:  # such as after a mapping in braces
@@ -70,17 +71,17 @@ def _is_earlier(found: Any) -> bool:
         most = int(found["concurrency"]["runs"]["max_concurrent_runs"])
     except (KeyError, TypeError, ValueError):
         return False
-    return any(found == _earlier(most, *form) for form in _EARLIER)
+    return any(found == _earlier(most, *form) for form in _EARLIER_FORMS)
 
 
-def _earlier(most: int, beside: int, kinds: list[str], threads: bool) -> dict[str, Any]:
-    trainings = most - beside
+def _earlier(most: int, more: int, kinds: list[str], threads: bool) -> dict[str, Any]:
+    trainings = most - more
     limits = {"training": trainings, "search": trainings}
     work = [{"key": "recommendai/work", "value": kind, "limit": limits.get(kind, 1)} for kind in kinds]
     return {
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},
-        "concurrency": {"runs": {"max_concurrent_runs": most, "tag_concurrency_limits": [_TENANTS, *work]}},
+        "concurrency": {"runs": {"max_concurrent_runs": most, "tag_concurrency_limits": [_ONE_PER_TENANT, *work]}},
         "run_monitoring": {"enabled": True, "max_runtime_seconds": 21_600},
         **({"sensors": {"use_threads": True, "num_workers": 4}} if threads else {}),
         "retention": {"sensor": {"purge_after_days": {"skipped": 1, "failure": 30, "success": 30}}},

@@ -27,15 +27,17 @@ SEARCHING = "search"
 EXPORTING = "exports"
 
 STARTED_BY_SENSORS = {"dagster/max_retries": "0"}
-"""The tag of jobs whose sensor starts another run after one that was cut off. Dagster's own retry would be a second."""
+"""The tag of jobs whose sensor starts a new run after one that was cut off, so that Dagster does not start another."""
 
 LAST_IN_QUEUE = -(10**15)
-"""The priority of a run that is not the next of its tenant. See `pipelines.defs.queue.order`."""
+"""The priority of a run that is not the next one of its tenant (`pipelines.defs.queue.order`)."""
 
 
 def tags_of_work(kind: str) -> dict[str, str]:
-    """The tags of a job: its kind of work, and the end of the queue as its place until the sensor `queue_order` has
-    seen it. Else a run that comes at the moment at which a place is free would be before those that wait."""
+    """The tags of a job: its kind of work, and a priority that puts its runs at the end of the queue.
+
+    The sensor `queue_order` moves them later. With another priority, a new run could begin before runs that wait.
+    """
     return {WORK_TAG: kind, "dagster/priority": str(LAST_IN_QUEUE)}
 
 

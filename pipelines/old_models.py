@@ -15,7 +15,7 @@ from training.models.registry import families
 from training.tracking.old_versions import KeptVersions, collect_garbage, delete_old_versions
 
 BATCH = 10
-"""Versions that are deleted between two looks at the clock."""
+"""Versions that are deleted before the time is checked again."""
 GARBAGE_SECONDS = 30.0
 MAX_ERROR_LENGTH = 500
 

@@ -51,9 +51,9 @@ def waiting_work(instance: dg.DagsterInstance) -> str:
 
 
 def abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Ids of runs that were cut off with the machine or the code server. Call it before a new one starts runs.
+    """Ids of runs that ended with their machine or code server, and that Dagster still shows as active.
 
-    A run that a code server started cannot outlive it. Queued runs stay queued.
+    Call it before a new code server starts runs: no run outlives the server that started it. Queued runs are left out.
     """
     runs = instance.get_runs(dg.RunsFilter(statuses=[each for each in _ACTIVE if each.value != "QUEUED"]))
     return [run.run_id for run in runs if PROCESS_TAG not in run.tags or _has_ended(run)]
@@ -62,8 +62,8 @@ def abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
 def fail_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> list[str]:
     """Mark those of these runs as failed that have not ended, and return their ids.
 
-    Call it when a code server answers. Dagster's daemon asks the server for the plan of a new run within seconds, and
-    never again where that fails.
+    Call it once a code server answers. Within seconds Dagster's daemon asks the server for the plan of the run that
+    replaces each, and it does not ask again where that fails.
     """
     failed = []
     for run_id in run_ids:
@@ -75,12 +75,12 @@ def fail_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> list[str]
 
 
 def claim_for_resuming(instance: dg.DagsterInstance, failed: dg.DagsterRun) -> None:
-    """Keep Dagster's daemon from going on with a run that was cut off, because the caller does."""
+    """Keep Dagster's daemon from starting a failed run again, because the caller resumes it."""
     instance.add_run_tags(failed.run_id, {WILL_RETRY_TAG: "false"})
 
 
-def goes_on_by_itself(run: dg.DagsterRun) -> bool:
-    """Whether Dagster's daemon starts a failed run again, since it was cut off and not a step that failed."""
+def is_retried_by_daemon(run: dg.DagsterRun) -> bool:
+    """Whether Dagster's daemon starts a failed run again, because the run was cut off and no step of it failed."""
     return run.tags.get(WILL_RETRY_TAG) == "true"
 
 

@@ -46,7 +46,8 @@ def code() -> None:
     with open_instance(paths) as instance:
         abandoned = abandoned_runs(instance)
     if abandoned:
-        # The shell ends at once, so that no ended child stays with the server that this process becomes.
+        # The shell ends at once. So the program is no child of this process, which becomes the server and would not
+        # collect its exit status.
         command = [sys.executable, "-m", "pipelines", "fail-runs", *abandoned]
         subprocess.run(["sh", "-c", '"$@" &', "sh", *command], check=True)
     os.environ.update(ConsoleSettings().tracking_environment)  # its runs log in to MLflow
@@ -55,7 +56,7 @@ def code() -> None:
 
 @app.command("fail-runs", hidden=True)
 def fail_abandoned_runs(run_ids: list[str]) -> None:
-    """Mark these runs as failed once `code` serves the definitions. `code` starts it."""
+    """Mark these runs as failed once `code` serves the definitions. `code` starts this command."""
     from pipelines.instance import open_instance
     from pipelines.runs import fail_runs
 

@@ -1,4 +1,4 @@
-"""Refuses a training that the memory is too small for, before its first fit, instead of dying in the middle of one."""
+"""Refuses a training that is expected to need too much memory, before its first fit."""
 
 from pathlib import Path
 
@@ -7,20 +7,20 @@ from training.models.contract import RuntimeOptions
 from training.models.registry import family_class
 from training.models.workload import MB, DataSizes
 
-_MEMORY, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+_SYSTEM_MEMORY, _CGROUP_LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
 class InsufficientMemoryError(MemoryError):
-    """A training is expected to take more memory than it may. To try again changes nothing."""
+    """A training is expected to take more memory than it may. A retry would fail in the same way."""
 
 
 def check_memory(family: str, expected: Forecast, sizes: DataSizes, options: RuntimeOptions) -> None:
     """Raise InsufficientMemoryError where the forecast exceeds the limit.
 
-    A forecast without a formula is what earlier trainings took, and refuses nothing. Where nobody has set a limit and
-    the system does not tell how much memory there is, nothing is refused either.
+    A forecast from earlier trainings alone, without a workload, refuses nothing. Nor does it where no limit is set and
+    the system does not say how much memory there is.
 
-    sizes: of the largest data set that is fitted on.
+    sizes: of the largest data set that is fitted on, for the message.
     """
     limit = options.max_memory_mb or _available_mb()
     if limit is None or expected.work is None or expected.peak_mb is None or expected.peak_mb <= limit:
@@ -34,11 +34,11 @@ def check_memory(family: str, expected: Forecast, sizes: DataSizes, options: Run
 
 
 def _available_mb() -> float | None:
-    """The memory that processes like this one may take together; None where the system does not tell."""
+    """The memory of the machine or of this process's cgroup (version 2), in MB; None where neither is known."""
     found = []
-    if _MEMORY.exists():
-        total = next(line for line in _MEMORY.read_text().splitlines() if line.startswith("MemTotal:"))
+    if _SYSTEM_MEMORY.exists():
+        total = next(line for line in _SYSTEM_MEMORY.read_text().splitlines() if line.startswith("MemTotal:"))
         found.append(int(total.split()[1]) / 1024)
-    if _GROUP.exists() and (text := _GROUP.read_text().strip()) != "max":
+    if _CGROUP_LIMIT.exists() and (text := _CGROUP_LIMIT.read_text().strip()) != "max":
         found.append(int(text) / MB)
     return min(found, default=None)

@@ -142,7 +142,7 @@ def train_family(
     Raises:
         KeyError: no such family.
         ValueError: the data cannot be split in time, or are not enough for the family.
-        InsufficientMemoryError: the fits would take more memory than they may.
+        InsufficientMemoryError: the fits are expected to take more memory than they may.
     """
     split = split or temporal_split(dataset, exclude_seen)
     dataset = dataset.served_by(split.mask)
@@ -194,7 +194,7 @@ def evaluate_family(
     Raises:
         KeyError: no such family.
         ValueError: the data are not enough for the family.
-        InsufficientMemoryError: the fits would take more memory than they may.
+        InsufficientMemoryError: the fits are expected to take more memory than they may.
     """
     config = config or config_for(family, DataProfile.of(split.train))
     expected = _forecast(family, config, split, options, base_models or {})
@@ -210,7 +210,7 @@ def _forecast(
     past: Sequence[PastTraining] = (),
     served: Dataset | None = None,
 ) -> Forecast:
-    """What the fits will take, logged before they start; refused where memory is too small.
+    """What the fits are expected to take, logged before they start. Raises InsufficientMemoryError for too much memory.
 
     served: the whole snapshot, where a model is fitted on it.
     """

@@ -161,7 +161,7 @@ def test_a_tick_asks_for_a_bounded_number_of_runs_and_the_next_one_goes_on(
     installation: Installation, shop: Connection, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although those who were first still have outdated lists, as where their runs fail."""
-    monkeypatch.setattr("pipelines.defs.lists.sensors.MOST_REQUESTS", 1)
+    monkeypatch.setattr("pipelines.defs.lists.sensors.MAX_REQUESTS", 1)
     add_tenant(shop, "zeta")
     add_items(shop, "zeta", {"tea": {}})
     shop.execute("INSERT INTO users (tenant_id, id) VALUES ('zeta', 'u0')")

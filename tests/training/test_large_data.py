@@ -73,9 +73,9 @@ def test_the_gram_product_of_parts_is_that_of_the_whole_matrix(
 ) -> None:
     matrix = training_matrix(dataset)
     whole = ease_weights(matrix, 10.0)
-    parts, of_matrix = [], ease.parts_of
+    parts, of_matrix = [], ease.row_blocks
     monkeypatch.setattr(ease, "ENTRIES_AT_ONCE", 50)
-    monkeypatch.setattr(ease, "parts_of", lambda matrix: parts.extend(of_matrix(matrix)) or parts)
+    monkeypatch.setattr(ease, "row_blocks", lambda matrix: parts.extend(of_matrix(matrix)) or parts)
     assert np.allclose(ease_weights(matrix, 10.0), whole, rtol=1e-5, atol=1e-6)
     assert max(part.nnz for part in parts) <= 50 and (sp.vstack(parts) != matrix).nnz == 0
 

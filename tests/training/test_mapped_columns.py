@@ -112,7 +112,7 @@ def test_a_column_that_ends_early_is_refused(tmp_path: Path, folder: Path) -> No
     columns = load_snapshot(folder).interactions.columns
     write_columns(tmp_path, len(columns[0]), sliced(columns))
     assert all(np.array_equal(*pair) for pair in zip(map_columns(tmp_path), columns, strict=True))
-    with pytest.raises(ValueError, match=f"{len(columns[0])} events came where 1000 were announced"):
+    with pytest.raises(ValueError, match=f"{len(columns[0])} events were written in place of 1000"):
         write_columns(tmp_path, 1000, sliced(columns))
 
 

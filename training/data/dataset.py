@@ -25,7 +25,7 @@ from training.data.stored_metadata import StoredMetadata
 MIN_REPEAT_SHARE = 0.2
 """From this share of repeating events on (`Dataset.repeat_share`), models learn repeats."""
 EVENTS_AT_ONCE = 5_000_000
-"""Events whose histories are built at a time where all are needed one after the other."""
+"""Events that are processed at a time where all of them are needed one after the other."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Interactions:
     weights: npt.NDArray[np.float32]  # [n]
     timestamps: npt.NDArray[np.int64]  # [n] microseconds since the epoch
     spool: Path | None = field(default=None, kw_only=True)
-    """A folder where files of what is computed from these events may lie; None where they come from no snapshot."""
+    """A folder for temporary files that are computed from these events; None where they come from no snapshot."""
     mapped_from: int = field(default=MAPPED_FROM, kw_only=True)
-    """Events of a mask from which on the result is mapped from a file beside the spool."""
+    """Number of events from which on `where` maps the selected events from files in the spool."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -51,7 +51,7 @@ class Interactions:
         return self.users, self.items, self.types, self.weights, self.timestamps
 
     def part(self, start: int, stop: int) -> "Interactions":
-        """The events from index `start` to before `stop`, in the same memory."""
+        """The events `[start, stop)` as views of these arrays."""
         return Interactions(*(column[start:stop] for column in self.columns))
 
     def where(self, mask: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Interactions":
@@ -77,7 +77,7 @@ class ItemTable:
 
     @cached_property
     def metadata_values(self) -> int:
-        """Entries of all items' metadata together."""
+        """The number of fields in the metadata of all items together."""
         return sum(map(len, self.metadata))
 
 
@@ -124,16 +124,17 @@ class Dataset:
         return build_histories(rows, items, types, weights, timestamps, n_rows, self.max_events)
 
     def sampled_histories(self, max_users: int, seed: int) -> Histories:
-        """The histories of at most so many users, drawn with the seed, in order."""
+        """The histories of at most `max_users` users, drawn with the seed, in the order of users."""
         if self.n_users <= max_users:
             return self.histories()
         drawn = np.random.default_rng(seed).choice(self.n_users, max_users, replace=False)
         return self.histories(np.sort(drawn).astype(np.int32))
 
     def histories_in_parts(self, n_events: int = EVENTS_AT_ONCE) -> Iterator[tuple[int, Histories]]:
-        """The histories of all users, in order, in parts of about so many events; each with the position of its first.
+        """The histories of all users in parts of about `n_events` events, each with the position of its first user.
 
-        Building histories takes many times the memory of the events in them. A part holds whole users.
+        The parts are in the order of users, and a part holds whole users. Building histories takes many times the
+        memory of their events.
         """
         events, first = self.interactions, 0
         if len(events) <= n_events:

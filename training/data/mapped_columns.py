@@ -1,6 +1,6 @@
-"""Columns of events in files that are memory-mapped, so that a large log takes no memory of a process.
+"""Memory-mapped columns of events, so that a large log does not have to fit in the memory of a process.
 
-The system reads the pages that are used and drops them where memory is short. All processes of a machine that map a
+The system reads pages when they are used, and drops them when memory is short. Processes of a machine that map the same
 file share its pages. The files are `.npy`, one for each column of `schemas.SNAPSHOT_INTERACTIONS`.
 """
 
@@ -18,7 +18,7 @@ from feature_store import schemas
 from feature_store.snapshot_files import snapshot_parts
 
 MAPPED_FROM = 5_000_000
-"""Events from which on columns are mapped. Fewer take 105 MB at most, and reading them into memory is quicker."""
+"""Number of events from which on columns are mapped. Fewer take at most 105 MB, and are read into memory faster."""
 
 _FOLDER = "columns"
 _BATCH = 1 << 18
@@ -30,10 +30,9 @@ Columns = tuple[npt.NDArray[Any], ...]
 
 
 def snapshot_columns(folder: Path) -> Columns:
-    """The mapped columns of the snapshot in `folder`, which are written where they are missing.
+    """The mapped columns of the snapshot in `folder`. The first call writes them, also of concurrent ones.
 
-    They lie in the snapshot's folder and vanish with it: a snapshot is deleted when a user in it was erased.
-    Processes that want them at once write them once.
+    They lie in the snapshot's folder and are deleted with it, which an erasure of a user does.
 
     Raises:
         FileNotFoundError: the snapshot was deleted.
@@ -41,26 +40,29 @@ def snapshot_columns(folder: Path) -> Columns:
     """
     storage, key = open_storage(folder.parent), f"{folder.name}/{_FOLDER}"
     if not storage.exists(key):
-        with storage.lock():  # nobody may delete the snapshot meanwhile: its columns would be left alone
+        with storage.lock():  # so that the snapshot is not deleted meanwhile, which would leave its columns behind
             if not storage.exists(key):
                 parts = snapshot_parts(folder)
                 for part in parts:
                     check_columns(pq.read_schema(part).names, part)
-                with storage.put_folder(key) as made:
-                    write_columns(made, sum(pq.read_metadata(part).num_rows for part in parts), _batches(parts))
+                with storage.put_folder(key) as new:
+                    write_columns(new, sum(pq.read_metadata(part).num_rows for part in parts), _batches(parts))
     return map_columns(storage.local(key))
 
 
 def check_columns(found: Sequence[str], path: Path, schema: Any = schemas.SNAPSHOT_INTERACTIONS) -> None:
-    """Raise ValueError where a table of a snapshot lacks a column of its schema."""
+    """Raise ValueError where the table of a snapshot at `path` lacks a column of its schema. found: its columns."""
     if missing := set(schema.names) - set(found):
         raise ValueError(f"{path}: columns {sorted(missing)} are missing")
 
 
 def write_columns(folder: Path, n_events: int, parts: Iterable[Sequence[npt.NDArray[Any]]]) -> None:
-    """Write the columns of events, which come in parts of some events each, one after the other.
+    """Write the columns of `n_events` events to files in `folder`.
 
-    Raises ValueError where the parts have another number of events than `n_events`.
+    Args:
+        parts: the columns of successive events, such as those of one record batch.
+
+    Raises ValueError where the parts have another number of events.
     """
     files = [(folder / f"{name}.npy").open("wb") for name in _DTYPES]
     written = 0
@@ -76,30 +78,32 @@ def write_columns(folder: Path, n_events: int, parts: Iterable[Sequence[npt.NDAr
         for file in files:
             file.close()
     if written != n_events:
-        raise ValueError(f"{folder}: {written} events came where {n_events} were announced")
+        raise ValueError(f"{folder}: {written} events were written in place of {n_events}")
 
 
 def map_columns(folder: Path) -> Columns:
-    """The columns that `write_columns` wrote. They cannot be written to, and stay readable when the files are deleted.
+    """The columns that `write_columns` wrote, read-only. They stay readable after the files were deleted.
 
-    Raises FileNotFoundError where they are not there.
+    Raises FileNotFoundError where a file is missing.
     """
     return tuple(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _DTYPES)
 
 
 def sliced(columns: Columns) -> Iterable[Columns]:
-    """The columns in slices of some events, as `write_columns` takes them."""
+    """The columns in slices of at most 262,144 events, as `write_columns` takes them."""
     for start in range(0, len(columns[0]), _BATCH):
         yield tuple(column[start : start + _BATCH] for column in columns)
 
 
 def selected(columns: Columns, mask: npt.NDArray[np.bool_], folder: Path) -> Columns:
-    """The events under a mask, bool [n] with at least one event, mapped from files that have no name.
+    """The columns of the events under a mask, mapped from temporary files without a name.
 
-    Nobody else can open such a file, and the system deletes it with the last array on it, however the process ends:
-    nothing of an erased user stays behind.
+    No other process can open such a file, and the system deletes it with the last array on it, however the process
+    ends. So it keeps nothing of an erased user.
 
-    folder: says on which file system the files lie.
+    Args:
+        mask: bool [n], true for one event at least.
+        folder: a folder on the file system that the files lie on.
     """
     n_events = int(np.count_nonzero(mask))
     return tuple(_selected(column, mask, n_events, folder) for column in columns)

@@ -13,7 +13,7 @@ from feature_store.online import Histories
 from training.data.dataset import Dataset, Interactions
 
 MAX_EVALUATED_USERS = 20_000
-"""The largest number of queries of a window, unless the caller says another."""
+"""The largest number of queries of a window, by default."""
 _MASK_DESCRIPTIONS = {
     "none": "no item is masked",
     "bought": "items the user bought before are masked and no targets",
@@ -29,7 +29,7 @@ class Holdout:
     histories: Histories  # of n queries, bounded by the data set's max_events
     targets: sp.csr_array  # bool [n, n_items], at least one a row
     masked: sp.csr_array  # bool [n, n_items] items that must not be ranked; disjoint from the targets
-    drawn_from: int | None = None  # queries of the whole window, where these are a sample of them
+    drawn_from: int | None = None  # number of queries of the whole window where these are a sample; None: they are all
 
     def __len__(self) -> int:
         """The number of queries."""
@@ -181,7 +181,7 @@ def _queries(past: Dataset, chosen: Interactions, mask: SeenPolicy, max_users: i
 
 
 def _sampled_rows(n: int, size: int, seed: int) -> npt.NDArray[np.int64]:
-    """`size` of n > size rows, drawn with the seed, ascending."""
+    """`size` of the rows 0 to n - 1, drawn with the seed, int64 [size] ascending. n must exceed size."""
     return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
 
 

@@ -1,4 +1,4 @@
-"""Metadata of a catalogue as the JSON text in which it is stored."""
+"""The metadata of a catalogue's items, kept as the JSON text in which it is stored."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
@@ -7,11 +7,11 @@ import msgspec
 import pyarrow as pa
 
 _AT_ONCE = 4_096
-"""Texts that are taken out of the column at a time while all items are read."""
+"""Texts that iteration takes out of the column at a time."""
 
 
 class StoredMetadata(Sequence[dict[str, Any]]):
-    """The metadata of items, each decoded whenever it is read and not kept.
+    """The metadata of items by position. An item's metadata is decoded on each read and not kept.
 
     A decoded object takes several times the memory of its text, and most steps read each item once.
     """

@@ -14,10 +14,8 @@ from training.models.contract import Recommender
 FILE = "score_map.json"
 TOP_SCORE = 0.9
 """The mapped score of the best item of a typical list."""
-
-
 SCORE_MAP_USERS = 512
-"""Users whose scores a map is fitted on."""
+"""The largest number of users whose scores a map is fitted on."""
 
 
 @dataclass(frozen=True)

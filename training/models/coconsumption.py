@@ -27,7 +27,7 @@ def training_matrix(dataset: Dataset, whole: bool = False) -> sp.csr_array:
     if not len(dataset.interactions):
         raise ValueError("there are no interactions to learn from: record some first")
     read = replace(dataset, max_events=len(dataset.interactions)) if whole else dataset
-    weights = np.empty(len(dataset.interactions), np.float32)  # pages that are not written to take no memory
+    weights = np.empty(len(dataset.interactions), np.float32)  # a bound: pages that stay unwritten take no memory
     items = np.empty(len(dataset.interactions), np.int32)
     lengths = np.zeros(dataset.n_users + 1, np.int64)
     end = 0

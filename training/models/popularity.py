@@ -100,9 +100,9 @@ def decayed_popularity(dataset: Dataset, half_life_days: float) -> npt.NDArray[n
     for start in range(0, len(events), EVENTS_AT_ONCE):
         part = slice(start, start + EVENTS_AT_ONCE)
         age_days = (newest - events.timestamps[part]) / c.MICROS_PER_DAY
-        faded = events.weights[part] * 0.5 ** (age_days / half_life_days)
-        if start:  # one event after the other, so that the sums do not depend on the parts
-            np.add.at(mass, events.items[part], faded)
+        decayed = events.weights[part] * 0.5 ** (age_days / half_life_days)
+        if start:  # adds event by event, so that rounding does not depend on the parts
+            np.add.at(mass, events.items[part], decayed)
         else:
-            mass += np.bincount(events.items[part], faded, dataset.n_items)
+            mass += np.bincount(events.items[part], decayed, dataset.n_items)
     return np.log2(1 + mass).astype(np.float32)

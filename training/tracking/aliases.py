@@ -147,7 +147,7 @@ class Aliases(Experiments):
         return version
 
     def reached_by_rollbacks(self, model: ModelAliases, rollbacks: int) -> Iterator[str]:
-        """The versions that so many calls of `go_back` in a row would make champion, in this order."""
+        """The versions that `rollbacks` calls of `go_back` in a row would make champion, in this order."""
         version = model.aliases.get(PREVIOUS)
         for _ in range(rollbacks):
             if version is None or version == _NONE or not self._exists(model.name, version):

@@ -1,7 +1,7 @@
-"""Deletes versions of registered models that nobody needs, with the runs that trained them and their artefacts.
+"""Deletes versions of registered models that are no longer needed, with their training runs and artefacts.
 
-MLflow deletes a version at once, and marks runs and logged models as deleted, which takes no artefact away. So their
-artefacts are deleted here, and `collect_garbage` removes the rows that are marked.
+MLflow deletes a version at once. Runs and logged models it only marks as deleted, and keeps their artefacts. So the
+artefacts are deleted here, and `collect_garbage` removes the marked rows.
 """
 
 import subprocess
@@ -19,17 +19,17 @@ from training.tracking.mlflow_store import Tracking
 from training.tracking.versions import registered_name
 
 EXPIRED = "expired"
-"""Tag of a run whose version was too old. It leads back to what a killed process left of it."""
+"""Tag of a run whose version is deleted as too old. By it, the run is found again after a process was killed."""
 _PAGE = 200
 
 
 @dataclass(frozen=True)
 class KeptVersions:
-    """How many versions of each family stay beside those that have an alias or are in a release."""
+    """How many versions of each family are kept beside those that have an alias or are in a release."""
 
     newest: int
     rollbacks: int
-    """How often in a row a person can go back, from the champion that there is now."""
+    """The number of rollbacks in a row, from the present champion on, whose versions are kept."""
 
 
 def delete_old_versions(
@@ -42,28 +42,28 @@ def delete_old_versions(
 ) -> tuple[int, bool]:
     """Delete up to `limit` of a tenant's old versions. Returns how many, and whether more are left.
 
-    These stay: the newest; those with an alias; those that rollbacks reach; the one whose configuration a hold asks to
-    fit again; the one promoted last; those in a release; the base models of ensembles that stay. No training of the
-    tenant may run meanwhile, since a new ensemble names base models.
+    These are kept: the newest; those with an alias; those that rollbacks reach; the one whose configuration a hold asks
+    to fit again; the one promoted last; those in a release; the base models of ensembles that are kept. No training of
+    the tenant may run meanwhile, because a new ensemble names base models.
 
     Args:
         tracking: the server or store.
         tenant_id: the tenant.
-        kept: how many stay.
+        kept: how many are kept.
         released: versions in the tenant's releases, by family.
         ensembles: families whose versions serve with versions of others.
         limit: of deletions.
     """
     found = {model.name: model for model in _models(tracking, tenant_id)}
     versions = {name: _versions(tracking, f"name = '{name}'") for name in found}
-    staying = {name: _needed(tracking, tenant_id, found[name], versions[name], kept, released) for name in found}
+    needed = {name: _needed(tracking, tenant_id, found[name], versions[name], kept, released) for name in found}
     for family in ensembles:
-        for version in sorted(staying.get(registered_name(tenant_id, family), ())):
+        for version in sorted(needed.get(registered_name(tenant_id, family), ())):
             ref = tracking.version(tenant_id, family, version)
             for other, number in tracking.base_model_versions(ref).items():
-                staying.setdefault(registered_name(tenant_id, other), set()).add(number)
+                needed.setdefault(registered_name(tenant_id, other), set()).add(number)
     old = chain.from_iterable(
-        (each for each in listed if str(each.version) not in staying[name]) for name, listed in versions.items()
+        (each for each in listed if str(each.version) not in needed[name]) for name, listed in versions.items()
     )
     deleted = 0
     for each in islice(old, limit):
@@ -76,13 +76,13 @@ def delete_old_versions(
 def collect_garbage(tracking: Tracking, store: str, days: int, seconds: float) -> None:
     """Remove what has been marked as deleted for so many days from MLflow's database, as `mlflow gc` does.
 
-    That is also what a person deleted in MLflow, who could restore it until then.
+    Until then a person can restore it. It includes what people deleted in MLflow.
 
     Args:
-        tracking: the server or store, through which artefacts that are left are deleted.
+        tracking: the server or store, through which remaining artefacts are deleted.
         store: the address of the database.
-        days: since it was marked.
-        seconds: after which it is ended; the next call goes on.
+        days: that have passed since it was marked.
+        seconds: after which the command is ended; the next call continues.
 
     Raises subprocess.CalledProcessError where MLflow reports an error, and subprocess.TimeoutExpired.
     """
@@ -138,14 +138,14 @@ def _delete_version(tracking: Tracking, version: ModelVersion) -> None:
     number = str(version.version)
     model = tracking.model_aliases(version.name)
     if model is None or number in model.aliases.values():
-        return  # a person gave it an alias a moment ago
+        return  # a person has given it an alias meanwhile
     if version.run_id:
         tracking.client.set_tag(version.run_id, EXPIRED, "true")
     tracking.client.delete_model_version(version.name, number)
 
 
 def _finish_deletions(tracking: Tracking, tenant_id: str) -> None:
-    """Delete the runs of deleted versions, unless a version is left that a person registered from the same run."""
+    """Delete the runs of deleted versions, except those from which a person registered another version."""
     experiment = tracking.client.get_experiment_by_name(tenant_id)
     if experiment is None:
         return
@@ -170,7 +170,7 @@ def _finish_deletions(tracking: Tracking, tenant_id: str) -> None:
 
 
 def _delete_run(tracking: Tracking, run: Run) -> None:
-    """Artefacts first: the run leads to them as long as it is not marked as deleted."""
+    """Delete a run and what it logged. Artefacts go first, because a run that is marked as deleted is not searched."""
     found = tracking.client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'", max_results=50
     )

@@ -5,7 +5,7 @@ import dagster as dg
 from pipelines.alerts import send_alert
 from pipelines.partitions import GENERATION_TENANT_TAG, TENANT_TAG
 from pipelines.resources import Installation
-from pipelines.runs import goes_on_by_itself
+from pipelines.runs import is_retried_by_daemon
 
 
 @dg.run_failure_sensor(
@@ -17,10 +17,10 @@ from pipelines.runs import goes_on_by_itself
 )
 def failed_runs(context: dg.RunFailureSensorContext, installation: dg.ResourceParam[Installation]) -> None:
     """Tells a tenant that one of its runs failed and in which step. Messages of errors stay here: they may hold
-    addresses and rows. A run that was cut off and goes on by itself is no news."""
+    addresses and rows. No alert tells of a run that was cut off and that Dagster starts again."""
     run = context.dagster_run
     tenant = run.tags.get(TENANT_TAG) or run.tags.get(GENERATION_TENANT_TAG)
-    if tenant is None or (goes_on_by_itself(run) and run.remote_job_origin is not None):
+    if tenant is None or (is_retried_by_daemon(run) and run.remote_job_origin is not None):
         return
     steps = [event.step_key for event in context.get_step_failure_events() if event.step_key]
     facts = {"job": run.job_name, "runId": run.run_id, "failedSteps": steps, "trigger": run.tags.get("trigger")}

@@ -14,8 +14,9 @@ from pipelines.runs import active_runs
 
 MAX_AGE = timedelta(hours=1)
 """Lists that are older are made anew, where the tenant has new interactions or erasures."""
-MOST_REQUESTS = 200
-"""Runs that a tick asks for: Dagster takes 10 ms for each, and ends a tick after 60 s. The next tick goes on."""
+MAX_REQUESTS = 200
+"""Runs that a tick asks for; the next tick asks for the others. Dagster takes 10 ms for each, and ends a tick after
+60 s."""
 
 
 def outdated_lists(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -31,11 +32,11 @@ def outdated_lists(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
         active = {
             run.tags[TENANT_TAG]: run for job in (LISTS, RETRAIN, LAKE) for run in active_runs(context.instance, job)
         }
-        for state in _from(outdated(installation, now), context.cursor):
+        for state in _rotated(outdated(installation, now), context.cursor):
             tenant = state.tenant_id
             if tenant not in present:
                 continue
-            if len(requests) == MOST_REQUESTS:
+            if len(requests) == MAX_REQUESTS:
                 break
             if run := active.get(tenant):
                 waiting.append(f"{tenant}: run {run.run_id} is {run.status.value.lower()}")
@@ -44,14 +45,14 @@ def outdated_lists(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
                 key = f"{tenant}:{state.made_at}:{state.waiting_since}:{now:%Y-%m-%dT%H}"
                 requests.append(dg.RunRequest(run_key=key, partition_key=tenant, tags={"trigger": "lists"}))
         reason = None if requests else "; ".join(waiting) or "all lists are up to date"
-        last = requests[-1].partition_key if len(requests) == MOST_REQUESTS else None
+        last = requests[-1].partition_key if len(requests) == MAX_REQUESTS else None
         return dg.SensorResult(run_requests=requests, skip_reason=reason, cursor=last or "")
 
     return sensor
 
 
-def _from(states: list[ListState], last: str | None) -> list[ListState]:
-    """The states by tenant, those after the tenant first that the tick before ended with."""
+def _rotated(states: list[ListState], last: str | None) -> list[ListState]:
+    """The states by tenant, beginning after `last`, the tenant that the previous tick ended with."""
     return sorted(states, key=lambda state: (state.tenant_id <= (last or ""), state.tenant_id))
 
 

@@ -7,5 +7,5 @@ from pipelines.resources import Installation
 
 
 def definitions(_installation: Installation) -> dg.Definitions:
-    """In which order queued runs begin, and which begin anew."""
+    """The order in which queued runs begin, and which runs start again."""
     return dg.Definitions(sensors=[queue_order, long_runs, cut_off_runs])

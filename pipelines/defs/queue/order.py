@@ -1,9 +1,9 @@
 """Whose queued run is next: pure functions of the queue and of when tenants' runs began.
 
-Of each kind of work, the tenants take turns. The oldest queued run of a tenant is the tenant's *head*. The head of the
-tenant whose last run of this kind began longest ago is first, and all heads are before all other runs. A head's place
-can only improve: whoever is served goes behind those who wait. So a tenant waits for one run of each other tenant at
-most, however many runs the others have queued.
+Within each kind of work, the tenants take turns. The oldest queued run of a tenant is its *head*. All heads come before
+all other runs, and the first head is that of the tenant whose last run of this kind began longest ago. A tenant whose
+run begins goes behind the tenants that wait. So a tenant waits for one run of each other tenant at most, however many
+runs the others have queued.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pipelines.jobs import LAST_IN_QUEUE
 
 Turn = tuple[str, str]
-"""A tenant and a kind of work, whose runs take their turn among those of other tenants."""
+"""A tenant and a kind of work. Tenants take turns within each kind."""
 
 
 @dataclass(frozen=True)
 class QueuedRun:
-    """A run that waits. priority: by which Dagster's daemon sorts the queue, the highest first."""
+    """A run that waits. priority: Dagster's daemon starts runs with the highest one first."""
 
     run_id: str
     turn: Turn
@@ -25,9 +25,9 @@ class QueuedRun:
 
 
 def changed_priorities(queue: Sequence[QueuedRun], last_began: Mapping[Turn, float]) -> dict[str, int]:
-    """The priorities, by run id, of the runs whose priority is another than their place in the queue wants.
+    """The new priorities, by run id, of the queued runs whose priority has to change.
 
-    A run with a priority above 0, which only a person gives, keeps it.
+    A run with a priority above 0 keeps it, because a person gave it.
 
     Args:
         queue: all queued runs, the oldest first.

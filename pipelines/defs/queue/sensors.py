@@ -1,4 +1,4 @@
-"""Keeps the queue of runs fair to all tenants. Runs that were cut off go on, and those that took too long do not."""
+"""Orders the queue of runs so that tenants take turns, and decides which runs that were cut off start again."""
 
 import time
 from collections.abc import Iterable
@@ -16,14 +16,17 @@ from pipelines.partitions import GENERATION_TENANT_TAG, TENANT_TAG
 from pipelines.runs import ENDED
 
 ORDER_SECONDS = 10
+"""Interval of the sensor `queue_order`."""
 RECENT = timedelta(days=1)
-"""Runs that were updated longer ago count as none for the order of the queue."""
-MOST_QUEUED, MOST_RECENT = 5_000, 1_000
+"""Runs that were last updated longer ago do not count for the order of the queue."""
+MAX_QUEUED, MAX_RECENT = 5_000, 1_000
 """Runs that a tick reads."""
 CUT_OFF_SECONDS = 60
-"""The daemon starts a run that was cut off anew within 5 s."""
+"""Interval of the sensor `cut_off_runs`. The daemon usually starts a run that was cut off again within 5 s."""
 LONG_SECONDS = 300
+"""Interval of the sensor `long_runs`."""
 GRACE_SECONDS = 2 * LONG_SECONDS
+"""A run that will exceed MAX_RUN_SECONDS within this time counts as long."""
 
 
 @dg.sensor(
@@ -33,9 +36,9 @@ GRACE_SECONDS = 2 * LONG_SECONDS
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def queue_order(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Orders the queue of each kind of work so that tenants take turns, those first that have waited longest.
+    """Orders the queue of each kind of work so that tenants take turns, and those that have waited longest are first.
 
-    A publication is no part of it: its job has no priority and is before all others."""
+    Publications are left out. Their job has no priority, and so they come before all other runs."""
     changed = order_queue(context.instance)
     return dg.SkipReason(f"{changed} runs have another place in the queue")
 
@@ -43,13 +46,13 @@ def queue_order(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 def order_queue(instance: dg.DagsterInstance) -> int:
     """Give each queued run its priority. Returns how many got another."""
     waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
-    runs = instance.get_runs(waiting, limit=MOST_QUEUED, ascending=True)
+    runs = instance.get_runs(waiting, limit=MAX_QUEUED, ascending=True)
     queue = [QueuedRun(run.run_id, _turn(run), _priority(run)) for run in runs if run.job_name != PUBLISH]
     if len({run.turn for run in queue}) < 2:
-        return 0  # nobody else waits
+        return 0  # no two tenants wait
     statuses = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING, *ENDED]
     recent = dg.RunsFilter(statuses=statuses, updated_after=datetime.now(UTC) - RECENT)
-    changed = changed_priorities(queue, _last_began(instance.get_run_records(recent, limit=MOST_RECENT)))
+    changed = changed_priorities(queue, _last_began(instance.get_run_records(recent, limit=MAX_RECENT)))
     for run_id, priority in changed.items():
         instance.add_run_tags(run_id, {PRIORITY_TAG: str(priority)})
     return len(changed)
@@ -61,8 +64,8 @@ def order_queue(instance: dg.DagsterInstance) -> int:
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def long_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Keeps runs that are about to exceed their time from being started again: a run that hangs would hang again, and
-    keep others waiting once more."""
+    """Marks runs that are about to exceed their time, so that they are not started again. A run that hangs would hang
+    again, and keep others waiting."""
     long = 0
     started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
     for record in context.instance.get_run_records(started):
@@ -79,26 +82,26 @@ def long_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def cut_off_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Tells Dagster's daemon again of runs that were cut off and that it has not started anew.
+    """Reports again, to Dagster's daemon, runs that were cut off and that it has not started again.
 
-    The daemon reads of each failure once. It passes one over that it reads before the run is marked, or at a moment at
-    which the code server does not answer."""
-    told = [run for run in _failed_today(context.instance) if _should_go_on(context.instance, run)]
-    for run in told:
+    The daemon reads each failure once. It skips one that it reads before the run is marked, or while the code server
+    does not answer."""
+    missed = [run for run in _failed_runs(context.instance) if _should_go_on(context.instance, run)]
+    for run in missed:
         context.instance.report_run_failed(run, "The run was cut off and goes on in another one.")
-    return dg.SkipReason(f"{len(told)} runs were cut off and did not go on")
+    return dg.SkipReason(f"{len(missed)} runs were cut off and did not go on")
 
 
-def _failed_today(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """Runs that the daemon has had time for."""
+def _failed_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """The failed runs of the last day, except those that the daemon may still start again."""
     now = datetime.now(UTC)
     failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], created_after=now - RECENT)
-    records = instance.get_run_records(failed, limit=MOST_RECENT)
+    records = instance.get_run_records(failed, limit=MAX_RECENT)
     return [each.dagster_run for each in records if (each.end_time or 0.0) < now.timestamp() - CUT_OFF_SECONDS]
 
 
 def _should_go_on(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether the daemon would start it anew, nobody has, and no later run has replaced what it made."""
+    """Whether the daemon would start it again, and no later run of the same job and tenant exists."""
     reason = run.tags.get(RUN_FAILURE_REASON_TAG)
     if run.remote_job_origin is None or not auto_reexecution_should_retry_run(
         instance, run, None if reason is None else RunFailureReason(reason)
@@ -110,7 +113,7 @@ def _should_go_on(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def _last_began(records: Iterable[dg.RunRecord]) -> dict[Turn, float]:
-    """When the newest run of each turn began; one that is starting begins now."""
+    """When the newest run of each turn began, in seconds since 1970. A run that is starting counts as begun now."""
     found: dict[Turn, float] = {}
     for record in records:
         run = record.dagster_run

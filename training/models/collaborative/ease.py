@@ -12,7 +12,7 @@ DOUBLE_UP_TO = 4_000
 """Up to this many items the inverse is computed in float64; above, float32 halves time and memory."""
 _COLUMNS_AT_ONCE = 1_000
 ENTRIES_AT_ONCE = 25_000_000
-"""Entries of the users-by-items matrix that are multiplied at a time, which takes 16 bytes each."""
+"""Entries of the users-by-items matrix that are multiplied at a time. Their copies take 16 bytes an entry."""
 
 
 def ease_weights(matrix: sp.csr_array, regularisation: float) -> FloatMatrix:
@@ -30,7 +30,7 @@ def ease_weights(matrix: sp.csr_array, regularisation: float) -> FloatMatrix:
     n_items = matrix.shape[1]
     blocks = [slice(start, start + _COLUMNS_AT_ONCE) for start in range(0, n_items, _COLUMNS_AT_ONCE)]
     gram = np.zeros((n_items, n_items), np.float64 if n_items <= DOUBLE_UP_TO else np.float32, order="F")
-    for part in parts_of(matrix):
+    for part in row_blocks(matrix):
         columns, by_item = sp.csc_array(part), sp.csr_array(part.T)
         for block in blocks:
             gram[:, block] += (by_item @ sp.csr_array(columns[:, block])).toarray()
@@ -49,8 +49,8 @@ def ease_weights(matrix: sp.csr_array, regularisation: float) -> FloatMatrix:
     return inverse.astype(np.float32, copy=False)
 
 
-def parts_of(matrix: sp.csr_array) -> Iterator[sp.csr_array]:
-    """The matrix in parts of whole rows, of about ENTRIES_AT_ONCE entries each."""
+def row_blocks(matrix: sp.csr_array) -> Iterator[sp.csr_array]:
+    """The matrix in blocks of whole rows, of about ENTRIES_AT_ONCE entries each."""
     start, n_rows = 0, matrix.shape[0]
     while start < n_rows:
         end = int(np.searchsorted(matrix.indptr, matrix.indptr[start] + ENTRIES_AT_ONCE, side="right")) - 1

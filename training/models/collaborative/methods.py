@@ -90,12 +90,12 @@ class Learner:
 
     @cached_property
     def matrix(self) -> sp.csr_array:
-        """The users-by-items matrix of histories."""
+        """The users-by-items matrix of the histories (`training_matrix`)."""
         return training_matrix(self.dataset)
 
     @cached_property
     def _whole_matrix(self) -> sp.csr_array:
-        """The same of all events, which is the same matrix where no history is cut."""
+        """The users-by-items matrix of all events. It is `matrix` where every history holds all events of its user."""
         longest = np.bincount(self.dataset.interactions.users).max(initial=0)
         return self.matrix if longest <= self.dataset.max_events else training_matrix(self.dataset, whole=True)
 

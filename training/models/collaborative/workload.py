@@ -39,13 +39,13 @@ def collaborative_workload(sizes: DataSizes, config: "CollaborativeConfig", refi
     Which methods a choice will take is not known before; the two that cost most are counted. A refit takes what the
     fit has chosen.
     """
-    found = _parts_workload(sizes, config, refit)
+    found = _workload_of_methods(sizes, config, refit)
     matrices = 8.0 * (sizes.pairs + sizes.all_pairs)  # users by items, of histories and of all events
     return replace(found, peak_bytes=found.peak_bytes + matrices)
 
 
-def _parts_workload(sizes: DataSizes, config: "CollaborativeConfig", refit: bool) -> Workload:
-    """All but the memory of the matrices, which are held through the whole fit."""
+def _workload_of_methods(sizes: DataSizes, config: "CollaborativeConfig", refit: bool) -> Workload:
+    """The workload without the memory of the matrices, which are held during the whole fit."""
     rest = Workload(sizes.items, LOOKUP * sizes.history_events) + item_vectors_workload(sizes, config.dimensions)
     if config.method != "auto":
         return method_workload(named_method(config, sizes.items), sizes, config) + rest

@@ -38,10 +38,10 @@ class ContentBased(LinearRecommender):
 
     @classmethod
     def default_config(cls, profile: DataProfile) -> ContentBasedConfig:
-        """The label mixture where users repeat items and times are known, else the bilinear map.
+        """The label mixture where users repeat items and times are known, otherwise the bilinear map.
 
-        The mixture knows what a user and all users chose lately, which repeats depend on. The settings of the map are
-        chosen on held-out events of up to `HELD_OUT_USERS` users.
+        The mixture takes into account what the user and all users chose lately, which repeats depend on. The settings
+        of the map are chosen on held-out events of up to `HELD_OUT_USERS` users.
         """
         knows_repeats = profile.repeat_share >= MIN_REPEAT_SHARE and profile.span_days > 0
         chosen: dict[str, Any] = {"mixture": {}} if knows_repeats else {"held_out_users": HELD_OUT_USERS}

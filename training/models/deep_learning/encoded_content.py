@@ -1,4 +1,4 @@
-"""The content of a catalogue as vectors, in a mapped file where the catalogue is large."""
+"""Encodes the content of a catalogue as vectors, into a memory-mapped file where the catalogue is large."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +17,9 @@ ENCODED_AT_ONCE = 100_000
 def encoded_content(encoder: ContentEncoder, metadata: Sequence[dict[str, Any]], folder: Path | None) -> FloatMatrix:
     """The vectors of all items, float32 [n_items, encoder.dimensions].
 
-    Those of more than ENCODED_AT_ONCE items are mapped from a file that has no name and goes with the array, in
-    `folder` or a temporary one. They may be written to, which does not change the file.
+    For more than ENCODED_AT_ONCE items they are mapped from a temporary file without a name, which is deleted with the
+    array. It lies in `folder`, or in the system's folder for temporary files where that is None. The array may be
+    written to, which does not change the file.
     """
     if len(metadata) <= ENCODED_AT_ONCE:
         return encoder.transform(metadata)

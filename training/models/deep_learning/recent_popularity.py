@@ -50,7 +50,7 @@ def recent_popularity(events: Interactions, n_items: int, half_lives: tuple[floa
     places = np.unique(np.linspace(0, n - 1, N_TIMES).astype(np.int64))
     times = np.unique(np.partition(events.timestamps, places)[places])
     newest = events.timestamps.max()
-    # The events after each time, in the order of a stable sort of all of them, which would take several copies.
+    # Events are sorted period by period, because a stable sort of all of them takes several copies.
     period_of = np.searchsorted(times, events.timestamps, side="right").astype(np.uint8) - 1
     by_period = np.argsort(period_of, kind="stable")
     bounds = np.concatenate(([0], np.cumsum(np.bincount(period_of, minlength=len(times)))))
@@ -64,8 +64,8 @@ def recent_popularity(events: Interactions, n_items: int, half_lives: tuple[floa
         part = part[np.argsort(events.timestamps[part], kind="stable")]
         timestamps, items, weights = events.timestamps[part], events.items[part], events.weights[part]
         for k, rate in enumerate(decay):
-            faded = weights * np.exp(-rate * (ends[index] - timestamps))
-            state[k] = state[k] * np.exp(-rate * (ends[index] - time)) + np.bincount(items, faded, n_items)
+            decayed = weights * np.exp(-rate * (ends[index] - timestamps))
+            state[k] = state[k] * np.exp(-rate * (ends[index] - time)) + np.bincount(items, decayed, n_items)
     spread = np.log1p(state).std(axis=1)[:, None]
     spread = np.where(spread > 1e-6, spread, 1.0).astype(np.float32)  # 1 where all items are equally popular
     latest = np.log1p(state).T.astype(np.float32) / spread.T

@@ -11,7 +11,7 @@ from training.data.dataset import Interactions
 
 Ints = npt.NDArray[np.int64]
 EVENTS_OF_PART = 10_000_000
-"""Events whose sequences are drawn at a time. Drawing them takes about 80 bytes an event."""
+"""Events whose sequences are drawn at a time, which takes about 80 bytes an event."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def epoch(
     """Yield every event once, in windows of at most `window` events; each batch with the share of the epoch before it.
 
     Events with equal timestamps are shuffled, since their order in storage is arbitrary.
-    Of more events than EVENTS_OF_PART, one part after the other is drawn, in random order; a part holds whole users.
+    More events than EVENTS_OF_PART are drawn in parts of whole users, one part after the other in random order.
     A long history is cut at random places. The first event of a window is a target only if it is the user's first:
     otherwise the window does not show the events before it.
 
@@ -67,7 +67,7 @@ def epoch(
 
 
 def _parts(users: npt.NDArray[np.int32]) -> list[tuple[int, int]]:
-    """Bounds of parts of whole users, of about EVENTS_OF_PART events each. users: int32 [n], ascending."""
+    """The bounds of parts of about EVENTS_OF_PART events each, which hold whole users. users: int32 [n] ascending."""
     bounds = [0]
     while bounds[-1] < len(users):
         last = min(bounds[-1] + EVENTS_OF_PART, len(users)) - 1
@@ -83,7 +83,7 @@ def _part_of_epoch(
     horizon: int | None,
     target_share: float,
 ) -> Iterator[tuple[float, Batch]]:
-    """As `epoch`, of events that are drawn at once."""
+    """As `epoch`, for one part of the events."""
     order = np.lexsort((rng.random(len(events)), events.timestamps, events.users))
     events = events.where(order)
     query_times, known = _draw_query_times(events, horizon, rng)

@@ -35,16 +35,16 @@ def validation_ndcg(task: NextItemTask, builder: StepBuilder, holdout: Holdout, 
 
 
 class _Catalogue:
-    """Scores all items, of which it holds the vectors of `at_once` at most, and those of the items of a batch.
+    """Scores all items. It holds the vectors of at most `at_once` items, beside those of the items in a batch.
 
-    Of divided tables, all processes look rows up at the same time, so each must score equally many batches. One without
-    histories left scores an empty batch.
+    Where tables are divided, all processes look rows up together, so each must score the same number of batches. A
+    process without histories left scores empty batches.
     """
 
     def __init__(self, task: NextItemTask, builder: StepBuilder, at_once: int) -> None:
         self.task, self.builder = task, builder
         n_items, n_parts = task.n_items, -(-task.n_items // at_once)
-        # Every n-th item, so that of divided tables each process is asked for equally many rows.
+        # Each part has every n-th item, so that each process of divided tables is asked for as many rows as the others.
         self.parts = [np.arange(start, n_items, n_parts) for start in range(n_parts)]
         self.whole: tuple[torch.Tensor, torch.Tensor] | None = None
         if n_parts == 1:
@@ -59,7 +59,7 @@ class _Catalogue:
             scores: FloatMatrix = self._products(self._users(histories, items, types), items, histories).cpu().numpy()
             self._add_repeats(scores, histories, self.strengths)
             return scores
-        held = np.unique(histories.items).astype(np.int64)  # the rest of a batch needs the vectors of these items
+        held = np.unique(histories.items).astype(np.int64)  # users' vectors and repeats need the vectors of these items
         items, types = self._vectors(held)
         strengths = self._strengths(items)
         renamed = replace(histories, items=np.searchsorted(held, histories.items).astype(np.int32))
@@ -69,9 +69,9 @@ class _Catalogue:
             items, _ = self._vectors(part)
             if users is not None:
                 scores[:, part] = self._products(users, items, histories, part).cpu().numpy()
-        of_held = scores[:, held]
-        self._add_repeats(of_held, renamed, strengths)
-        scores[:, held] = of_held
+        held_scores = scores[:, held]
+        self._add_repeats(held_scores, renamed, strengths)
+        scores[:, held] = held_scores
         return scores
 
     def _users(self, histories: Histories, items: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
