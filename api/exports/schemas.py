@@ -55,7 +55,7 @@ class ExportRequest(Schema):
     )
 
     kind: ExportKind = Field(
-        description="`impressions` are answers that were shown, `seen_impressions` their items that were really seen, "
+        description="`impressions` are answers that were shown, `seen_impressions` their items that came into view, "
         "`recommendations` single records"
     )
     format: ExportFormat = "parquet"

@@ -228,7 +228,7 @@ def test_another_tenants_words_and_ids_find_nothing(route: Route, open_copy: Any
 
 
 @pytest.mark.parametrize(("name", "query"), NAMED_BY_QUERY)
-def test_what_a_query_names_of_another_tenant_is_a_404(
+def test_a_query_that_names_something_of_another_tenant_is_a_404(
     name: str, query: str, open_copy: Any, templates: Templates
 ) -> None:
     (route,) = (route for route in ROUTES if str(route) == name)
@@ -239,7 +239,7 @@ def test_what_a_query_names_of_another_tenant_is_a_404(
         assert {answer.status_code for answer in answers} - {401, 403} == {404}
 
 
-def test_whoever_adds_a_route_says_what_its_body_and_queries_name() -> None:
+def test_every_route_is_classified_by_what_its_body_and_queries_name() -> None:
     named = {str(route) for route in ROUTES if route.has_body and not route.parameters}
     assert named == REFUSES.keys() | NAMES_ONLY_OURS
     queries = {(str(route), name) for route in ROUTES for name in route.queries if name not in OTHER_QUERIES}

@@ -1,4 +1,4 @@
-"""Files in an object store that fails, and whose other users do not wait."""
+"""Files in an object store whose requests fail, and that other writers change at the same time."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -136,7 +136,7 @@ def test_nobody_sees_what_is_being_deleted(storage: Storage, monkeypatch: pytest
     monkeypatch.undo()
 
 
-def test_a_writer_of_an_old_version_is_told(object_store: ObjectStore) -> None:
+def test_replacing_an_object_that_has_changed_since_raises(object_store: ObjectStore) -> None:
     bucket = object_store.bucket
     bucket.put("manifest", b"1", new=True)
     _, first = bucket.read("manifest")
@@ -148,7 +148,7 @@ def test_a_writer_of_an_old_version_is_told(object_store: ObjectStore) -> None:
         bucket.put("manifest", b"4", new=True)
 
 
-def test_who_lost_the_lock_writes_no_more(storage: Storage) -> None:
+def test_a_program_that_has_lost_its_lock_stops_writing(storage: Storage) -> None:
     with pytest.raises(LockLostError), storage.lock("tenant=a"):
         storage.put_text("tenant=a/file", "while it was held")
         end_lock_connections()
@@ -203,7 +203,7 @@ def test_large_files_and_odd_names_come_back_as_they_were(storage: Storage, tmp_
     assert storage.local(storage.files()[0]).read_bytes() == content
 
 
-def test_a_forked_process_is_told_and_does_not_hang(storage: Storage) -> None:
+def test_a_forked_process_gets_an_error_and_does_not_hang(storage: Storage) -> None:
     storage.put_text("file", "x")
     if (child := os.fork()) == 0:
         try:

@@ -114,7 +114,7 @@ def test_a_killed_deletion_is_known_and_the_next_call_ends_it(
         assert [path.name for path in sorted(storage.root.rglob("*"))] == ["tenant=b-tenant=a", "file"]
 
 
-def test_of_two_who_put_the_same_folder_one_wins_and_the_other_is_told(storage: Storage) -> None:
+def test_of_two_writers_of_the_same_folder_one_wins_and_the_other_gets_an_error(storage: Storage) -> None:
     both_wrote = Barrier(2, timeout=60)
 
     def put(writer: str) -> str:

@@ -1,4 +1,4 @@
-"""The whole path with lake, features and releases in a bucket: from interactions to answers, and to nothing at all."""
+"""The whole path with lake, features and releases in a bucket: from interactions to answers, and to the deletion."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from tests.pipelines.test_retrain import fill, run
 pytestmark = [pytest.mark.service, pytest.mark.fit]
 
 
-def test_from_interactions_to_answers_and_to_nothing(
+def test_a_tenant_in_an_object_store_from_its_interactions_to_its_deletion(
     object_store: ObjectStore, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)

@@ -150,9 +150,7 @@ def test_a_dagster_yaml_of_an_earlier_version_is_written_anew(
     assert yaml.safe_load(file.read_text()) == instance_settings()
 
 
-def test_a_dagster_yaml_that_we_wrote_follows_us_until_somebody_changes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dagster_yaml_is_updated_until_somebody_changes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "/nowhere")
     paths, file = PathSettings(state_dir=tmp_path), tmp_path / "dagster" / "dagster.yaml"
     monkeypatch.setattr("pipelines.instance.MAX_RUN_SECONDS", 60)

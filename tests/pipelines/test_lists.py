@@ -160,7 +160,7 @@ def test_lists_are_due_when_something_is_new(
 def test_a_tick_asks_for_a_bounded_number_of_runs_and_the_next_one_goes_on(
     installation: Installation, shop: Connection, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although those who were first still have outdated lists, as where their runs fail."""
+    """The next tick goes on although lists of the first tenants are still outdated, as after failed runs."""
     monkeypatch.setattr("pipelines.defs.lists.sensors.MAX_REQUESTS", 1)
     add_tenant(shop, "zeta")
     add_items(shop, "zeta", {"tea": {}})

@@ -89,7 +89,7 @@ def test_a_tenant_waits_for_one_run_of_another_and_not_for_the_fifty_that_it_has
     assert next_runs(own) == [another]
 
 
-def test_what_one_kind_of_work_does_costs_no_turn_of_another(own: dg.DagsterInstance) -> None:
+def test_tenants_take_turns_in_each_kind_of_work_independently(own: dg.DagsterInstance) -> None:
     training = [add(own, "busy", TRAINING) for _ in range(3)]
     start(own, training[0])
     generation, export = add(own, "busy", GENERATION), add(own, "late", EXPORTING)
@@ -108,7 +108,7 @@ def test_a_new_run_is_behind_those_that_wait_until_the_sensor_has_seen_it(own: d
     assert [run.run_id for run in chosen] == [late]
 
 
-def test_publications_and_what_a_person_prefers_come_first(own: dg.DagsterInstance) -> None:
+def test_publications_and_runs_that_a_person_gave_a_priority_come_first(own: dg.DagsterInstance) -> None:
     for tenant in ("a", "b"):
         add(own, tenant, GENERATION)
     preferred = add(own, "c", GENERATION, **{PRIORITY_TAG: "5"})
@@ -123,7 +123,7 @@ def test_every_job_begins_at_the_end_of_the_queue_but_a_publication(installation
     assert set(found.values()) == {str(LAST_IN_QUEUE)}
 
 
-def test_the_longest_unserved_is_first_and_nothing_changes_twice() -> None:
+def test_the_tenant_that_has_waited_longest_is_first_and_priorities_change_once() -> None:
     names = ("recent", "long ago", "never")
     queue = [QueuedRun(f"{name} {number}", (name, ""), LAST_IN_QUEUE) for name in names for number in range(2)]
     changed = changed_priorities(queue, {("recent", ""): 900.0, ("long ago", ""): 5.0})

@@ -47,7 +47,7 @@ def test_releases_are_listed_as_in_a_folder_and_old_ones_are_pruned(home: Path, 
     assert "books" not in list_releases(home)
 
 
-def test_a_look_for_new_releases_is_two_requests(
+def test_polling_for_new_releases_takes_two_requests(
     home: Path, tmp_path: Path, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for tenant in (TENANT, "books"):

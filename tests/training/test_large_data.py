@@ -1,4 +1,4 @@
-"""What is done in parts gives what is done at once, and a training that memory is too small for is refused."""
+"""Work in parts gives the same as work at once, and a training that needs too much memory is refused."""
 
 from dataclasses import replace
 

@@ -73,7 +73,7 @@ def test_a_large_catalogue_of_repeated_items_keeps_what_was_chosen_for_such_data
     assert config_for("collaborative", replace(large, repeat_share=0.1)).model_dump()["method"] == "auto"
 
 
-def test_content_of_items_that_users_repeat_is_mixed_by_labels_where_times_are_known() -> None:
+def test_the_label_mixture_is_the_default_where_users_repeat_items_and_times_are_known() -> None:
     repeating = replace(PROFILE, repeat_share=0.5, span_days=100.0)
     assert config_for("content-based", repeating).model_dump()["mixture"] is not None
     for other in (replace(repeating, repeat_share=0.1), replace(repeating, span_days=0.0)):

@@ -1,4 +1,4 @@
-"""Old versions go from a real MLflow store with their runs and artefacts; what is in use, or can be again, stays."""
+"""Old versions are deleted from a real MLflow store with runs and artefacts; those in use or within reach are kept."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def delete(
     return delete_old_versions(store, TENANT, keep, released or {}, ["hybrid"], limit)
 
 
-def test_what_is_in_use_or_a_rollback_reaches_stays_and_the_rest_goes(store: Tracking) -> None:
+def test_versions_in_use_or_within_reach_of_rollbacks_are_kept_and_others_deleted(store: Tracking) -> None:
     for _ in range(12):
         register(store, "popularity")
     name = f"{TENANT}.popularity"

@@ -116,7 +116,7 @@ def test_erasures_that_the_journal_lacks_are_filled_in_once_at_the_start(
     assert sorted((line["tenant"], line["user"]) for line in lines(file)) == [("acme", USER), ("gone", None)]
 
 
-def test_where_nobody_was_erased_the_journal_says_so(open_client: OpenClient, tmp_path: Path) -> None:
+def test_an_installation_that_has_erased_nobody_has_an_empty_journal(open_client: OpenClient, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere"
     with open_client(journal=JournalSettings(copy_folder=other)):
         wait_until("the copy", (other / ERASURES).exists)

@@ -163,7 +163,7 @@ def test_what_a_killed_export_left_goes_though_nobody_exports_again(portal: Port
     assert files_with(installation.paths.exports, USER) == set()
 
 
-def test_ended_exports_are_listed_for_a_time_and_then_forgotten(portal: Portal, installation: Installation) -> None:
+def test_ended_exports_are_listed_for_a_time_and_then_deleted(portal: Portal, installation: Installation) -> None:
     admin = portal.admin()
     old, recent = ask(portal, admin), ask(portal, admin)
     export_next(installation, "acme")

@@ -32,7 +32,7 @@ class CountingPool:
         return await self._pool.fetch(statement, *parameters)
 
 
-def test_callers_of_one_moment_share_a_statement_and_each_gets_its_own_items(database_url: str) -> None:
+def test_concurrent_callers_share_one_statement_and_each_gets_its_own_items(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
         for tenant in ("acme", "other"):
             add_tenant(connection, tenant)

@@ -175,9 +175,7 @@ def test_similar_items_and_lists_are_arranged_too(films: Backend, make: Callable
     assert [each["algorithm"] for each in gone] == ["recently-viewed"] * 2 + ["popular"] * 3
 
 
-def test_recently_viewed_shows_what_the_user_had_unless_that_is_excluded(
-    films: Backend, make: Callable[..., Any]
-) -> None:
+def test_recently_viewed_shows_seen_items_unless_they_are_excluded(films: Backend, make: Callable[..., Any]) -> None:
     films.sql("UPDATE tenants SET exclude_seen = 'all'")
     films.interact("ann", "horror-3", "horror-4")
     make("again", source="recently-viewed")

@@ -1,4 +1,4 @@
-"""Old interactions leave their table for the archive, and every reader answers as it did before."""
+"""Old interactions move from their table to the archive, and no answer changes."""
 
 import time
 from collections.abc import Callable
@@ -130,7 +130,7 @@ def imported_again(backend: Backend, folder: Path) -> int:
         return ImportStore(connection, TenantScope(backend.tenant_id)).merge_interactions(files, folder)[1]
 
 
-def test_every_reader_answers_as_before_and_what_the_lake_lacks_stays(
+def test_archiving_changes_no_answer_and_keeps_rows_that_the_lake_lacks(
     backend: Backend,
     admin: TestClient,
     roll_up: Callable[[], Any],
