@@ -20,7 +20,7 @@ from feature_store import columns as c
 from feature_store.lake import Cursor, TenantLake
 from feature_store.online import NEWEST_FIRST_SQL, Histories, build_histories, form_of, newest_events_sql
 from feature_store.query_database import query_database
-from feature_store.snapshot_files import ITEMS_FILE, SnapshotManifest, snapshot_parts
+from feature_store.snapshot_files import SNAPSHOT_ITEMS_FILE, SnapshotManifest, snapshot_parts
 from feature_store.sources import EVENT_SQL, repeatable_read
 
 Int64s = npt.NDArray[np.int64]
@@ -103,7 +103,7 @@ def training_histories(folder: Path, users: SnapshotUsers, max_events: int) -> t
         database.register("wanted", wanted)
         parts = [str(part) for part in snapshot_parts(folder)]
         events = database.sql(_SNAPSHOT_EVENTS, params={"files": parts}).to_arrow_table()
-        items = database.sql(_SNAPSHOT_ITEMS, params={"file": str(folder / ITEMS_FILE)}).to_arrow_table()
+        items = database.sql(_SNAPSHOT_ITEMS, params={"file": str(folder / SNAPSHOT_ITEMS_FILE)}).to_arrow_table()
     rows, item, kind, weight, timestamp = (
         events[name].to_numpy() for name in ("row", c.ITEM, c.TYPE, c.WEIGHT, c.TIMESTAMP)
     )

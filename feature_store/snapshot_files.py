@@ -14,8 +14,8 @@ from typing import Any, Self
 from configs.storage import open_storage
 from feature_store.lake import tenant_folder
 
-ITEMS_FILE = "items.parquet"
-MANIFEST_FILE = "manifest.json"
+SNAPSHOT_ITEMS_FILE = "items.parquet"
+SNAPSHOT_MANIFEST_FILE = "manifest.json"
 ONLY_PART = "interactions.parquet"
 """The name of the part where there is only one. Manifests of earlier versions name no part and mean this file."""
 
@@ -62,7 +62,7 @@ def snapshot_parts(folder: Path) -> list[Path]:
 
 
 def _manifest_values(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8")))
+    return dict(json.loads((folder / SNAPSHOT_MANIFEST_FILE).read_text(encoding="utf-8")))
 
 
 def _parts_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:

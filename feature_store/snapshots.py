@@ -25,7 +25,7 @@ from feature_store.query_database import query_database
 from feature_store.range_plan import DEFAULT_LIMITS, RangeLimits
 from feature_store.range_queries import BATCH_ROWS, write_catalogue
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
-from feature_store.snapshot_files import ITEMS_FILE, MANIFEST_FILE, ONLY_PART, SnapshotManifest
+from feature_store.snapshot_files import ONLY_PART, SNAPSHOT_ITEMS_FILE, SNAPSHOT_MANIFEST_FILE, SnapshotManifest
 from feature_store.snapshot_ranges import BuiltRange, MapTasks, build_ranges, one_by_one, renumbered, whole_range
 
 POSITIONS = pa.schema([SNAPSHOT_ITEMS.field(c.ITEM), SNAPSHOT_ITEMS.field(c.ITEM_ID)])
@@ -64,7 +64,9 @@ def prune_snapshots(features: Path, tenant_id: str, keep: int) -> list[str]:
         storage.finish_deletions()
         storage.remove_unfinished()  # a killed build left rows with ids of users
         manifests = [
-            _read_manifest(storage, name) for name in storage.folders() if storage.exists(f"{name}/{MANIFEST_FILE}")
+            _read_manifest(storage, name)
+            for name in storage.folders()
+            if storage.exists(f"{name}/{SNAPSHOT_MANIFEST_FILE}")
         ]
         newest_first = sorted(manifests, key=lambda manifest: manifest.created_at, reverse=True)
         dropped = [manifest.snapshot_id for manifest in newest_first[keep:]]
@@ -97,7 +99,7 @@ def build_snapshot(
         positions_id = _assign_positions(database, storage, items_file)
         items, interactions = _ColumnHashes(), _ColumnHashes()
         rows = items.of(_batches(database.sql(_ITEMS, params=[str(items_file)])), SNAPSHOT_ITEMS)
-        n_items = write_parquet(work / ITEMS_FILE, rows, SNAPSHOT_ITEMS)
+        n_items = write_parquet(work / SNAPSHOT_ITEMS_FILE, rows, SNAPSHOT_ITEMS)
         write_catalogue(work, database, items_file)
         if tenant.cursor().rows <= limits.events:
             rows = interactions.of(whole_range(work, files, limits.memory_bytes), SNAPSHOT_INTERACTIONS)
@@ -120,14 +122,14 @@ def build_snapshot(
             created_at=datetime.now(UTC).isoformat(),
             parts=tuple(parts),
         )
-        if storage.exists(f"{manifest.snapshot_id}/{MANIFEST_FILE}"):
+        if storage.exists(f"{manifest.snapshot_id}/{SNAPSHOT_MANIFEST_FILE}"):
             manifest = replace(_read_manifest(storage, manifest.snapshot_id), created_at=manifest.created_at)
-            storage.put_text(f"{manifest.snapshot_id}/{MANIFEST_FILE}", _as_text(manifest))
+            storage.put_text(f"{manifest.snapshot_id}/{SNAPSHOT_MANIFEST_FILE}", _as_text(manifest))
             return manifest
         with storage.put_folder(manifest.snapshot_id) as folder:
-            for name in (ITEMS_FILE, *parts):
+            for name in (SNAPSHOT_ITEMS_FILE, *parts):
                 shutil.move(work / name, folder / name)
-            (folder / MANIFEST_FILE).write_text(_as_text(manifest))
+            (folder / SNAPSHOT_MANIFEST_FILE).write_text(_as_text(manifest))
         return manifest
 
 
@@ -185,7 +187,7 @@ def _summary(database: duckdb.DuckDBPyConnection, parts: list[Path]) -> tuple[in
 
 
 def _read_manifest(storage: Storage, snapshot_id: str) -> SnapshotManifest:
-    return SnapshotManifest.of(json.loads(storage.read_text(f"{snapshot_id}/{MANIFEST_FILE}")))
+    return SnapshotManifest.of(json.loads(storage.read_text(f"{snapshot_id}/{SNAPSHOT_MANIFEST_FILE}")))
 
 
 def _as_text(manifest: SnapshotManifest) -> str:

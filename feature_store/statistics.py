@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from feature_store import columns as c
 from feature_store.query_database import query_database
-from feature_store.snapshot_files import ITEMS_FILE, snapshot_parts
+from feature_store.snapshot_files import SNAPSHOT_ITEMS_FILE, snapshot_parts
 
 METADATA_WIDTH = 160
 """Characters of an item's metadata that a preview shows."""
@@ -77,7 +77,7 @@ def item_popularity(snapshot: Path) -> npt.NDArray[np.int64]:
 
 def most_popular_items(snapshot: Path, n: int = 10) -> list[dict[str, Any]]:
     """The n items with most interactions."""
-    parameters = {"parts": _parts(snapshot), "items": str(snapshot / ITEMS_FILE), "n": n}
+    parameters = {"parts": _parts(snapshot), "items": str(snapshot / SNAPSHOT_ITEMS_FILE), "n": n}
     return _records(snapshot, _MOST_POPULAR, parameters)
 
 

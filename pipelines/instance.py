@@ -15,7 +15,7 @@ MAX_RUN_SECONDS = 6 * 3600
 """A run that takes longer is ended, so that the runs of others have their turn."""
 MONITOR_SECONDS = 30
 """How often the daemon looks for runs whose process has died."""
-MAX_RETRIES = 2
+MAX_RUN_RETRIES = 2
 """How often a run is started again that was cut off, such as by a restart of Dagster."""
 
 
@@ -47,7 +47,7 @@ def instance_settings() -> dict[str, Any]:
             "poll_interval_seconds": MONITOR_SECONDS,
         },
         # A run that was cut off goes on in a new run at the step that it was in. A step that fails would fail again.
-        "run_retries": {"enabled": True, "max_retries": MAX_RETRIES, "retry_on_asset_or_op_failure": False},
+        "run_retries": {"enabled": True, "max_retries": MAX_RUN_RETRIES, "retry_on_asset_or_op_failure": False},
         # A queued run waits while the code server starts; else it would fail at once.
         "run_queue": {"max_user_code_failure_retries": 20, "user_code_failure_retry_delay": 15},
         # One after the other, a slow tick of one sensor would hold up all others: a rollback is published in a minute.

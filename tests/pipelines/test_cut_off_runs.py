@@ -17,7 +17,7 @@ from configs.local.launch import PROGRAM_VARIABLE, survivors
 from configs.settings import PathSettings
 from configs.storage import open_storage
 from feature_store.lake import tenant_folder
-from pipelines.instance import MAX_RETRIES, instance_settings, open_instance, prepare_home
+from pipelines.instance import MAX_RUN_RETRIES, instance_settings, open_instance, prepare_home
 from pipelines.jobs import LAKE
 from tests.feature_store.rows import add_interactions
 from tests.fixtures.platform import wait_until
@@ -118,7 +118,7 @@ def test_a_run_whose_process_is_killed_and_whose_programs_are_killed_goes_on_and
     newest, second, oldest = runs()
     assert newest.parent_run_id == second.run_id
     assert second.parent_run_id == oldest.run_id
-    assert len(runs()) == 1 + MAX_RETRIES
+    assert len(runs()) == 1 + MAX_RUN_RETRIES
 
 
 def test_a_step_that_fails_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
