@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from configs.addresses import LOOPBACK
 from configs.settings import Settings
 
 
@@ -38,3 +39,16 @@ class ComputeSettings(Settings):
         if self.engine == "ray" and not self.ray_address:
             raise ValueError("COMPUTE=ray needs RAY_ADDRESS, the host and port of the cluster's head")
         return self
+
+
+def ray_environment(token_file: Path, address: str) -> dict[str, str]:
+    """The variables under which every process of a cluster and every driver runs: with a token, without telemetry.
+
+    address: of the cluster. One on loopback stays there: Ray would otherwise look for it on the machine's own address.
+    """
+    return {
+        **({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if address.startswith(LOOPBACK) else {}),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }

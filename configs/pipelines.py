@@ -33,6 +33,12 @@ class PipelineSettings(Settings):
     train_threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1, alias="TRAIN_THREADS", ge=1, description="of a fit"
     )
+    train_processes: int = Field(
+        default=1,
+        alias="TRAIN_PROCESSES",
+        ge=1,
+        description="that train `deep-learning` together on the engine of `COMPUTE`, with one thread each and on CPUs",
+    )
     train_memory_mb: float | None = Field(
         default=None,
         alias="TRAIN_MEMORY_MB",

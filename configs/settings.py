@@ -138,6 +138,11 @@ class PathSettings(Settings):
         return self.root / "generation"
 
     @property
+    def fits(self) -> Path:
+        """What the processes of a group that trains together read and write. Machines that share a fit share it."""
+        return self.root / "fits"
+
+    @property
     def rejects(self) -> Path:
         """Rows that imports rejected, one file per import."""
         return self.root / "rejects"

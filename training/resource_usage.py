@@ -17,7 +17,7 @@ class ResourceUsage:
     """What a piece of work took."""
 
     seconds: float
-    cpu_seconds: float  # of all threads of the process; less than `seconds` where it had to wait
+    cpu_seconds: float  # of all threads, and of processes that worked for this one; less than `seconds` after waiting
     peak_mb: float  # highest resident memory of the whole process during the work
 
     def __add__(self, other: "ResourceUsage") -> "ResourceUsage":
@@ -25,6 +25,14 @@ class ResourceUsage:
         return ResourceUsage(
             self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds, max(self.peak_mb, other.peak_mb)
         )
+
+
+_of_others = [0.0]
+
+
+def add_processor_seconds(seconds: float) -> None:
+    """Count what other processes took for the work of this one, in the measurements that run."""
+    _of_others[0] += seconds
 
 
 class UsageMeasurement:
@@ -62,7 +70,7 @@ def resident_mb() -> float:
 
 def _now() -> tuple[float, float]:
     """Seconds of the clock and of the processor."""
-    return time.perf_counter(), time.process_time()
+    return time.perf_counter(), time.process_time() + _of_others[0]
 
 
 def _status(name: str) -> float | None:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from configs.addresses import LOOPBACK
+from configs.compute import ray_environment
 from pipelines.compute.arguments import check_importable, check_plain
 from pipelines.compute.port import OnProgress, Result, Task, TaskLostError
 
@@ -21,19 +21,6 @@ MAX_RETRIES = 3
 """Of a task whose worker or machine died, beside the first attempt."""
 AHEAD = 2
 """Tasks that are started or kept for each that can run, so that no processor waits for the driver."""
-
-
-def ray_environment(token_file: Path, address: str) -> dict[str, str]:
-    """The variables under which every process of a cluster and every driver runs: with a token, without telemetry.
-
-    address: of the cluster. One on loopback stays there: Ray would otherwise look for it on the machine's own address.
-    """
-    return {
-        **({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if address.startswith(LOOPBACK) else {}),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token_file),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
 
 
 class RayCompute:

@@ -14,6 +14,9 @@ from pipelines.compute.port import Result, Task, TaskLostError
 MAX_GROUP_RESTARTS = 3
 """Of a group, after one of its processes died."""
 
+CAUSE_SECONDS = 60
+"""Within which the end of a process is known, after the connection of another one to it broke."""
+
 RESERVE_SECONDS = 600
 """Within which the processors of a group must be free, after a machine died too."""
 
@@ -90,5 +93,28 @@ def _run_once(ray: Any, reserved: Any, function: Callable[[Task], Result], ranks
     unfinished = results
     while unfinished:  # in the order of ending, so that the first that dies is noticed while others wait for it
         ended, unfinished = ray.wait(unfinished, num_returns=1)
-        ray.get(ended)
+        try:
+            ray.get(ended)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, RuntimeError):
+                _raise_cause(ray, unfinished)
+            raise
     return ray.get(results[0])
+
+
+def _raise_cause(ray: Any, unfinished: list[Any]) -> None:
+    """Raise what ended another process, after one failed as if its connection to another broke: gloo's RuntimeError.
+
+    Returns where no other process ended in another way.
+    """
+    others, _ = ray.wait(unfinished, num_returns=len(unfinished), timeout=CAUSE_SECONDS) if unfinished else ([], [])
+    found = None
+    for each in others:
+        try:
+            ray.get(each)
+        except ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, RuntimeError):
+                found = error
+        # RayActorError, of a process that died, is raised.
+    if found is not None:
+        raise found

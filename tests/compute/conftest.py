@@ -13,8 +13,9 @@ import psutil
 import pytest
 
 from configs.addresses import LOOPBACK
+from configs.compute import ray_environment
 from configs.files import kept_secret
-from pipelines.compute.ray_cluster import RayCompute, ray_environment
+from pipelines.compute.ray_cluster import RayCompute
 from tests.fixtures.platform import free_ports
 
 PATIENT = {
@@ -84,6 +85,11 @@ class Machines:
         raylet.process.kill()
         raylet.process.wait()
 
+    def replace_second(self) -> None:
+        """Another machine in the place of the second one, which was killed."""
+        self.cluster.remove_node(self.second)
+        self.add_second()
+
 
 @pytest.fixture(scope="session")
 def machines() -> Iterator[Machines]:
@@ -120,5 +126,4 @@ def two(machines: Machines) -> Iterator[Machines]:
     """Both machines, the second of which the test may kill."""
     yield machines
     if not machines.second.remaining_processes_alive():
-        machines.cluster.remove_node(machines.second)
-        machines.add_second()
+        machines.replace_second()

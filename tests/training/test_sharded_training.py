@@ -17,7 +17,7 @@ from training.cli import app
 from training.evaluation.kept_models import KEY_FILE
 from training.models.deep_learning.model import DeepLearning
 from training.models.deep_learning.network import N_TYPES
-from training.models.deep_learning.sharding import check_divisible
+from training.models.deep_learning.sharding import check_divisible, most_processes
 from training.models.registry import load_model
 
 pytestmark = pytest.mark.fit
@@ -145,3 +145,4 @@ def test_what_cannot_be_divided_is_refused() -> None:
         check_divisible(4, 3, "cpu")
     with pytest.raises(ValueError, match="CPUs only"):
         check_divisible(120, 2, "cuda")
+    assert [most_processes(n_items, 8) for n_items in (1, 2, 9, 120)] == [1, 2, 5, 8]

@@ -44,6 +44,20 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+GroupFunction = Callable[[Path], float]
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """Several processes for one fit, of a family that can divide it; other families fit in the process that asks."""
+
+    train: Callable[[GroupFunction, int, Path], float]
+    """Calls a function with an argument in so many new processes, and returns the result of the first. Where one dies,
+    all of them start again, a bounded number of times (`Compute.train` of the pipeline)."""
+    processes: int
+    folder: Path  # that all of them reach; what they exchange lies there as long as the fit
+
+
 @dataclass(frozen=True)
 class RuntimeOptions:
     """How a fit runs, apart from what it computes."""
@@ -57,6 +71,7 @@ class RuntimeOptions:
     progress: Callable[[int, int, float | None], None] | None = None
     """Called after each step of a long fit, such as an epoch, with its number, the number of steps, and the held-out
     figure where there is one. An exception that it raises ends the fit."""
+    group: ProcessGroup | None = None  # None: the fit runs in this process
 
 
 class Recommender(ABC):

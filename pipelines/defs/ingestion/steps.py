@@ -25,7 +25,8 @@ def export(installation: Installation, tenant_id: str) -> InteractionsExported:
     def erase(tombstones: pa.Table) -> None:
         erase_rejects(paths.rejects, tenant_id, tombstones)
         prune_snapshots(paths.features, tenant_id, keep=0)
-        remove_left_scratch(paths.generation)  # of generations that were killed
+        for folder in (paths.generation, paths.fits):
+            remove_left_scratch(folder)  # of generations and trainings that were killed
         erase_generated(paths.recommendations, tenant_id, tombstones)
 
     return export_interactions(installation.database_url(), paths.lake, tenant_id, erase)

@@ -20,7 +20,7 @@ from training.evaluation.promotion import load_policy
 from training.evaluation.report import EvaluationReport
 from training.evaluation.serving_cost import serving_cost
 from training.evaluation.user_values import UserValues
-from training.models.contract import ModelConfig, RuntimeOptions
+from training.models.contract import ModelConfig, ProcessGroup, RuntimeOptions
 from training.tracking.mlflow_store import Tracking
 from training.tracking.versions import ModelRef, registered_name
 from training.train import TrainedModel, train_family
@@ -74,7 +74,13 @@ class TrainingRun:
             threads=settings.train_threads,
             max_seconds=settings.train_seconds,
             max_memory_mb=settings.train_memory_mb,
+            group=self._group(settings.train_processes),
         )
+
+    def _group(self, processes: int) -> ProcessGroup | None:
+        if processes == 1:
+            return None
+        return ProcessGroup(self.installation.compute().train, processes, self.installation.paths.fits)
 
     @property
     def snapshot(self) -> Path:

@@ -106,7 +106,7 @@ def search_configuration(
                     family,
                     split,
                     base,
-                    options=replace(run.options, seed=SEED),
+                    options=replace(run.options, seed=SEED, group=None),  # a trial may be ended between two epochs
                     minutes=minutes,
                     base_models={other: chosen_configuration(run, other).config for other in base_models_of(family)},
                     earlier=[chosen.config, *(() if before is None else before.promising)],

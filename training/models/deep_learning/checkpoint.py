@@ -22,27 +22,54 @@ _STATE = "state"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file of one stage of one fit. `key` identifies the fit; a file with another key is ignored."""
+    """The file of one stage of one fit. `key` identifies the fit; a file with another key is ignored.
+
+    Of several processes that train together, one may be killed before it has written what another one has. So each
+    keeps the checkpoint before the last one too, and all of them go on from a step that each has.
+    """
 
     path: Path
     key: str
+    keeps_two: bool = False
 
     def write(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Replace the file atomically, so that an interrupted write leaves the previous checkpoint."""
+        """Replace the file atomically, so that an interrupted write leaves the previous checkpoint.
+
+        facts: plain values, among them `step`, the number of steps so far.
+        """
         remove_unfinished_copies(self.path)
         values = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         with atomic_file(self.path) as file:
             save_file(values, file, metadata={_STATE: json.dumps({"key": self.key, **facts})})
+            if self.keeps_two and 0 < self._step_of(self.path) < facts["step"]:
+                self.path.replace(self._earlier)
 
-    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and facts of the last checkpoint, or None where this fit has written none."""
-        if not self.path.is_file():
+    def newest_step(self) -> int:
+        """The step of the last checkpoint; 0 where this fit has written none."""
+        return max(self._step_of(self.path), self._step_of(self._earlier))
+
+    def read(self, step: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and facts of the checkpoint of this step, by default the last one; None where there is none."""
+        wanted = self.newest_step() if step is None else step
+        path = next((each for each in (self.path, self._earlier) if wanted and self._step_of(each) == wanted), None)
+        if path is None:
             return None
-        with safe_open(self.path, framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()[_STATE])
-            if facts.pop("key") != self.key:
-                return None
+            del facts["key"]
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+
+    @property
+    def _earlier(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.earlier")
+
+    def _step_of(self, path: Path) -> int:
+        """The step of a file of this fit; 0 where it is none."""
+        if not path.is_file():
+            return 0
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()[_STATE])
+        return int(facts["step"]) if facts["key"] == self.key else 0
 
 
 def key_of(events: Interactions, config: ModelConfig, options: RuntimeOptions, *more: object) -> str:

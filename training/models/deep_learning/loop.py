@@ -182,19 +182,21 @@ class Trainer:
         if self.options.workdir is None:
             return None
         key = key_of(self.dataset.interactions, self.config, self.options, stage, epochs, learning_rate)
-        return Checkpoint(self.options.workdir / f"{stage}{self.strategy.file_suffix}.safetensors", key)
+        path = self.options.workdir / f"{stage}{self.strategy.file_suffix}.safetensors"
+        return Checkpoint(path, key, keeps_two=self.strategy.size > 1)
 
     def _resume(
         self, checkpoint: Checkpoint | None, optimiser: torch.optim.Optimizer
     ) -> tuple[Progress, list[Tensor], int, float]:
-        """Restore the last checkpoint, if all processes have one of the same epoch.
+        """Restore the last checkpoint that all processes have.
 
         Returns:
             Progress, best weights, steps and seconds so far. Weights, optimiser and random states are set in place.
         """
-        found = checkpoint.read() if checkpoint is not None else None
-        finished = len(found[1]["progress"]["losses"]) if found is not None else 0
-        if not self.strategy.all_equal(finished) or found is None:
+        if checkpoint is None:
+            return Progress(), [], 0, 0.0
+        found = checkpoint.read(int(self.strategy.minimum(checkpoint.newest_step())))
+        if not self.strategy.minimum(found is not None) or found is None:
             return Progress(), [], 0, 0.0
         tensors, facts = found
         n = len(self.parameters)

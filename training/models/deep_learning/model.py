@@ -26,7 +26,8 @@ Reading order of this package:
     divided_tables       rows of tables that no process makes whole
     sharding             the strategy of several processes, with TorchRec
     shared_data          files that the processes of one fit read
-    distributed          sends a fit to the processes of `torchrun`
+    network_fit          one run of the loop, and its arguments and result as files
+    distributed          sends a run to the processes of `torchrun`, or to a group that is started for it
     workload             what a fit costs, counted before it starts
 
 docs/models-log.md has what was tried and measured.

@@ -160,16 +160,23 @@ class ShardedProcesses(SingleProcess):
         dist.broadcast(sent, src=0)
         return sent.item()
 
-    def all_equal(self, value: float) -> bool:
-        return self.all_reduce_sum(float(self.broadcast(value) != value)) == 0
+    def minimum(self, value: float) -> float:
+        least = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+        return least.item()
 
 
 def check_divisible(n_items: int, size: int, device: str) -> None:
     """Raise ValueError where a fit cannot be divided among `size` processes."""
     if device != "cpu":
         raise ValueError(f"several processes train on CPUs only, not on {device}")
-    if math.ceil(n_items / size) * (size - 1) >= n_items:
+    if most_processes(n_items, size) < size:
         raise ValueError(f"{n_items} items are too few to be divided among {size} processes")
+
+
+def most_processes(n_items: int, size: int) -> int:
+    """The largest number of processes, of `size` at most, among which so many items can be divided; at least 1."""
+    return next((each for each in range(size, 1, -1) if math.ceil(n_items / each) * (each - 1) < n_items), 1)
 
 
 def _gradient(parameter: Tensor) -> Any:

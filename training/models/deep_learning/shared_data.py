@@ -62,14 +62,20 @@ def shared_data(data: FitData, workdir: Path | None = None) -> Iterator[SharedDa
 
     They lie beside the snapshot that the events come from, else in the working folder, else in a temporary one.
     """
+    spool = data.dataset.interactions.spool
+    with open_storage(spool or workdir or Path(gettempdir())).scratch_folder() as folder:
+        yield written_data(data, folder)
+
+
+def written_data(data: FitData, folder: Path) -> SharedData:
+    """Write the data into this folder."""
     dataset = data.dataset
     events = dataset.interactions
-    with open_storage(events.spool or workdir or Path(gettempdir())).scratch_folder() as folder:
-        write_columns(folder, len(events), sliced(events.columns))
-        _write(folder / _CONTENT, data.content)
-        if data.ids is not None:
-            _write(folder / _IDS, data.ids)
-        yield SharedData(folder, dataset.n_users, dataset.n_items, data.ids is not None)
+    write_columns(folder, len(events), sliced(events.columns))
+    _write(folder / _CONTENT, data.content)
+    if data.ids is not None:
+        _write(folder / _IDS, data.ids)
+    return SharedData(folder, dataset.n_users, dataset.n_items, data.ids is not None)
 
 
 def _write(path: Path, rows: FloatMatrix) -> None:

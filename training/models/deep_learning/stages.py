@@ -13,6 +13,7 @@ from training.data.splits import Split, leave_one_out_split, temporal_split
 from training.models.contract import FloatMatrix, RuntimeOptions
 from training.models.deep_learning.config import DeepLearningConfig
 from training.models.deep_learning.network import Network
+from training.models.deep_learning.network_fit import NetworkFit
 from training.models.deep_learning.shared_data import FitData
 
 _VALIDATED_SHARE = 0.78  # of the time of a fit
@@ -37,7 +38,7 @@ def fit_network(
     Returns:
         The id embeddings, float32 [n_items, d], and the training record.
     """
-    from training.models.deep_learning.distributed import NetworkFit, train_network  # imports torchrec
+    from training.models.deep_learning.distributed import train_network  # imports torchrec
 
     network.types.requires_grad_(False)
     split = hold_out(dataset, config, _MAX_VALIDATION_USERS)
@@ -86,7 +87,7 @@ def continue_network(
     Returns:
         The id embeddings, float32 [n_items, d], and the training record with this stage's losses.
     """
-    from training.models.deep_learning.distributed import NetworkFit, train_network  # imports torchrec
+    from training.models.deep_learning.distributed import train_network  # imports torchrec
 
     network.types.requires_grad_(False)
     if config.refit_epochs:

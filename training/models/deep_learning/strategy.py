@@ -17,6 +17,8 @@ from training.models.deep_learning.task import ITEM, TYPE, NextItemTask
 class SingleProcess:
     """One process does all the work."""
 
+    size = 1
+    """The number of processes."""
     file_suffix = ""
     """Distinguishes the checkpoint files of the processes."""
 
@@ -76,6 +78,6 @@ class SingleProcess:
         """The value of the first process, in every process."""
         return value
 
-    def all_equal(self, value: float) -> bool:
-        """Whether all processes have the same value; every process gets the same answer."""
-        return True
+    def minimum(self, value: float) -> float:
+        """The least of the values of all processes; every process gets the same number."""
+        return value
