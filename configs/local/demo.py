@@ -3,6 +3,7 @@
 Every step is idempotent, so that a later call continues an interrupted one. The modules of this package:
 
     demo, demo_state, demo_stripe, demo_scenarios       the demo's steps, what they keep, its Stripe, its scenarios
+    demo_ray                                            its Ray cluster, with COMPUTE=ray
     demo_announcement                                   what the demo prints
     processes, supervision, launch, ports               the programs of one machine, their supervisor, their start
     postgres_server, postgres_cluster, os_user          the bundled PostgreSQL, its data, the user that it runs as
@@ -30,6 +31,7 @@ from configs.billing import BillingSettings
 from configs.console_guard import OPERATOR, ConsoleSettings
 from configs.files import keep_state_private, write_private
 from configs.local.demo_announcement import announcement
+from configs.local.demo_ray import DemoRay
 from configs.local.demo_scenarios import create_scenarios
 from configs.local.demo_state import DemoState
 from configs.local.demo_stripe import DemoStripe
@@ -78,6 +80,7 @@ class Demo:
         paths.root.mkdir(parents=True, exist_ok=True)
         self.state = DemoState(paths.root / "demo.state")
         self.stripe = DemoStripe(ports, BillingSettings(), self.state.keep)
+        self.ray = DemoRay(paths, self.state.get, self.state.put)
         self.servers = [name for name in READY_PATHS if name != "stripe" or not self.stripe.real]
         self.urls = {name: ports.url(name) for name in self.servers}
         self.supervisor = Supervisor(paths, ROOT)
@@ -86,12 +89,14 @@ class Demo:
         """Start everything, print how to use it, and wait until the supervisor ends. Returns the exit status."""
         attached = self.supervisor.running()
         if attached:
-            self._refuse_another_stripe()
+            self._refuse_other_choices()
         else:
             self._refuse_taken_ports()
             self._choose_metrics_port()
+            self.ray.prepare()
             write_configuration(self._programs(), self.paths, ROOT)
             self.state.put("STRIPE", self.stripe.kind)
+            self.state.put("COMPUTE", self.ray.kind)
             self.supervisor.start()
         try:
             self._step("PostgreSQL", self._await_database)
@@ -101,6 +106,8 @@ class Demo:
             if not self.stripe.real:
                 self._step("stand-in for Stripe", self._start_stripe)
             self._step("MLflow, model server and API", lambda: self._start("mlflow", "serving", "api"))
+            if self.ray.runs_here:
+                self._step(f"Ray on {self.ray.address}", self._start_ray)
             self._once("pipeline", "pipeline: lake, features, models, release", self._run_pipeline)
             self._step("Dagster", lambda: self._start("dagster"))
             self._step("first recommendation", self._await_recommendation)
@@ -122,6 +129,7 @@ class Demo:
         finally:
             if not attached:
                 self.supervisor.stop()
+                self.ray.remove_folder()
 
     def _programs(self) -> list[Program]:
         secret = self.state.keep("JWT_SECRET", lambda: secrets.token_urlsafe(48))
@@ -131,9 +139,11 @@ class Demo:
             "PIPELINE_AUTOMATION": "true",
             "TRAIN_MAX_SECONDS": str(self.settings.train_seconds),
             "SEARCH_MINUTES_PER_DAY": str(self.settings.search_minutes),
+            **self.ray.pipeline_environment,
         }
         stripe = self.stripe.program_environment
-        return programs(self.ports, self.paths, api=api, pipeline=pipeline, stripe=stripe)
+        first, *others = programs(self.ports, self.paths, api=api, pipeline=pipeline, stripe=stripe)
+        return [first, *self.ray.programs, *others]
 
     def _metrics_port(self) -> int:
         return self.ports.metrics or int(self.state.get("METRICS_PORT"))
@@ -158,13 +168,18 @@ class Demo:
                     f"port {port} is not free ({error.strerror}): run `make demo {variable}=<another port>`"
                 ) from error
 
-    def _refuse_another_stripe(self) -> None:
-        running = self.state.get("STRIPE")
-        if running != self.stripe.kind:
-            raise SystemExit(
-                f"the demo that runs uses {running} for Stripe, this terminal {self.stripe.kind}: "
-                "stop the other first, or give STRIPE_API_KEY the same value here"
-            )
+    def _refuse_other_choices(self) -> None:
+        """Raise SystemExit where the demo that runs has another Stripe or engine than this terminal asks for."""
+        for key, use, kind, variables in (
+            ("STRIPE", "for Stripe", self.stripe.kind, "STRIPE_API_KEY"),
+            ("COMPUTE", "for the pipelines' tasks", self.ray.kind, "COMPUTE and RAY_ADDRESS"),
+        ):
+            running = self.state.get(key)
+            if running and running != kind:
+                raise SystemExit(
+                    f"the demo that runs uses {running} {use}, this terminal {kind}: "
+                    f"stop the other first, or give {variables} the same value here"
+                )
 
     def _await_database(self) -> None:
         def connects() -> bool:
@@ -193,10 +208,15 @@ class Demo:
         self._start("stripe")
         self._api("create-prices", capture=True, environment=self.stripe.api_environment)
 
+    def _start_ray(self) -> None:
+        self.supervisor.start_program("ray")
+        self._await("ray", self.ray.is_up)
+
     def _run_pipeline(self) -> None:
         environment = {
             "MLFLOW_TRACKING_URI": self.urls["mlflow"],
             "TRAIN_MAX_SECONDS": str(self.settings.train_seconds),
+            **self.ray.pipeline_environment,
             **ConsoleSettings().tracking_environment,
         }
         self._call([sys.executable, "-m", "pipelines", "run", "--tenant", TENANT], environment)

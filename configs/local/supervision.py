@@ -15,7 +15,7 @@ from configs.files import PRIVATE_UMASK
 from configs.local.processes import socket_path
 from configs.settings import PathSettings
 
-STOP_SECONDS = 120.0
+STOP_SECONDS = 140.0
 """Programs are stopped one after another. This is more than all of them together may take (`Program.stop_seconds`)."""
 
 
