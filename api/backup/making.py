@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from uuid import uuid4
 
 import psycopg
 
+import configs
 from api.backup import contents
 from api.backup.manifest import FORMAT, Manifest, checksum, files_below, verified_manifest, write_manifest
 from api.backup.programs import list_dump, run_program
@@ -24,11 +26,6 @@ from configs.state_check import refuse_with_state_url
 DUMP = "database.dump"
 STATE = "state"
 ENVIRONMENT = "environment.json"
-MODULES = (
-    *("addresses", "api", "auth", "billing", "console_guard", "database", "history", "journal", "logging"),
-    *("pipelines", "postgres", "serving", "settings", "tracking"),
-)
-"""The modules of `configs` whose settings a backup keeps, as far as the environment sets them."""
 
 
 class BackupError(RuntimeError):
@@ -60,7 +57,7 @@ def make_backup(paths: PathSettings, url: str, target: Path) -> Manifest:
         sync(work / DUMP)
         contents.copy_rest(paths, work / STATE)
         contents.copy_journals(paths, work / STATE)
-        contents.write_copy(work / ENVIRONMENT, json.dumps(_environment(), indent=1).encode())
+        contents.write_copy(work / ENVIRONMENT, json.dumps(kept_environment(), indent=1).encode())
         files = {str(file.relative_to(work)): checksum(file) for file in sorted(files_below(work))}
         manifest = Manifest(FORMAT, started, str(paths.root), revision, version, files)
         write_manifest(work, manifest)
@@ -116,12 +113,13 @@ def _versions(url: str) -> tuple[str, str]:
         return str(row[0]), str(connection.info.server_version)
 
 
-def _environment() -> dict[str, str]:
+def kept_environment() -> dict[str, str]:
     """The settings that the environment of this process holds, secrets included, without the place of the state."""
+    modules = [import_module(f"configs.{each.name}") for each in iter_modules(configs.__path__)]
     groups = [
         each
-        for module in MODULES
-        for each in vars(import_module(f"configs.{module}")).values()
+        for module in modules
+        for each in vars(module).values()
         if isinstance(each, type) and issubclass(each, Settings)
     ]
     names = {str(field.alias) for group in groups for field in group.model_fields.values()} - {"RECOMMENDAI_STATE_DIR"}

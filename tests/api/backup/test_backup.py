@@ -22,6 +22,7 @@ from api.backup.manifest import BrokenBackupError, verified_manifest
 from api.backup.programs import run_program
 from api.tenants.service import delete_tenant
 from configs.journal import ERASURES, read_journal
+from configs.local.demo import DemoSettings
 from configs.postgres import DatabaseSettings
 from configs.settings import PathSettings
 from pipelines.instance import open_instance
@@ -48,6 +49,7 @@ from tests.fixtures.folders import open_folder
 from tests.fixtures.live import api_process
 from tests.fixtures.platform import ROOT, wait_until
 from tests.fixtures.search import files_with, tables_with
+from tests.fixtures.settings import all_aliases
 from training.tracking.mlflow_store import Tracking
 
 pytestmark = pytest.mark.service
@@ -437,3 +439,11 @@ def tables_of(url: str) -> set[str]:
     with psycopg.connect(url) as connection:
         found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         return {name for (name,) in found}
+
+
+def test_every_setting_of_an_installation_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_the_demo = {field.alias for field in DemoSettings.model_fields.values()}
+    names = all_aliases() - of_the_demo - {"RECOMMENDAI_STATE_DIR"}
+    for name in names:
+        monkeypatch.setenv(name, "set")
+    assert making.kept_environment() == dict.fromkeys(names, "set")
