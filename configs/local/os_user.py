@@ -3,21 +3,20 @@
 PostgreSQL refuses to run as root. The system user owns nothing but the database.
 """
 
-import ctypes
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.parent_death import signal_on_parent_death
+
 SYSTEM_USER = "recommendai"
-PR_SET_PDEATHSIG = 1
 
 
 class BundledPostgresError(RuntimeError):
@@ -38,7 +37,7 @@ class OsUser:
         """Start a child as this user in `/`. Where this process is killed, the child gets `on_parent_death`."""
         if self.name is not None:
             options |= {"user": self.uid, "group": self.gid, "extra_groups": []}
-        arm = _signal_on_parent_death(on_parent_death)
+        arm = signal_on_parent_death(os.getpid(), on_parent_death)
         # preexec_fn is safe here, since the processes that start children have one thread.
         return subprocess.Popen([str(part) for part in command], cwd="/", preexec_fn=arm, **options)  # noqa: PLW1509
 
@@ -89,17 +88,3 @@ def _make_system_user() -> None:
         options = ["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
         # A failure is not raised: another process may have made the user meanwhile, so the caller looks the user up.
         subprocess.run([useradd, *options, "--shell", "/usr/sbin/nologin", SYSTEM_USER], check=False)
-
-
-def _signal_on_parent_death(signum: signal.Signals) -> Any:
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-    parent = os.getpid()
-
-    def arm() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
-        if os.getppid() != parent:  # the parent was killed before the line above
-            os._exit(1)
-
-    return arm

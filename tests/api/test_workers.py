@@ -54,3 +54,19 @@ def test_two_processes_answer_at_one_port_share_limits_and_end_together(
         parent.terminate()
         assert api.process.wait(timeout=PATIENCE_SECONDS) == 0
         assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+def test_when_their_parent_is_killed_the_processes_end_and_the_port_is_free(
+    database_url: str, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    settings = {"API_WORKERS": "2", "REDIS_URL": redis_server.url}
+    with api_process(database_url, tmp_path, **settings) as api:
+        wait_until("both processes are up", lambda: api.log.read_text().count("Application startup complete") == 2)
+        children = psutil.Process(api.process.pid).children()
+        assert len(children) >= 2
+        api.process.kill()
+        api.process.wait(timeout=PATIENCE_SECONDS)
+        wait_until("their end", lambda: not any(child.is_running() for child in children))
+        port = httpx.URL(api.url).port
+    with api_process(database_url, tmp_path, port=port):
+        pass

@@ -184,7 +184,8 @@ def test_the_ui_runs_the_sensors_and_ends_when_told_to(
             os.killpg(ui.pid, signal.SIGKILL)
             ui.wait()
     assert ui.returncode == 0
-    assert not [entry for entry in Path("/proc").glob("[0-9]*") if _belongs_to(entry, ui.pid)]
+    # A process of it that was killed may take a moment to be gone.
+    wait_until("its last process", lambda: not any(_belongs_to(each, ui.pid) for each in Path("/proc").glob("[0-9]*")))
 
 
 def _belongs_to(entry: Path, session: int) -> bool:
