@@ -27,6 +27,8 @@ class DeletedModels:
     deleted: int = 0
     cursor: str | None = None
     """Where the next call goes on; None where all tenants were walked through."""
+    collected: bool = True
+    """Whether MLflow has removed all that was marked as deleted before. The next walk goes on with the rest."""
     failed: dict[str, str] = field(default_factory=dict)
     """The error by tenant. The versions of these tenants are tried again when the walk comes round."""
 
@@ -70,7 +72,7 @@ def delete_old_models(
                 return done
         done.cursor = tenant
     if (store := installation.tracking.store(installation.paths)) is not None:
-        collect_garbage(tracking, store, settings.mlflow_deleted_days, GARBAGE_SECONDS)
+        done.collected = collect_garbage(tracking, store, settings.mlflow_deleted_days, GARBAGE_SECONDS)
     done.cursor = None
     return done
 

@@ -66,5 +66,5 @@ def test_a_tenant_whose_ensemble_has_no_files_holds_up_no_other(
     instance.add_dynamic_partitions(TENANTS, ["broken", "whole"])
     found = old_models(dg.build_sensor_context(instance, resources={"installation": installation}))
     assert isinstance(found, dg.SensorResult) and found.cursor == ""
-    assert found.skip_reason.skip_message == "1 old versions deleted; those of 1 tenants could not be"
+    assert "1 old versions deleted; those of 1 tenants could not be" in str(found.skip_reason)
     assert len(client.search_model_versions(f"name = 'whole.{FAMILY}'")) == 10

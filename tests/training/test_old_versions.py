@@ -96,5 +96,6 @@ def test_deleted_versions_leave_no_run_no_artefact_and_no_row(store: Tracking, t
     assert delete(store, newest=1) == (2, False)
     assert {path.parts[-4] for path in tmp_path.rglob("weights.npz")} == {newest}
     assert len(store.client.search_runs(experiments, run_view_type=ViewType.ALL)) == 3
-    collect_garbage(store, store.uri, days=0, seconds=60)
+    assert not collect_garbage(store, store.uri, days=0, seconds=0.01)  # too short for a process to start
+    assert collect_garbage(store, store.uri, days=0, seconds=600)
     assert [run.info.run_id for run in store.client.search_runs(experiments, run_view_type=ViewType.ALL)] == [newest]

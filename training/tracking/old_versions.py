@@ -73,7 +73,7 @@ def delete_old_versions(
     return deleted, next(old, None) is not None
 
 
-def collect_garbage(tracking: Tracking, store: str, days: int, seconds: float) -> None:
+def collect_garbage(tracking: Tracking, store: str, days: int, seconds: float) -> bool:
     """Remove what has been marked as deleted for so many days from MLflow's database, as `mlflow gc` does.
 
     Until then a person can restore it. It includes what people deleted in MLflow.
@@ -84,12 +84,16 @@ def collect_garbage(tracking: Tracking, store: str, days: int, seconds: float) -
         days: that have passed since it was marked.
         seconds: after which the command is ended; the next call continues.
 
-    Raises subprocess.CalledProcessError where MLflow reports an error, and subprocess.TimeoutExpired.
+    Returns whether it came to its end. Raises subprocess.CalledProcessError where MLflow reports an error.
     """
     # The command takes its server from the whole process, so it gets a process of its own.
     command = [sys.executable, "-m", "mlflow", "gc", "--older-than", f"{days}d", "--tracking-uri", tracking.uri]
     command += ["--backend-store-uri", store]
-    subprocess.run(command, check=True, timeout=seconds, capture_output=True, text=True)
+    try:
+        subprocess.run(command, check=True, timeout=seconds, capture_output=True, text=True)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _models(tracking: Tracking, tenant_id: str) -> list[ModelAliases]:
