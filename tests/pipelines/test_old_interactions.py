@@ -26,7 +26,7 @@ def test_old_interactions_of_all_tenants_are_moved_in_parts_where_a_period_is_se
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in (("USERS", 2), ("ROWS", 3), ("KEPT_NEWEST", 2)):
+    for name, value in (("MAX_USERS", 2), ("MAX_MOVED", 3), ("KEPT_NEWEST", 2)):
         monkeypatch.setattr(interaction_archive, name, value)
     add_tenant(connection, "beta")
     add_tenant(connection, "unexported")
