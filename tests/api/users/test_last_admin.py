@@ -45,5 +45,6 @@ def test_of_two_who_take_each_other_away_at_once_one_stays(portal: Portal, metho
 
     with ThreadPoolExecutor(2) as pool:
         codes = sorted(pool.map(take, (0, 1)))
-    assert codes[1] == 409, codes
+    # A request that begins after its admin has lost the role is refused before administrators are counted.
+    assert codes[0] in (200, 204) and codes[1] in (401, 403, 409), codes
     assert portal.sql("SELECT count(*) FROM users WHERE role = 'admin' AND is_active AND tenant_id = 'acme'") == [(1,)]
