@@ -13,12 +13,11 @@ from configs.parent_death import signal_on_parent_death
 def application() -> FastAPI:
     """Configure logging, and create the application with settings from the environment.
 
-    One of several processes (`API_WORKERS`) answers what it has and ends when the process that started it is killed:
-    it would hold the port, and no new API could start.
+    Where `API_WORKERS` starts several processes, each of them answers its open requests and ends when the process that
+    started it is killed. Otherwise it would hold the port, and no new API could start.
     """
-    parent = multiprocessing.parent_process()
-    if parent is not None and (arm := signal_on_parent_death(int(parent.pid or 0), signal.SIGTERM)) is not None:
-        arm()
+    if (parent := multiprocessing.parent_process()) is not None and parent.pid is not None:
+        signal_on_parent_death(parent.pid, signal.SIGTERM)()
     logging.configure("api")
     app = create_app()
     memory.settle()

@@ -25,7 +25,6 @@ class ComputeSettings(Settings):
         alias="RAY_AUTH_TOKEN_PATH",
         description="file that holds the cluster's token; None: `ray.token` in the state folder",
     )
-
     search_batch: int = Field(
         default=4,
         alias="SEARCH_BATCH",

@@ -9,13 +9,13 @@ from collections.abc import Callable
 PR_SET_PDEATHSIG = 1
 
 
-def signal_on_parent_death(parent: int, signum: signal.Signals) -> Callable[[], None] | None:
-    """A function that a child calls once: the kernel sends it `signum` when `parent` ends.
+def signal_on_parent_death(parent: int, signum: signal.Signals) -> Callable[[], None]:
+    """A function that a child of `parent` calls once: the kernel then sends it `signum` when the parent ends.
 
-    It ends the child with status 1 where the parent is dead already. None where the system is not Linux.
+    It ends the child with status 1 where the parent is dead already. It does nothing where the system is not Linux.
     """
     if not sys.platform.startswith("linux"):
-        return None
+        return lambda: None
     libc = ctypes.CDLL(None, use_errno=True)
 
     def arm() -> None:

@@ -37,7 +37,7 @@ from tests.fixtures.source_rankings import Ranked, SourceRankings
 
 MUST_RATIO = 1.5
 ATTEMPTS = 10
-"""At the pages of one user, of which each ends with a degraded answer."""
+"""How often the pages of a user are asked for, where each time one of the answers is degraded."""
 LISTS = ("popular", "latest")
 FIVE_RULES = {
     "boosts": [{"filter": {"genres": "Comedy"}, "factor": 1.5}, {"filter": {"year": {"$lt": 1970}}, "factor": 0.5}],

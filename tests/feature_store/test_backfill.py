@@ -28,6 +28,13 @@ def rows(lake: TenantLake) -> list[tuple[str, str]]:
     )
 
 
+def lake_of_one_day(url: str, connection: psycopg.Connection[Any], root: Path) -> TenantLake:  # noqa: F811
+    """A lake with an interaction of ann and one of ben, exported to one file."""
+    add_interactions(connection, TENANT, [("ann", "i1"), ("ben", "i1")], arrived=datetime(2024, 5, 2, tzinfo=UTC))
+    export_interactions(url, root, TENANT)
+    return TenantLake(root, TENANT)
+
+
 def test_lost_and_unreadable_days_come_back_from_the_database_once(
     database_url: str,
     connection: psycopg.Connection[Any],  # noqa: F811
@@ -64,9 +71,7 @@ def test_a_file_that_has_a_part_of_its_rows_gets_the_others(
     connection: psycopg.Connection[Any],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    lake = TenantLake(tmp_path, TENANT)
-    add_interactions(connection, TENANT, [("ann", "i1"), ("ben", "i1")], arrived=datetime(2024, 5, 2, tzinfo=UTC))
-    export_interactions(database_url, tmp_path, TENANT)  # to a file of all transactions below the cursor
+    lake = lake_of_one_day(database_url, connection, tmp_path)
     (file,) = lake.interaction_files()
     one = pq.ParquetFile(file).read()
     pq.write_table(one.filter(pc.equal(one[c.USER_ID], "ann")), file)
@@ -80,9 +85,7 @@ def test_rows_that_the_database_has_not_any_more_stay(
     connection: psycopg.Connection[Any],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    lake = TenantLake(tmp_path, TENANT)
-    add_interactions(connection, TENANT, [("ann", "i1"), ("ben", "i1")], arrived=datetime(2024, 5, 2, tzinfo=UTC))
-    export_interactions(database_url, tmp_path, TENANT)
+    lake = lake_of_one_day(database_url, connection, tmp_path)
     connection.execute("DELETE FROM interactions WHERE user_id = 'ann'")
     assert backfill_interactions(database_url, lake, SECOND) == Backfilled(SECOND, 1, {}, 0)
     assert len(rows(lake)) == 2

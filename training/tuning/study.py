@@ -75,7 +75,7 @@ def run_study(
         anchors: configurations of the family that are tried before the sampler suggests any.
         stop: ends the search, which then has the trials so far.
         halving: which pruner ends fits early, see `pruner_of`.
-        share: of the users, on whose events `split.train` has.
+        share: of the users whose events are in `split.train`.
         tasks: fits and judges trials in batches, elsewhere. None: one after the other, here.
 
     Raises:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,10 @@ from training.models.deep_learning.network_fit import (
 from training.models.deep_learning.sharding import ShardedProcesses, check_divisible, most_processes
 from training.models.deep_learning.shared_data import shared_data
 from training.models.deep_learning.strategy import SingleProcess
-from training.process_group import join_process_group
+from training.process_group import WAIT_FOR_GROUP, join_process_group
 from training.resource_usage import add_processor_seconds
 
 log = structlog.get_logger(__name__)
-
-_TIMEOUT = timedelta(days=30)
-"""It is long because the other processes wait while the first one reads and evaluates. A process that dies is noticed
-at once all the same."""
 
 
 class _AbandonedError(Exception):
@@ -151,7 +146,7 @@ def fit_in_group(folder: Path) -> float:
 def run_with_torchrun(command: Callable[[], None]) -> None:
     """Run the command in the first process of `torchrun`; the others take part in its fits until it ends."""
     logging.getLogger("torch.fx").setLevel(logging.ERROR)  # torchrec triggers its warnings
-    dist.init_process_group("gloo", timeout=_TIMEOUT)
+    dist.init_process_group("gloo", timeout=WAIT_FOR_GROUP)
     structlog.contextvars.bind_contextvars(process=dist.get_rank())
     try:
         if dist.get_rank():
