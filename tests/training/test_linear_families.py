@@ -197,6 +197,15 @@ def test_kernels_of_every_form_agree() -> None:
         )
 
 
+def test_kernels_hold_the_numbers_of_a_row_side_by_side() -> None:
+    """A query takes few rows. From a matrix in another order, numpy would copy all of it for each query."""
+    learned = Dense(ease_weights(sp.csr_array(np.eye(6, 4, dtype=np.float32)), 1.0))
+    stored = Dense.from_arrays({"weights": np.asfortranarray(learned.weights)})
+    factors = Factors(np.ones((2, 3), np.float32).T, np.ones((2, 3), np.float32).T)
+    for matrix in (learned.weights, stored.weights, factors.left, factors.right):
+        assert matrix.flags.c_contiguous
+
+
 def test_the_strongest_weights_are_kept_by_magnitude() -> None:
     kept = strongest(np.array([[1, -5, 2, 0], [0, 0, 0, 3]], np.float32), 2).toarray()
     np.testing.assert_array_equal(kept, [[0, -5, 2, 0], [0, 0, 0, 3]])

@@ -66,7 +66,8 @@ class Dense(Kernel):
     form = "dense"
 
     def __init__(self, weights: FloatMatrix) -> None:
-        self.weights = weights
+        """weights: float32 [size, size], in any order of memory."""
+        self.weights = _by_row(weights)
 
     @property
     def size(self) -> int:
@@ -150,7 +151,8 @@ class Factors(Kernel):
     form = "factors"
 
     def __init__(self, left: FloatMatrix, right: FloatMatrix) -> None:
-        self.left, self.right = left, right
+        """left, right: float32 [size, d], in any order of memory."""
+        self.left, self.right = _by_row(left), _by_row(right)
 
     @property
     def size(self) -> int:
@@ -244,6 +246,15 @@ class SparseFactors(Kernel):
             for side in ("left", "right")
         )
         return cls(left, right)
+
+
+def _by_row(matrix: FloatMatrix) -> FloatMatrix:
+    """The matrix with the numbers of a row side by side in memory.
+
+    A query takes few rows, and `numpy.take` first copies a matrix whose columns lie one after the other, as the
+    inverse of LAPACK has them. That took most of the time of a query.
+    """
+    return np.ascontiguousarray(matrix)
 
 
 def _combined(matrix: sp.csr_array, rows: Positions, weights: Weights) -> npt.NDArray[np.float64]:
