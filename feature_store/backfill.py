@@ -19,7 +19,7 @@ from feature_store import columns as c
 from feature_store.lake import TenantLake, day_of_key, write_parquet
 from feature_store.query_database import query_database
 from feature_store.schemas import LAKE_INTERACTIONS
-from feature_store.sources import BATCH_ROWS, adopt_cluster, read_ingested_since
+from feature_store.sources import ROWS_PER_FETCH, adopt_cluster, read_ingested_since
 
 _MISSING = f"""
 SELECT stored.* FROM read_parquet(?, hive_partitioning = false) AS stored
@@ -76,7 +76,7 @@ def _missing(work: Path, stored: Path, files: list[Path]) -> Iterator[Iterator[p
         write_parquet(files[0], [], LAKE_INTERACTIONS)
     with query_database(work) as database:
         rows = database.sql(_MISSING, params=[str(stored), [str(file) for file in files]])
-        yield iter(rows.to_arrow_reader(BATCH_ROWS))
+        yield iter(rows.to_arrow_reader(ROWS_PER_FETCH))
 
 
 def _is_readable(file: Path) -> bool:

@@ -15,7 +15,7 @@ from feature_store.interaction_types import EVENT_WEIGHT_SQL, TYPE_CODE_SQL
 from feature_store.lake import write_parquet
 from feature_store.schemas import LAKE_INTERACTIONS
 
-BATCH_ROWS = 122_880
+ROWS_PER_RECORD_BATCH = 122_880
 """Rows held in Arrow at a time: the size of a DuckDB row group."""
 
 LAKE_COLUMNS = [name for name in LAKE_INTERACTIONS.names if name != c.RECOMMENDATION_ID]
@@ -103,7 +103,7 @@ def write_catalogue(work: Path, database: duckdb.DuckDBPyConnection, items_file:
     database: has the table `positions` of all items.
     """
     items = database.sql(_CATALOGUE_ITEMS, params=[str(items_file)])
-    write_parquet(_catalogue(work), items.to_arrow_reader(BATCH_ROWS), _CATALOGUE)
+    write_parquet(_catalogue(work), items.to_arrow_reader(ROWS_PER_RECORD_BATCH), _CATALOGUE)
 
 
 def divided_rows(work: Path) -> str:

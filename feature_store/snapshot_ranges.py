@@ -44,7 +44,6 @@ from feature_store.range_plan import (
     range_number_sql,
 )
 from feature_store.range_queries import (
-    BATCH_ROWS,
     COPIES,
     DIVIDED_ROWS,
     FIRST_COPIES,
@@ -54,6 +53,7 @@ from feature_store.range_queries import (
     RANGE,
     RANGE_EVENTS,
     REFUSED_COPIES,
+    ROWS_PER_RECORD_BATCH,
     divided_rows,
     drop_copies,
     sql_text,
@@ -121,7 +121,7 @@ def whole_range(work: Path, files: Sequence[Path], memory_bytes: int) -> Iterato
         database.read_parquet([str(file) for file in files], hive_partitioning=False).create_view("lake")
         database.execute(f"CREATE VIEW divided AS {divided_rows(work)}")
         drop_copies(database)
-        yield from database.sql(RANGE_EVENTS).to_arrow_reader(BATCH_ROWS)
+        yield from database.sql(RANGE_EVENTS).to_arrow_reader(ROWS_PER_RECORD_BATCH)
 
 
 def build_ranges(work: Path, files: Sequence[Path], limits: RangeLimits, run: MapTasks) -> Iterator[BuiltRange]:
@@ -136,7 +136,7 @@ def build_ranges(work: Path, files: Sequence[Path], limits: RangeLimits, run: Ma
     bounds = first_users(work, files, total, limits)
     write_text(work / "bounds.json", json.dumps(bounds))
     n_ranges = len(bounds) + 1
-    batch_rows = max(2048, min(BATCH_ROWS, limits.events // n_ranges))
+    batch_rows = max(2048, min(ROWS_PER_RECORD_BATCH, limits.events // n_ranges))
     memory = limits.memory_bytes
     divisions = [DivideTask(work, number, pieces, batch_rows, memory) for number, pieces in enumerate(groups)]
     ranges = [RangeTask(work, number, memory) for number in range(n_ranges)]
@@ -187,7 +187,7 @@ def collect_copies(task: RangeTask) -> None:
     with _range_database(task) as database:
         crossing = [np.load(file) for file in sorted((task.work / "crossing").glob("*.npy"))]
         database.register("crossing", pa.table({ID_HASH: np.concatenate(crossing)}))
-        rows = database.sql(FIRST_COPIES).to_arrow_reader(BATCH_ROWS)
+        rows = database.sql(FIRST_COPIES).to_arrow_reader(ROWS_PER_RECORD_BATCH)
         write_parquet(_copies(task.work) / f"{task.number}.parquet", rows, COPIES)
 
 
@@ -196,7 +196,7 @@ def build_range(task: RangeTask) -> BuiltRange:
     file = task.work / "events" / f"{task.number}.parquet"
     with _range_database(task) as database:
         n_users = drop_copies(database)
-        events = database.sql(RANGE_EVENTS).to_arrow_reader(BATCH_ROWS)
+        events = database.sql(RANGE_EVENTS).to_arrow_reader(ROWS_PER_RECORD_BATCH)
         write_parquet(file, events, SNAPSHOT_INTERACTIONS)
     return BuiltRange(file, n_users)
 
@@ -205,7 +205,7 @@ def renumbered(built: BuiltRange, first_user: int) -> Iterator[pa.RecordBatch]:
     """The events of a range (SNAPSHOT_INTERACTIONS), with users numbered from `first_user`."""
     at = SNAPSHOT_INTERACTIONS.get_field_index(c.USER)
     with pq.ParquetFile(built.file) as parquet:
-        for batch in parquet.iter_batches(BATCH_ROWS):
+        for batch in parquet.iter_batches(ROWS_PER_RECORD_BATCH):
             users = pc.add(batch.column(at), pa.scalar(first_user, pa.int32()))
             yield batch.set_column(at, SNAPSHOT_INTERACTIONS.field(at), users)
 
@@ -228,7 +228,7 @@ def _rows_of(pieces: Iterable[Piece], schema: pa.Schema) -> Iterator[pa.RecordBa
     for piece in pieces:
         with pq.ParquetFile(piece.file) as parquet:
             numbers = list(range(piece.first, piece.end))
-            for batch in parquet.iter_batches(BATCH_ROWS, row_groups=numbers, columns=schema.names):
+            for batch in parquet.iter_batches(ROWS_PER_RECORD_BATCH, row_groups=numbers, columns=schema.names):
                 yield batch.select(schema.names).cast(schema)
 
 
@@ -237,7 +237,7 @@ def _refuse(work: Path, n_ranges: int, memory_bytes: int) -> None:
     with query_database(work, memory_bytes) as database:
         files = [str(_copies(work) / f"{number}.parquet") for number in range(n_ranges)]
         database.read_parquet(files).create_view("copies")
-        write_parquet(_refused(work), database.sql(LATER_COPIES).to_arrow_reader(BATCH_ROWS), REFUSED_COPIES)
+        write_parquet(_refused(work), database.sql(LATER_COPIES).to_arrow_reader(ROWS_PER_RECORD_BATCH), REFUSED_COPIES)
 
 
 def _run_all(results: Iterable[None]) -> None:

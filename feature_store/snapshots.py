@@ -23,7 +23,7 @@ from feature_store import columns as c
 from feature_store.lake import TenantLake, put_parquet, tenant_folder, write_parquet
 from feature_store.query_database import query_database
 from feature_store.range_plan import DEFAULT_LIMITS, RangeLimits
-from feature_store.range_queries import BATCH_ROWS, write_catalogue
+from feature_store.range_queries import ROWS_PER_RECORD_BATCH, write_catalogue
 from feature_store.schemas import SNAPSHOT_INTERACTIONS, SNAPSHOT_ITEMS
 from feature_store.snapshot_files import ONLY_PART, SNAPSHOT_ITEMS_FILE, SNAPSHOT_MANIFEST_FILE, SnapshotManifest
 from feature_store.snapshot_ranges import BuiltRange, MapTasks, build_ranges, one_by_one, renumbered, whole_range
@@ -154,7 +154,7 @@ def _assign_positions(database: duckdb.DuckDBPyConnection, storage: Storage, ite
 
 
 def _batches(relation: duckdb.DuckDBPyRelation) -> Iterator[pa.RecordBatch]:
-    reader: pa.RecordBatchReader = relation.to_arrow_reader(BATCH_ROWS)
+    reader: pa.RecordBatchReader = relation.to_arrow_reader(ROWS_PER_RECORD_BATCH)
     yield from reader
 
 

@@ -44,7 +44,7 @@ EVENT_SQL = (
 )
 """Columns of an event, from the table `interactions`. The timestamp is in microseconds since the epoch."""
 
-BATCH_ROWS = 100_000
+ROWS_PER_FETCH = 100_000
 """Rows held in memory at a time."""
 
 
@@ -254,14 +254,14 @@ def _value(cursor: dbapi.Cursor, query: str, *parameters: Any) -> Any:
 def stream_rows(
     cursor: dbapi.Cursor, query: str, parameters: tuple[Any, ...], schema: pa.Schema, batch_rows: int | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a query in batches, of `BATCH_ROWS` unless told otherwise, within a transaction (`repeatable_read`).
+    """The rows of a query within a transaction (`repeatable_read`), by default in batches of `ROWS_PER_FETCH`.
 
     Without a server-side cursor, ADBC returns them as one batch of any size.
     """
     cursor.execute(f"DECLARE rows NO SCROLL CURSOR FOR {query}", parameters)
     while True:
         cursor.adbc_statement.set_options(**{StatementOptions.USE_COPY.value: "false"})  # COPY cannot wrap a FETCH
-        cursor.execute(f"FETCH FORWARD {batch_rows or BATCH_ROWS} FROM rows")
+        cursor.execute(f"FETCH FORWARD {batch_rows or ROWS_PER_FETCH} FROM rows")
         table = cursor.fetch_arrow_table().cast(schema)
         if table.num_rows == 0:
             return

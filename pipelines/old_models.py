@@ -14,7 +14,7 @@ from serving.release import read_manifest, tenant_releases
 from training.models.registry import families
 from training.tracking.old_versions import KeptVersions, collect_garbage, delete_old_versions
 
-BATCH = 10
+VERSIONS_PER_DELETION = 10
 """Versions that are deleted before the time is checked again."""
 GARBAGE_SECONDS = 30.0
 MAX_ERROR_LENGTH = 500
@@ -62,7 +62,9 @@ def delete_old_models(
                 # Publications hold this lock while they read versions.
                 with open_storage(tenant_folder(installation.paths.features, tenant)).lock():
                     released = _released(installation, tenant)
-                    batch, more = delete_old_versions(tracking, tenant, kept, released, ensembles, BATCH)
+                    batch, more = delete_old_versions(
+                        tracking, tenant, kept, released, ensembles, VERSIONS_PER_DELETION
+                    )
             except Exception as error:
                 done.failed[tenant] = f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
                 batch, more = 0, False

@@ -8,7 +8,7 @@ import dagster as dg
 from pipelines.partitions import GENERATION_TENANT_TAG, TENANT_TAG
 from pipelines.runs import ENDED
 
-BATCH = 100
+RUNS_PER_QUERY = 100
 """Runs that are read at once."""
 
 
@@ -29,7 +29,7 @@ def delete_old_runs(
     began, deleted = time.monotonic(), 0
     newest: dict[tuple[str, str | None], frozenset[str]] = {}
     while True:
-        runs = instance.get_runs(cursor=cursor, limit=BATCH, ascending=True)
+        runs = instance.get_runs(cursor=cursor, limit=RUNS_PER_QUERY, ascending=True)
         kept = cursor
         for run in runs:
             group, filters = _group(run)
@@ -41,7 +41,7 @@ def delete_old_runs(
             else:
                 kept = run.run_id  # a cursor must name a run that is there
         cursor = kept
-        if len(runs) < BATCH:
+        if len(runs) < RUNS_PER_QUERY:
             return deleted, None
         if time.monotonic() - began > seconds:
             return deleted, cursor

@@ -18,7 +18,7 @@ from api.graphql.operations import Context
 from api.graphql.schemas import GraphQLAnswer, GraphQLRequest
 from api.graphql.service import execute
 from api.http.authentication import COUNT_REQUESTS
-from api.http.bodies import MAX_VALUES, too_many_values, values_in
+from api.http.bodies import MAX_BODY_VALUES, too_many_values, values_in
 from api.http.principal import principal_of
 from api.http.problems import MEDIA_TYPE
 from api.idempotency.middleware import do_not_record, is_final
@@ -48,7 +48,7 @@ class _DocumentRoute(APIRoute):
 class _DocumentRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
-        if values_in(body) <= MAX_VALUES:
+        if values_in(body) <= MAX_BODY_VALUES:
             return json.loads(body)
         try:
             found = msgspec.json.decode(body, type=_Request)
@@ -56,7 +56,7 @@ class _DocumentRequest(Request):
             raise too_many_values() from error
         parts = {"query": found.query, "variables": found.variables, "operationName": found.operation_name}
         given = {name: bytes(part) for name, part in parts.items() if part is not UNSET}
-        if any(values_in(part) > MAX_VALUES for part in given.values() if not part.startswith(b'"')):
+        if any(values_in(part) > MAX_BODY_VALUES for part in given.values() if not part.startswith(b'"')):
             raise too_many_values()
         return {name: json.loads(part) for name, part in given.items()}
 

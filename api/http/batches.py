@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from pydantic import BaseModel, Field, ValidationError
 
 from api.http.authentication import COUNT_REQUESTS, CountRequests
-from api.http.bodies import MAX_VALUES, SMALL, is_batch, too_many_values, values_in
+from api.http.bodies import MAX_BODY_VALUES, SMALL, is_batch, too_many_values, values_in
 from api.http.schemas import Schema
 from api.http.slices import in_slices, turn
 
@@ -126,7 +126,7 @@ def split_rows(body: bytes) -> Any:
     except msgspec.DecodeError as error:
         # Either not JSON, or JSON of another shape, of which the schema says what is wrong.
         if len(body) <= SMALL or isinstance(error, msgspec.ValidationError):
-            if values_in(body) > MAX_VALUES:
+            if values_in(body) > MAX_BODY_VALUES:
                 raise too_many_values() from error
             return json.loads(body)
         found = _MALFORMED.fullmatch(str(error))
@@ -170,8 +170,8 @@ def _decoded(row: Any) -> Any:
     text = bytes(row)
     if len(text) > MAX_ROW_BYTES:
         raise ValueError(f"has more than {MAX_ROW_BYTES:,} bytes")
-    if values_in(text) > MAX_VALUES:
-        raise ValueError(f"has more than {MAX_VALUES:,} values")
+    if values_in(text) > MAX_BODY_VALUES:
+        raise ValueError(f"has more than {MAX_BODY_VALUES:,} values")
     return json.loads(text)
 
 

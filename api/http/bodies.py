@@ -12,7 +12,7 @@ LIMIT = 2 * 1024 * 1024
 BATCH_LIMIT = 16 * 1024 * 1024
 DOCUMENTS = "/graphql"
 """Its route counts values itself, because the text of a document may look like many."""
-MAX_VALUES = 25_000
+MAX_BODY_VALUES = 25_000
 """Bound on the JSON values of a body, and of each row of a batch. Decoding and validating so many takes a few
 milliseconds; legal bodies hold fewer: `values_in` metadata of 32 kB is 21,840 at most."""
 MAX_BATCH_VALUES = 3_000_000
@@ -75,10 +75,10 @@ def bounded(receive: Receive, limit: int, max_values: float) -> Receive:
 def _max_values(path: str) -> float:
     if is_batch(path):
         return MAX_BATCH_VALUES
-    return math.inf if path == DOCUMENTS else MAX_VALUES
+    return math.inf if path == DOCUMENTS else MAX_BODY_VALUES
 
 
-def too_many_values(limit: float = MAX_VALUES) -> Invalid:
+def too_many_values(limit: float = MAX_BODY_VALUES) -> Invalid:
     """The 400 of a body whose decoding would take too long."""
     message = f"The body holds more than {limit:,} JSON values"
     return Invalid(message, [{"field": "", "message": message}])

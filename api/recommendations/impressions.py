@@ -21,7 +21,7 @@ from api.database.erasure_lock import NO_ERASURE_MEANWHILE
 from api.database.prepared import text_array
 from api.erasure.repository import may_stay_sql
 
-BATCH = 1_000
+ROWS_PER_INSERT = 1_000
 CAPACITY = 50_000
 """Impressions that are kept while the database is down. Beyond it the oldest are dropped, and the log says how many."""
 MAX_REQUEST_CHARACTERS = 16_000_000
@@ -113,7 +113,7 @@ class ImpressionLog:
         """Write what waits. Raises what PostgreSQL raises; rows that were not written keep waiting."""
         async with self._lock:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                batch = [self._waiting.popleft() for _ in range(min(ROWS_PER_INSERT, len(self._waiting)))]
                 self._request_characters -= sum(map(_size, batch))
                 try:
                     await self._write(batch)

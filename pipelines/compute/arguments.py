@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any
 
-MAX_VALUES = 10_000
+MAX_TASK_VALUES = 10_000
 """Values in one task, a bound on what is sent. Longer lists are files in the shared folder."""
 
 _PLAIN = (str, bytes, bool, int, float, date, timedelta, PurePath, Enum, type(None))
@@ -26,13 +26,15 @@ def check_importable(function: Callable[..., Any]) -> None:
 
 
 def check_plain(task: object) -> None:
-    """Raise TypeError where a task holds anything but plain values, or more than MAX_VALUES of them."""
+    """Raise TypeError where a task holds anything but plain values, or more than MAX_TASK_VALUES of them."""
     waiting, n_values = [task], 0
     while waiting:
         value = waiting.pop()
         n_values += 1
-        if n_values > MAX_VALUES:
-            raise TypeError(f"a task holds more than {MAX_VALUES:,} values: write them to a file and send its path")
+        if n_values > MAX_TASK_VALUES:
+            raise TypeError(
+                f"a task holds more than {MAX_TASK_VALUES:,} values: write them to a file and send its path"
+            )
         if isinstance(value, list | tuple):
             waiting += value
         elif isinstance(value, dict):

@@ -28,7 +28,7 @@ import msgspec
 MAX_DEPTH = 8
 """Levels of `$and`, `$or` and `$not` inside each other."""
 MAX_CONDITIONS = 100
-MAX_VALUES = 1_000
+MAX_OPERANDS = 1_000
 """Operands in all lists of one filter together."""
 MAX_PATH = 8
 """Keys of one dotted path."""
@@ -202,8 +202,8 @@ class _Parser:
         self.values += values
         if self.conditions > MAX_CONDITIONS:
             raise FilterError(at, f"is past the limit of {MAX_CONDITIONS} conditions in one filter")
-        if self.values > MAX_VALUES:
-            raise FilterError(at, f"is past the limit of {MAX_VALUES} values in one filter")
+        if self.values > MAX_OPERANDS:
+            raise FilterError(at, f"is past the limit of {MAX_OPERANDS} values in one filter")
 
 
 def _all(filters: list[Filter]) -> Filter:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from api.app import create_app
-from api.http.bodies import MAX_VALUES
+from api.http.bodies import MAX_BODY_VALUES
 from configs.api import LimitSettings
 from tests.api.conftest import Tenants, configuration_of
 from tests.fixtures import nasty
@@ -179,7 +179,7 @@ def test_ten_thousand_aliases_are_refused_quickly(api: tuple[httpx.Client, Twin]
 
 def test_a_body_holds_up_to_25_000_values(api: tuple[httpx.Client, Twin]) -> None:
     client, twin = api
-    for values, status in ((MAX_VALUES - 8, 200), (MAX_VALUES, 400)):
+    for values, status in ((MAX_BODY_VALUES - 8, 200), (MAX_BODY_VALUES, 400)):
         body = f'{{"userId": "u", "count": 1, "more": [{",".join(["[]"] * (values // 2))}]}}'
         answer = client.post(
             "/api/v1/recommend", content=body, headers={**twin.credentials["key"], "content-type": "application/json"}

@@ -23,7 +23,7 @@ from tests.fixtures import bulk
 from tests.fixtures.platform import Platform, running_platform
 
 TENANT = "bench"
-INTERACTIONS, BATCH = 10_000_000, 250_000
+INTERACTIONS, EVENTS_PER_INSERT = 10_000_000, 250_000
 USERS, ITEMS, IMPRESSIONS = 200_000, 50_000, 500_000
 TAIL_INTERACTIONS, TAIL_IMPRESSIONS, TAIL_USERS = 5_000, 2_000, 500
 """What comes in the 10 s between two ticks of the sensor at 500 interactions a second."""
@@ -52,10 +52,12 @@ def fill(url: str) -> None:
         bulk.add_users(connection, TENANT, USERS)
         bulk.add_items(connection, TENANT, ITEMS)
         with bulk.without_indexes(connection, "interactions"):
-            batches = INTERACTIONS // BATCH
+            batches = INTERACTIONS // EVENTS_PER_INSERT
             for number in reversed(range(batches)):  # as time goes by
                 days = DAYS / batches
-                bulk.add_interactions(connection, TENANT, BATCH, USERS, ITEMS, days, until_days_ago=number * days)
+                bulk.add_interactions(
+                    connection, TENANT, EVENTS_PER_INSERT, USERS, ITEMS, days, until_days_ago=number * days
+                )
         bulk.add_impressions(connection, TENANT, IMPRESSIONS, USERS, ITEMS, DAYS)
         connection.execute("VACUUM (ANALYZE)")
 

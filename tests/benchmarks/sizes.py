@@ -42,7 +42,7 @@ from tests.fixtures import bulk
 
 ITEMS, USERS = 10_000, 5_000
 CLIENTS = 16
-BATCH_ROWS, BATCH_CLIENTS = 1_000, 2
+INTERACTIONS_PER_REQUEST, BATCH_CLIENTS = 1_000, 2
 SETTLE_SECONDS = 6.0
 """Within this time impressions, usage and log lines of the last requests are written."""
 SAMPLED = 0.02
@@ -205,15 +205,15 @@ def main() -> None:
         }
         show("per thousand requests", requests)
         batches = [
-            json.dumps([_interaction(draw, now) for _ in range(BATCH_ROWS)])
-            for _ in range(max(1, given.interactions // BATCH_ROWS))
+            json.dumps([_interaction(draw, now) for _ in range(INTERACTIONS_PER_REQUEST)])
+            for _ in range(max(1, given.interactions // INTERACTIONS_PER_REQUEST))
         ]
-        rows = BATCH_ROWS * len(batches)
+        rows = INTERACTIONS_PER_REQUEST * len(batches)
         path = "/api/v1/interactions/batch"
         million = {
             "taken in by batches of 1,000": measure_load(demo, own, path, batches, BATCH_CLIENTS, 1_000_000 / rows),
         }
-        stored = rows + len(single) + len(_sample(single)) + BATCH_ROWS * len(_sample(batches))
+        stored = rows + len(single) + len(_sample(single)) + INTERACTIONS_PER_REQUEST * len(_sample(batches))
         million |= measure_files(demo, own, stored)
         show("per million interactions", million)
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

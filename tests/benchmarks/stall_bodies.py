@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graphql import get_introspection_query
 
-BATCH = 16 * 1024 * 1024 - 1024
+BATCH_BODY = 16 * 1024 * 1024 - 1024
 BODY = 2 * 1024 * 1024 - 1024
 METADATA = 32 * 1024 - 64
 ROWS = 1_000
@@ -69,7 +69,7 @@ def kinds() -> list[Kind]:
         post("items, 180 rows of 32 kB of numbers", ITEM_BATCH, _items(numbers, 180)),
         post("items, 135 rows of 32 kB of empty lists", ITEM_BATCH, _items(empties, 135)),
         post("items, rows of 32 kB of keys", ITEM_BATCH, _items(keys)),
-        post("items, one row of empty lists", ITEM_BATCH, _items(_filled(b"[]", BATCH - 99), 1)),
+        post("items, one row of empty lists", ITEM_BATCH, _items(_filled(b"[]", BATCH_BODY - 99), 1)),
         post("items, 1,000 rows of other types", ITEM_BATCH, b"[" + b",".join([_filled(b"1", 16_000)] * ROWS) + b"]"),
         post("items, not JSON at the end", ITEM_BATCH, _items(numbers)[:-1] + b"!"),
         post("items, twice with an Idempotency-Key", ITEM_BATCH, _items(text), **{"Idempotency-Key": "stalls"}),
@@ -120,7 +120,7 @@ def _filled(value: bytes, size: int) -> bytes:
 def _items(value: bytes, rows: int | None = None) -> bytes:
     """As many rows as fit, or these: items without an id, with this value in their metadata."""
     row = b'{"metadata":{"a":' + value + b"}}"
-    return b'{"items":[' + b",".join([row] * (rows or min(ROWS, BATCH // (len(row) + 1)))) + b"]}"
+    return b'{"items":[' + b",".join([row] * (rows or min(ROWS, BATCH_BODY // (len(row) + 1)))) + b"]}"
 
 
 def _rows(rows: list[bytes]) -> bytes:

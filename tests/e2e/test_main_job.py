@@ -22,7 +22,7 @@ from tests.fixtures.platform import Platform, wait_until
 
 ALGORITHMS = ("collaborative", "content-based", "hybrid", "deep-learning")
 TENANT = "films"
-BATCH = 1000
+IMPORTED_AT_ONCE = 1000
 
 
 @dataclass
@@ -57,8 +57,8 @@ def load(http: httpx.Client) -> None:
         ("/api/items/batch", items, "items"),
         ("/api/v1/interactions/batch", events, "interactions"),
     ):
-        for start in range(0, len(rows), BATCH):
-            answer = http.post(path, json={key: rows[start : start + BATCH]})
+        for start in range(0, len(rows), IMPORTED_AT_ONCE):
+            answer = http.post(path, json={key: rows[start : start + IMPORTED_AT_ONCE]})
             assert answer.status_code == 200, answer.text
             assert answer.json()["failed"] == 0, answer.text
 

@@ -140,7 +140,7 @@ def test_an_export_that_fails_half_way_leaves_the_lake_as_it_was(
 def test_a_large_export_is_read_in_batches(
     database_url: str, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "BATCH_ROWS", 10)
+    monkeypatch.setattr(sources, "ROWS_PER_FETCH", 10)
     add_interactions(connection, TENANT, [(f"u{n}", "i1") for n in range(25)])
     with sources.read_new_interactions(database_url, TENANT, 0) as new:
         assert [batch.num_rows for batch in new.batches] == [10, 10, 5]

@@ -36,7 +36,7 @@ def test_of_each_job_and_tenant_the_newest_runs_stay_with_their_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", "/nowhere")
-    monkeypatch.setattr(old_runs, "BATCH", 3)
+    monkeypatch.setattr(old_runs, "RUNS_PER_QUERY", 3)
     with open_instance(PathSettings(state_dir=tmp_path)) as instance:
         quiet = run(instance, first, **{TENANT_TAG: "quiet"})
         active = instance.create_run_for_job(first, tags={TENANT_TAG: "busy"}, status=dg.DagsterRunStatus.STARTED)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serving.contracts.filters import (
     MAX_CONDITIONS,
     MAX_DEPTH,
-    MAX_VALUES,
+    MAX_OPERANDS,
     Filter,
     FilterError,
     parse_filter,
@@ -125,7 +125,7 @@ def nested(levels: int) -> dict[str, Any]:
         (nested(MAX_DEPTH), nested(900)),
         ({"$or": [{"a": 1}] * MAX_CONDITIONS}, {"$or": [{"a": 1}] * (MAX_CONDITIONS + 1)}),
         ({"$or": [{}] * MAX_CONDITIONS}, {"$or": [{}] * (MAX_CONDITIONS + 1)}),
-        ({"a": {"$in": [1] * MAX_VALUES}}, {"a": {"$in": [1] * MAX_VALUES}, "b": 1}),
+        ({"a": {"$in": [1] * MAX_OPERANDS}}, {"a": {"$in": [1] * MAX_OPERANDS}, "b": 1}),
     ],
 )
 def test_depth_and_size_are_bounded(within: Any, beyond: Any) -> None:

@@ -51,7 +51,7 @@ def of_file(tensor: torch.Tensor) -> bool:
 
 def train_measured(run: distributed.NetworkFit, strategy: SingleProcess) -> Any:
     """As `distributed._train`. The finished table, which the first process saves, is not counted."""
-    validation.BATCH, divided_tables.ROWS_DRAWN_AT_ONCE = 8, 256
+    validation.HISTORIES_SCORED_AT_ONCE, divided_tables.ROWS_DRAWN_AT_ONCE = 8, 256
     data = run.data.open()
     with LargestTable() as largest:
         trainer = Trainer(run.network, data.ids, data.content, data.dataset, run.config, run.options, strategy)

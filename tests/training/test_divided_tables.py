@@ -44,7 +44,7 @@ def test_ranks_draw_the_rows_that_a_single_process_draws(
 def held_by_one(monkeypatch: pytest.MonkeyPatch) -> int:
     """The rows that an ordinary fit holds: what the measurement finds where nothing is divided."""
     held: list[int] = []
-    for module, name in ((validation, "BATCH"), (divided_tables, "ROWS_DRAWN_AT_ONCE")):
+    for module, name in ((validation, "HISTORIES_SCORED_AT_ONCE"), (divided_tables, "ROWS_DRAWN_AT_ONCE")):
         monkeypatch.setattr(module, name, getattr(module, name))  # the measurement sets them
     monkeypatch.setattr(distributed, "_train", divided_fit.train_measured)
     monkeypatch.setattr(divided_fit.log, "info", lambda _, rows, stage: held.append(rows))

@@ -31,7 +31,7 @@ MAX_SCORES = 16_000_000
 MAX_BATCH = 500
 """Users whose recommendations are stored in one transaction. A crash repeats at most so many, or those of a file."""
 
-LEAST_SHARE = 0.5
+LEAST_SERVED_SHARE = 0.5
 """Of the users of a turn, who must have got recommendations for the turn to end before its job does. The others are
 scored again when the job goes on, so a job whose users get nothing would never end."""
 ASK_SECONDS = 2.0
@@ -158,7 +158,7 @@ class _JobRun:
                     served += len(rows[c.USER_ID].unique())
                     done += n_users
                     report_progress(done, len(users))
-                    if done < len(users) and served >= LEAST_SHARE * done and turn.is_over():
+                    if done < len(users) and served >= LEAST_SERVED_SHARE * done and turn.is_over():
                         goes_on = True
                         break
         self._target.flush()

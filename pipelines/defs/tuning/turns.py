@@ -15,7 +15,7 @@ from typing import Any
 RETRY_AFTER = timedelta(hours=6)
 """A search that was stopped or failed is not due again before."""
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-LEAST_SHARE = 0.5
+LEAST_TIME_SHARE = 0.5
 """Of a search's minutes, without which it does not start."""
 CHANGED_FACTOR = 2.0
 """Data have changed in kind where a size is more than so many times what it was, or less than that share of it."""
@@ -87,7 +87,7 @@ def next_turns(
         if candidate.tenant in tenants:
             continue
         minutes = min(candidate.minutes, budget)
-        if len(turns) == slots or minutes <= 0 or minutes_left < LEAST_SHARE * minutes:
+        if len(turns) == slots or minutes <= 0 or minutes_left < LEAST_TIME_SHARE * minutes:
             break
         minutes = min(minutes, minutes_left)
         turns.append(SearchTurn(candidate, minutes, reason))

@@ -25,7 +25,7 @@ from api.graphql.documents import (
     extent_of,
     root_fields,
 )
-from api.http.bodies import MAX_VALUES
+from api.http.bodies import MAX_BODY_VALUES
 from api.http.problems import Invalid
 from configs.api import ApiSettings, LimitSettings
 from tests.api.graphql.calls import HEALTH, RECOMMENDATIONS, VERSION, data, run
@@ -362,7 +362,7 @@ def test_a_body_that_is_no_request_is_a_400(client: TestClient, content: bytes) 
 
 
 def test_the_values_of_a_body_are_bounded_and_the_text_of_a_document_is_none_of_them(client: TestClient) -> None:
-    values = "[" + "1," * (MAX_VALUES - 9) + "1]"
+    values = "[" + "1," * (MAX_BODY_VALUES - 9) + "1]"
     assert post(client, f'{{"query": "{{ nothing }}", "variables": {{"a": [{values}, {values}]}}}}') == 400
     most = client.post(
         "/graphql",
@@ -370,7 +370,7 @@ def test_the_values_of_a_body_are_bounded_and_the_text_of_a_document_is_none_of_
         headers={"content-type": "application/json"},
     )
     assert most.status_code == 200
-    body = refused(client, "{" * (MAX_VALUES + 1))
+    body = refused(client, "{" * (MAX_BODY_VALUES + 1))
     assert body["detail"] == "query: has more than 2,000 characters"
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from api.http.batches import MAX_ROW_BYTES
-from api.http.bodies import MAX_VALUES, SMALL
+from api.http.bodies import MAX_BODY_VALUES, SMALL
 from tests.fixtures.backend import Backend, running_backend
 
 HEADPHONES = {"title": "Wireless Headphones Pro", "category": "Electronics", "price": 149.99, "tags": ["audio"]}
@@ -120,7 +120,7 @@ def test_a_large_batch_is_read_row_by_row(backend: Backend) -> None:
         '{"id": "half", "metadata": {"a": "x\\ud83c"}}',
         '{"id": "other half", "metadata": {"a": "\\udf75\\ud83c"}}',
         json.dumps({"id": "long", "metadata": {}, "more": "x" * MAX_ROW_BYTES}),
-        json.dumps({"id": "many", "metadata": {"a": [1] * MAX_VALUES}}, separators=(",", ":")),
+        json.dumps({"id": "many", "metadata": {"a": [1] * MAX_BODY_VALUES}}, separators=(",", ":")),
         '{"id": "deep", "metadata": {"a": ' + "[" * 900 + "]" * 900 + "}}",
         "5",
         json.dumps({"id": "spaced", "metadata": {"a": 1}}, indent=200),

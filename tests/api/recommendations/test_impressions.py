@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from api.database.engine import Database
-from api.recommendations.impressions import BATCH, ImpressionLog, ImpressionRow
+from api.recommendations.impressions import ROWS_PER_INSERT, ImpressionLog, ImpressionRow
 from api.tenants.service import delete_tenant
 from tests.api.conftest import Tenants
 
@@ -39,11 +39,11 @@ def count(url: str) -> int:
 def test_what_waits_is_written_when_the_log_closes(database_url: str) -> None:
     async def work(log: ImpressionLog) -> None:
         async with log.running():
-            for _ in range(BATCH + 1):
+            for _ in range(ROWS_PER_INSERT + 1):
                 log.record(shown())
 
     with_log(database_url, work)
-    assert count(database_url) == BATCH + 1
+    assert count(database_url) == ROWS_PER_INSERT + 1
 
 
 def test_what_could_not_be_written_waits_for_the_database(database_url: str) -> None:

@@ -19,7 +19,7 @@ from queries import Log, Queries, ndcg, read_queries
 from recommenders import FITS, Scorer, counts_of_items
 
 Config = dict[str, Any]
-BATCH = 256
+USERS_SCORED_AT_ONCE = 256
 EPOCHS_FACTOR = 4
 """SASRec's search is one long fit: it may take so many times the seconds of the others'."""
 PACKAGES = {
@@ -63,8 +63,8 @@ class Tuning:
         """NDCG@10 over the validation queries."""
         queries = self.queries
         total = 0.0
-        for start in range(0, len(queries.validation_users), BATCH):
-            rows = slice(start, start + BATCH)
+        for start in range(0, len(queries.validation_users), USERS_SCORED_AT_ONCE):
+            rows = slice(start, start + USERS_SCORED_AT_ONCE)
             scores = with_cold_users(score, queries.train, queries.validation_users[rows])
             total += ndcg(scores, queries.validation_targets[rows], queries.validation_masked[rows]).sum()
         return total / len(queries.validation_users)
@@ -157,8 +157,10 @@ def main() -> None:
     fitted = time.perf_counter()
     shape = (len(users), log.n_items)
     scores = np.lib.format.open_memmap(arguments.out / "scores.npy", mode="w+", dtype=np.float32, shape=shape)
-    for start in range(0, len(users), BATCH):
-        scores[start : start + BATCH] = with_cold_users(score, log, users[start : start + BATCH])
+    for start in range(0, len(users), USERS_SCORED_AT_ONCE):
+        scores[start : start + USERS_SCORED_AT_ONCE] = with_cold_users(
+            score, log, users[start : start + USERS_SCORED_AT_ONCE]
+        )
     scores.flush()
     ended = time.perf_counter()
     package = PACKAGES.get(arguments.peer)

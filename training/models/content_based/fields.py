@@ -14,7 +14,7 @@ Flat = dict[str, list[Any]]
 """Dotted path -> its scalar values; a list in the metadata contributes each of its elements."""
 
 MAX_DEPTH = 8
-MAX_VALUES = 64
+MAX_LIST_ELEMENTS = 64
 """Elements of one list that are read; the first ones describe an item with a thousand tags well enough."""
 LIST_SEPARATOR = "|"
 """Some exports join several values as `Action|Comedy`; a field in which this is common is read as a list."""
@@ -39,7 +39,7 @@ def flatten(metadata: dict[str, Any]) -> Flat:
     flat: Flat = {}
     for path, value in _scalars(metadata, "", 0):
         values = flat.setdefault(path, [])
-        if len(values) < MAX_VALUES:
+        if len(values) < MAX_LIST_ELEMENTS:
             values.append(value)
     return flat
 

@@ -73,7 +73,7 @@ from training.models.workload import DataSizes, Workload
 DESCRIPTION_FILE = "deep_learning.json"
 WEIGHTS_FILE = "weights.safetensors"
 CONTENT_FOLDER = "content"
-BATCH = 256
+HISTORIES_ENCODED_AT_ONCE = 256
 """Histories encoded at once; bounds the memory of attention."""
 
 _EARLIER_TENSORS = {"users.trend.": "users.popularity_weights.", "again.": "repeat_consumption."}
@@ -217,8 +217,8 @@ class DeepLearning(Recommender):
         if self.fidelity.threshold is None:
             return self.no_contributions(items)
         explained = []
-        for start in range(0, len(histories), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(histories)))
+        for start in range(0, len(histories), HISTORIES_ENCODED_AT_ONCE):
+            rows = np.arange(start, min(start + HISTORIES_ENCODED_AT_ONCE, len(histories)))
             listed = torch.from_numpy(items[rows].T.astype(np.int64))  # [k, rows]
             wanted = self.targets[listed] * (listed != NO_ITEM).unsqueeze(-1)
             batch = histories.take(rows)
@@ -316,12 +316,12 @@ class DeepLearning(Recommender):
         parts = [
             user_vectors(
                 self.network.users,
-                histories.take(np.arange(start, min(start + BATCH, len(histories)))),
+                histories.take(np.arange(start, min(start + HISTORIES_ENCODED_AT_ONCE, len(histories)))),
                 self.items,
                 self.network.types,
                 self.config.max_length,
             )
-            for start in range(0, len(histories), BATCH)
+            for start in range(0, len(histories), HISTORIES_ENCODED_AT_ONCE)
         ]
         return torch.cat(parts) if parts else self.targets.new_zeros(0, self.targets.shape[1])
 

@@ -16,7 +16,7 @@ from training.models.deep_learning.strategy import SingleProcess
 from training.models.deep_learning.task import NextItemTask
 from training.models.deep_learning.user_vectors import user_vectors
 
-BATCH = 128
+HISTORIES_SCORED_AT_ONCE = 128
 """Histories scored at once."""
 
 
@@ -27,8 +27,8 @@ def validation_ndcg(task: NextItemTask, builder: StepBuilder, holdout: Holdout, 
     with torch.no_grad():
         catalogue = _Catalogue(task, builder, strategy.items_at_once(task.n_items))
         by_length = strategy.shard_rows(np.argsort(holdout.histories.lengths, kind="stable"))
-        for number in range(strategy.rounds(len(holdout), BATCH)):
-            batch = holdout.take(by_length[number * BATCH : (number + 1) * BATCH])
+        for number in range(strategy.rounds(len(holdout), HISTORIES_SCORED_AT_ONCE)):
+            batch = holdout.take(by_length[number * HISTORIES_SCORED_AT_ONCE : (number + 1) * HISTORIES_SCORED_AT_ONCE])
             scores = catalogue.scores(batch.histories)
             gains += float(ndcg(target_ranks(scores, batch.targets, batch.masked)).sum()) if len(batch) else 0.0
     return strategy.all_reduce_sum(gains) / len(holdout)
