@@ -22,6 +22,8 @@ from api.database.prepared import text_array
 from api.erasure.repository import may_stay_sql
 
 ROWS_PER_INSERT = 1_000
+REQUEST_CHARACTERS_PER_INSERT = 500_000
+"""Where rows wait with long requests, fewer are sent at once: no other request is answered while a batch is encoded."""
 CAPACITY = 50_000
 """Impressions that are kept while the database is down. Beyond it the oldest are dropped, and the log says how many."""
 MAX_REQUEST_CHARACTERS = 16_000_000
@@ -113,7 +115,7 @@ class ImpressionLog:
         """Write what waits. Raises what PostgreSQL raises; rows that were not written keep waiting."""
         async with self._lock:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(ROWS_PER_INSERT, len(self._waiting)))]
+                batch = next_batch(self._waiting)
                 self._request_characters -= sum(map(_size, batch))
                 try:
                     await self._write(batch)
@@ -153,6 +155,21 @@ class ImpressionLog:
             await connection.execute(_INSERT, _columns(batch))
             if asked:
                 await connection.execute(_INSERT_REQUESTS, _columns(asked, _REQUEST_COLUMNS))
+
+
+def next_batch(waiting: deque[ImpressionRow]) -> list[ImpressionRow]:
+    """Take the oldest rows away, at least one, at most `ROWS_PER_INSERT`, without too long requests in all.
+
+    waiting: not empty.
+    """
+    batch = [waiting.popleft()]
+    characters = _size(batch[0])
+    while waiting and len(batch) < ROWS_PER_INSERT:
+        characters += _size(waiting[0])
+        if characters > REQUEST_CHARACTERS_PER_INSERT:
+            break
+        batch.append(waiting.popleft())
+    return batch
 
 
 def _size(row: ImpressionRow) -> int:

@@ -1,6 +1,7 @@
 """Impressions are written in the background, and wait while the database does not answer."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +11,13 @@ import psycopg
 import pytest
 
 from api.database.engine import Database
-from api.recommendations.impressions import ROWS_PER_INSERT, ImpressionLog, ImpressionRow
+from api.recommendations.impressions import (
+    REQUEST_CHARACTERS_PER_INSERT,
+    ROWS_PER_INSERT,
+    ImpressionLog,
+    ImpressionRow,
+    next_batch,
+)
 from api.tenants.service import delete_tenant
 from tests.api.conftest import Tenants
 
@@ -44,6 +51,18 @@ def test_what_waits_is_written_when_the_log_closes(database_url: str) -> None:
 
     with_log(database_url, work)
     assert count(database_url) == ROWS_PER_INSERT + 1
+
+
+def test_long_requests_are_written_few_at_once_and_short_ones_together() -> None:
+    def rows(*sizes: int) -> deque[ImpressionRow]:
+        return deque(replace(shown(), request="x" * size) for size in sizes)
+
+    most = REQUEST_CHARACTERS_PER_INSERT
+    waiting = rows(most + 1, most - 1, 1, 1, *[0] * ROWS_PER_INSERT)
+    batches = []
+    while waiting:
+        batches.append([len(row.request or "") for row in next_batch(waiting)])
+    assert batches == [[most + 1], [most - 1, 1], [1] + [0] * (ROWS_PER_INSERT - 1), [0]]
 
 
 def test_what_could_not_be_written_waits_for_the_database(database_url: str) -> None:
