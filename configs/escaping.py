@@ -5,7 +5,7 @@ JSON, Parquet and tables of Dagster show text as it is, so nothing is escaped th
 
 import re
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters by which a spreadsheet takes a cell for a formula (OWASP, CSV injection)."""
 
 

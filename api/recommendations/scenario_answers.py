@@ -10,7 +10,7 @@ from api.http.problems import NotFound
 from api.http.tracing import trace_id
 from api.items.catalogue import CatalogueReader
 from api.lists.source import ListSource
-from api.recommendations.bodies import RecommendBody, SimilarBody
+from api.recommendations.bodies import RecommendBody, SimilarBody, named_field
 from api.recommendations.by_scenario import recommend_by_scenario, similar_by_scenario
 from api.recommendations.history import HistoryReader, UserView
 from api.recommendations.holdout import HOLDOUT, is_held_out
@@ -80,7 +80,9 @@ class ScenarioAnswers:
         holdout = is_held_out(scope.tenant_id, request.user_id, view.holdout_share)
         made = await (self._lists.popular_only(asked) if holdout else self._lists.make(asked))
         session = request.context.session_items if request.context else []
-        return _answer(scenario, made, holdout, diversity=scenario.recipe.diversity, sessionItems=session)
+        own = named_field(request, "diversity")
+        diversity = scenario.recipe.diversity if own is None else own
+        return _answer(scenario, made, holdout, diversity=diversity, sessionItems=session)
 
     async def similar(
         self, scope: TenantScope, request: SimilarRequest | SimilarBody, filter_: Filter | None
@@ -100,9 +102,15 @@ class ScenarioAnswers:
         return live
 
 
+_NOT_FOR_HELD_OUT = ("boosts", "expression", "pins", "caps", "rotation", "fallbacks")
+"""What of a recipe does not apply to users who are held out."""
+
+
 def _answer(scenario: LiveScenario, made: ScenarioList, holdout: bool, **used: object) -> ScenarioAnswer:
     """used: what only models heed of the request and the recipe, by name."""
     ignored = [name for name, value in used.items() if value and made.release is None]
+    if holdout:
+        ignored += [name for name in _NOT_FOR_HELD_OUT if getattr(scenario.recipe, name)]
     if made.slots_ignored:
         ignored.append("slots")
     reason = HOLDOUT if holdout else None if made.unavailable is None else made.unavailable.reason

@@ -150,7 +150,12 @@ class RecommendedItem(Schema):
     )
 
     item_id: str
-    score: float = Field(ge=0, le=1, description="Not increasing down the list; comparable within one model")
+    score: float = Field(
+        ge=0,
+        le=1,
+        description="The model's, comparable within one model. It does not rise down the list, except where a scenario "
+        "orders it",
+    )
     algorithm: str = Field(description="The family that contributed most to the score; `popularity` in a fallback")
     explanation: str
     evidence: list[str] = Field(description="At most three of the user's items that weigh most in this one")
@@ -160,4 +165,6 @@ class SimilarItem(Schema):
     """An item like the given one."""
 
     item_id: str
-    score: float = Field(ge=0, le=1)
+    score: float = Field(
+        ge=0, le=1, description="The model's. It does not rise down the list, except where a scenario orders it"
+    )

@@ -6,7 +6,9 @@ begins with reads that number. So a change holds at once in every process.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from api.database.batch_loader import BatchLoader
 from api.database.engine import Pool
@@ -41,6 +43,8 @@ class LiveScenarios:
 
         edition: `tenants.scenario_edition` as this request has read it, such as in `UserView.scenario_edition`. A
             recipe of this edition or a newer one needs no query. None: the database is asked.
+
+        Raises ValidationError where the stored recipe is none. Requests for other scenarios do not meet it.
         """
         key = (scope, scenario_id)
         kept = self._kept.get(key)
@@ -51,8 +55,10 @@ class LiveScenarios:
         if found is None:
             self._kept.pop(key, None)
             return None
-        self._keep(key, found)
-        return found[1]
+        read_at, version, recipe = found
+        live = LiveScenario(scenario_id, version, Recipe.stored(recipe))
+        self._keep(key, (read_at, live))
+        return live
 
     def _keep(self, key: tuple[TenantScope, str], found: tuple[int, LiveScenario]) -> None:
         kept = self._kept.get(key)
@@ -62,15 +68,12 @@ class LiveScenarios:
         while len(self._kept) > self._bound:
             self._kept.popitem(last=False)
 
-    async def _read(self, keys: list[tuple[TenantScope, str]]) -> list[tuple[int, LiveScenario] | None]:
-        """By (tenant, id): the tenant's edition and its live scenario; None where there is no live one."""
+    async def _read(self, keys: list[tuple[TenantScope, str]]) -> list[tuple[int, int, Mapping[str, Any]] | None]:
+        """By (tenant, id): the tenant's edition, and the live version with its recipe; None where none is live."""
         rows = await self._pool.fetch(
             _LIVE, text_array(scope.tenant_id for scope, _ in keys), text_array(id_ for _, id_ in keys)
         )
-        found = {
-            (tenant, id_): (edition, LiveScenario(id_, version, Recipe.stored(recipe)))
-            for tenant, id_, edition, version, recipe in rows
-        }
+        found = {(tenant, id_): (edition, version, recipe) for tenant, id_, edition, version, recipe in rows}
         return [found.get((scope.tenant_id, id_)) for scope, id_ in keys]
 
 

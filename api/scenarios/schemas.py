@@ -1,8 +1,9 @@
 """Scenarios in requests and responses: a recipe, and what the store knows of it."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from api.http.schemas import WHOLE, Instant, OpaqueId, Schema, WrittenInstant
 from api.scenarios.recipe import Recipe
@@ -10,6 +11,8 @@ from api.scenarios.trials import MAX_TRIALS
 
 MAX_PREVIEWED = 50
 """Items of a previewed list."""
+_FIRST_MOMENT = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+_LAST_MOMENT = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
 _PREVIEWS: list[Any] = [
     {"userIds": ["196", "22"], "count": 5},
     {"itemIds": ["50"], "recipe": {"caps": [{"field": "genres", "atMost": 2}]}},
@@ -110,6 +113,14 @@ class PreviewRequest(Schema):
     recipe: Recipe | None = Field(default=None, description="The draft; the scenario's newest version where left out")
     count: Annotated[int, Field(strict=True, ge=1, le=MAX_PREVIEWED), WHOLE] = 10
     at: WrittenInstant | None = Field(default=None, description="The moment that windows are compared with; now")
+
+    @field_validator("at")
+    @classmethod
+    def _has_a_local_time(cls, at: datetime | None) -> datetime | None:
+        """Windows compare the local time of any zone, which the first and the last day of the calendar lack."""
+        if at is not None and (at < _FIRST_MOMENT or at > _LAST_MOMENT):
+            raise ValueError("lies at the end of the calendar")
+        return at
 
     @model_validator(mode="after")
     def _users_or_items(self) -> Self:

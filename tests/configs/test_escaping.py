@@ -25,7 +25,7 @@ def test_long_text_is_cut_and_ordinary_text_stays() -> None:
     assert plot_text("$1 or $2") == r"\$1 or \$2" and len(plot_text("x" * 99)) == 40
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
 def test_a_spreadsheet_runs_no_formula_of_a_tenant(text: str) -> None:
     assert spreadsheet_cell(text) == f"'{text}"
 

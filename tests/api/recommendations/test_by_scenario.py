@@ -207,7 +207,9 @@ def test_who_is_held_out_gets_popular_items_by_filter_and_exclusions_alone(
     pins = [{"position": 1, "item": "comedy-1"}]
     make("front", filter={"genres": "western"}, exclusions={"items": ["western-5"]}, pins=pins)
     response = films.client.post(RECOMMEND, json={"userId": "bob", "count": 5, "scenario": "front"})
-    assert (response.headers["X-Scenario"], response.headers["X-Recommendation-Degraded"]) == ("front@1", "holdout")
+    assert (response.headers["X-Scenario"], response.headers["X-Recommendation-Degraded"]) == (
+        *("front@1", "holdout; ignored=pins"),
+    )
     found = [each["itemId"] for each in response.json()]
     assert found[0] == "western-4" and all(each.startswith("western") for each in found) and "western-5" not in found
     await_impressions(films, 1)

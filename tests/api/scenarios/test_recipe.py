@@ -86,6 +86,24 @@ def test_hours_past_midnight_belong_to_the_day_on_which_they_begin(moment: str, 
     assert holds_at(windows, datetime.fromisoformat(moment)) is holds
 
 
+@pytest.mark.parametrize(
+    ("hours", "day", "open_hours"),
+    [
+        (("01:00", "02:00"), "2026-11-01", [5, 6]),  # the hour that there is twice
+        (("02:00", "03:00"), "2026-03-08", []),  # the hour that there is not
+        (("01:30", "03:30"), "2026-03-08", [7]),
+        (("23:00", "03:00"), "2026-03-08", [4, 5, 6]),
+    ],
+)
+def test_hours_are_those_of_the_local_clock_when_it_is_put_forward_or_back(
+    hours: tuple[str, str], day: str, open_hours: list[int]
+) -> None:
+    window = {"hours": {"from": hours[0], "to": hours[1]}, "timeZone": "America/New_York"}
+    windows = Recipe.model_validate({"windows": [window]}).windows
+    begin = datetime.fromisoformat(f"{day}T00:00:00+00:00")
+    assert [hour for hour in range(4, 24) if holds_at(windows, begin + timedelta(hours=hour))] == open_hours
+
+
 def test_a_window_begins_with_its_first_moment_and_ends_before_its_last() -> None:
     window = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T03:00:00+01:00"}
     windows = Recipe.model_validate({"windows": [window]}).windows

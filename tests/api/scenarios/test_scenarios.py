@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from psycopg_pool import PoolClosed
+from pydantic import ValidationError
 
 from api.database.engine import Database
 from api.database.scope import TenantScope
@@ -127,6 +128,33 @@ def test_a_kept_scenario_needs_no_query_and_few_are_kept(desk: Desk) -> None:
             await live.get(SCOPE, "second", 2)
 
     asyncio.run(run())
+
+
+def test_a_recipe_that_cannot_be_read_fails_for_its_own_tenant_alone(desk: Desk) -> None:
+    """Requests of several tenants share one read."""
+    desk.made(status="live")
+    Desk(desk.portal, "other").made(status="live")
+    desk.portal.sql("UPDATE scenario_versions SET recipe = '{\"caps\": 1}' WHERE tenant_id = 'acme'")
+
+    async def run() -> list[Any]:
+        database = Database(desk.portal.tenants.url, pool_min=1)
+        await database.open()
+        live = LiveScenarios(database.pool)
+        both = [live.get(TenantScope(tenant), "front") for tenant in ("acme", "other")]
+        found = await asyncio.gather(*both, return_exceptions=True)
+        await database.close()
+        return found
+
+    ours, theirs = asyncio.run(run())
+    assert isinstance(ours, ValidationError) and theirs.version == 1
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_preview_at_a_moment_without_a_local_time_is_a_400(desk: Desk, at: str) -> None:
+    window = {"days": ["mon"], "timeZone": "Pacific/Kiritimati"}
+    desk.made(boosts=[{"filter": {}, "factor": 2.0, "windows": [window]}])
+    problem = desk.call("POST", "/front/preview", 400, {"userIds": ["ann"], "at": at})
+    assert problem["errors"][0]["field"] == "at"
 
 
 def test_only_administrators_of_the_tenant_reach_them(desk: Desk) -> None:
