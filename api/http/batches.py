@@ -16,7 +16,8 @@ from msgspec import UNSET, Raw, UnsetType
 from pydantic import BaseModel, Field, ValidationError
 
 from api.http.authentication import COUNT_REQUESTS, CountRequests
-from api.http.bodies import MAX_BODY_VALUES, SMALL, is_batch, too_many_values, values_in
+from api.http.bodies import MAX_BODY_VALUES, SMALL, BodyParts, blank_memory, is_batch, too_many_values, values_in
+from api.http.problems import Invalid
 from api.http.schemas import Schema
 from api.http.slices import in_slices, turn
 
@@ -28,12 +29,12 @@ ROWS_PER_REQUEST = 50
 MAX_ROW_BYTES = 256 * 1024
 """Bound on the text of one row: eight times what an item's metadata may have, for spaces and escapes."""
 _MALFORMED = re.compile(r"(?:JSON is malformed: )?(.*) \(byte (\d+)\)")
-_HALF_PAIR = re.compile(
-    rb"(?<!\\)((?:\\\\)*)(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+_FIELD = re.compile(r" - at `\$\.(\w+)`$")
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
-"""The escape of half of a surrogate pair."""
-_MENDED_BYTES = 256 * 1024
+"""An escape. Of a whole surrogate pair in one match; group 1 is that of half of a pair."""
+_MENDED_BYTES = 64 * 1024
 
 
 class BatchResult(Schema):
@@ -78,28 +79,54 @@ class BatchRoute(APIRoute):
 
 
 class _BatchRequest(Request):
+    async def body(self) -> bytes | memoryview:  # type: ignore[override]
+        if not hasattr(self, "_whole"):
+            parts = BodyParts(self.scope)
+            async for part in self.stream():
+                parts.add(part)
+            self._whole = parts.whole()
+        return self._whole
+
     async def json(self) -> Any:
         body = await self.body()
         await turn()
         try:
             return split_rows(body)
         except json.JSONDecodeError:
-            if b"\\u" not in body:
+            mended = await _without_half_pairs(body)
+            if mended is None:
                 raise
-        return split_rows(await _without_half_pairs(body))
+        return split_rows(mended)
 
 
-async def _without_half_pairs(body: bytes) -> bytes:
+async def _without_half_pairs(body: bytes | memoryview) -> memoryview | None:
     """The body with NULs for halves of surrogate pairs, which msgspec refuses to skip: a row with either is refused,
-    and the other rows are not."""
-    cuts = [0]
-    while (cut := body.find(b'"', cuts[-1] + _MENDED_BYTES)) >= 0:  # no escape goes across a quote
-        cuts.append(cut)
-    mended = []
-    async for start, end in in_slices(zip(cuts, [*cuts[1:], len(body)], strict=True)):
-        mended.append(_HALF_PAIR.sub(rb"\1\\u0000", body[start:end]))
+    and the other rows are not. It is as long as before. None where it has no half."""
+    mended, start, has_halves = blank_memory(len(body)), 0, False
+    while start < len(body):
+        await turn()
+        part = _until_a_quote(body, start)
+        mended[start : start + len(part)] = part
+        async for escape in in_slices(_ESCAPE.finditer(part)):
+            if escape[1]:
+                mended[start + escape.start() : start + escape.end()] = b"\\u0000"
+                has_halves = True
+        start += len(part)
     await turn()
-    return b"".join(mended)
+    return mended[: len(body)] if has_halves else None
+
+
+def _until_a_quote(body: bytes | memoryview, start: int) -> bytes:
+    """The next part of a body, which ends where no escape does: before a quote, or where `MAX_ROW_BYTES` have none,
+    before a backslash, since their row is refused whatever stands for it."""
+    for size in (_MENDED_BYTES, MAX_ROW_BYTES):
+        part = bytes(body[start : start + size])
+        if start + len(part) == len(body):
+            return part
+        if (cut := part.rfind(b'"')) > 0:
+            return part[:cut]
+    cut = part.rfind(b"\\")
+    return part[:cut] if cut > 0 else part
 
 
 class _Rows(msgspec.Struct):
@@ -111,24 +138,30 @@ class _Rows(msgspec.Struct):
 
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_object = msgspec.json.Decoder(_Rows).decode
+_LIST = re.compile(rb"[ \t\r\n]*\[")
 
 
-def split_rows(body: bytes) -> Any:
+def split_rows(body: bytes | memoryview) -> Any:
     """The decoded body, in which each row of a list is still a `msgspec.Raw`.
 
-    Raises JSONDecodeError where the body is not JSON, and Invalid where it holds too many values and no list of rows.
+    Raises JSONDecodeError where the body is not JSON, and Invalid where it is of another shape and large or of too many
+    values.
     """
     try:
-        if body.lstrip()[:1] == b"[":
+        if _LIST.match(body):
             return _decode_list(body)
         rows = _decode_object(body)
         return {name: value for name in ("items", "interactions") if (value := getattr(rows, name)) is not UNSET}
     except msgspec.DecodeError as error:
-        # Either not JSON, or JSON of another shape, of which the schema says what is wrong.
-        if len(body) <= SMALL or isinstance(error, msgspec.ValidationError):
-            if values_in(body) > MAX_BODY_VALUES:
+        if len(body) <= SMALL:
+            # Either not JSON, or JSON of another shape, of which the schema says what is wrong.
+            text = bytes(body)
+            if values_in(text) > MAX_BODY_VALUES:
                 raise too_many_values() from error
-            return json.loads(body)
+            return json.loads(text)
+        if isinstance(error, msgspec.ValidationError):
+            named = _FIELD.search(str(error))
+            raise Invalid.field(named[1] if named else "body", "Input should be a valid list") from error
         found = _MALFORMED.fullmatch(str(error))
         message, position = (found[1], int(found[2])) if found else (str(error), 0)
         raise json.JSONDecodeError(message, "", position) from error

@@ -50,6 +50,8 @@ def kinds() -> list[Kind]:
     """All kinds, the first of which loads nothing."""
     text = b'"' + b"tea and more tea " * (METADATA // 17 - 1) + b'"'
     numbers, empties = _filled(b"1", METADATA), _filled(b"[]", METADATA)
+    words = b'"' + b"tea " * ((BATCH_BODY - 99) // 4) + b'"'
+    halves = b'"' + rb"\ud83c" * (METADATA // 6) + b'"'
     keys = b"{" + b",".join(b'"key%d":%d' % (number, number) for number in range(METADATA // 16)) + b"}"
     interaction = b'{"userId":"user-%d","itemId":"item-%d","interactionType":"view"}'
     aliased = "{" + " ".join(f"a{number}: getApiVersion" for number in range(499)) + "}"
@@ -72,6 +74,8 @@ def kinds() -> list[Kind]:
         post("items, one row of empty lists", ITEM_BATCH, _items(_filled(b"[]", BATCH_BODY - 99), 1)),
         post("items, 1,000 rows of other types", ITEM_BATCH, b"[" + b",".join([_filled(b"1", 16_000)] * ROWS) + b"]"),
         post("items, not JSON at the end", ITEM_BATCH, _items(numbers)[:-1] + b"!"),
+        post("items, one text instead of rows", ITEM_BATCH, b'{"items":' + words + b"}"),
+        post("items, rows of halves of surrogate pairs", ITEM_BATCH, _items(halves)),
         post("items, twice with an Idempotency-Key", ITEM_BATCH, _items(text), **{"Idempotency-Key": "stalls"}),
         post("items without a credential", ITEM_BATCH, _items(empties), credential=False),
         post("interactions, 1,000 rows", INTERACTION_BATCH, _rows([interaction % (n, n) for n in range(ROWS)])),

@@ -149,6 +149,7 @@ def test_a_large_batch_is_read_row_by_row(backend: Backend) -> None:
         ("[" * 9_000 + "]" * 9_000, "error parsing the body"),
         ('{"items": ' + '"' + "x" * 20_000 + '"}', "items: Input should be a valid list"),
         ('{"items": [], "more": "' + "x" * 20_000 + '"}', "items: List should have at least 1 item"),
+        ('"' + "x" * 20_000 + '"', "body: Input should be a valid list"),
         ('{"rows": [' + "1," * 9_000 + "1]}", "items: Field required"),
         ("[" + "{}," * 1_000 + "{}]" + " " * 20_000, "items: List should have at most 1000 items"),
     ],
