@@ -14,6 +14,7 @@ from sqlalchemy import event
 
 from api.database.engine import Database
 from api.database.scope import TenantScope
+from api.idempotency import middleware
 from api.idempotency.repository import IdempotencyRepository, delete_expired
 from api.scenarios import preview
 from api.scenarios.trials import TriedList
@@ -274,6 +275,7 @@ def test_keys_of_requests_that_wait_to_hash_a_password_hold_no_connection(
         return portal.client.post("/api/users", json=body, headers={**admin, "Idempotency-Key": f"k{number // 2}"})
 
     monkeypatch.setattr(Passwords, "hash", hash_later)
+    monkeypatch.setattr(middleware, "WAIT_SECONDS", 60.0)  # 40 hashes on a busy machine
     with ThreadPoolExecutor(40) as pool:
         calls = [pool.submit(create, number) for number in range(40)]
         try:
