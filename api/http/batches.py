@@ -33,7 +33,7 @@ _FIELD = re.compile(r" - at `\$\.(\w+)`$")
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
-"""An escape. Of a whole surrogate pair in one match; group 1 is that of half of a pair."""
+"""An escape; the two of a surrogate pair are one match. Group 1 is set where it is half of a pair."""
 _MENDED_BYTES = 64 * 1024
 
 
